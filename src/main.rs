@@ -1,0 +1,3 @@
+//! Picks the sub-command.
+
+fn main() {}

@@ -1,0 +1,97 @@
+//! Time from outside: everything that asks what time it is asks a [`Clock`], so that a test can stop and jump it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::model::time::TimestampMs;
+
+/// Source of wall time and of monotonic time.
+pub trait Clock: Send + Sync {
+    /// Nanoseconds since the Unix epoch; may jump in either direction.
+    fn unix_nanos(&self) -> i64;
+    /// Time since a fixed moment; never goes back.
+    fn monotonic(&self) -> Duration;
+    /// Milliseconds since the Unix epoch.
+    fn now(&self) -> TimestampMs {
+        TimestampMs(self.unix_nanos().div_euclid(1_000_000))
+    }
+}
+
+/// How modules hold the clock.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's clock.
+#[derive(Debug)]
+pub struct SystemClock {
+    origin: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts now.
+    pub fn new() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// The same, shared.
+    pub fn shared() -> SharedClock {
+        Arc::new(Self::new())
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn unix_nanos(&self) -> i64 {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+            Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+        }
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+}
+
+/// A clock that moves only when told.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    unix_nanos: AtomicI64,
+    monotonic_nanos: AtomicU64,
+}
+
+impl ManualClock {
+    /// A clock that stands at `start`.
+    pub fn at(start: TimestampMs) -> Arc<Self> {
+        let clock = Self::default();
+        clock.unix_nanos.store(start.0 * 1_000_000, Ordering::SeqCst);
+        Arc::new(clock)
+    }
+
+    /// Lets `by` pass on both clocks.
+    pub fn advance(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.monotonic_nanos.fetch_add(nanos, Ordering::SeqCst);
+        self.unix_nanos.fetch_add(i64::try_from(nanos).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock alone, as an administrator or NTP would.
+    pub fn step_to(&self, at: TimestampMs) {
+        self.unix_nanos.store(at.0 * 1_000_000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn unix_nanos(&self) -> i64 {
+        self.unix_nanos.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.monotonic_nanos.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,136 @@
+//! Text forms of Go's standard library that Prometheus's users see: floats as `strconv.FormatFloat` prints them and
+//! strings as `strconv.Quote` does.
+
+use std::fmt::Write as _;
+
+/// `strconv.FormatFloat(v, 'f', -1, 64)`: shortest decimal without exponent; `NaN`, `+Inf`, `-Inf`.
+pub fn format_float_f(v: f64) -> String {
+    if let Some(special) = special(v) {
+        return special.to_owned();
+    }
+    format!("{v}")
+}
+
+/// `strconv.FormatFloat(v, 'e', -1, 64)`: shortest decimal with at least two exponent digits, as `1e+06`.
+pub fn format_float_e(v: f64) -> String {
+    if let Some(special) = special(v) {
+        return special.to_owned();
+    }
+    let text = format!("{v:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |d| ('-', d));
+    format!("{mantissa}e{sign}{digits:0>2}")
+}
+
+/// `strconv.FormatFloat(v, 'g', -1, 64)`, which is also `%v` and `%g`: exponent form below 1e-4 and from 1e21 on.
+pub fn format_float_g(v: f64) -> String {
+    let magnitude = v.abs();
+    if magnitude != 0.0 && (magnitude < 1e-4 || magnitude >= 1e21) { format_float_e(v) } else { format_float_f(v) }
+}
+
+/// Sample values in JSON answers: exponent form below 1e-6 and from 1e21 on (Prometheus `util/jsonutil`).
+pub fn format_float_json(v: f64) -> String {
+    let magnitude = v.abs();
+    if magnitude != 0.0 && (magnitude < 1e-6 || magnitude >= 1e21) { format_float_e(v) } else { format_float_f(v) }
+}
+
+fn special(v: f64) -> Option<&'static str> {
+    if v.is_nan() {
+        Some("NaN")
+    } else if v == f64::INFINITY {
+        Some("+Inf")
+    } else if v == f64::NEG_INFINITY {
+        Some("-Inf")
+    } else {
+        None
+    }
+}
+
+/// `strconv.Quote(text)`: double quotes, Go's escapes, printable runes kept.
+pub fn quote(text: &str) -> String {
+    quote_bytes(text.as_bytes())
+}
+
+/// `strconv.Quote` of a Go string that may hold invalid UTF-8, whose bytes print as `\xNN`.
+pub fn quote_bytes(raw: &[u8]) -> String {
+    let mut out = String::with_capacity(raw.len() + 2);
+    out.push('"');
+    for chunk in raw.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            push_escaped(&mut out, c, '"');
+        }
+        for b in chunk.invalid() {
+            let _ = write!(out, "\\x{b:02x}");
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// `strconv.QuoteRune(c)`, as `%q` prints a rune: `'a'`, `'\n'`, `'\u200b'`.
+pub fn quote_rune(c: char) -> String {
+    let mut out = String::from("'");
+    push_escaped(&mut out, c, '\'');
+    out.push('\'');
+    out
+}
+
+fn push_escaped(out: &mut String, c: char, quote: char) {
+    match c {
+        _ if c == quote => {
+            out.push('\\');
+            out.push(quote);
+        }
+        '\\' => out.push_str("\\\\"),
+        '\x07' => out.push_str("\\a"),
+        '\x08' => out.push_str("\\b"),
+        '\x0c' => out.push_str("\\f"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        '\x0b' => out.push_str("\\v"),
+        ' '..='~' => out.push(c),
+        _ if u32::from(c) < 0x80 => {
+            let _ = write!(out, "\\x{:02x}", u32::from(c));
+        }
+        _ if is_print(c) => out.push(c),
+        _ if u32::from(c) < 0x10000 => {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        }
+        _ => {
+            let _ = write!(out, "\\U{:08x}", u32::from(c));
+        }
+    }
+}
+
+/// Close to Go's `unicode.IsPrint` for runes above ASCII: `char::escape_debug` escapes the same classes (controls,
+/// separators, unassigned), and grapheme extenders only at the start of a string, which is undone here.
+fn is_print(c: char) -> bool {
+    let mut escaped = c.escape_debug();
+    let kept = escaped.next() == Some(c) && escaped.next().is_none();
+    kept || ('\u{300}'..='\u{36f}').contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_print_as_in_go() {
+        assert_eq!(format_float_f(1e21), "1000000000000000000000");
+        assert_eq!(format_float_g(1e21), "1e+21");
+        assert_eq!(format_float_g(0.00001), "1e-05");
+        assert_eq!(format_float_json(1e-7), "1e-07");
+        assert_eq!(format_float_json(0.00001), "0.00001");
+        assert_eq!(format_float_f(-0.0), "-0");
+        assert_eq!(format_float_f(f64::INFINITY), "+Inf");
+        assert_eq!(format_float_e(1.0), "1e+00");
+    }
+
+    #[test]
+    fn quotes_as_in_go() {
+        assert_eq!(quote("a\"b\n\u{1}é\u{200b}"), "\"a\\\"b\\n\\x01é\\u200b\"");
+        assert_eq!(quote_bytes(b"\xffa"), "\"\\xffa\"");
+        assert_eq!(quote_rune('\''), "'\\''");
+    }
+}

@@ -1,0 +1,15 @@
+//! The vocabulary that every other module speaks: labels, matchers, samples, time, and the traits that part the query
+//! engine from storage. Nothing here knows of files, actors or HTTP, and nothing of ours is imported.
+
+pub mod append;
+pub mod clock;
+pub mod duration;
+pub mod go;
+pub mod labels;
+pub mod matcher;
+pub mod random;
+pub mod read;
+pub mod regexp;
+pub mod result;
+pub mod sample;
+pub mod time;

@@ -1,0 +1,3 @@
+//! What we tell about ourselves: metrics and logs.
+
+pub mod metrics;
