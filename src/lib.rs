@@ -1,6 +1,6 @@
 //! Watchfire: a monitoring server compatible with Prometheus, built from supervised actors.
 //!
-//! Modules in reading order: the vocabulary first, then the plain cores, then the actors that run them.
+//! Modules in reading order: the vocabulary first, then the plain cores, then the actors that run them, then the edges.
 
 pub mod model;
 pub mod telemetry;

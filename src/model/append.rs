@@ -73,6 +73,9 @@ pub enum SampleRejection {
     /// The handle is not (or no longer) in its shard's table; append again by labels.
     #[error("unknown series reference")]
     UnknownSeries,
+    /// A series has at least one label.
+    #[error("empty labelset: invalid sample")]
+    EmptyLabels,
     /// The head's budget has no room for another series.
     #[error("series limit reached: the head holds {held} series of at most {limit}; see --watchfire.memory-limit")]
     SeriesLimit {
@@ -94,4 +97,20 @@ pub struct AppendReport {
     pub resolved: Vec<(u32, SeriesHandle)>,
     /// Refused samples: index in the batch and reason.
     pub rejected: Vec<(u32, SampleRejection)>,
+}
+
+impl AppendReport {
+    /// Adds the report of another part of the same batch.
+    pub fn absorb(&mut self, part: Self) {
+        self.appended += part.appended;
+        self.created += part.created;
+        self.resolved.extend(part.resolved);
+        self.rejected.extend(part.rejected);
+    }
+
+    /// Puts the entries in the batch's order, after all parts are in.
+    pub fn sort(&mut self) {
+        self.resolved.sort_by_key(|(index, _)| *index);
+        self.rejected.sort_by_key(|(index, _)| *index);
+    }
 }

@@ -18,6 +18,14 @@ pub enum DurationError {
     /// Not a run of units from large to small.
     #[error("not a valid duration string: {}", crate::model::go::quote(.0))]
     Malformed(String),
+    /// A number is followed by something that is no unit.
+    #[error("unknown unit {} in duration {}", crate::model::go::quote(.unit), crate::model::go::quote(.text))]
+    UnknownUnit {
+        /// What stands for a unit.
+        unit: String,
+        /// The whole text.
+        text: String,
+    },
     /// More than a signed 64-bit count of nanoseconds holds.
     #[error("duration out of range")]
     OutOfRange,
@@ -89,14 +97,17 @@ impl PromDuration {
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
             let (number, tail) = rest.split_at(digits);
-            let unit_len = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
-            let (unit, tail) = tail.split_at(unit_len);
-            let index = UNITS.iter().position(|(name, _)| *name == unit).ok_or_else(malformed)?;
-            if digits == 0 || index < next_unit {
+            let count: u64 = number.parse().map_err(|_| malformed())?;
+            let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+            if unit.is_empty() {
+                return Err(malformed());
+            }
+            let unknown = || DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() };
+            let index = UNITS.iter().position(|(name, _)| *name == unit).ok_or_else(unknown)?;
+            if index < next_unit {
                 return Err(malformed());
             }
             next_unit = index + 1;
-            let count: u64 = number.parse().map_err(|_| DurationError::OutOfRange)?;
             total = count
                 .checked_mul(UNITS[index].1)
                 .and_then(|ms| total.checked_add(ms))
@@ -108,7 +119,7 @@ impl PromDuration {
     }
 }
 
-/// Prints the largest exact units; years, weeks and days only for exact multiples (`model.Duration.String()`).
+/// Prints the largest units; years and weeks only for exact multiples (`model.Duration.String()`).
 impl fmt::Display for PromDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut ms = self.ms;
@@ -116,7 +127,7 @@ impl fmt::Display for PromDuration {
             return f.write_str("0s");
         }
         for (index, (unit, unit_ms)) in UNITS.iter().enumerate() {
-            let exact_only = index < 3;
+            let exact_only = index < 2;
             if exact_only && !ms.is_multiple_of(*unit_ms) {
                 continue;
             }
@@ -147,9 +158,9 @@ mod tests {
         check("324ms", 324, "324ms");
         check("5m", 300_000, "5m");
         check("1h30m", 5_400_000, "1h30m");
-        check("4d1h1m", 349_260_000, "97h1m");
+        check("4d1h1m", 349_260_000, "4d1h1m");
         check("14d", 1_209_600_000, "2w");
-        check("3w2d1h", 1_990_800_000, "553h");
+        check("3w2d1h", 1_990_800_000, "23d1h");
         check("10y", 315_360_000_000, "10y");
     }
 

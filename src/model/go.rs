@@ -22,10 +22,31 @@ pub fn format_float_e(v: f64) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
-/// `strconv.FormatFloat(v, 'g', -1, 64)`, which is also `%v` and `%g`: exponent form below 1e-4 and from 1e21 on.
+/// `strconv.FormatFloat(v, 'g', -1, 64)`, which is also `%v` and `%g`: exponent form below 1e-4 and from 1e6 on.
 pub fn format_float_g(v: f64) -> String {
     let magnitude = v.abs();
-    if magnitude != 0.0 && (magnitude < 1e-4 || magnitude >= 1e21) { format_float_e(v) } else { format_float_f(v) }
+    if magnitude != 0.0 && (magnitude < 1e-4 || magnitude >= 1e6) { format_float_e(v) } else { format_float_f(v) }
+}
+
+/// `%.<digits>g`: at most `digits` significant digits (at least one), trailing zeros cut.
+pub fn format_float_g_digits(v: f64, digits: usize) -> String {
+    if let Some(special) = special(v) {
+        return special.to_owned();
+    }
+    let digits = digits.max(1);
+    // Rounding may carry into the next power of ten, so the exponent is that of the rounded number.
+    let rounded = format!("{v:.*e}", digits - 1);
+    let (mantissa, exponent) = rounded.split_once('e').unwrap_or((&rounded, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trimmed = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
+    let digits = i32::try_from(digits).unwrap_or(i32::MAX);
+    if exponent < -4 || exponent >= digits {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{trimmed}e{sign}{:02}", exponent.unsigned_abs());
+    }
+    let decimals = usize::try_from(digits - 1 - exponent).unwrap_or(0);
+    let fixed = format!("{v:.decimals$}");
+    if fixed.contains('.') { fixed.trim_end_matches('0').trim_end_matches('.').to_owned() } else { fixed }
 }
 
 /// Sample values in JSON answers: exponent form below 1e-6 and from 1e21 on (Prometheus `util/jsonutil`).
@@ -75,6 +96,13 @@ pub fn quote_rune(c: char) -> String {
     out
 }
 
+/// `%#U` of a rune: `U+0041 'A'`, without the character if it is not printable.
+pub fn unicode_point(c: char) -> String {
+    let point = format!("U+{:04X}", u32::from(c));
+    let printable = c == ' ' || (c.is_ascii() && c.is_ascii_graphic()) || (!c.is_ascii() && is_print(c));
+    if printable { format!("{point} '{c}'") } else { point }
+}
+
 fn push_escaped(out: &mut String, c: char, quote: char) {
     match c {
         _ if c == quote => {
@@ -119,6 +147,20 @@ mod tests {
     fn floats_print_as_in_go() {
         assert_eq!(format_float_f(1e21), "1000000000000000000000");
         assert_eq!(format_float_g(1e21), "1e+21");
+        assert_eq!(format_float_g(100_000.0), "100000");
+        assert_eq!(format_float_g(1_000_000.0), "1e+06");
+        assert_eq!(format_float_g(123_456_789.0), "1.23456789e+08");
+        assert_eq!(format_float_g(0.0001), "0.0001");
+        for (value, text) in [
+            (0.5, "0.5"),
+            (12.0, "12"),
+            (123.0, "1.2e+02"),
+            (0.0000123, "1.2e-05"),
+            (0.0001, "0.0001"),
+            (99.9, "1e+02"),
+        ] {
+            assert_eq!(format_float_g_digits(value, 2), text);
+        }
         assert_eq!(format_float_g(0.00001), "1e-05");
         assert_eq!(format_float_json(1e-7), "1e-07");
         assert_eq!(format_float_json(0.00001), "0.00001");
@@ -132,5 +174,6 @@ mod tests {
         assert_eq!(quote("a\"b\n\u{1}é\u{200b}"), "\"a\\\"b\\n\\x01é\\u200b\"");
         assert_eq!(quote_bytes(b"\xffa"), "\"\\xffa\"");
         assert_eq!(quote_rune('\''), "'\\''");
+        assert_eq!((unicode_point('x'), unicode_point('\n')), ("U+0078 'x'".to_owned(), "U+000A".to_owned()));
     }
 }

@@ -59,10 +59,12 @@ impl Labels {
 
     /// Value of the label `name`, or `None` if it is not in the set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        for (n, v) in self.iter() {
-            match n.cmp(name) {
+        let mut pairs = self.iter();
+        while let Some((n, v)) = pairs.next_raw() {
+            match n.cmp(name.as_bytes()) {
                 Ordering::Less => {}
-                Ordering::Equal => return Some(v),
+                // The buffer is only ever filled from `&str`, so this check cannot fail.
+                Ordering::Equal => return std::str::from_utf8(v).ok(),
                 Ordering::Greater => return None,
             }
         }
@@ -145,7 +147,17 @@ impl PartialOrd for Labels {
 impl Ord for Labels {
     /// Pair by pair, names before values; a prefix comes first (Prometheus `labels.Compare`).
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        // Strings are ordered as their bytes are.
+        let (mut left, mut right) = (self.iter(), other.iter());
+        loop {
+            match (left.next_raw(), right.next_raw()) {
+                (None, None) => return Ordering::Equal,
+                (a, b) => match a.cmp(&b) {
+                    Ordering::Equal => {}
+                    different => return different,
+                },
+            }
+        }
     }
 }
 
@@ -188,7 +200,14 @@ pub struct LabelsIter<'a> {
 }
 
 impl<'a> LabelsIter<'a> {
-    fn take_str(&mut self) -> Option<&'a str> {
+    /// The next pair as bytes, without the check that makes strings of them.
+    fn next_raw(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let name = self.take_raw()?;
+        let value = self.take_raw()?;
+        Some((name, value))
+    }
+
+    fn take_raw(&mut self) -> Option<&'a [u8]> {
         let (&first, rest) = self.rest.split_first()?;
         let (len, rest) = if first < 0xFF {
             (usize::from(first), rest)
@@ -199,17 +218,16 @@ impl<'a> LabelsIter<'a> {
         };
         let (raw, rest) = rest.split_at_checked(len)?;
         self.rest = rest;
-        // The buffer is only ever filled from `&str`, so this check cannot fail.
-        std::str::from_utf8(raw).ok()
+        Some(raw)
     }
 }
 
 impl<'a> Iterator for LabelsIter<'a> {
     type Item = (&'a str, &'a str);
     fn next(&mut self) -> Option<Self::Item> {
-        let name = self.take_str()?;
-        let value = self.take_str()?;
-        Some((name, value))
+        let (name, value) = self.next_raw()?;
+        // The buffer is only ever filled from `&str`, so these checks cannot fail.
+        Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
     }
 }
 
@@ -328,5 +346,9 @@ mod tests {
         let ab = Labels::from_pairs([("a", "1"), ("b", "1")]);
         let b = Labels::from_pairs([("b", "0")]);
         assert!(a < ab && ab < b && Labels::empty() < a);
+        // Not the order of the encoding, in which a longer name stands behind a shorter one.
+        let (long, short) = (Labels::from_pairs([("aa", "é")]), Labels::from_pairs([("b", "z")]));
+        assert!(long < short);
+        assert_eq!(long.cmp(&short), long.iter().cmp(short.iter()));
     }
 }

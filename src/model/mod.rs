@@ -4,7 +4,11 @@
 pub mod append;
 pub mod clock;
 pub mod duration;
+pub mod external_url;
 pub mod go;
+pub mod go_number;
+pub mod go_time;
+pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod random;
@@ -12,4 +16,5 @@ pub mod read;
 pub mod regexp;
 pub mod result;
 pub mod sample;
+pub mod secret;
 pub mod time;

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
+use crate::telemetry::summary::Summary;
 
 /// What a family measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,11 +149,20 @@ pub struct MetricFamily {
     pub metrics: Vec<(Labels, MetricValue)>,
 }
 
+impl MetricFamily {
+    /// A family of one number without labels, for collectors.
+    pub fn single(name: &str, help: &str, kind: MetricKind, value: f64) -> Self {
+        let metrics = vec![(Labels::empty(), MetricValue::Number(value))];
+        Self { name: name.to_owned(), help: help.to_owned(), kind, metrics }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Cell {
     Counter(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
+    Summary(Summary),
 }
 
 struct Family {
@@ -193,7 +204,7 @@ impl Registry {
     pub fn counter(&self, name: &str, help: &str, labels: LabelPairs<'_>) -> Counter {
         match self.cell(name, help, MetricKind::Counter, labels, || Cell::Counter(Counter::default())) {
             Cell::Counter(counter) => counter,
-            Cell::Gauge(_) | Cell::Histogram(_) => unreachable!("a family holds cells of its own kind"),
+            _ => unreachable!("a family holds cells of its own kind"),
         }
     }
 
@@ -201,7 +212,7 @@ impl Registry {
     pub fn gauge(&self, name: &str, help: &str, labels: LabelPairs<'_>) -> Gauge {
         match self.cell(name, help, MetricKind::Gauge, labels, || Cell::Gauge(Gauge::default())) {
             Cell::Gauge(gauge) => gauge,
-            Cell::Counter(_) | Cell::Histogram(_) => unreachable!("a family holds cells of its own kind"),
+            _ => unreachable!("a family holds cells of its own kind"),
         }
     }
 
@@ -209,7 +220,23 @@ impl Registry {
     pub fn histogram(&self, name: &str, help: &str, labels: LabelPairs<'_>, bounds: &[f64]) -> Histogram {
         match self.cell(name, help, MetricKind::Histogram, labels, || Cell::Histogram(Histogram::new(bounds))) {
             Cell::Histogram(histogram) => histogram,
-            Cell::Counter(_) | Cell::Gauge(_) => unreachable!("a family holds cells of its own kind"),
+            _ => unreachable!("a family holds cells of its own kind"),
+        }
+    }
+
+    /// The summary with this name and these labels; `quantiles` ascend and may be none. The clock of the first call stays.
+    pub fn summary(
+        &self,
+        name: &str,
+        help: &str,
+        labels: LabelPairs<'_>,
+        quantiles: &[f64],
+        clock: &SharedClock,
+    ) -> Summary {
+        let make = || Cell::Summary(Summary::new(quantiles, clock.clone()));
+        match self.cell(name, help, MetricKind::Summary, labels, make) {
+            Cell::Summary(summary) => summary,
+            _ => unreachable!("a family holds cells of its own kind"),
         }
     }
 
@@ -255,6 +282,7 @@ impl Cell {
             Self::Counter(counter) => MetricValue::Number(counter.get() as f64),
             Self::Gauge(gauge) => MetricValue::Number(gauge.get()),
             Self::Histogram(histogram) => histogram.gather(),
+            Self::Summary(summary) => summary.gather(),
         }
     }
 }

@@ -1,3 +1,10 @@
-//! What we tell about ourselves: metrics and logs.
+//! What we tell about ourselves: metrics and logs, and what we find out about the machine we run on.
 
+pub mod build_info;
+pub mod limits;
+pub mod logging;
 pub mod metrics;
+pub mod panics;
+pub mod process;
+pub mod repeat;
+pub mod summary;
