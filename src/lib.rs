@@ -4,3 +4,7 @@
 
 pub mod model;
 pub mod telemetry;
+
+pub mod client;
+pub mod exposition;
+pub mod scrape;

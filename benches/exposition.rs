@@ -1,0 +1,98 @@
+//! Reading one scrape of a node exporter: 2,000 series with families of 8 to 64 series, about 130 KB.
+//!
+//! `cold` is the first scrape of a target (every series is labelled), `warm` any later one (every line is known).
+#![allow(missing_docs, reason = "criterion's macros make public items")]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use url::Url;
+use watchfire::client::{ClientOptions, HttpClient};
+use watchfire::model::append::{AppendReport, SeriesHandle, SeriesKey, ShardId};
+use watchfire::model::clock::SystemClock;
+use watchfire::model::labels::Labels;
+use watchfire::model::sample::SeriesRef;
+use watchfire::model::time::TimestampMs;
+use watchfire::scrape::cache::TargetCache;
+use watchfire::scrape::metrics::ScrapeMetrics;
+use watchfire::scrape::settings::{SamplePlan, ScrapeLimits};
+use watchfire::scrape::staging::StagingBudget;
+use watchfire::scrape::{ScrapeContext, from_bytes};
+use watchfire::telemetry::metrics::Registry;
+
+const SERIES: usize = 2_000;
+
+/// A body whose values differ from scrape to scrape.
+fn body(scrape: usize) -> String {
+    let mut text = String::new();
+    let mut series = 0;
+    let mut family = 0;
+    while series < SERIES {
+        let name = format!("node_subsystem_{family}_seconds_total");
+        let _ =
+            writeln!(text, "# HELP {name} Seconds that subsystem {family} spent in each mode.\n# TYPE {name} counter");
+        for member in 0..(8 << (family % 4)).min(SERIES - series) {
+            let value = (series * 7919 + scrape * 104_729) as f64 / 100.0;
+            let _ = writeln!(text, "{name}{{cpu=\"{}\",mode=\"mode_{}\"}} {value}", member / 8, member % 8);
+            series += 1;
+        }
+        family += 1;
+    }
+    text
+}
+
+fn bench(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let client = HttpClient::new(ClientOptions { user_agent: "bench".into(), follow_redirects: false });
+    let url = Url::parse("http://localhost/metrics").expect("a URL");
+    let target_labels = Labels::from_pairs([("instance", "localhost:9100"), ("job", "node")]);
+    let plan = SamplePlan { target_labels, settings: Arc::default(), relabel: None };
+    let (staging, metrics, clock) =
+        (StagingBudget::new(0), ScrapeMetrics::new(&Registry::default()), SystemClock::new());
+    let cache = TargetCache::new();
+    let context = ScrapeContext {
+        client: &client,
+        url: &url,
+        timeout: Duration::from_secs(10),
+        plan: &plan,
+        cache: &cache,
+        staging: &staging,
+        limits: ScrapeLimits::for_memory(8 << 30),
+        metrics: &metrics,
+        clock: &clock,
+    };
+    let bodies: Vec<String> = (0..16).map(body).collect();
+    // Storage resolves every series once, as in a running server.
+    let first = from_bytes(&context, TimestampMs(0), bodies[0].as_bytes());
+    let by_labels = (0_u32..).zip(&first.batch.samples).filter(|(_, s)| matches!(s.series, SeriesKey::Labels(_)));
+    let resolved =
+        by_labels.map(|(i, _)| (i, SeriesHandle { series: SeriesRef(u64::from(i) + 1), shard: ShardId(0) })).collect();
+    cache.confirm(first.pending, &AppendReport { resolved, ..AppendReport::default() }, &plan);
+
+    let mut group = criterion.benchmark_group("scrape_2000_series");
+    group.throughput(Throughput::Elements(SERIES as u64));
+    group.bench_function("cold", |bencher| {
+        bencher.iter(|| {
+            let empty = TargetCache::new();
+            let cold = ScrapeContext { cache: &empty, ..context };
+            black_box(from_bytes(&cold, TimestampMs(1), bodies[1].as_bytes()))
+        });
+    });
+    let mut scrape = 0;
+    group.bench_function("warm", |bencher| {
+        bencher.iter(|| {
+            scrape += 1;
+            let scraped = from_bytes(&context, TimestampMs(scrape), bodies[scrape as usize % bodies.len()].as_bytes());
+            cache.confirm(scraped.pending, &AppendReport::default(), &plan);
+            black_box(scraped.batch)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,0 +1,186 @@
+//! Why a request failed, in the words of Go's `net/http`.
+
+use std::error::Error;
+use std::io;
+
+use url::Url;
+
+use crate::client::Request;
+use crate::model::go;
+
+/// A failed request: `Get "http://host/metrics": context deadline exceeded`. Userinfo in the URL prints as `***`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{method} {}: {failure}", go::quote(.url))]
+pub struct ClientError {
+    method: &'static str,
+    url: String,
+    /// What happened.
+    pub failure: Failure,
+}
+
+impl ClientError {
+    pub(super) fn new(request: &Request, failure: Failure) -> Self {
+        let method = match request.method.as_str() {
+            "GET" => "Get",
+            "POST" => "Post",
+            "PUT" => "Put",
+            "HEAD" => "Head",
+            _ => "Do",
+        };
+        Self { method, url: shown(&request.url), failure }
+    }
+}
+
+/// The URL with its password as Go's `URL.Redacted` prints it.
+fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    if shown.password().is_some() {
+        let _ = shown.set_password(Some("***"));
+    }
+    shown.into()
+}
+
+/// What happened to a request or to its answer's body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The deadline passed.
+    #[error("context deadline exceeded")]
+    Deadline,
+    /// The peer closed the connection without an answer.
+    #[error("EOF")]
+    Eof,
+    /// The peer closed the connection within the body.
+    #[error("unexpected EOF")]
+    UnexpectedEof,
+    /// More redirects than are followed.
+    #[error("stopped after 10 redirects")]
+    TooManyRedirects,
+    /// No connection could be made.
+    #[error("dial tcp{address}: {reason}")]
+    Dial {
+        /// ` host:port`, or nothing when the name was not found.
+        address: String,
+        /// `connect: connection refused`, `lookup host: no such host`, …
+        reason: String,
+    },
+    /// The peer's certificate or handshake was refused.
+    #[error("tls: {0}")]
+    Tls(String),
+    /// The head of the answer is larger than we read.
+    #[error("net/http: server response headers exceeded 65536 bytes; aborted")]
+    HeadTooLarge,
+    /// Anything else, in our words.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    pub(super) fn of_request(error: &hyper_util::client::legacy::Error, url: &Url) -> Self {
+        if let Some(error) = find::<rustls::Error>(error) {
+            return Self::of_tls(error);
+        }
+        if error.is_connect() {
+            return Self::of_connect(error, url);
+        }
+        if let Some(error) = find::<hyper::Error>(error) {
+            return Self::of_hyper(error, Self::Eof);
+        }
+        Self::Other(innermost(error))
+    }
+
+    pub(super) fn of_body(error: &hyper::Error) -> Self {
+        Self::of_hyper(error, Self::UnexpectedEof)
+    }
+
+    fn of_hyper(error: &hyper::Error, at_end: Self) -> Self {
+        if error.is_incomplete_message() || error.is_closed() {
+            return at_end;
+        }
+        if error.is_parse() && error.to_string().contains("message head is too large") {
+            return Self::HeadTooLarge;
+        }
+        match find_io(error) {
+            Some(io) if io.kind() == io::ErrorKind::ConnectionReset => {
+                Self::Other("read: connection reset by peer".into())
+            }
+            Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => at_end,
+            _ if error.is_parse() => Self::Other(format!("net/http: HTTP/1.x transport connection broken: {error}")),
+            _ => Self::Other(innermost(error)),
+        }
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        use rustls::{CertificateError, InvalidMessage};
+        match error {
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+                Self::Other("http: server gave HTTP response to HTTPS client".into())
+            }
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                Self::Tls("failed to verify certificate: x509: certificate signed by unknown authority".into())
+            }
+            rustls::Error::InvalidCertificate(error) => {
+                Self::Tls(format!("failed to verify certificate: x509: {error}"))
+            }
+            error => Self::Tls(error.to_string()),
+        }
+    }
+
+    fn of_connect(error: &hyper_util::client::legacy::Error, url: &Url) -> Self {
+        let host = url.host_str().unwrap_or("");
+        let port = url.port_or_known_default().unwrap_or(0);
+        let address = format!(" {host}:{port}");
+        let dial = |reason: &str| Self::Dial { address: address.clone(), reason: reason.to_owned() };
+        let text = chain(error);
+        if text.contains("dns error") {
+            return Self::Dial { address: String::new(), reason: format!("lookup {host}: no such host") };
+        }
+        match find_io(error).map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => dial("connect: connection refused"),
+            Some(io::ErrorKind::HostUnreachable) => dial("connect: no route to host"),
+            Some(io::ErrorKind::NetworkUnreachable) => dial("connect: network is unreachable"),
+            Some(io::ErrorKind::ConnectionReset) => dial("connect: connection reset by peer"),
+            Some(io::ErrorKind::TimedOut) => dial("i/o timeout"),
+            Some(io::ErrorKind::UnexpectedEof) => Self::Eof,
+            _ => dial(&innermost(error)),
+        }
+    }
+}
+
+/// The first error of type `T` in the chain, looking into `io::Error` as well, which hides what it wraps.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).and_then(|e| e.downcast_ref::<T>());
+        if inside.is_some() {
+            return inside;
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn find_io<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    find::<io::Error>(error)
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

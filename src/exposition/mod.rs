@@ -1,0 +1,10 @@
+//! Scrape formats, one file each: what targets send us and what we send on `/metrics`.
+//!
+//! Data flow: `scrape` feeds bytes to [`text`] as they come; `http` renders gathered families with [`encode`]. Which
+//! parser a response gets is decided by [`content_type`].
+
+pub mod content_type;
+pub mod encode;
+pub mod float;
+mod lexer;
+pub mod text;

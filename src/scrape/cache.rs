@@ -1,0 +1,474 @@
+//! What a target remembers from one scrape to the next: its lines in order, where storage keeps their series, and which
+//! of them have a stale marker already.
+//!
+//! Data flow: [`Reader`](crate::scrape::reader::Reader) compares a scrape with the published state → the new state is
+//! published *before* the batch is sent → storage answers → [`TargetCache::confirm`] notes the handles. An actor that
+//! restarts in between finds a state that may know too many series, never too few: lines that vanished stay in it until
+//! their stale markers are confirmed, so no series is forgotten without one.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::exposition::text::{Entry as Line, FamilyKind, Step, TextParser, unescape_help};
+use crate::model::append::{AppendBatch, AppendReport, AppendSample, SampleRejection, SeriesHandle, SeriesKey};
+use crate::model::sample::stale_nan;
+use crate::model::time::TimestampMs;
+use crate::scrape::labels::{assemble, report_labels};
+use crate::scrape::report;
+use crate::scrape::sequence::{Role, Sequence};
+use crate::scrape::settings::SamplePlan;
+use crate::scrape::staging::StagingPermit;
+
+/// Scrapes for which metadata outlives its family.
+const METADATA_KEPT_SCRAPES: u64 = 10;
+
+/// What a target says about a metric family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyMetadata {
+    /// Family name.
+    pub family: String,
+    /// Its type.
+    pub kind: FamilyKind,
+    /// Its help text.
+    pub help: String,
+}
+
+#[derive(Clone, Debug)]
+struct Retired {
+    metadata: FamilyMetadata,
+    last_seen: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct CacheState {
+    pub(super) sequence: Arc<Sequence>,
+    report: [Option<SeriesHandle>; report::NAMES.len()],
+    /// All series have a stale marker, as the last scrape failed.
+    pub(super) marked: bool,
+    /// At least one scrape has been committed.
+    committed: bool,
+    /// Successful scrapes so far.
+    scrapes: u64,
+    retired: Arc<[Retired]>,
+}
+
+/// The published memory of one target. Owned by what outlives the target's actor; one scrape at a time writes it.
+#[derive(Debug)]
+pub struct TargetCache {
+    state: ArcSwap<CacheState>,
+}
+
+impl Default for TargetCache {
+    fn default() -> Self {
+        let state = CacheState {
+            sequence: Sequence::shared_empty(),
+            report: [None; report::NAMES.len()],
+            marked: false,
+            committed: false,
+            scrapes: 0,
+            retired: Arc::from([]),
+        };
+        Self { state: ArcSwap::from_pointee(state) }
+    }
+}
+
+/// Where the samples of a batch come from, by index in the batch.
+#[derive(Debug, Default)]
+struct Origins {
+    /// Line of each sample that comes from a series, in the order of the batch.
+    lines: Vec<u32>,
+    /// Stale markers that follow them.
+    markers: usize,
+    /// Report series that follow those: index in [`report::NAMES`].
+    reports: Vec<usize>,
+}
+
+enum Origin {
+    Line(usize),
+    Marker,
+    Report(usize),
+}
+
+impl Origins {
+    fn of(&self, index: u32) -> Option<Origin> {
+        let index = usize::try_from(index).ok()?;
+        if let Some(line) = self.lines.get(index) {
+            return Some(Origin::Line(*line as usize));
+        }
+        let past_lines = index - self.lines.len();
+        match past_lines.checked_sub(self.markers) {
+            None => Some(Origin::Marker),
+            Some(slot) => self.reports.get(slot).copied().map(Origin::Report),
+        }
+    }
+}
+
+/// A batch that storage has not answered yet. Holds the scrape's share of the staging budget.
+///
+/// Afterwards exactly one of these: [`TargetCache::confirm`] with the answer, [`TargetCache::abandon`] when nothing was
+/// done, or drop it when nobody knows.
+#[derive(Debug)]
+pub struct Pending {
+    origins: Origins,
+    /// Time and value of each sample, for those that must be sent again by labels.
+    values: Vec<(TimestampMs, f64)>,
+    before: Arc<CacheState>,
+    /// Lines of the new state, without those that are kept only until their markers are confirmed.
+    lines_len: usize,
+    marked: bool,
+    _permit: Option<StagingPermit>,
+}
+
+/// What became of a batch, and what has to be sent again.
+#[derive(Debug, Default)]
+pub struct Confirmed {
+    /// Samples refused as older than the newest of their series.
+    pub out_of_order: u64,
+    /// Samples refused as a second value for a time stamp.
+    pub duplicates: u64,
+    /// Samples refused as too old or too far ahead.
+    pub out_of_bounds: u64,
+    /// Samples refused for want of room for new series.
+    pub series_limit: u64,
+    /// Samples whose handle storage no longer knows, named by labels: append them at once.
+    pub resend: Option<(AppendBatch, Pending)>,
+}
+
+/// What one scrape gives to storage, before it is published.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) samples: Vec<AppendSample>,
+    /// Line of each sample.
+    pub(super) lines: Vec<u32>,
+    /// The new lines, unless they are those of the last scrape.
+    pub(super) next: Option<Sequence>,
+    /// Lines of the last scrape that are missing now.
+    pub(super) vanished: Vec<u32>,
+    pub(super) permit: Option<StagingPermit>,
+}
+
+impl TargetCache {
+    /// A cache of a target that was never scraped.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn load(&self) -> Arc<CacheState> {
+        self.state.load_full()
+    }
+
+    /// Bytes that the cache holds on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.state.load().sequence.heap_bytes()
+    }
+
+    /// Metadata of the target's families, including those that went less than ten scrapes ago, sorted by name.
+    pub fn metadata(&self) -> Vec<FamilyMetadata> {
+        let state = self.state.load();
+        let mut found = families(&state.sequence);
+        for retired in state.retired.iter() {
+            let known = found.iter().any(|m| m.family == retired.metadata.family);
+            if !known && state.scrapes - retired.last_seen <= METADATA_KEPT_SCRAPES {
+                found.push(retired.metadata.clone());
+            }
+        }
+        found.sort_by(|a, b| a.family.cmp(&b.family));
+        found
+    }
+
+    /// Publishes a good scrape and makes its batch: samples, stale markers of vanished series, report series.
+    pub(super) fn publish(&self, staged: Staged, report: &report::Report, plan: &SamplePlan) -> (AppendBatch, Pending) {
+        let before = self.load();
+        let mut samples = staged.samples;
+        let mut origins = Origins { lines: staged.lines, ..Origins::default() };
+        let keep_marked = before.marked;
+        let mut next = CacheState { marked: false, committed: true, scrapes: before.scrapes + 1, ..(*before).clone() };
+        let mut lines_len = before.sequence.len();
+        if let Some(mut sequence) = staged.next {
+            lines_len = sequence.len();
+            next.retired = retire(&before, &sequence);
+            if !keep_marked {
+                origins.markers = push_markers(&mut samples, &before, &staged.vanished, &sequence, report.at, plan);
+                for index in &staged.vanished {
+                    let Some(entry) = before.sequence.get(*index as usize) else { continue };
+                    // A text beyond 4 GiB has failed the scrape before; here it would only cost a repeated marker.
+                    if sequence.push_copy(&before.sequence, entry).is_err() {
+                        break;
+                    }
+                }
+            }
+            sequence.shrink();
+            next.sequence = Arc::new(sequence);
+        }
+        self.push_report(&mut samples, &mut origins, &before, report, plan);
+        self.state.store(Arc::new(next));
+        self.pending(samples, origins, before, lines_len, false, staged.permit)
+    }
+
+    /// Publishes a failed or empty scrape and makes its batch: stale markers of all series, report series.
+    pub(super) fn publish_stale(&self, report: &report::Report, plan: &SamplePlan) -> (AppendBatch, Pending) {
+        let before = self.load();
+        let mut samples = Vec::new();
+        let mut origins =
+            Origins { markers: push_all_markers(&mut samples, &before, report.at, plan), ..Origins::default() };
+        self.push_report(&mut samples, &mut origins, &before, report, plan);
+        // The series count as marked once storage has confirmed the markers.
+        self.state.store(Arc::new(CacheState { committed: true, ..(*before).clone() }));
+        let lines_len = before.sequence.len();
+        self.pending(samples, origins, before, lines_len, true, None)
+    }
+
+    /// The batch that ends a target: stale markers of all its series and of its report series. `None` when it was never
+    /// scraped. Storage refuses markers of series that another target has taken over, as out of order.
+    pub fn end_of_run(&self, at: TimestampMs, plan: &SamplePlan) -> Option<AppendBatch> {
+        let state = self.load();
+        if !state.committed {
+            return None;
+        }
+        let mut samples = Vec::new();
+        push_all_markers(&mut samples, &state, at, plan);
+        for (slot, name) in report::NAMES.iter().enumerate().take(report::count(&plan.settings)) {
+            let series = report_key(&state, slot, name, plan);
+            samples.push(AppendSample { series, at, value: stale_nan() });
+        }
+        Some(AppendBatch { samples })
+    }
+
+    /// Notes storage's answer: handles of new series, and the loss of those that storage no longer knows.
+    pub fn confirm(&self, pending: Pending, report: &AppendReport, plan: &SamplePlan) -> Confirmed {
+        let mut state = (*self.load()).clone();
+        let mut confirmed = Confirmed::default();
+        let mut again: Vec<u32> = Vec::new();
+        let touched = |index: &u32| matches!(pending.origins.of(*index), Some(Origin::Line(_)));
+        let changes = pending.lines_len < state.sequence.len()
+            || report.resolved.iter().any(|(index, _)| touched(index))
+            || report.rejected.iter().any(|(index, _)| touched(index));
+        let mut sequence = changes.then(|| state.sequence.head(pending.lines_len));
+        for (index, handle) in &report.resolved {
+            match pending.origins.of(*index) {
+                Some(Origin::Line(line)) => {
+                    if let Some(entry) = sequence.as_mut().and_then(|s| s.get_mut(line)) {
+                        entry.set_handle(Some(*handle));
+                    }
+                }
+                Some(Origin::Report(slot)) => {
+                    if let Some(known) = state.report.get_mut(slot) {
+                        *known = Some(*handle);
+                    }
+                }
+                Some(Origin::Marker) | None => {}
+            }
+        }
+        for (index, rejection) in &report.rejected {
+            match pending.origins.of(*index) {
+                Some(Origin::Line(line)) => {
+                    let entry = sequence.as_mut().and_then(|s| s.get_mut(line));
+                    match rejection {
+                        SampleRejection::OutOfOrder => confirmed.out_of_order += 1,
+                        SampleRejection::Duplicate { .. } => confirmed.duplicates += 1,
+                        SampleRejection::OutOfBounds => confirmed.out_of_bounds += 1,
+                        SampleRejection::UnknownSeries => {
+                            again.push(*index);
+                            if let Some(entry) = entry {
+                                entry.set_handle(None);
+                            }
+                        }
+                        // A series without labels is refused like one for which there is no room.
+                        SampleRejection::SeriesLimit { .. } | SampleRejection::EmptyLabels => {
+                            confirmed.series_limit += 1;
+                            if let Some(entry) = entry {
+                                entry.set_handle(None);
+                                entry.set_tracked(false);
+                            }
+                        }
+                    }
+                }
+                Some(Origin::Report(slot)) if *rejection == SampleRejection::UnknownSeries => {
+                    again.push(*index);
+                    if let Some(known) = state.report.get_mut(slot) {
+                        *known = None;
+                    }
+                }
+                // Markers and report samples that are out of order belong to a target that came back: expected.
+                Some(Origin::Report(_) | Origin::Marker) | None => {}
+            }
+        }
+        if let Some(sequence) = sequence {
+            state.sequence = Arc::new(sequence);
+        }
+        state.marked |= pending.marked;
+        self.state.store(Arc::new(state));
+        confirmed.resend = self.resend(&pending, &again, plan);
+        confirmed
+    }
+
+    /// Undoes the publication of a batch of which storage has done nothing.
+    pub fn abandon(&self, pending: Pending) {
+        self.state.store(pending.before);
+    }
+
+    fn resend(&self, pending: &Pending, again: &[u32], plan: &SamplePlan) -> Option<(AppendBatch, Pending)> {
+        let state = self.load();
+        let mut samples = Vec::with_capacity(again.len());
+        let mut origins = Origins::default();
+        let mut reports = Vec::new();
+        for index in again {
+            let Some((at, value)) = pending.values.get(*index as usize).copied() else { continue };
+            match pending.origins.of(*index) {
+                Some(Origin::Line(line)) => {
+                    if let Some(series) = line_key(&state.sequence, line, plan) {
+                        samples.push(AppendSample { series, at, value });
+                        origins.lines.push(line as u32);
+                    }
+                }
+                Some(Origin::Report(slot)) => reports.push((slot, at, value)),
+                Some(Origin::Marker) | None => {}
+            }
+        }
+        for (slot, at, value) in reports {
+            if let Some(name) = report::NAMES.get(slot) {
+                samples.push(AppendSample { series: report_key(&state, slot, name, plan), at, value });
+                origins.reports.push(slot);
+            }
+        }
+        if samples.is_empty() {
+            return None;
+        }
+        let lines_len = state.sequence.len();
+        // Samples that are named by labels cannot be unknown, so their values are not needed a third time.
+        let resent =
+            Pending { origins, values: Vec::new(), before: state, lines_len, marked: pending.marked, _permit: None };
+        Some((AppendBatch { samples }, resent))
+    }
+
+    fn push_report(
+        &self,
+        samples: &mut Vec<AppendSample>,
+        origins: &mut Origins,
+        before: &CacheState,
+        report: &report::Report,
+        plan: &SamplePlan,
+    ) {
+        let values = report.values();
+        let named = report::NAMES.iter().zip(values).enumerate().take(report::count(&plan.settings));
+        for (slot, (name, value)) in named {
+            samples.push(AppendSample { series: report_key(before, slot, name, plan), at: report.at, value });
+            origins.reports.push(slot);
+        }
+    }
+
+    fn pending(
+        &self,
+        samples: Vec<AppendSample>,
+        origins: Origins,
+        before: Arc<CacheState>,
+        lines_len: usize,
+        marked: bool,
+        permit: Option<StagingPermit>,
+    ) -> (AppendBatch, Pending) {
+        let values = samples.iter().map(|sample| (sample.at, sample.value)).collect();
+        (AppendBatch { samples }, Pending { origins, values, before, lines_len, marked, _permit: permit })
+    }
+}
+
+/// How storage is told the series of a line: by handle, else by labels; `None` when relabelling drops it now.
+fn line_key(sequence: &Sequence, line: usize, plan: &SamplePlan) -> Option<SeriesKey> {
+    let entry = sequence.get(line)?;
+    match entry.handle() {
+        Some(handle) => Some(SeriesKey::Known(handle)),
+        None => assemble(sequence.raw(entry), entry.kind(), plan).ok().flatten().map(SeriesKey::Labels),
+    }
+}
+
+fn report_key(state: &CacheState, slot: usize, name: &str, plan: &SamplePlan) -> SeriesKey {
+    match state.report.get(slot).copied().flatten() {
+        Some(handle) => SeriesKey::Known(handle),
+        None => SeriesKey::Labels(report_labels(name, &plan.target_labels)),
+    }
+}
+
+fn push_all_markers(samples: &mut Vec<AppendSample>, state: &CacheState, at: TimestampMs, plan: &SamplePlan) -> usize {
+    if state.marked {
+        return 0;
+    }
+    let start = samples.len();
+    for (index, entry) in state.sequence.iter().enumerate() {
+        if entry.role() == Role::Series && entry.tracked() {
+            let key = line_key(&state.sequence, index, plan);
+            samples.extend(key.map(|series| AppendSample { series, at, value: stale_nan() }));
+        }
+    }
+    samples.len() - start
+}
+
+/// Appends a stale marker for each line in `vanished`, unless another line of `next` stands for the same series.
+fn push_markers(
+    samples: &mut Vec<AppendSample>,
+    before: &CacheState,
+    vanished: &[u32],
+    next: &Sequence,
+    at: TimestampMs,
+    plan: &SamplePlan,
+) -> usize {
+    if vanished.is_empty() {
+        return 0;
+    }
+    let start = samples.len();
+    let handle_of = |index: &u32| before.sequence.get(*index as usize).and_then(|entry| entry.handle());
+    let mut gone: HashSet<SeriesHandle> = vanished.iter().filter_map(handle_of).collect();
+    for entry in next.iter() {
+        if let Some(handle) = entry.handle() {
+            gone.remove(&handle);
+        }
+    }
+    for index in vanished {
+        let still_exposed = handle_of(index).is_some_and(|handle| !gone.remove(&handle));
+        if !still_exposed {
+            let key = line_key(&before.sequence, *index as usize, plan);
+            samples.extend(key.map(|series| AppendSample { series, at, value: stale_nan() }));
+        }
+    }
+    samples.len() - start
+}
+
+/// Metadata that the next state keeps for a while, as its families have no line in `next`.
+fn retire(before: &CacheState, next: &Sequence) -> Arc<[Retired]> {
+    let current: HashSet<String> = families(next).into_iter().map(|m| m.family).collect();
+    let left = families(&before.sequence).into_iter().map(|metadata| Retired { metadata, last_seen: before.scrapes });
+    let older = before.retired.iter().filter(|r| before.scrapes - r.last_seen < METADATA_KEPT_SCRAPES).cloned();
+    let mut seen = HashSet::new();
+    left.chain(older)
+        .filter(|r| !current.contains(&r.metadata.family) && seen.insert(r.metadata.family.clone()))
+        .collect()
+}
+
+/// The families that the metadata lines of a sequence describe.
+fn families(sequence: &Sequence) -> Vec<FamilyMetadata> {
+    let mut order: Vec<FamilyMetadata> = Vec::new();
+    let mut index_of = std::collections::HashMap::new();
+    let mut parser = TextParser::new();
+    for entry in sequence.iter().filter(|entry| matches!(entry.role(), Role::Help | Role::Type)) {
+        let mut line = sequence.raw(entry).to_vec();
+        line.push(b'\n');
+        // The line was parsed before it came here.
+        let Ok(Step::Entry { entry, .. }) = parser.next_entry(&line, 0, true) else { continue };
+        let (Line::Help { family, .. } | Line::Type { family, .. }) = entry else { continue };
+        let name = String::from_utf8_lossy(family).into_owned();
+        let index = *index_of.entry(name.clone()).or_insert_with(|| {
+            order.push(FamilyMetadata { family: name, kind: FamilyKind::Unknown, help: String::new() });
+            order.len() - 1
+        });
+        let Some(metadata) = order.get_mut(index) else { continue };
+        match entry {
+            Line::Help { text, .. } => {
+                metadata.help = unescape_help(&String::from_utf8_lossy(text)).into_owned();
+            }
+            Line::Type { kind, .. } => metadata.kind = kind,
+            Line::Comment | Line::Series(_) => {}
+        }
+    }
+    order
+}

@@ -1,0 +1,208 @@
+//! Labels of a scraped series: exposed ones, the target's, relabelling, checks; the order is that of Prometheus.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::borrow::Cow;
+
+use crate::exposition::text::{FamilyKind, TextParser};
+use crate::model::labels::{Labels, METRIC_NAME, is_legacy_label_name, is_legacy_metric_name};
+use crate::scrape::error::ScrapeError;
+use crate::scrape::settings::{NameScheme, SamplePlan, ScrapeSettings};
+
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// Prefix of exposed labels that the target's labels displace.
+const EXPORTED_PREFIX: &str = "exported_";
+/// Longest part of a name or value that an error shows, in characters.
+const SHOWN_CHARS_MAX: usize = 50;
+
+/// The labels to store for `raw`, the bytes of a series that the parser has accepted; `None` when relabelling drops it.
+pub(super) fn assemble(raw: &[u8], kind: FamilyKind, plan: &SamplePlan) -> Result<Option<Labels>, ScrapeError> {
+    let mut exposed: Vec<Pair<'_>> = Vec::with_capacity(16);
+    let names_are_utf8 = TextParser::new().series_labels(raw, kind, &mut exposed);
+    exposed.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut merged = merge(exposed, &plan.target_labels, plan.settings.honor_labels);
+    merged.retain(|(_, value)| !value.is_empty());
+    merged.sort_by(|a, b| a.0.cmp(&b.0));
+    let twice = merged.windows(2).find(|w| matches!(w, [a, b] if a.0 == b.0)).and_then(|w| Some(w.first()?.0.clone()));
+    merged.dedup_by(|later, earlier| later.0 == earlier.0);
+    let labels = Labels::from_sorted(merged.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
+    let relabelled = match &plan.relabel {
+        Some(relabel) => relabel(labels),
+        None => Some(labels),
+    };
+    let Some(labels) = relabelled.filter(|labels| !labels.is_empty()) else { return Ok(None) };
+    check_names(&labels, plan.settings.names, names_are_utf8)?;
+    check_limits(&labels, &plan.settings)?;
+    match twice.filter(|name| labels.contains(name)) {
+        Some(name) => Err(ScrapeError::LabelTwice(name.into_owned())),
+        None => Ok(Some(labels)),
+    }
+}
+
+/// Labels of a report series: its name and the target's.
+pub(super) fn report_labels(name: &str, target: &Labels) -> Labels {
+    let mut builder = target.to_builder();
+    builder.set(METRIC_NAME, name);
+    builder.build()
+}
+
+/// Joins exposed labels, sorted by name, with the target's. Empty values still count as present here.
+fn merge<'a>(exposed: Vec<Pair<'a>>, target: &'a Labels, honor: bool) -> Vec<Pair<'a>> {
+    let mut merged: Vec<Pair<'a>> = Vec::with_capacity(exposed.len() + target.len());
+    if honor {
+        let given = |name: &str| exposed.iter().any(|(n, _)| n == name);
+        let missing = target.iter().filter(|(name, _)| !given(name));
+        merged.extend(missing.map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value))));
+        merged.extend(exposed);
+        return merged;
+    }
+    let mut displaced: Vec<Pair<'a>> = Vec::new();
+    for (name, value) in exposed {
+        if !target.contains(&name) {
+            merged.push((name, value));
+        } else if !value.is_empty() && displaced.iter().all(|(n, _)| *n != name) {
+            displaced.push((name, value));
+        }
+    }
+    merged.extend(target.iter().map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value))));
+    displaced.sort_by_key(|(name, _)| name.len());
+    for (name, value) in displaced {
+        let mut free = format!("{EXPORTED_PREFIX}{name}");
+        while merged.iter().any(|(n, v)| *n == free && !v.is_empty()) {
+            free.insert_str(0, EXPORTED_PREFIX);
+        }
+        merged.retain(|(n, _)| *n != free);
+        merged.push((Cow::Owned(free), value));
+    }
+    merged
+}
+
+fn check_names(labels: &Labels, scheme: NameScheme, names_are_utf8: bool) -> Result<(), ScrapeError> {
+    if !labels.contains(METRIC_NAME) {
+        return Err(ScrapeError::NameMissing);
+    }
+    let valid = |(name, value): (&str, &str)| match scheme {
+        NameScheme::Utf8 => !name.is_empty(),
+        NameScheme::Legacy if name == METRIC_NAME => is_legacy_metric_name(value),
+        NameScheme::Legacy => is_legacy_label_name(name),
+    };
+    if names_are_utf8 && labels.iter().all(valid) { Ok(()) } else { Err(ScrapeError::InvalidName(labels.to_string())) }
+}
+
+fn check_limits(labels: &Labels, settings: &ScrapeSettings) -> Result<(), ScrapeError> {
+    let metric = || shown(labels.metric_name());
+    let limit = settings.label_limit;
+    if 0 < limit && limit < labels.len() {
+        return Err(ScrapeError::LabelLimit { metric: metric(), count: labels.len(), limit });
+    }
+    let (name_max, value_max) = (settings.label_name_length_limit, settings.label_value_length_limit);
+    if name_max == 0 && value_max == 0 {
+        return Ok(());
+    }
+    for (name, value) in labels {
+        if 0 < name_max && name_max < name.len() {
+            let (len, limit) = (name.len(), name_max);
+            return Err(ScrapeError::LabelNameLength { metric: metric(), name: shown(name), len, limit });
+        }
+        if 0 < value_max && value_max < value.len() {
+            let (len, limit) = (value.len(), value_max);
+            let (name, value) = (shown(name), shown(value));
+            return Err(ScrapeError::LabelValueLength { metric: metric(), name, value, len, limit });
+        }
+    }
+    Ok(())
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn plan(target: &[(&str, &str)], settings: ScrapeSettings) -> SamplePlan {
+        let target_labels = Labels::from_pairs(target.iter().copied());
+        SamplePlan { target_labels, settings: Arc::new(settings), relabel: None }
+    }
+
+    #[track_caller]
+    fn check(plan: &SamplePlan, raw: &str, expected: &str) {
+        let found = match assemble(raw.as_bytes(), FamilyKind::Unknown, plan) {
+            Ok(Some(labels)) => labels.to_string(),
+            Ok(None) => "dropped".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_target_displaces_exposed_labels() {
+        let plan = plan(&[("job", "j"), ("instance", "i")], ScrapeSettings::default());
+        check(&plan, "a{x=\"\"}", r#"{__name__="a", instance="i", job="j"}"#);
+        check(&plan, "a{job=\"x\"}", r#"{__name__="a", exported_job="x", instance="i", job="j"}"#);
+        check(&plan, "a{job=\"\"}", r#"{__name__="a", instance="i", job="j"}"#);
+        check(
+            &plan,
+            "a{job=\"x\",exported_job=\"y\"}",
+            r#"{__name__="a", exported_exported_job="x", exported_job="y", instance="i", job="j"}"#,
+        );
+    }
+
+    #[test]
+    fn exposed_labels_win_when_honored_even_empty_ones() {
+        let plan =
+            plan(&[("job", "j"), ("instance", "i")], ScrapeSettings { honor_labels: true, ..Default::default() });
+        check(&plan, "a{job=\"x\",instance=\"\"}", r#"{__name__="a", job="x"}"#);
+    }
+
+    #[test]
+    fn checks_names_in_the_configured_scheme() {
+        let legacy = plan(&[], ScrapeSettings { names: NameScheme::Legacy, ..Default::default() });
+        check(&legacy, "{\"a.b\"}", r#"invalid metric name or label names: {__name__="a.b"}"#);
+        let utf8 = plan(&[], ScrapeSettings::default());
+        check(&utf8, "{\"a.b\"}", r#"{__name__="a.b"}"#);
+        check(&utf8, "{\"\",x=\"1\"}", "missing metric name (__name__ label)");
+        check(&utf8, "a{b=\"1\",b=\"2\"}", "label name \"b\" is not unique: invalid sample");
+        let raw = b"{\"a\xff\"}";
+        assert!(matches!(assemble(raw, FamilyKind::Unknown, &utf8), Err(ScrapeError::InvalidName(_))));
+    }
+
+    #[test]
+    fn limits_are_worded_as_in_prometheus() {
+        let with = |settings| plan(&[("job", "j")], settings);
+        check(
+            &with(ScrapeSettings { label_limit: 2, ..Default::default() }),
+            "a{b=\"c\"}",
+            "label_limit exceeded (metric: a, number of labels: 3, limit: 2)",
+        );
+        let long = "n".repeat(60);
+        check(
+            &with(ScrapeSettings { label_name_length_limit: 9, ..Default::default() }),
+            &format!("a{{{long}=\"c\"}}"),
+            &format!(
+                "label_name_length_limit exceeded (metric: a, label name: {}, length: 60, limit: 9)",
+                "n".repeat(50)
+            ),
+        );
+        check(
+            &with(ScrapeSettings { label_value_length_limit: 9, ..Default::default() }),
+            &format!("a{{b=\"{long}\"}}"),
+            &format!(
+                "label_value_length_limit exceeded (metric: a, label name: b, value: \"{}\", length: 60, limit: 9)",
+                "n".repeat(50)
+            ),
+        );
+    }
+
+    #[test]
+    fn relabelling_may_change_and_drop() {
+        let mut plan = plan(&[], ScrapeSettings::default());
+        plan.relabel = Some(Arc::new(|labels: Labels| (labels.metric_name() != "b").then(|| labels.without(&["x"]))));
+        check(&plan, "a{x=\"1\",y=\"2\"}", r#"{__name__="a", y="2"}"#);
+        check(&plan, "b", "dropped");
+        check(&plan, "a{x=\"1\",x=\"2\"}", r#"{__name__="a"}"#);
+    }
+}

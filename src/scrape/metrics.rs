@@ -1,0 +1,73 @@
+//! Prometheus's own counters about scrapes.
+
+use crate::scrape::cache::Confirmed;
+use crate::scrape::error::ScrapeError;
+use crate::telemetry::metrics::{Counter, Registry};
+
+/// Counters that all targets share.
+#[derive(Clone, Debug)]
+pub struct ScrapeMetrics {
+    body_size_limit: Counter,
+    sample_limit: Counter,
+    label_limits: Counter,
+    duplicates: Counter,
+    out_of_order: Counter,
+    out_of_bounds: Counter,
+}
+
+impl ScrapeMetrics {
+    /// The counters of `registry`.
+    pub fn new(registry: &Registry) -> Self {
+        let counter = |name: &str, help: &str| registry.counter(name, help, &[]);
+        Self {
+            body_size_limit: counter(
+                "prometheus_target_scrapes_exceeded_body_size_limit_total",
+                "Total number of scrapes that hit the body size limit",
+            ),
+            sample_limit: counter(
+                "prometheus_target_scrapes_exceeded_sample_limit_total",
+                "Total number of scrapes that hit the sample limit and were rejected.",
+            ),
+            label_limits: counter(
+                "prometheus_target_scrape_pool_exceeded_label_limits_total",
+                "Total number of times scrape pools hit the label limits, during sync or config reload.",
+            ),
+            duplicates: counter(
+                "prometheus_target_scrapes_sample_duplicate_timestamp_total",
+                "Total number of samples rejected due to duplicate timestamps but different values.",
+            ),
+            out_of_order: counter(
+                "prometheus_target_scrapes_sample_out_of_order_total",
+                "Total number of samples rejected due to not being out of the expected order.",
+            ),
+            out_of_bounds: counter(
+                "prometheus_target_scrapes_sample_out_of_bounds_total",
+                "Total number of samples rejected due to timestamp falling outside of the time bounds.",
+            ),
+        }
+    }
+
+    /// Counts a failed scrape.
+    pub(super) fn failed(&self, error: &ScrapeError) {
+        match error {
+            ScrapeError::BodySizeLimit => self.body_size_limit.inc(),
+            ScrapeError::SampleLimit => self.sample_limit.inc(),
+            ScrapeError::LabelLimit { .. }
+            | ScrapeError::LabelNameLength { .. }
+            | ScrapeError::LabelValueLength { .. } => self.label_limits.inc(),
+            _ => {}
+        }
+    }
+
+    /// Counts second samples of a series within one scrape.
+    pub(super) fn duplicated(&self, count: u64) {
+        self.duplicates.add(count);
+    }
+
+    /// Counts what storage refused.
+    pub fn confirmed(&self, confirmed: &Confirmed) {
+        self.duplicates.add(confirmed.duplicates);
+        self.out_of_order.add(confirmed.out_of_order);
+        self.out_of_bounds.add(confirmed.out_of_bounds);
+    }
+}

@@ -1,0 +1,554 @@
+//! One body, read as it comes: lines are cut, compared with the last scrape's, parsed where they differ, and staged.
+//!
+//! The usual line is known: the cursor stands on the same line of the last scrape, so reading it is a comparison of
+//! bytes and a number parse. The first line that differs starts a *rewrite*: the lines so far are copied, and from then
+//! on lines are looked up by hash where the cursor does not match. Nothing is visible before [`Reader::finish`].
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use memchr::{memchr, memrchr};
+
+use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextParser, scan_sample};
+use crate::model::append::{AppendSample, SeriesKey};
+use crate::model::time::TimestampMs;
+use crate::scrape::cache::{CacheState, Staged};
+use crate::scrape::error::ScrapeError;
+use crate::scrape::labels::assemble;
+use crate::scrape::rewrite::{Rewrite, UNSEEN};
+use crate::scrape::sequence::{Entry, Role, Sequence};
+use crate::scrape::settings::{SamplePlan, ScrapeLimits};
+use crate::scrape::staging::StagingPermit;
+
+/// Input that is read between two looks at the staging budget.
+const PIECE_LEN_MAX: usize = 64 << 10;
+/// Staged bytes of a sample beside its labels: in the batch, its origin, and its value for a second try.
+const SAMPLE_BYTES: usize = size_of::<AppendSample>() + size_of::<u32>() + 2 * size_of::<u64>();
+/// What a scrape counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCounts {
+    /// Samples exposed.
+    pub scraped: u64,
+    /// Samples left after relabelling.
+    pub post_relabel: u64,
+    /// Series that the last scrape did not have.
+    pub series_added: u64,
+    /// Second samples of a series without time stamp.
+    pub duplicates: u64,
+    /// Bytes read, decompressed.
+    pub body_len: u64,
+}
+
+/// Reads one body.
+pub struct Reader<'a> {
+    plan: &'a SamplePlan,
+    previous: Arc<CacheState>,
+    at: TimestampMs,
+    line_len_max: usize,
+    /// 0 for no limit.
+    new_series_max: u64,
+    hasher: RandomState,
+    parser: TextParser,
+    /// Bytes of a line that is not complete yet.
+    carry: Vec<u8>,
+    /// The carried line ran over a line end inside quotes: parsing again pays only from this length on.
+    retry_len: usize,
+    terminated: bool,
+    cursor: usize,
+    rewrite: Option<Rewrite>,
+    retracked: Vec<u32>,
+    samples: Vec<AppendSample>,
+    lines: Vec<u32>,
+    label_bytes: usize,
+    appended: u64,
+    over_limit: bool,
+    counts: ReadCounts,
+    permit: StagingPermit,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader whose samples without time stamp are stamped `at`.
+    pub(super) fn new(
+        plan: &'a SamplePlan,
+        previous: Arc<CacheState>,
+        at: TimestampMs,
+        limits: ScrapeLimits,
+        permit: StagingPermit,
+    ) -> Self {
+        Self {
+            plan,
+            previous,
+            at,
+            line_len_max: if limits.line_len_max == 0 { usize::MAX } else { limits.line_len_max },
+            new_series_max: limits.new_series_max,
+            hasher: RandomState::default(),
+            parser: TextParser::new(),
+            carry: Vec::new(),
+            retry_len: 0,
+            terminated: false,
+            cursor: 0,
+            rewrite: None,
+            retracked: Vec::new(),
+            samples: Vec::new(),
+            lines: Vec::new(),
+            label_bytes: 0,
+            appended: 0,
+            over_limit: false,
+            counts: ReadCounts::default(),
+            permit,
+        }
+    }
+
+    /// What was counted so far; also valid after an error.
+    pub(super) fn counts(&self) -> ReadCounts {
+        self.counts
+    }
+
+    /// Takes the next bytes of the body.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), ScrapeError> {
+        self.counts.body_len += bytes.len() as u64;
+        for piece in bytes.chunks(PIECE_LEN_MAX) {
+            if self.terminated {
+                return Ok(());
+            }
+            self.feed_piece(piece)?;
+            self.charge()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the end of the body.
+    pub(super) fn finish(mut self) -> (ReadCounts, Result<Staged, ScrapeError>) {
+        let read = self.finish_reading();
+        let counts = self.counts;
+        (counts, read.and_then(|()| self.stage()))
+    }
+
+    fn finish_reading(&mut self) -> Result<(), ScrapeError> {
+        if !self.terminated && !self.carry.is_empty() {
+            // Prometheus ends every body with a line end; error texts show it.
+            let mut rest = std::mem::take(&mut self.carry);
+            rest.push(b'\n');
+            self.parse(&rest, true)?;
+        }
+        if self.over_limit { Err(ScrapeError::SampleLimit) } else { Ok(()) }
+    }
+
+    fn feed_piece(&mut self, mut piece: &[u8]) -> Result<(), ScrapeError> {
+        while !self.carry.is_empty() && !piece.is_empty() {
+            let (line, rest) = piece.split_at(memchr(b'\n', piece).map_or(piece.len(), |end| end + 1));
+            self.carry.extend_from_slice(line);
+            piece = rest;
+            let over = self.line_len_max < self.carry.len();
+            if self.carry.last() == Some(&b'\n') && (over || self.retry_len <= self.carry.len()) {
+                let mut carry = std::mem::take(&mut self.carry);
+                let consumed = self.parse(&carry, false)?;
+                carry.drain(..consumed);
+                // Doubling keeps the work linear when a hostile string holds many line ends.
+                self.retry_len = carry.len().saturating_mul(2);
+                self.carry = carry;
+            }
+            self.check_line_len()?;
+            if self.terminated {
+                return Ok(());
+            }
+        }
+        let complete = memrchr(b'\n', piece).map_or(0, |end| end + 1);
+        let (lines, tail) = piece.split_at(complete);
+        let consumed = self.parse(lines, false)?;
+        if self.terminated {
+            return Ok(());
+        }
+        if let Some(open) = lines.get(consumed..).filter(|open| !open.is_empty()) {
+            self.carry.extend_from_slice(open);
+            self.retry_len = open.len().saturating_mul(2);
+        } else if !tail.is_empty() {
+            self.retry_len = 0;
+        }
+        self.carry.extend_from_slice(tail);
+        self.check_line_len()
+    }
+
+    fn check_line_len(&self) -> Result<(), ScrapeError> {
+        if self.line_len_max < self.carry.len() {
+            return Err(ScrapeError::LineTooLong { limit: self.line_len_max });
+        }
+        Ok(())
+    }
+
+    fn charge(&mut self) -> Result<(), ScrapeError> {
+        let rewrite = self.rewrite.as_ref().map_or(0, Rewrite::heap_bytes);
+        let bytes = self.samples.capacity() * SAMPLE_BYTES + self.label_bytes + self.carry.capacity() + rewrite;
+        self.permit.cover(bytes as u64)
+    }
+
+    /// Reads the entries of `buf`, which ends with a line end; answers how much of it is done with.
+    fn parse(&mut self, buf: &[u8], last: bool) -> Result<usize, ScrapeError> {
+        let previous = Arc::clone(&self.previous);
+        let mut at = 0;
+        while let Some(rest) = buf.get(at..).filter(|rest| !rest.is_empty()) {
+            if let Some(len) = self.known_line(&previous.sequence, rest)? {
+                at += len;
+                continue;
+            }
+            match self.parser.next_entry(buf, at, last)? {
+                Step::Incomplete => return Ok(at),
+                Step::End => return Ok(buf.len()),
+                Step::Terminated => {
+                    self.terminated = true;
+                    return Ok(buf.len());
+                }
+                Step::Entry { entry, next } => {
+                    match entry {
+                        Line::Help { raw, .. } => self.metadata(&previous.sequence, raw, Role::Help)?,
+                        Line::Type { raw, .. } => self.metadata(&previous.sequence, raw, Role::Type)?,
+                        Line::Comment => {}
+                        Line::Series(line) => self.series(&previous.sequence, line)?,
+                    }
+                    at = next;
+                }
+            }
+        }
+        Ok(buf.len())
+    }
+
+    /// Reads the line at the start of `rest` if it is the one that the cursor stands on; answers its length.
+    fn known_line(&mut self, old: &Sequence, rest: &[u8]) -> Result<Option<usize>, ScrapeError> {
+        let Some(entry) = old.get(self.cursor) else { return Ok(None) };
+        let raw = old.raw(entry);
+        let Some(tail) = rest.strip_prefix(raw) else { return Ok(None) };
+        if self.is_seen(self.cursor) {
+            return Ok(None);
+        }
+        match entry.role() {
+            Role::Help | Role::Type => {
+                if tail.first() != Some(&b'\n') {
+                    return Ok(None);
+                }
+                if entry.role() == Role::Type {
+                    self.parser.set_kind(entry.kind());
+                }
+                self.keep(old, self.cursor, entry)?;
+                self.cursor += 1;
+                Ok(Some(raw.len() + 1))
+            }
+            Role::Series | Role::Dropped | Role::Repeat => {
+                let Some((value, timestamp_ms, len)) = scan_sample(tail) else { return Ok(None) };
+                self.known_series(old, self.cursor, entry, value, timestamp_ms)?;
+                Ok(Some(raw.len() + len))
+            }
+        }
+    }
+
+    fn metadata(&mut self, old: &Sequence, raw: &[u8], role: Role) -> Result<(), ScrapeError> {
+        let kind = if role == Role::Type { self.parser.kind() } else { FamilyKind::Unknown };
+        let here = old.get(self.cursor).filter(|entry| entry.role() == role && old.raw(*entry) == raw);
+        match here {
+            Some(entry) if !self.is_seen(self.cursor) => {
+                self.keep(old, self.cursor, entry)?;
+                self.cursor += 1;
+            }
+            _ => {
+                // A changed or new family: what follows the cursor's own metadata may still match.
+                let rewrite = self.rewriting(old)?;
+                rewrite.next.push(raw, role, kind)?;
+                let replaced = old.get(self.cursor).is_some_and(|entry| entry.role() == role);
+                if replaced && !self.is_seen(self.cursor) && self.replaces(old, raw) {
+                    self.cursor += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True if the metadata line under the cursor is about the same family as `raw`.
+    fn replaces(&self, old: &Sequence, raw: &[u8]) -> bool {
+        let family = |line: &[u8]| {
+            let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty()).skip(2);
+            words.next().map(<[u8]>::to_vec)
+        };
+        old.get(self.cursor).is_some_and(|entry| family(old.raw(entry)) == family(raw))
+    }
+
+    /// A series that was parsed in full: met before at another place, or new.
+    fn series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+        let SeriesLine { raw, value, timestamp_ms } = line;
+        let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry) && old.raw(*entry) == raw);
+        if let Some(entry) = under_cursor.filter(|_| !self.is_seen(self.cursor)) {
+            return self.known_series(old, self.cursor, entry, value, timestamp_ms);
+        }
+        self.rewriting(old)?;
+        let hash = self.hasher.hash_one(raw);
+        let hasher = &self.hasher;
+        let index = self.rewrite.as_mut().and_then(|r| r.find_old(old, raw, hash, hasher));
+        if let Some(index) = index {
+            let entry = old.get(index);
+            if let Some(entry) = entry.filter(|_| !self.is_seen(index)) {
+                return self.known_series(old, index, entry, value, timestamp_ms);
+            }
+            let first = self.rewrite.as_ref().and_then(|r| r.moved.get(index)).map_or(0, |new| *new as usize);
+            self.cursor = self.cursor.max(index + 1);
+            return self.repeated(raw, first, value, timestamp_ms);
+        }
+        let known = self.rewrite.as_ref().and_then(|r| r.find_new(raw, hash));
+        match known {
+            Some(first) => self.repeated(raw, first, value, timestamp_ms),
+            None => self.new_series(raw, hash, value, timestamp_ms),
+        }
+    }
+
+    fn new_series(&mut self, raw: &[u8], hash: u64, value: f64, timestamp_ms: Option<i64>) -> Result<(), ScrapeError> {
+        self.counts.scraped += 1;
+        let kind = self.parser.kind();
+        let labels = assemble(raw, kind, self.plan)?;
+        let explicit = self.explicit(timestamp_ms);
+        let tracked = self.tracks(explicit);
+        self.counts.post_relabel += u64::from(labels.is_some());
+        let fits = labels.is_none() || self.admit();
+        if !fits {
+            return Ok(());
+        }
+        let role = if labels.is_some() { Role::Series } else { Role::Dropped };
+        let hasher = &self.hasher;
+        let Some(rewrite) = self.rewrite.as_mut() else { return Ok(()) };
+        let index = rewrite.next.push(raw, role, kind)?;
+        rewrite.index_new(index, hash, hasher);
+        if let Some(entry) = rewrite.next.get_mut(index) {
+            entry.set_tracked(tracked && labels.is_some());
+        }
+        if let Some(labels) = labels {
+            self.count_new()?;
+            self.label_bytes += labels.encoded_len() + 2 * size_of::<usize>();
+            self.push(index, SeriesKey::Labels(labels), explicit, value);
+        }
+        Ok(())
+    }
+
+    /// Counts a series that the last scrape did not have.
+    fn count_new(&mut self) -> Result<(), ScrapeError> {
+        self.counts.series_added += 1;
+        let limit = self.new_series_max;
+        if 0 < limit && limit < self.counts.series_added {
+            return Err(ScrapeError::TooManyNewSeries { limit });
+        }
+        Ok(())
+    }
+
+    /// A series of the last scrape, at `index` of its lines.
+    fn known_series(
+        &mut self,
+        old: &Sequence,
+        index: usize,
+        entry: Entry,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), ScrapeError> {
+        self.cursor = index + 1;
+        match entry.role() {
+            Role::Repeat => self.known_repeat(old, index, entry, value, timestamp_ms),
+            Role::Series => {
+                let place = self.keep(old, index, entry)?;
+                self.sample(old, place, entry, value, timestamp_ms)
+            }
+            Role::Dropped | Role::Help | Role::Type => {
+                self.counts.scraped += 1;
+                self.keep(old, index, entry).map(drop)
+            }
+        }
+    }
+
+    /// A line that repeated an earlier one in the last scrape. Where that one is missing now, this one takes its place.
+    fn known_repeat(
+        &mut self,
+        old: &Sequence,
+        index: usize,
+        entry: Entry,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), ScrapeError> {
+        let first = entry.repeats();
+        let Some(rewrite) = &self.rewrite else {
+            self.counts.scraped += 1;
+            return self.repeat_sample(old, first, old.get(first), value, timestamp_ms);
+        };
+        let place = rewrite.moved.get(first).copied().unwrap_or(UNSEEN);
+        let raw = old.raw(entry).to_vec();
+        if place == UNSEEN {
+            let Some(original) = old.get(first) else { return Ok(()) };
+            let place = self.keep(old, first, original)?;
+            self.see(index, place);
+            return self.sample(old, place, original, value, timestamp_ms);
+        }
+        self.see(index, place as usize);
+        self.repeated(&raw, place as usize, value, timestamp_ms)
+    }
+
+    /// A line that repeats line `first` of this scrape.
+    fn repeated(&mut self, raw: &[u8], first: usize, value: f64, timestamp_ms: Option<i64>) -> Result<(), ScrapeError> {
+        self.counts.scraped += 1;
+        let Some(rewrite) = self.rewrite.as_mut() else { return Ok(()) };
+        let original = rewrite.next.get(first);
+        if original.is_some_and(|entry| entry.role() == Role::Dropped) {
+            rewrite.next.push(raw, Role::Dropped, FamilyKind::Unknown)?;
+            return Ok(());
+        }
+        if !self.over_limit {
+            rewrite.next.push_repeat(raw, first)?;
+        }
+        let next = std::mem::take(&mut rewrite.next);
+        let repeated = self.repeat_sample(&next, first, original, value, timestamp_ms);
+        if let Some(rewrite) = self.rewrite.as_mut() {
+            rewrite.next = next;
+        }
+        repeated
+    }
+
+    /// The sample of a repeated line: a duplicate, unless it has a time stamp of its own.
+    fn repeat_sample(
+        &mut self,
+        lines: &Sequence,
+        first: usize,
+        original: Option<Entry>,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), ScrapeError> {
+        let Some(original) = original.filter(|entry| entry.role() == Role::Series) else { return Ok(()) };
+        self.counts.post_relabel += 1;
+        let explicit = self.explicit(timestamp_ms);
+        if explicit.is_none() {
+            self.counts.duplicates += 1;
+            return Ok(());
+        }
+        if self.admit()
+            && let Some(key) = self.key(lines, original)?
+        {
+            self.push(first, key, explicit, value);
+        }
+        Ok(())
+    }
+
+    /// The sample of a series of the last scrape, whose line in this scrape is `place`.
+    fn sample(
+        &mut self,
+        old: &Sequence,
+        place: usize,
+        entry: Entry,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), ScrapeError> {
+        self.counts.scraped += 1;
+        self.counts.post_relabel += 1;
+        let explicit = self.explicit(timestamp_ms);
+        let tracked = self.tracks(explicit);
+        if tracked != entry.tracked() {
+            match self.rewrite.as_mut() {
+                Some(rewrite) => {
+                    if let Some(copy) = rewrite.next.get_mut(place) {
+                        copy.set_tracked(tracked);
+                    }
+                }
+                None => self.retracked.push(place as u32),
+            }
+        }
+        if !self.admit() {
+            return Ok(());
+        }
+        if entry.handle().is_none() {
+            self.count_new()?;
+        }
+        if let Some(key) = self.key(old, entry)? {
+            self.push(place, key, explicit, value);
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, lines: &Sequence, entry: Entry) -> Result<Option<SeriesKey>, ScrapeError> {
+        if let Some(handle) = entry.handle() {
+            return Ok(Some(SeriesKey::Known(handle)));
+        }
+        let labels = assemble(lines.raw(entry), entry.kind(), self.plan)?;
+        self.label_bytes += labels.as_ref().map_or(0, |l| l.encoded_len() + 2 * size_of::<usize>());
+        Ok(labels.map(SeriesKey::Labels))
+    }
+
+    /// Counts a sample against `sample_limit`; false from the first one over it, when nothing more is staged.
+    fn admit(&mut self) -> bool {
+        self.appended += 1;
+        let limit = self.plan.settings.sample_limit;
+        if limit != 0 && limit < self.appended && !self.over_limit {
+            self.over_limit = true;
+            self.samples = Vec::new();
+            self.lines = Vec::new();
+            self.label_bytes = 0;
+        }
+        !self.over_limit
+    }
+
+    fn push(&mut self, line: usize, series: SeriesKey, explicit: Option<i64>, value: f64) {
+        let at = explicit.map_or(self.at, TimestampMs);
+        self.samples.push(AppendSample { series, at, value });
+        self.lines.push(line as u32);
+    }
+
+    fn explicit(&self, timestamp_ms: Option<i64>) -> Option<i64> {
+        timestamp_ms.filter(|_| self.plan.settings.honor_timestamps)
+    }
+
+    fn tracks(&self, explicit: Option<i64>) -> bool {
+        explicit.is_none() || self.plan.settings.track_timestamps_staleness
+    }
+
+    fn is_seen(&self, index: usize) -> bool {
+        let moved = self.rewrite.as_ref().and_then(|r| r.moved.get(index));
+        moved.is_some_and(|new| *new != UNSEEN)
+    }
+
+    fn see(&mut self, index: usize, place: usize) {
+        if let Some(moved) = self.rewrite.as_mut().and_then(|r| r.moved.get_mut(index)) {
+            *moved = place as u32;
+        }
+    }
+
+    /// Takes a line of the last scrape over; answers its index in this one.
+    fn keep(&mut self, old: &Sequence, index: usize, entry: Entry) -> Result<usize, ScrapeError> {
+        let Some(rewrite) = self.rewrite.as_mut() else { return Ok(index) };
+        let place = rewrite.next.push_copy(old, entry)?;
+        self.see(index, place);
+        Ok(place)
+    }
+
+    /// Starts the rewrite, unless it has started: the lines before the cursor are those of the last scrape.
+    fn rewriting(&mut self, old: &Sequence) -> Result<&mut Rewrite, ScrapeError> {
+        let cursor = self.cursor;
+        let retracked = std::mem::take(&mut self.retracked);
+        let rewrite = self.rewrite.get_or_insert_with(|| Rewrite::new(old, cursor));
+        rewrite.flip_tracked(&retracked);
+        Ok(rewrite)
+    }
+
+    fn stage(mut self) -> Result<Staged, ScrapeError> {
+        let previous = Arc::clone(&self.previous);
+        let old = &previous.sequence;
+        if self.rewrite.is_none() && (self.cursor < old.len() || !self.retracked.is_empty()) {
+            self.rewriting(old)?;
+        }
+        let mut staged =
+            Staged { samples: self.samples, lines: self.lines, permit: Some(self.permit), ..Staged::default() };
+        if let Some(rewrite) = self.rewrite {
+            for (index, new) in rewrite.moved.iter().enumerate() {
+                let gone = old.get(index).filter(|entry| *new == UNSEEN && entry.role() == Role::Series);
+                if gone.is_some_and(Entry::tracked) {
+                    staged.vanished.push(index as u32);
+                }
+            }
+            staged.next = Some(rewrite.next);
+        }
+        Ok(staged)
+    }
+}
+
+fn is_sample(entry: Entry) -> bool {
+    matches!(entry.role(), Role::Series | Role::Dropped | Role::Repeat)
+}

@@ -1,0 +1,163 @@
+//! When a target is due: absolute times, spread over the interval by a hash, so that they neither drift nor move when an
+//! actor or the whole server restarts (Prometheus `scrape/target.go`, `offset`).
+//!
+//! Invariant: due times are exactly those `t` with `t % interval == phase`, in nanoseconds of wall time.
+
+use std::time::Duration;
+
+use crate::model::labels::Labels;
+use crate::model::time::TimestampMs;
+
+/// Largest distance between the due time and the real one at which a scrape is stamped with the due time.
+pub const TOLERANCE: Duration = Duration::from_millis(2);
+
+/// FNV-1a with 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Fnv64(u64);
+
+impl Fnv64 {
+    /// The hash of nothing.
+    pub fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// The hash with `bytes` added.
+    #[must_use]
+    pub fn with(self, bytes: &[u8]) -> Self {
+        Self(bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)))
+    }
+
+    /// The hash.
+    pub fn finish(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Fnv64 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Differs between servers that scrape the same targets, so that they do not do it at the same moment: host name and
+/// external labels.
+pub fn offset_seed(host_name: &str, external_labels: &Labels) -> u64 {
+    Fnv64::new().with(host_name.as_bytes()).with(external_labels.to_string().as_bytes()).finish()
+}
+
+/// Identifies a target for its schedule: label hash and URL.
+pub fn target_hash(labels: &Labels, url: &str) -> u64 {
+    Fnv64::new().with(format!("{:016}", labels.hash64()).as_bytes()).with(url.as_bytes()).finish()
+}
+
+/// A due time and what was missed before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Nanoseconds since the epoch.
+    pub at_nanos: i64,
+    /// Due times that passed without being taken, between the previous one and this.
+    pub missed: u64,
+}
+
+impl Due {
+    /// How long to wait from `now_nanos`; nothing when it is due already.
+    pub fn wait(self, now_nanos: i64) -> Duration {
+        Duration::from_nanos(u64::try_from(self.at_nanos.saturating_sub(now_nanos)).unwrap_or(0))
+    }
+}
+
+/// The due times of one target or rule group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    interval_nanos: i64,
+    phase_nanos: i64,
+}
+
+impl Schedule {
+    /// `hash` is that of the target; an interval of zero is taken as 1 ms.
+    pub fn new(interval: Duration, hash: u64, seed: u64) -> Self {
+        let interval_nanos = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1_000_000);
+        let phase_nanos = ((hash ^ seed) % interval_nanos.unsigned_abs()).cast_signed();
+        Self { interval_nanos, phase_nanos }
+    }
+
+    /// The interval.
+    pub fn interval(self) -> Duration {
+        Duration::from_nanos(self.interval_nanos.unsigned_abs())
+    }
+
+    /// The next due time after `now_nanos`, given the one that was taken last. A clock that was set back does not stop
+    /// the schedule: a previous time that lies more than an interval ahead counts for nothing.
+    pub fn next(self, now_nanos: i64, previous: Option<Due>) -> Due {
+        let previous =
+            previous.map(|due| due.at_nanos).filter(|at| at.saturating_sub(now_nanos) <= self.interval_nanos);
+        let after = previous.map_or(now_nanos, |at| at.max(now_nanos));
+        let into = (after.saturating_sub(self.phase_nanos)).rem_euclid(self.interval_nanos);
+        let at_nanos = after.saturating_add(self.interval_nanos - into);
+        let passed = previous.map_or(1, |at| at_nanos.saturating_sub(at) / self.interval_nanos);
+        Due { at_nanos, missed: u64::try_from(passed - 1).unwrap_or(0) }
+    }
+
+    /// The time stamp of a scrape that was due at `due` and began at `began_nanos`: the due time when it began at most
+    /// [`TOLERANCE`] late (and a hundredth of the interval), so that deltas between time stamps repeat and compress.
+    pub fn stamp(self, due: Due, began_nanos: i64) -> TimestampMs {
+        let tolerance = (self.interval_nanos / 100).min(TOLERANCE.as_nanos() as i64);
+        let late = began_nanos.saturating_sub(due.at_nanos);
+        let nanos = if -tolerance <= late && late <= tolerance { due.at_nanos } else { began_nanos };
+        TimestampMs(nanos.div_euclid(1_000_000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn a_hash_of_nothing_is_the_offset_basis() {
+        assert_eq!(Fnv64::new().with(b"a").finish(), 0xaf63_dc4c_8601_ec8c);
+    }
+
+    #[test]
+    fn due_times_repeat_and_survive_restarts() {
+        let schedule = Schedule::new(Duration::from_secs(15), 7 * SECOND as u64, 0);
+        let first = schedule.next(100 * SECOND, None);
+        assert_eq!(first, Due { at_nanos: 112 * SECOND, missed: 0 });
+        // The timer fired a little early or late: the next due time is the next one all the same.
+        assert_eq!(schedule.next(112 * SECOND - 5, Some(first)).at_nanos, 127 * SECOND);
+        assert_eq!(schedule.next(112 * SECOND + 5, Some(first)).at_nanos, 127 * SECOND);
+        assert_eq!(schedule.next(113 * SECOND, None).at_nanos, 127 * SECOND);
+    }
+
+    #[test]
+    fn missed_times_are_counted_and_skipped() {
+        let schedule = Schedule::new(Duration::from_secs(10), 0, 0);
+        let first = Due { at_nanos: 100 * SECOND, missed: 0 };
+        assert_eq!(schedule.next(135 * SECOND, Some(first)), Due { at_nanos: 140 * SECOND, missed: 3 });
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_stop_the_schedule() {
+        let schedule = Schedule::new(Duration::from_secs(10), 0, 0);
+        let before = Due { at_nanos: 10_000 * SECOND, missed: 0 };
+        assert_eq!(schedule.next(50 * SECOND, Some(before)), Due { at_nanos: 60 * SECOND, missed: 0 });
+    }
+
+    #[test]
+    fn stamps_are_aligned_within_the_tolerance() {
+        let schedule = Schedule::new(Duration::from_secs(10), 0, 0);
+        let due = Due { at_nanos: 100 * SECOND, missed: 0 };
+        assert_eq!(schedule.stamp(due, 100 * SECOND + 1_999_999), TimestampMs(100_000));
+        assert_eq!(schedule.stamp(due, 100 * SECOND + 3_000_000), TimestampMs(100_003));
+    }
+
+    #[test]
+    fn a_thousand_targets_spread_over_the_interval() {
+        let spread: std::collections::BTreeSet<i64> = (0..1000)
+            .map(|i| target_hash(&Labels::from_pairs([("instance", format!("h{i}"))]), "http://h/metrics"))
+            .map(|hash| Schedule::new(Duration::from_secs(10), hash, 1).next(0, None).at_nanos / SECOND)
+            .collect();
+        assert_eq!(spread.len(), 10);
+    }
+}

@@ -1,0 +1,215 @@
+//! The lines of a scrape in their order, without values: what the next scrape is compared with.
+//!
+//! ```text
+//! text     │ # TYPE a counter │ a{b="1"} │ a{b="2"} │ …      all lines end to end, one allocation for each target
+//! entries  │ start u32, len u32, bits u64 │ …               16 bytes a line
+//! bits     │ series reference (40) │ shard (16) │ tracked (1) │ family kind (3) │ role (3) │
+//! ```
+//! A line of 60 bytes costs 76 bytes. References stay below 2^40 by the rules of storage; 0 means "not resolved".
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::sync::Arc;
+
+use crate::exposition::text::FamilyKind;
+use crate::model::append::{SeriesHandle, ShardId};
+use crate::model::sample::SeriesRef;
+use crate::scrape::error::ScrapeError;
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A series that is stored.
+    Series,
+    /// A series that relabelling drops.
+    Dropped,
+    /// A series that an earlier line of the same scrape has named; the reference bits hold the index of that line.
+    Repeat,
+    /// A `# HELP` line.
+    Help,
+    /// A `# TYPE` line.
+    Type,
+}
+
+const ROLES: [Role; 5] = [Role::Series, Role::Dropped, Role::Repeat, Role::Help, Role::Type];
+const KINDS: [FamilyKind; 5] =
+    [FamilyKind::Unknown, FamilyKind::Counter, FamilyKind::Gauge, FamilyKind::Histogram, FamilyKind::Summary];
+
+const KIND_SHIFT: u32 = 3;
+const TRACKED_SHIFT: u32 = 6;
+const SHARD_SHIFT: u32 = 7;
+const REF_SHIFT: u32 = 23;
+const THREE_BITS: u64 = 0b111;
+const REF_MAX: u64 = (1 << 40) - 1;
+const HANDLE_MASK: u64 = !((1 << SHARD_SHIFT) - 1);
+
+/// One line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    bits: u64,
+    start: u32,
+    len: u32,
+}
+const _: () = assert!(size_of::<Entry>() == 16);
+
+impl Entry {
+    pub(super) fn role(self) -> Role {
+        let index = usize::try_from(self.bits & THREE_BITS).unwrap_or(0);
+        ROLES.get(index).copied().unwrap_or(Role::Dropped)
+    }
+
+    pub(super) fn kind(self) -> FamilyKind {
+        let index = usize::try_from(self.bits >> KIND_SHIFT & THREE_BITS).unwrap_or(0);
+        KINDS.get(index).copied().unwrap_or_default()
+    }
+
+    /// Whether the series gets a stale marker when it is no longer exposed.
+    pub(super) fn tracked(self) -> bool {
+        self.bits >> TRACKED_SHIFT & 1 == 1
+    }
+
+    pub(super) fn set_tracked(&mut self, tracked: bool) {
+        self.bits = self.bits & !(1 << TRACKED_SHIFT) | u64::from(tracked) << TRACKED_SHIFT;
+    }
+
+    /// Where storage keeps the series, once it has said so.
+    pub(super) fn handle(self) -> Option<SeriesHandle> {
+        let series = self.bits >> REF_SHIFT;
+        let shard = u16::try_from(self.bits >> SHARD_SHIFT & u64::from(u16::MAX)).ok()?;
+        let resolved = self.role() == Role::Series && series != 0;
+        resolved.then_some(SeriesHandle { series: SeriesRef(series), shard: ShardId(shard) })
+    }
+
+    /// Notes the handle. One that does not fit is not kept: the series then goes on being named by its labels.
+    pub(super) fn set_handle(&mut self, handle: Option<SeriesHandle>) {
+        self.bits &= !HANDLE_MASK;
+        if let Some(handle) = handle.filter(|handle| handle.series.0 <= REF_MAX) {
+            self.bits |= handle.series.0 << REF_SHIFT | u64::from(handle.shard.0) << SHARD_SHIFT;
+        }
+    }
+
+    /// Index of the line that a [`Role::Repeat`] repeats.
+    pub(super) fn repeats(self) -> usize {
+        usize::try_from(self.bits >> REF_SHIFT).unwrap_or(usize::MAX)
+    }
+}
+
+/// Lines in order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sequence {
+    entries: Vec<Entry>,
+    text: Vec<u8>,
+}
+
+impl Sequence {
+    pub(super) fn shared_empty() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<Entry> {
+        self.entries.get(index).copied()
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(index)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.entries.iter().copied()
+    }
+
+    /// The bytes of the line.
+    pub(super) fn raw(&self, entry: Entry) -> &[u8] {
+        let start = entry.start as usize;
+        self.text.get(start..start + entry.len as usize).unwrap_or_default()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.text.capacity()
+    }
+
+    /// The first `len` lines, with their handles.
+    pub(super) fn head(&self, len: usize) -> Self {
+        let entries = self.entries.get(..len).unwrap_or(&self.entries);
+        // Lines lie end to end in their order.
+        let text_len = entries.last().map_or(0, |last| last.start as usize + last.len as usize);
+        Self { entries: entries.to_vec(), text: self.text.get(..text_len).unwrap_or_default().to_vec() }
+    }
+
+    /// Appends a line that has no handle; answers its index.
+    pub(super) fn push(&mut self, raw: &[u8], role: Role, kind: FamilyKind) -> Result<usize, ScrapeError> {
+        let role_bits = ROLES.iter().position(|r| *r == role).unwrap_or(0) as u64;
+        let kind_bits = KINDS.iter().position(|k| *k == kind).unwrap_or(0) as u64;
+        self.push_entry(raw, role_bits | kind_bits << KIND_SHIFT)
+    }
+
+    /// Appends a line that repeats line `of`.
+    pub(super) fn push_repeat(&mut self, raw: &[u8], of: usize) -> Result<usize, ScrapeError> {
+        let index = self.push(raw, Role::Repeat, FamilyKind::Unknown)?;
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.bits |= (of as u64) << REF_SHIFT;
+        }
+        Ok(index)
+    }
+
+    /// Appends a line of another sequence with all that is known of it.
+    pub(super) fn push_copy(&mut self, from: &Self, entry: Entry) -> Result<usize, ScrapeError> {
+        self.push_entry(from.raw(entry), entry.bits)
+    }
+
+    /// Gives back room that growing left over.
+    pub(super) fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+        self.text.shrink_to_fit();
+    }
+
+    fn push_entry(&mut self, raw: &[u8], bits: u64) -> Result<usize, ScrapeError> {
+        let start = u32::try_from(self.text.len()).map_err(|_| ScrapeError::TooMuchText)?;
+        let len = u32::try_from(raw.len()).map_err(|_| ScrapeError::TooMuchText)?;
+        self.text.extend_from_slice(raw);
+        self.entries.push(Entry { bits, start, len });
+        Ok(self.entries.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(series: u64, shard: u16) -> SeriesHandle {
+        SeriesHandle { series: SeriesRef(series), shard: ShardId(shard) }
+    }
+
+    #[test]
+    fn an_entry_keeps_what_it_is_told() {
+        let mut sequence = Sequence::default();
+        let index = sequence.push(b"a", Role::Series, FamilyKind::Summary).unwrap();
+        let entry = sequence.get_mut(index).unwrap();
+        assert_eq!((entry.role(), entry.kind(), entry.handle()), (Role::Series, FamilyKind::Summary, None));
+        entry.set_tracked(true);
+        entry.set_handle(Some(handle(REF_MAX, u16::MAX)));
+        assert_eq!((entry.handle(), entry.tracked()), (Some(handle(REF_MAX, u16::MAX)), true));
+        assert_eq!((entry.role(), entry.kind()), (Role::Series, FamilyKind::Summary));
+        entry.set_handle(Some(handle(1, 0)));
+        entry.set_tracked(false);
+        assert_eq!((entry.handle(), entry.tracked()), (Some(handle(1, 0)), false));
+        entry.set_handle(Some(handle(REF_MAX + 1, 0)));
+        assert_eq!(entry.handle(), None, "a reference that does not fit is not cut");
+    }
+
+    #[test]
+    fn the_head_keeps_whole_lines() {
+        let mut sequence = Sequence::default();
+        for raw in [&b"one"[..], b"two", b"three"] {
+            sequence.push(raw, Role::Series, FamilyKind::Unknown).unwrap();
+        }
+        let repeat = sequence.push_repeat(b"two", 1).unwrap();
+        assert_eq!(sequence.get(repeat).unwrap().repeats(), 1);
+        let head = sequence.head(2);
+        assert_eq!((head.len(), head.text.as_slice()), (2, &b"onetwo"[..]));
+    }
+}

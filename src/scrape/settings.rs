@@ -1,0 +1,132 @@
+//! What decides how the samples of a target are read and bounded.
+
+use std::sync::Arc;
+
+use crate::exposition::content_type::Format;
+use crate::model::labels::Labels;
+
+/// Which metric and label names are valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameScheme {
+    /// Any UTF-8 that is not empty.
+    #[default]
+    Utf8,
+    /// `[a-zA-Z_:][a-zA-Z0-9_:]*` for metrics, the same without colons for labels.
+    Legacy,
+}
+
+/// Sample-related fields of a scrape configuration; 0 means no limit, as there.
+#[derive(Clone, Debug)]
+pub struct ScrapeSettings {
+    /// Exposed labels win over the target's.
+    pub honor_labels: bool,
+    /// Explicit time stamps are used.
+    pub honor_timestamps: bool,
+    /// Series with explicit time stamps get stale markers as well.
+    pub track_timestamps_staleness: bool,
+    /// Ask for gzip.
+    pub enable_compression: bool,
+    /// Format of responses whose `Content-Type` names none.
+    pub fallback: Option<Format>,
+    /// Which names are valid.
+    pub names: NameScheme,
+    /// Bytes of a body, decompressed; a body of exactly this size is too large.
+    pub body_size_limit: u64,
+    /// Samples after relabelling.
+    pub sample_limit: u64,
+    /// Labels of a series.
+    pub label_limit: usize,
+    /// Bytes of a label name.
+    pub label_name_length_limit: usize,
+    /// Bytes of a label value.
+    pub label_value_length_limit: usize,
+    /// Three more report series.
+    pub extra_scrape_metrics: bool,
+}
+
+/// The defaults of a scrape configuration.
+impl Default for ScrapeSettings {
+    fn default() -> Self {
+        Self {
+            honor_labels: false,
+            honor_timestamps: true,
+            track_timestamps_staleness: false,
+            enable_compression: true,
+            fallback: None,
+            names: NameScheme::Utf8,
+            body_size_limit: 0,
+            sample_limit: 0,
+            label_limit: 0,
+            label_name_length_limit: 0,
+            label_value_length_limit: 0,
+            extra_scrape_metrics: false,
+        }
+    }
+}
+
+/// Metric relabelling: the label set to store, or `None` to drop the sample.
+pub type MetricRelabel = dyn Fn(Labels) -> Option<Labels> + Send + Sync;
+
+/// Everything about a target that its samples depend on. A change of any of it needs a new
+/// [`TargetCache`](crate::scrape::cache::TargetCache), as cached series would keep their old labels.
+#[derive(Clone)]
+pub struct SamplePlan {
+    /// The target's public labels: none starts with `__`.
+    pub target_labels: Labels,
+    /// Sample-related configuration.
+    pub settings: Arc<ScrapeSettings>,
+    /// `metric_relabel_configs`, if there are any.
+    pub relabel: Option<Arc<MetricRelabel>>,
+}
+
+/// Limits of our own that keep the process alive; 0 lifts one (`--watchfire.limit.<name>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrapeLimits {
+    /// `scrape.body`: bytes of one body after decompression.
+    pub body_len_max: u64,
+    /// `scrape.line`: bytes of one line.
+    pub line_len_max: usize,
+    /// `scrape.new-series`: series of one scrape that the last one did not have.
+    pub new_series_max: u64,
+}
+
+impl ScrapeLimits {
+    /// The defaults for a process that may use `memory_bytes`; that of new series follows the head's room, see
+    /// [`NewSeriesLimit`].
+    pub fn for_memory(memory_bytes: u64) -> Self {
+        Self { body_len_max: (memory_bytes / 64).max(64 << 20), line_len_max: 1 << 20, new_series_max: 0 }
+    }
+}
+
+/// `scrape.new-series`: how many series a scrape may have that the last one did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewSeriesLimit {
+    /// An eighth of the room that is left in the head's budget.
+    Automatic,
+    /// As many; 0 for any number.
+    Fixed(u64),
+}
+
+impl NewSeriesLimit {
+    /// The limit of one scrape, 0 for none; `room` is that of the head now, `None` when it has no budget.
+    pub fn for_room(self, room: Option<u64>) -> u64 {
+        match self {
+            Self::Fixed(limit) => limit,
+            // With little room left a target may still grow by a series: storage counts exactly.
+            Self::Automatic => room.map_or(0, |room| (room / 8).max(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_may_take_an_eighth_of_the_room() {
+        let automatic = |room| NewSeriesLimit::Automatic.for_room(room);
+        assert_eq!((automatic(Some(800)), automatic(Some(7)), automatic(Some(0))), (100, 1, 1));
+        assert_eq!(automatic(None), 0);
+        assert_eq!((NewSeriesLimit::Fixed(5).for_room(Some(800)), NewSeriesLimit::Fixed(0).for_room(Some(8))), (5, 0));
+    }
+}
