@@ -6,5 +6,6 @@ pub mod model;
 pub mod telemetry;
 
 pub mod client;
+pub mod config;
 pub mod exposition;
 pub mod scrape;
