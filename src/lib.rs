@@ -9,3 +9,4 @@ pub mod client;
 pub mod config;
 pub mod exposition;
 pub mod scrape;
+pub mod storage;

@@ -1,0 +1,210 @@
+//! Bit streams, most significant bit first, over 64-bit words.
+//! Invariant of [`BitBuffer`]: bits at and after `len` are zero, so that words can be joined with OR.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most bits that one sample of a float chunk takes: 4 + 64 for the time stamp, 2 + 5 + 6 + 64 for the value. The first
+/// two samples write a varint of at most 80 bits and at most 77 bits of value.
+pub const SAMPLE_BITS_MAX: u32 = 157;
+
+/// The bits of one sample, collected before they are joined to the chunk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BitBuffer {
+    words: [u64; 3],
+    len: u32,
+}
+
+impl BitBuffer {
+    /// Appends the `count` (at most 64) lowest bits of `value`.
+    pub fn push(&mut self, value: u64, count: u32) {
+        debug_assert!(count <= 64 && self.len + count <= 192);
+        if count == 0 {
+            return;
+        }
+        let value = value << (64 - count);
+        let offset = self.len % 64;
+        let index = (self.len / 64) as usize;
+        if let Some(word) = self.words.get_mut(index) {
+            *word |= value >> offset;
+        }
+        if offset + count > 64
+            && let Some(word) = self.words.get_mut(index + 1)
+        {
+            *word |= value << (64 - offset);
+        }
+        self.len += count;
+    }
+
+    /// Appends an unsigned varint as Go's `binary.PutUvarint` writes it.
+    pub fn push_uvarint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.push((value & 0x7f) | 0x80, 8);
+            value >>= 7;
+        }
+        self.push(value, 8);
+    }
+
+    /// Appends a signed varint as Go's `binary.PutVarint` writes it (zigzag).
+    pub fn push_varint(&mut self, value: i64) {
+        self.push_uvarint(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    /// Number of bits.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// True if nothing was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The words that hold bits, left-aligned.
+    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words.iter().copied().take(self.len.div_ceil(64) as usize)
+    }
+}
+
+/// Something that yields big-endian words; past its end it yields zero.
+pub trait WordSource {
+    /// The word at `index`.
+    fn word(&self, index: usize) -> u64;
+}
+
+impl WordSource for [u8] {
+    fn word(&self, index: usize) -> u64 {
+        let from = index * 8;
+        if let Some(whole) = self.get(from..from + 8)
+            && let Ok(raw) = <[u8; 8]>::try_from(whole)
+        {
+            return u64::from_be_bytes(raw);
+        }
+        let rest = self.get(from..).unwrap_or(&[]);
+        let mut raw = [0; 8];
+        for (to, from) in raw.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        u64::from_be_bytes(raw)
+    }
+}
+
+impl WordSource for [AtomicU64] {
+    fn word(&self, index: usize) -> u64 {
+        // Relaxed is enough: the reader has acquired a bit length, and reads nothing beyond it.
+        self.get(index).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+}
+
+/// Reads bits from a [`WordSource`] up to a fixed length.
+#[derive(Clone, Debug)]
+pub struct BitReader<'a, S: WordSource + ?Sized> {
+    source: &'a S,
+    /// Unread bits of the current word, left-aligned.
+    buffer: u64,
+    buffered: u32,
+    next_word: usize,
+    left: usize,
+}
+
+impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
+    /// A reader of the first `bit_len` bits.
+    pub fn new(source: &'a S, bit_len: usize) -> Self {
+        Self { source, buffer: 0, buffered: 0, next_word: 0, left: bit_len }
+    }
+
+    /// The next `count` (at most 64) bits, right-aligned, or `None` if fewer are left.
+    #[inline]
+    pub fn read(&mut self, count: u32) -> Option<u64> {
+        debug_assert!(count <= 64);
+        if count == 0 {
+            return Some(0);
+        }
+        self.left = self.left.checked_sub(count as usize)?;
+        if count <= self.buffered {
+            let value = self.buffer >> (64 - count);
+            self.drop_bits(count);
+            return Some(value);
+        }
+        let have = self.buffered;
+        let high = if have == 0 { 0 } else { self.buffer >> (64 - have) };
+        let want = count - have;
+        self.buffer = self.source.word(self.next_word);
+        self.next_word += 1;
+        self.buffered = 64;
+        let low = self.buffer >> (64 - want);
+        self.drop_bits(want);
+        Some(if want == 64 { low } else { (high << want) | low })
+    }
+
+    /// The next bit.
+    #[inline]
+    pub fn read_bit(&mut self) -> Option<bool> {
+        self.read(1).map(|bit| bit == 1)
+    }
+
+    /// An unsigned varint of at most ten bytes; `None` if it does not end or overflows.
+    pub fn read_uvarint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let byte = self.read(8)?;
+            let bits = byte & 0x7f;
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A signed (zigzag) varint.
+    pub fn read_varint(&mut self) -> Option<i64> {
+        let raw = self.read_uvarint()?;
+        Some(((raw >> 1) as i64) ^ -((raw & 1) as i64))
+    }
+
+    fn drop_bits(&mut self, count: u32) {
+        self.buffered -= count;
+        self.buffer = if count == 64 { 0 } else { self.buffer << count };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pushed_bits_are_read_back(fields in proptest::collection::vec((any::<u64>(), 0u32..=64), 0..3)) {
+            let mut buffer = BitBuffer::default();
+            for (value, count) in &fields {
+                buffer.push(*value, *count);
+            }
+            let bytes: Vec<u8> = buffer.words().flat_map(u64::to_be_bytes).collect();
+            let mut reader = BitReader::new(bytes.as_slice(), buffer.len() as usize);
+            for (value, count) in fields {
+                let expected = if count == 0 { 0 } else { value & (u64::MAX >> (64 - count)) };
+                prop_assert_eq!(reader.read(count), Some(expected));
+            }
+            prop_assert_eq!(reader.read(1), None);
+        }
+
+        #[test]
+        fn varints_are_those_of_go(value: i64) {
+            let mut buffer = BitBuffer::default();
+            buffer.push_varint(value);
+            let bytes: Vec<u8> = buffer.words().flat_map(u64::to_be_bytes).collect();
+            prop_assert_eq!(BitReader::new(bytes.as_slice(), buffer.len() as usize).read_varint(), Some(value));
+        }
+    }
+
+    #[test]
+    fn endless_varints_are_refused() {
+        let bytes = [0xff; 16];
+        assert_eq!(BitReader::new(bytes.as_slice(), 128).read_uvarint(), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! Chunks: compressed runs of samples of one series, in Prometheus's encodings.
+//!
+//! An *open* chunk ([`words::OpenWords`]) grows under one writer while readers decode it; a *sealed* chunk
+//! ([`sealed::SealedChunks`]) is the same bits as bytes, exactly as they stand in chunk files and blocks.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+pub mod bits;
+pub mod cut;
+pub mod sealed;
+pub mod words;
+pub mod xor;
+
+/// How a chunk encodes its samples; the numbers are those of Prometheus's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// Floats: delta-of-delta time stamps, XOR-ed values.
+    Xor = 1,
+}
+
+impl Encoding {
+    /// The encoding with this number; errors for numbers that are not read yet.
+    pub fn from_id(id: u8) -> Result<Self, ChunkError> {
+        match id {
+            1 => Ok(Self::Xor),
+            _ => Err(ChunkError::UnknownEncoding { id }),
+        }
+    }
+
+    /// Its number in files.
+    pub fn id(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why a chunk cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// The bits end before the announced number of samples.
+    #[error("chunk ends after {samples} samples")]
+    Truncated {
+        /// Samples that could be read.
+        samples: u16,
+    },
+    /// A field holds a value that no encoder writes.
+    #[error("invalid chunk data after {samples} samples")]
+    Invalid {
+        /// Samples that could be read.
+        samples: u16,
+    },
+    /// The encoding byte names no encoding that this version reads.
+    #[error("unknown chunk encoding {id}")]
+    UnknownEncoding {
+        /// The byte.
+        id: u8,
+    },
+}

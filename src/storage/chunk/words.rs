@@ -1,0 +1,168 @@
+//! The bits of a chunk that one writer extends while any number of readers decode it, without locks or copies.
+//!
+//! The writer joins bits to the words and then publishes (sample count, bit length) with one release store; a reader
+//! acquires that pair and reads only what it covers. Bits once published never change, so a reader is never disturbed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::storage::chunk::bits::BitBuffer;
+use crate::storage::chunk::xor::HEADER_LEN;
+
+/// Words for the first samples of a chunk.
+const WORDS_MIN: usize = 4;
+
+/// Published length of an open chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Samples that may be read.
+    pub samples: u16,
+    /// Bits that they take.
+    pub bits: u32,
+}
+
+/// A growing run of bits in a fixed number of words. One writer, many readers.
+#[derive(Debug)]
+pub struct OpenWords {
+    published: AtomicU64,
+    words: Box<[AtomicU64]>,
+}
+
+impl OpenWords {
+    /// Room for `first`, with that as the only, already published sample.
+    pub fn starting_with(first: &BitBuffer) -> Self {
+        let new =
+            Self { published: AtomicU64::new(0), words: zeroed(WORDS_MIN.max(first.len().div_ceil(64) as usize)) };
+        new.append(Published::default(), first);
+        new
+    }
+
+    /// A larger copy with room for `more` bits after those of `at`; only for the writer.
+    pub fn grown(&self, at: Published, more: u32) -> Self {
+        let needed = (at.bits + more).div_ceil(64) as usize;
+        let mut words = zeroed(grown_len(self.words.len()).max(needed));
+        for (to, from) in words.iter_mut().zip(&self.words) {
+            *to.get_mut() = from.load(Ordering::Relaxed);
+        }
+        Self { published: AtomicU64::new(self.published.load(Ordering::Relaxed)), words }
+    }
+
+    /// True if `more` bits fit after those of `at`.
+    pub fn has_room(&self, at: Published, more: u32) -> bool {
+        (at.bits + more) as usize <= self.words.len() * 64
+    }
+
+    /// Appends one sample after those of `at` and publishes it; only for the writer, who has made sure of the room.
+    /// Returns the new length.
+    pub fn append(&self, at: Published, sample: &BitBuffer) -> Published {
+        debug_assert!(self.has_room(at, sample.len()));
+        let offset = at.bits % 64;
+        for (index, word) in ((at.bits / 64) as usize..).zip(sample.words()) {
+            self.join(index, word >> offset);
+            if offset != 0 {
+                self.join(index + 1, word << (64 - offset));
+            }
+        }
+        let next = Published { samples: at.samples + 1, bits: at.bits + sample.len() };
+        self.published.store(u64::from(next.samples) << 32 | u64::from(next.bits), Ordering::Release);
+        next
+    }
+
+    /// What readers may read now.
+    pub fn published(&self) -> Published {
+        let raw = self.published.load(Ordering::Acquire);
+        // Both halves were written from these types.
+        Published { samples: (raw >> 32) as u16, bits: raw as u32 }
+    }
+
+    /// The words, for a decoder that stays within [`OpenWords::published`].
+    pub fn words(&self) -> &[AtomicU64] {
+        &self.words
+    }
+
+    /// The chunk as it stands in files: sample count, then the bits, padded with zeros to a byte.
+    pub fn to_chunk(&self, at: Published) -> Vec<u8> {
+        let len = (at.bits as usize).div_ceil(8);
+        let mut out = Vec::with_capacity(HEADER_LEN + len + 8);
+        out.extend_from_slice(&at.samples.to_be_bytes());
+        for word in self.words.iter().take(len.div_ceil(8)) {
+            out.extend_from_slice(&word.load(Ordering::Relaxed).to_be_bytes());
+        }
+        out.truncate(HEADER_LEN + len);
+        out
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_len(&self) -> usize {
+        self.words.len() * size_of::<AtomicU64>()
+    }
+
+    fn join(&self, index: usize, bits: u64) {
+        // The last part of a sample may be all padding that needs no word; zero bits change nothing.
+        if bits != 0
+            && let Some(word) = self.words.get(index)
+        {
+            // A single writer: a load and a store are enough.
+            word.store(word.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Grows by about a half, in the steps of the allocator's size classes, up to the largest chunk.
+fn grown_len(words: usize) -> usize {
+    match words {
+        0..4 => 4,
+        4..8 => 8,
+        8..16 => words + 4,
+        16..32 => words + 8,
+        32..64 => words + 16,
+        _ => words + 32,
+    }
+}
+
+fn zeroed(len: usize) -> Box<[AtomicU64]> {
+    (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::storage::chunk::xor::{XorDecoder, XorEncoder};
+
+    proptest! {
+        #[test]
+        fn every_prefix_reads_back_and_seals(values in proptest::collection::vec(any::<u64>(), 1..200)) {
+            let mut encoder = XorEncoder::default();
+            let mut open: Option<(OpenWords, Published)> = None;
+            for (i, bits) in values.iter().enumerate() {
+                let t = i64::try_from(i).unwrap() * 15_000;
+                let sample = encoder.encode(u16::try_from(i).unwrap(), t, f64::from_bits(*bits));
+                open = Some(match open {
+                    None => { let w = OpenWords::starting_with(&sample); let p = w.published(); (w, p) }
+                    Some((w, p)) => {
+                        let w = if w.has_room(p, sample.len()) { w } else { w.grown(p, sample.len()) };
+                        let p = w.append(p, &sample);
+                        (w, p)
+                    }
+                });
+                let (words, published) = open.as_ref().unwrap();
+                prop_assert_eq!(*published, words.published());
+                let mut decoder = XorDecoder::new(words.words(), published.bits as usize, published.samples);
+                let mut seen = 0;
+                while let Some((_, v)) = decoder.next_sample().unwrap() {
+                    prop_assert_eq!(v.to_bits(), values[seen]);
+                    seen += 1;
+                }
+                prop_assert_eq!(seen, i + 1);
+            }
+            let (words, published) = open.unwrap();
+            let chunk = words.to_chunk(published);
+            let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
+            for bits in values {
+                prop_assert_eq!(decoder.next_sample().unwrap().unwrap().1.to_bits(), bits);
+            }
+            prop_assert!(decoder.next_sample().unwrap().is_none());
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The part of a series that readers share with its writer, without locks.
+//!
+//! A series' samples are counted from its first; that number is a sample's *index* and never changes. Which commit a
+//! sample belongs to is known only as long as some view may still have to hide it: [`Column::tail`] names the newest
+//! commit and the index at which it began, and `older` those before it, kept only while a live view needs them.
+//!
+//! Reading order that makes this safe without locks: the writer stores `older`, then `tail`, then publishes the sample;
+//! a reader loads them the other way round. So it finds an entry for each sample that it can see and must hide.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use arc_swap::ArcSwapOption;
+
+use crate::model::read::FloatColumn;
+use crate::model::sample::SeriesRef;
+use crate::model::time::TimeRange;
+use crate::storage::chunk::bits::WordSource;
+use crate::storage::chunk::sealed::SealedChunks;
+use crate::storage::chunk::words::{OpenWords, Published};
+use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::{ChunkError, Encoding};
+use crate::storage::head::commit::{COMMIT_MAX, CommitId};
+
+/// The part of a series that readers hold on to.
+#[derive(Debug)]
+pub(crate) struct SeriesCell {
+    /// Its reference; [`GONE`] is added when it has left the shard's table.
+    state: AtomicU64,
+    /// Its samples; empty before the first is applied and after the last is truncated.
+    pub(super) column: ArcSwapOption<Column>,
+}
+
+/// Bit above every series reference.
+const GONE: u64 = 1 << 63;
+
+impl SeriesCell {
+    pub(crate) fn new(series: SeriesRef) -> Self {
+        Self { state: AtomicU64::new(series.0), column: ArcSwapOption::empty() }
+    }
+
+    pub(crate) fn series(&self) -> SeriesRef {
+        SeriesRef(self.state.load(Ordering::Relaxed) & !GONE)
+    }
+
+    /// True if the series has left the table; a new one with the same labels gets a new cell.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & GONE != 0
+    }
+
+    pub(crate) fn set_gone(&self) {
+        self.state.fetch_or(GONE, Ordering::Relaxed);
+    }
+
+    /// True if the series holds no samples at all.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.column.load().is_none()
+    }
+
+    /// True if a view of `commit` sees a sample.
+    pub(crate) fn is_visible(&self, commit: CommitId) -> bool {
+        self.column.load().as_ref().is_some_and(|column| column.has_visible(commit))
+    }
+
+    /// True if a view of `commit` sees a sample, and a chunk reaches into `range`.
+    pub(crate) fn may_have_samples(&self, commit: CommitId, range: TimeRange) -> Result<bool, ChunkError> {
+        match self.column.load().as_ref() {
+            Some(column) => Ok(column.has_visible(commit) && column.reaches_into(range)?),
+            None => Ok(false),
+        }
+    }
+
+    /// Appends to `out` the samples in `range` that a view of `commit` sees.
+    pub(crate) fn decode(&self, commit: CommitId, range: TimeRange, out: &mut FloatColumn) -> Result<(), ChunkError> {
+        match self.column.load_full() {
+            Some(column) => column.decode(commit, range, out),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Samples of one series: finished chunks and the open one. Replaced when a chunk is cut or grows; otherwise only its
+/// atomics change.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(super) words: OpenWords,
+    /// Newest commit, whether there are older ones to keep, and the number within the open chunk of the commit's first
+    /// sample; see [`pack_tail`].
+    tail: AtomicU64,
+    /// Time of the newest sample, maybe not visible yet.
+    pub(super) last_t: AtomicI64,
+    /// Index of the open chunk's first sample.
+    pub(super) first_index: u64,
+    pub(super) older: ArcSwapOption<OlderCommits>,
+    pub(super) sealed: Option<Arc<SealedChunks>>,
+}
+
+/// Bits of [`Column::tail`] for the number within the chunk: a chunk of 1024 bytes has less than 4096 samples.
+const TAIL_INDEX_BITS: u32 = 12;
+/// Set in [`Column::tail`] while `older` is not empty, so that the writer need not look there for each sample.
+const TAIL_HAS_OLDER: u64 = 1 << TAIL_INDEX_BITS;
+const TAIL_COMMIT_SHIFT: u32 = TAIL_INDEX_BITS + 1;
+
+const _: () = assert!(COMMIT_MAX <= u64::MAX >> TAIL_COMMIT_SHIFT);
+
+fn pack_tail(commit: CommitId, in_chunk: u16, has_older: bool) -> u64 {
+    debug_assert!(u32::from(in_chunk) < 1 << TAIL_INDEX_BITS);
+    commit.0 << TAIL_COMMIT_SHIFT | if has_older { TAIL_HAS_OLDER } else { 0 } | u64::from(in_chunk)
+}
+
+fn unpack_tail(raw: u64) -> (CommitId, u64) {
+    (CommitId(raw >> TAIL_COMMIT_SHIFT), raw & ((1 << TAIL_INDEX_BITS) - 1))
+}
+
+/// A commit and the index of its first sample; it reaches up to the next entry.
+#[derive(Clone, Copy, Debug)]
+struct CommitStart {
+    commit: CommitId,
+    index: u64,
+}
+
+const BLOCK_LEN: usize = 32;
+
+/// Commits before the tail, oldest first, in blocks that successive versions share.
+#[derive(Debug, Default)]
+pub(super) struct OlderCommits {
+    blocks: Vec<Arc<[CommitStart; BLOCK_LEN]>>,
+    recent: Vec<CommitStart>,
+}
+
+impl OlderCommits {
+    /// This list with one more entry, without leading blocks that nobody needs any more; `None` if nothing is needed.
+    fn pushed(old: Option<&Self>, entry: CommitStart, low: CommitId) -> Option<Arc<Self>> {
+        let visible = |e: &CommitStart| e.commit <= low;
+        let Some(old) = old else {
+            return (!visible(&entry)).then(|| Arc::new(Self { blocks: Vec::new(), recent: vec![entry] }));
+        };
+        let passed = old.blocks.iter().take_while(|block| block.iter().all(visible)).count();
+        let mut new = Self { blocks: old.blocks[passed..].to_vec(), recent: Vec::with_capacity(old.recent.len() + 1) };
+        // Entries are dropped from the front only: one in the middle bounds the reach of the one before it.
+        if new.blocks.is_empty() {
+            new.recent.extend(old.recent.iter().skip_while(|e| visible(e)));
+        } else {
+            new.recent.extend(&old.recent);
+        }
+        if new.blocks.is_empty() && new.recent.is_empty() && visible(&entry) {
+            return None;
+        }
+        new.recent.push(entry);
+        if let Ok(block) = <[CommitStart; BLOCK_LEN]>::try_from(new.recent.as_slice()) {
+            new.blocks.push(Arc::new(block));
+            new.recent.clear();
+        }
+        Some(Arc::new(new))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = CommitStart> + '_ {
+        self.blocks.iter().flat_map(|block| block.iter()).chain(&self.recent).copied()
+    }
+}
+
+/// Ranges of sample indexes that a view must not see, ascending.
+type Hidden = Vec<(u64, u64)>;
+
+impl Column {
+    /// Samples that exist, from the oldest kept to the newest published.
+    fn index_span(&self, published: Published) -> (u64, u64) {
+        let sealed = self.sealed.as_ref().map_or(0, |s| u64::from(s.sample_count()));
+        (self.first_index - sealed, self.first_index + u64::from(published.samples))
+    }
+
+    /// What a view of `commit` must not see of the samples before index `end`. Call after loading what is published.
+    fn hidden(&self, commit: CommitId, end: u64) -> Hidden {
+        let raw = self.tail.load(Ordering::Acquire);
+        let (tail_commit, in_chunk) = unpack_tail(raw);
+        let tail = CommitStart { commit: tail_commit, index: self.first_index + in_chunk };
+        // Entries that come after this tail was loaded begin at samples that `end` does not cover.
+        let older = if raw & TAIL_HAS_OLDER == 0 { None } else { self.older.load_full() };
+        let mut hidden = Hidden::new();
+        let mut add = |from: &CommitStart, to: u64| {
+            if commit < from.commit && from.index < to.min(end) {
+                hidden.push((from.index, to.min(end)));
+            }
+        };
+        let mut previous: Option<CommitStart> = None;
+        for entry in older.iter().flat_map(|o| o.iter()) {
+            // The tail may be among the older ones by now: then this entry repeats it.
+            if let Some(before) = previous.replace(entry) {
+                add(&before, entry.index);
+            }
+        }
+        match previous {
+            Some(before) if tail.index <= before.index => add(&before, end),
+            Some(before) => {
+                add(&before, tail.index);
+                add(&tail, end);
+            }
+            None => add(&tail, end),
+        }
+        hidden
+    }
+
+    fn has_visible(&self, commit: CommitId) -> bool {
+        let published = self.words.published();
+        let (first, end) = self.index_span(published);
+        let hidden: u64 = self.hidden(commit, end).iter().map(|(from, to)| *to - (*from).max(first).min(*to)).sum();
+        hidden < end - first
+    }
+
+    /// True if a chunk overlaps `range`. The open chunk counts as reaching to the end of time, as in Prometheus's head.
+    fn reaches_into(&self, range: TimeRange) -> Result<bool, ChunkError> {
+        if self.open_first_t()? <= range.max().0 {
+            return Ok(true);
+        }
+        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
+            let min_t = chunk.min_t()?;
+            if min_t <= range.max().0 {
+                // Those before it end before it starts.
+                return Ok(range.min().0 <= min_t || range.min().0 <= chunk.max_t()?);
+            }
+        }
+        Ok(false)
+    }
+
+    fn open_first_t(&self) -> Result<i64, ChunkError> {
+        let published = self.words.published();
+        let mut decoder = XorDecoder::new(self.words.words(), published.bits as usize, published.samples.min(1));
+        decoder.next_sample()?.map(|(t, _)| t).ok_or(ChunkError::Truncated { samples: 0 })
+    }
+
+    fn decode(&self, commit: CommitId, range: TimeRange, out: &mut FloatColumn) -> Result<(), ChunkError> {
+        let published = self.words.published();
+        let (first, end) = self.index_span(published);
+        let mut sink = Sink { range, hidden: self.hidden(commit, end), out };
+        if let Some(sealed) = &self.sealed {
+            decode_sealed(sealed, first, &mut sink)?;
+        }
+        // The newest time is read after the published samples, so it is not below theirs.
+        if self.last_t.load(Ordering::Acquire) < range.min().0 {
+            return Ok(());
+        }
+        let decoder = XorDecoder::new(self.words.words(), published.bits as usize, published.samples);
+        sink.take(decoder, self.first_index)
+    }
+
+    /// Commits kept beside the newest.
+    #[cfg(test)]
+    pub(super) fn older_len(&self) -> usize {
+        self.older.load().as_ref().map_or(0, |older| older.iter().count())
+    }
+
+    /// All chunks as they stand in files, the open one last.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> Vec<Vec<u8>> {
+        let sealed = self.sealed.iter().flat_map(|sealed| sealed.iter());
+        sealed.map(|chunk| chunk.data.to_vec()).chain([self.words.to_chunk(self.words.published())]).collect()
+    }
+
+    pub(crate) fn chunk_count(&self) -> usize {
+        1 + self.sealed.as_ref().map_or(0, |sealed| sealed.len())
+    }
+
+    /// Records that the samples from number `in_chunk` on belong to `commit`; before the first of them is published.
+    pub(super) fn enter_commit(&self, commit: CommitId, low: CommitId, in_chunk: u16) {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let (before, start) = unpack_tail(tail);
+        if before == commit {
+            return;
+        }
+        let mut has_older = tail & TAIL_HAS_OLDER != 0;
+        if low < before || has_older {
+            let entry = CommitStart { commit: before, index: self.first_index + start };
+            let pushed = OlderCommits::pushed(self.older.load().as_deref(), entry, low);
+            has_older = pushed.is_some();
+            self.older.store(pushed);
+        }
+        self.tail.store(pack_tail(commit, in_chunk, has_older), Ordering::Release);
+    }
+
+    /// A column that begins a chunk with one sample of `commit`, after the chunks of `before`. Every view sees the
+    /// commits up to `low`.
+    pub(super) fn starting(words: OpenWords, t: i64, commit: CommitId, low: CommitId, before: Option<&Self>) -> Self {
+        let (first_index, older, sealed) = match before {
+            None => (0, None, None),
+            Some(before) => {
+                let at = before.words.published();
+                let sealed = before.sealed.as_deref().unwrap_or(&NO_CHUNKS);
+                let sealed = sealed.with(Encoding::Xor, &before.words.to_chunk(at), at);
+                (before.first_index + u64::from(at.samples), before.all_commits(low), Some(Arc::new(sealed)))
+            }
+        };
+        Self {
+            words,
+            tail: AtomicU64::new(pack_tail(commit, 0, older.is_some())),
+            last_t: AtomicI64::new(t),
+            first_index,
+            older: ArcSwapOption::new(older),
+            sealed,
+        }
+    }
+
+    /// The commits that must be kept when the open chunk is sealed.
+    fn all_commits(&self, low: CommitId) -> Option<Arc<OlderCommits>> {
+        let (commit, in_chunk) = unpack_tail(self.tail.load(Ordering::Relaxed));
+        let tail = CommitStart { commit, index: self.first_index + in_chunk };
+        OlderCommits::pushed(self.older.load().as_deref(), tail, low)
+    }
+
+    /// The same samples in larger or equal words, with other finished chunks.
+    pub(super) fn copied(&self, words: OpenWords, sealed: Option<Arc<SealedChunks>>) -> Self {
+        Self {
+            words,
+            tail: AtomicU64::new(self.tail.load(Ordering::Relaxed)),
+            last_t: AtomicI64::new(self.last_t.load(Ordering::Relaxed)),
+            first_index: self.first_index,
+            older: ArcSwapOption::new(self.older.load_full()),
+            sealed,
+        }
+    }
+}
+
+static NO_CHUNKS: LazyLock<SealedChunks> = LazyLock::new(SealedChunks::default);
+
+fn decode_sealed(sealed: &SealedChunks, first: u64, sink: &mut Sink<'_>) -> Result<(), ChunkError> {
+    // The first chunk of interest is the last that starts at or before the range.
+    let mut from = sealed.len().saturating_sub(1);
+    while 0 < from && sealed.get(from).map_or(Ok(i64::MIN), |c| c.min_t())? > sink.range.min().0 {
+        from -= 1;
+    }
+    let mut index = first;
+    for (number, chunk) in sealed.iter().enumerate() {
+        if from <= number {
+            if sink.range.max().0 < chunk.min_t()? {
+                break;
+            }
+            sink.take(chunk.decoder()?, index)?;
+        }
+        index += u64::from(chunk.sample_count());
+    }
+    Ok(())
+}
+
+/// Where decoded samples go.
+struct Sink<'a> {
+    range: TimeRange,
+    hidden: Hidden,
+    out: &'a mut FloatColumn,
+}
+
+impl Sink<'_> {
+    /// Takes the samples of one chunk, of which the first has index `index`.
+    fn take<S: WordSource + ?Sized>(
+        &mut self,
+        mut decoder: XorDecoder<'_, S>,
+        mut index: u64,
+    ) -> Result<(), ChunkError> {
+        let (min, max) = (self.range.min().0, self.range.max().0);
+        while let Some((t, value)) = decoder.next_sample()? {
+            if max < t {
+                break;
+            }
+            if min <= t && (self.hidden.is_empty() || !self.hides(index)) {
+                self.out.push(t, value);
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn hides(&self, index: u64) -> bool {
+        self.hidden.iter().any(|(from, to)| *from <= index && index < *to)
+    }
+}

@@ -1,0 +1,102 @@
+//! The inverted index of one shard: immutable segments and a small tail of the newest series.
+//!
+//! New series go to the [`tail::Tail`], a log that readers scan; when it is full it becomes a [`segment::Segment`], and
+//! segments are merged as they grow in number, on any thread. Readers hold an [`Index`], a few reference counts that the
+//! writer swaps as a whole.
+
+use std::sync::Arc;
+
+pub(crate) mod build;
+pub(crate) mod pattern;
+pub(crate) mod segment;
+pub(crate) mod select;
+pub(crate) mod tail;
+
+use crate::storage::head::index::segment::Segment;
+use crate::storage::head::index::tail::Tail;
+
+/// What readers search.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
+    /// Oldest and largest first.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) tail: Arc<Tail>,
+}
+
+/// Segments to be merged into one, on any thread.
+#[derive(Debug)]
+pub struct MergeJob {
+    sources: Vec<Arc<Segment>>,
+}
+
+/// The outcome of a [`MergeJob`], to be installed by the shard.
+#[derive(Debug)]
+pub struct MergedSegment {
+    sources: Vec<Arc<Segment>>,
+    merged: Segment,
+}
+
+impl MergeJob {
+    /// Builds the merged segment: pure computation, to be run off the shard's thread.
+    pub fn run(self) -> MergedSegment {
+        MergedSegment { merged: build::merge(&self.sources), sources: self.sources }
+    }
+
+    /// Series to be merged.
+    pub fn series_count(&self) -> usize {
+        self.sources.iter().map(|s| s.len()).sum()
+    }
+}
+
+impl MergedSegment {
+    pub(crate) fn source_count(&self) -> usize {
+        self.sources.len()
+    }
+}
+
+impl Index {
+    /// Bytes of the segments on the heap.
+    pub(crate) fn heap_len(&self) -> usize {
+        self.segments.iter().map(|s| s.heap_len()).sum()
+    }
+
+    /// Series in segments that are gone.
+    pub(crate) fn gone_count(&self) -> usize {
+        self.segments.iter().map(|s| s.gone_count()).sum()
+    }
+
+    /// The next merge that is worth its cost: each segment should be at least twice as large as all behind it together.
+    pub(crate) fn plan_merge(&self) -> Option<MergeJob> {
+        let mut behind = 0;
+        let mut from = self.segments.len();
+        for (i, segment) in self.segments.iter().enumerate().rev() {
+            if 0 < behind && segment.len() < 2 * behind {
+                from = i;
+            }
+            behind += segment.len();
+        }
+        (from + 1 < self.segments.len()).then(|| MergeJob { sources: self.segments[from..].to_vec() })
+    }
+
+    /// A merge of everything, which leaves out series that are gone.
+    pub(crate) fn plan_rebuild(&self) -> Option<MergeJob> {
+        (!self.segments.is_empty()).then(|| MergeJob { sources: self.segments.clone() })
+    }
+
+    /// This index with `merged` in place of its sources; `None` if they are not all there any more.
+    pub(crate) fn with_merged(&self, merged: MergedSegment) -> Option<Self> {
+        let first = merged.sources.first()?;
+        let from = self.segments.iter().position(|s| Arc::ptr_eq(s, first))?;
+        let to = from + merged.sources.len();
+        let same = self.segments.get(from..to)?.iter().zip(&merged.sources).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same {
+            return None;
+        }
+        let mut segments = self.segments[..from].to_vec();
+        if 0 < merged.merged.len() {
+            segments.push(Arc::new(merged.merged));
+        }
+        segments.extend_from_slice(&self.segments[to..]);
+        Some(Self { segments, tail: Arc::clone(&self.tail) })
+    }
+}

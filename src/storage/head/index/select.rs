@@ -1,0 +1,304 @@
+//! Which series of a segment fulfil all matchers (Prometheus's `PostingsForMatchers`): a matcher that the empty value
+//! fulfils takes away the series whose value does not match, any other keeps those whose value does.
+
+use hashbrown::HashMap;
+
+use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::read::{ReadBudget, ReadError};
+use crate::storage::head::index::pattern::{Shape, shape_of};
+use crate::storage::head::index::segment::{PairId, Segment};
+
+/// How many steps a loop takes between two looks at the budget.
+pub(crate) const CHECK_EVERY: usize = 1024;
+
+/// Asks the budget every so often.
+pub(crate) struct Ticker<'a> {
+    budget: &'a dyn ReadBudget,
+    steps: usize,
+}
+
+impl<'a> Ticker<'a> {
+    pub(crate) fn new(budget: &'a dyn ReadBudget) -> Self {
+        Self { budget, steps: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn tick(&mut self) -> Result<(), ReadError> {
+        self.steps += 1;
+        if self.steps.is_multiple_of(CHECK_EVERY) { self.budget.check() } else { Ok(()) }
+    }
+}
+
+/// Positions of the series of `segment` that fulfil all `matchers`, ascending, which is the order of their labels.
+pub(crate) fn positions(
+    segment: &Segment,
+    matchers: &[Matcher],
+    ticker: &mut Ticker<'_>,
+) -> Result<Vec<u32>, ReadError> {
+    let mut base: Option<Vec<u32>> = None;
+    let mut rest: Vec<Filter<'_>> = Vec::new();
+    let mut exact: Vec<&[u32]> = Vec::new();
+    for matcher in matchers {
+        let filter = Filter::new(segment, matcher);
+        match filter.exact_values() {
+            Some(values) if !filter.matches_empty => {
+                let pairs = filter.pairs_of(segment, &values);
+                match pairs.as_slice() {
+                    [] => return Ok(Vec::new()),
+                    [pair] => exact.push(segment.postings(*pair)),
+                    _ => rest.push(Filter { known: Some(pairs), ..filter }),
+                }
+            }
+            _ if filter.keeps_all() => {}
+            _ => rest.push(filter),
+        }
+    }
+    exact.sort_by_key(|postings| postings.len());
+    for postings in exact {
+        base = Some(match base {
+            None => postings.to_vec(),
+            Some(base) => intersect(&base, postings),
+        });
+    }
+    // What is cheap and keeps little goes first.
+    rest.sort_by_key(|filter| (filter.known.is_none(), filter.matches_empty, filter.upper_bound(segment)));
+    for filter in rest {
+        base = Some(filter.apply(segment, base, ticker)?);
+    }
+    Ok(base.unwrap_or_else(|| all(segment)))
+}
+
+fn all(segment: &Segment) -> Vec<u32> {
+    (0..segment.cells.len() as u32).collect()
+}
+
+/// A matcher and what it may touch in one segment.
+struct Filter<'a> {
+    matcher: &'a Matcher,
+    matches_empty: bool,
+    /// All pairs of the label.
+    of_name: std::ops::Range<PairId>,
+    /// The pairs that match, where they are known without looking at all.
+    known: Option<Vec<PairId>>,
+}
+
+impl<'a> Filter<'a> {
+    fn new(segment: &Segment, matcher: &'a Matcher) -> Self {
+        let of_name = segment.pairs_of_name(matcher.name());
+        Self { matcher, matches_empty: matcher.matches_empty(), of_name, known: None }
+    }
+
+    /// The only values that match, if the matcher lists them.
+    fn exact_values(&self) -> Option<Vec<&'a str>> {
+        match self.matcher.op() {
+            MatchOp::Equal => Some(vec![self.matcher.value()]),
+            MatchOp::Regex => match shape_of(self.matcher.value()) {
+                Shape::OneOf(values) => Some(values),
+                _ => None,
+            },
+            MatchOp::NotEqual | MatchOp::NotRegex => None,
+        }
+    }
+
+    /// True for `=~".*"` and for conditions on a label that no series has and that the empty value fulfils.
+    fn keeps_all(&self) -> bool {
+        (self.matcher.op() == MatchOp::Regex && self.matcher.value() == ".*")
+            || (self.matches_empty && self.of_name.is_empty())
+    }
+
+    fn pairs_of(&self, segment: &Segment, values: &[&str]) -> Vec<PairId> {
+        let mut pairs: Vec<PairId> =
+            values.iter().filter_map(|value| segment.pair_with_value(&self.of_name, value)).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        pairs
+    }
+
+    fn upper_bound(&self, segment: &Segment) -> usize {
+        match &self.known {
+            Some(pairs) => pairs.iter().map(|pair| segment.postings(*pair).len()).sum(),
+            None => segment.postings_len(&self.of_name),
+        }
+    }
+
+    fn apply(&self, segment: &Segment, base: Option<Vec<u32>>, ticker: &mut Ticker<'_>) -> Result<Vec<u32>, ReadError> {
+        match base {
+            // Few series are left: it is cheaper to look at their values than to collect postings.
+            Some(base) if base.len() < self.upper_bound(segment) / 4 + 1 => self.keep_by_value(segment, base, ticker),
+            base => {
+                let pairs = match &self.known {
+                    Some(pairs) => pairs.clone(),
+                    None => self.matching_pairs(segment, ticker)?,
+                };
+                if self.matches_empty {
+                    let away = union(segment, &self.complement(&pairs), ticker)?;
+                    Ok(subtract(base.unwrap_or_else(|| all(segment)), &away))
+                } else {
+                    let keep = union(segment, &pairs, ticker)?;
+                    Ok(match base {
+                        Some(base) => intersect(&base, &keep),
+                        None => keep,
+                    })
+                }
+            }
+        }
+    }
+
+    /// Looks at the label of each series in `base`; each value is matched once.
+    fn keep_by_value(&self, segment: &Segment, base: Vec<u32>, ticker: &mut Ticker<'_>) -> Result<Vec<u32>, ReadError> {
+        let mut verdicts: HashMap<PairId, bool> = HashMap::new();
+        let mut kept = Vec::new();
+        for position in base {
+            ticker.tick()?;
+            let pairs = segment.pairs(position);
+            let at = pairs.partition_point(|pair| *pair < self.of_name.start);
+            let keep = match pairs.get(at).filter(|pair| **pair < self.of_name.end) {
+                None => self.matches_empty,
+                Some(pair) => match &self.known {
+                    Some(known) => known.binary_search(pair).is_ok(),
+                    None => *verdicts.entry(*pair).or_insert_with(|| self.matcher.matches(segment.value(*pair))),
+                },
+            };
+            if keep {
+                kept.push(position);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The pairs whose values match, ascending.
+    fn matching_pairs(&self, segment: &Segment, ticker: &mut Ticker<'_>) -> Result<Vec<PairId>, ReadError> {
+        let shape = match self.matcher.op() {
+            MatchOp::Regex | MatchOp::NotRegex => shape_of(self.matcher.value()),
+            MatchOp::Equal | MatchOp::NotEqual => Shape::OneOf(vec![self.matcher.value()]),
+        };
+        let negated = matches!(self.matcher.op(), MatchOp::NotEqual | MatchOp::NotRegex);
+        let positive = match shape {
+            Shape::OneOf(values) => self.pairs_of(segment, &values),
+            Shape::Prefix(prefix) => self.with_prefix(segment, prefix).collect(),
+            Shape::Other { prefix } => {
+                let mut pairs = Vec::new();
+                for pair in self.with_prefix(segment, prefix) {
+                    ticker.tick()?;
+                    if self.matcher.matches(segment.value(pair)) != negated {
+                        pairs.push(pair);
+                    }
+                }
+                pairs
+            }
+        };
+        Ok(if negated { self.complement(&positive) } else { positive })
+    }
+
+    fn with_prefix(&self, segment: &Segment, prefix: &str) -> std::ops::Range<PairId> {
+        let all = self.of_name.clone();
+        let count = |below: &dyn Fn(&str) -> bool| {
+            let (mut low, mut high) = (all.start, all.end);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if below(segment.value(middle)) { low = middle + 1 } else { high = middle }
+            }
+            low
+        };
+        let from = count(&|value| value < prefix);
+        from..count(&|value| value < prefix || value.starts_with(prefix)).max(from)
+    }
+
+    /// The pairs of the name that are not in `pairs`, which is sorted.
+    fn complement(&self, pairs: &[PairId]) -> Vec<PairId> {
+        let mut pairs = pairs.iter().peekable();
+        self.of_name.clone().filter(|pair| pairs.next_if_eq(&pair).is_none()).collect()
+    }
+}
+
+/// The postings of pairs of one name, which do not overlap.
+fn union(segment: &Segment, pairs: &[PairId], ticker: &mut Ticker<'_>) -> Result<Vec<u32>, ReadError> {
+    if let [pair] = pairs {
+        return Ok(segment.postings(*pair).to_vec());
+    }
+    let total: usize = pairs.iter().map(|pair| segment.postings(*pair).len()).sum();
+    let mut merged = Vec::with_capacity(total);
+    if total < segment.len() / 64 {
+        for pair in pairs {
+            ticker.tick()?;
+            merged.extend_from_slice(segment.postings(*pair));
+        }
+        merged.sort_unstable();
+        return Ok(merged);
+    }
+    let mut bits = vec![0u64; segment.len().div_ceil(64)];
+    for pair in pairs {
+        ticker.tick()?;
+        for position in segment.postings(*pair) {
+            bits[*position as usize / 64] |= 1 << (position % 64);
+        }
+    }
+    for (word, first) in bits.into_iter().zip((0u32..).step_by(64)) {
+        let mut left = word;
+        while left != 0 {
+            merged.push(first + left.trailing_zeros());
+            left &= left - 1;
+        }
+    }
+    Ok(merged)
+}
+
+/// What two ascending lists have in common.
+fn intersect(small: &[u32], large: &[u32]) -> Vec<u32> {
+    if large.len() < small.len() {
+        return intersect(large, small);
+    }
+    let mut kept = Vec::with_capacity(small.len());
+    let mut rest = large;
+    for position in small {
+        rest = skip_below(rest, *position);
+        match rest.first() {
+            Some(found) if found == position => kept.push(*position),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    kept
+}
+
+/// `base` without the elements of `away`; both ascending.
+fn subtract(mut base: Vec<u32>, away: &[u32]) -> Vec<u32> {
+    let mut rest = away;
+    base.retain(|position| {
+        rest = skip_below(rest, *position);
+        rest.first() != Some(position)
+    });
+    base
+}
+
+/// The part of an ascending list that is not below `bound`; doubles its steps, so near ends are found quickly.
+fn skip_below(list: &[u32], bound: u32) -> &[u32] {
+    let mut step = 1;
+    while step < list.len() && list[step] < bound {
+        step *= 2;
+    }
+    let from = step / 2;
+    let window = &list[from..list.len().min(step + 1)];
+    &list[from + window.partition_point(|position| *position < bound)..]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ascending() -> impl Strategy<Value = Vec<u32>> {
+        proptest::collection::btree_set(0u32..500, 0..200).prop_map(|set| set.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn set_operations_agree_with_plain_ones(a in ascending(), b in ascending()) {
+            let both: Vec<u32> = a.iter().copied().filter(|x| b.contains(x)).collect();
+            let only_a: Vec<u32> = a.iter().copied().filter(|x| !b.contains(x)).collect();
+            prop_assert_eq!(intersect(&a, &b), both);
+            prop_assert_eq!(subtract(a, &b), only_a);
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! One shard's state and its single writer: check and stage, then apply.
+//!
+//! ```text
+//! stage    looks up or creates series, checks order and bounds; readers see nothing of it
+//!   log    the caller writes `Staged::new_series` and `Staged::samples`
+//! apply    appends to chunks and enters new series into the index; cannot fail on input
+//! ```
+//! Staged batches wait in a queue and are applied in the order in which they were staged, whatever order `apply` is
+//! called in: a later sample of a series never overtakes an earlier one. A batch that is given up leaves no trace but
+//! the places of series that it created, which the next truncation collects.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::model::append::{AppendReport, SampleRejection, SeriesHandle, ShardId};
+use crate::model::labels::Labels;
+use crate::model::sample::SeriesRef;
+use crate::storage::head::bounds::AppendBounds;
+use crate::storage::head::commit::Commit;
+use crate::storage::head::index::tail::{Tail, TailEntry};
+use crate::storage::head::index::{Index, build};
+use crate::storage::head::route::{RoutedKey, RoutedSample, Slice};
+use crate::storage::head::series::{Appended, NOT_STAGED, WriterSeries};
+use crate::storage::head::shard::{Applying, ShardReaders};
+use crate::storage::head::shared::{HeadShared, count};
+use crate::storage::head::table::{SERIES_PER_SHARD_MAX, SeriesId, SeriesTable};
+
+/// A series record that the log needs before the samples that refer to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSeries {
+    /// The reference that samples use.
+    pub series: SeriesRef,
+    /// Its labels.
+    pub labels: Labels,
+    pub(crate) hash: u64,
+    pub(crate) id: SeriesId,
+}
+
+/// A checked sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StagedSample {
+    /// The series, as the log names it.
+    pub series: SeriesRef,
+    /// Milliseconds since the epoch.
+    pub t: i64,
+    /// The value.
+    pub value: f64,
+    pub(crate) id: SeriesId,
+}
+
+/// What staging a slice has found; never changed afterwards.
+#[derive(Debug, Default)]
+pub(crate) struct StagedBatch {
+    pub(crate) new_series: Vec<NewSeries>,
+    pub(crate) samples: Vec<StagedSample>,
+}
+
+/// A staged batch in the queue.
+#[derive(Debug)]
+struct Slot {
+    batch: Arc<StagedBatch>,
+    state: SlotState,
+}
+
+#[derive(Debug)]
+enum SlotState {
+    /// The log is not done with it.
+    Waiting,
+    /// To be applied as soon as those before it are; the commit is complete when this is dropped.
+    Ready(Commit),
+    /// Given up.
+    Abandoned,
+}
+
+/// Bits of [`WriterSeries::staged`] for the number within a batch; a slice has at most that many samples.
+const STAGED_INDEX_BITS: u32 = 12;
+const _: () = assert!(crate::storage::head::route::SLICE_LEN_MAX <= 1 << STAGED_INDEX_BITS);
+
+/// A series that is not in a segment yet, for lookups by labels.
+#[derive(Debug)]
+struct YoungSeries {
+    hash: u64,
+    labels: Labels,
+    id: SeriesId,
+}
+
+/// One shard's series. Only the shard's thread writes it; readers use the index and the cells that it publishes.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    shard: ShardId,
+    pub(super) shared: Arc<HeadShared>,
+    pub(super) readers: Arc<ShardReaders>,
+    pub(super) table: SeriesTable,
+    young: HashTable<YoungSeries>,
+    staged: VecDeque<Slot>,
+    /// Number of the first slot in the queue.
+    first_slot: u64,
+    pub(super) index: Arc<Index>,
+    pub(super) truncation: Option<super::truncate::Truncation>,
+    /// Series that are gone and still stand in segments.
+    pub(super) gone_in_index: usize,
+}
+
+impl Partition {
+    pub(crate) fn new(shard: ShardId, shared: Arc<HeadShared>, readers: Arc<ShardReaders>) -> Self {
+        Self {
+            shard,
+            shared,
+            readers,
+            table: SeriesTable::default(),
+            young: HashTable::new(),
+            staged: VecDeque::new(),
+            first_slot: 0,
+            index: Arc::default(),
+            truncation: None,
+            gone_in_index: 0,
+        }
+    }
+
+    /// Checks `slice`; returns the number of its slot in the queue, what is to be logged, and what became of it.
+    pub(crate) fn stage(&mut self, bounds: AppendBounds, slice: Slice) -> (u64, Arc<StagedBatch>, AppendReport) {
+        let slot = self.first_slot + self.staged.len() as u64;
+        let mut batch = StagedBatch { samples: Vec::with_capacity(slice.len()), ..StagedBatch::default() };
+        let mut report = AppendReport::default();
+        for sample in slice.samples {
+            let index = sample.index;
+            if let Err(rejection) = self.stage_sample(bounds, slot, sample, &mut batch, &mut report) {
+                self.count_rejection(rejection);
+                report.rejected.push((index, rejection));
+            }
+        }
+        let batch = Arc::new(batch);
+        self.staged.push_back(Slot { batch: Arc::clone(&batch), state: SlotState::Waiting });
+        (slot, batch, report)
+    }
+
+    /// After a panic while staging: makes what series know of staged samples agree with the queue again.
+    pub(crate) fn repair_staging(&mut self) {
+        for slot in 0..self.table.slot_count() {
+            if let Some(series) = self.table.get_mut(self.table.id_at(slot)) {
+                series.staged = NOT_STAGED;
+            }
+        }
+        self.mark_staged(|_| true);
+    }
+
+    /// Points series at their newest samples in the queue.
+    fn mark_staged(&mut self, concerns: impl Fn(SeriesId) -> bool) {
+        for (at, slot) in (self.first_slot..).zip(&self.staged) {
+            for (index, sample) in slot.batch.samples.iter().enumerate() {
+                if concerns(sample.id)
+                    && let Some(series) = self.table.get_mut(sample.id)
+                {
+                    series.staged = pack_staged(at, index);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn stage_sample(
+        &mut self,
+        bounds: AppendBounds,
+        slot: u64,
+        sample: RoutedSample,
+        batch: &mut StagedBatch,
+        report: &mut AppendReport,
+    ) -> Result<(), SampleRejection> {
+        let in_bounds = bounds.admits(sample.at);
+        let (id, labels) = match sample.key {
+            RoutedKey::Known(series) => (self.table.find(series).ok_or(SampleRejection::UnknownSeries)?, None),
+            RoutedKey::Labels(labels, hash) => {
+                let id = match self.find(&labels, hash) {
+                    Some(id) => id,
+                    None if !in_bounds => return Err(SampleRejection::OutOfBounds),
+                    None => self.create(&labels, hash, report)?,
+                };
+                (id, Some((labels, hash)))
+            }
+        };
+        let t = sample.at.0;
+        let series = self.table.get(id).expect("a series that was found is in the table");
+        let (reference, staged) = (series.cell.series(), series.staged);
+        if labels.is_some() {
+            let handle = SeriesHandle { series: reference, shard: self.shard };
+            report.resolved.push((sample.index, handle));
+        }
+        if !in_bounds {
+            return Err(SampleRejection::OutOfBounds);
+        }
+        let newest = match staged {
+            NOT_STAGED => series.last(),
+            packed => Some(self.staged_value(packed, slot, batch)),
+        };
+        match order_of(newest, t, sample.value)? {
+            Order::Newer => {}
+            // An equal repetition of a stored sample has nothing to do. One of a staged sample is staged as well: it
+            // must be stored even if the other is given up.
+            Order::Repeated if staged != NOT_STAGED => {}
+            Order::Repeated => {
+                report.appended += 1;
+                return Ok(());
+            }
+        }
+        let first_of_series = staged == NOT_STAGED || slot_of(staged) != slot_field(slot);
+        if !series.logged && first_of_series {
+            let (labels, hash) = labels.or_else(|| self.young_labels(id)).expect("a series not yet logged is young");
+            batch.new_series.push(NewSeries { series: reference, labels, hash, id });
+        }
+        let packed = pack_staged(slot, batch.samples.len());
+        batch.samples.push(StagedSample { series: reference, t, value: sample.value, id });
+        report.appended += 1;
+        if let Some(series) = self.table.get_mut(id) {
+            series.staged = packed;
+        }
+        Ok(())
+    }
+
+    /// The series with these labels.
+    fn find(&self, labels: &Labels, hash: u64) -> Option<SeriesId> {
+        if let Some(young) = self.young.find(hash, |young| young.hash == hash && young.labels == *labels) {
+            return Some(young.id);
+        }
+        // Newest first: a series that is gone may stand in an older segment with the same labels.
+        self.index
+            .segments
+            .iter()
+            .rev()
+            .find_map(|segment| segment.find(labels, hash).find_map(|cell| self.table.find(cell.series())))
+    }
+
+    fn create(&mut self, labels: &Labels, hash: u64, report: &mut AppendReport) -> Result<SeriesId, SampleRejection> {
+        if labels.is_empty() {
+            return Err(SampleRejection::EmptyLabels);
+        }
+        let limit = self.shared.series_limit;
+        self.shared.reserve_series().map_err(|held| SampleRejection::SeriesLimit { held, limit })?;
+        let Some(id) = self.table.insert(WriterSeries::new(self.shared.new_ref())) else {
+            self.shared.release_series(1);
+            let (held, limit) = (self.shared.series_count(), SERIES_PER_SHARD_MAX as u64);
+            return Err(SampleRejection::SeriesLimit { held, limit });
+        };
+        self.young.insert_unique(hash, YoungSeries { hash, labels: labels.clone(), id }, |young| young.hash);
+        count(&self.shared.counters.series_created, 1);
+        report.created += 1;
+        Ok(id)
+    }
+
+    fn young_labels(&self, id: SeriesId) -> Option<(Labels, u64)> {
+        self.young.iter().find(|young| young.id == id).map(|young| (young.labels.clone(), young.hash))
+    }
+
+    /// Time and value bits of a staged sample; those of the slot being filled are in `current`.
+    fn staged_value(&self, packed: u32, current_slot: u64, current: &StagedBatch) -> (i64, u64) {
+        let index = (packed & ((1 << STAGED_INDEX_BITS) - 1)) as usize;
+        let behind = (SLOT_FIELDS + current_slot % SLOT_FIELDS - u64::from(slot_of(packed))) % SLOT_FIELDS;
+        let batch = match usize::try_from(current_slot - behind - self.first_slot).ok() {
+            Some(at) if at < self.staged.len() => &self.staged[at].batch,
+            _ => current,
+        };
+        let sample = batch.samples.get(index).expect("series point at samples that wait in the queue");
+        (sample.t, sample.value.to_bits())
+    }
+
+    /// Marks a staged batch as logged, and applies all batches that are ready; the commit handle goes with it.
+    pub(crate) fn apply(&mut self, slot: u64, commit: Commit) {
+        if let Some(slot) = self.slot_mut(slot) {
+            slot.state = SlotState::Ready(commit);
+        }
+        self.apply_ready();
+    }
+
+    /// Applies the batches at the front of the queue that are ready.
+    pub(crate) fn apply_ready(&mut self) {
+        while let Some(Slot { state: SlotState::Ready(_) | SlotState::Abandoned, .. }) = self.staged.front() {
+            let Some(front) = self.staged.pop_front() else { break };
+            let slot = self.first_slot;
+            self.first_slot += 1;
+            if let SlotState::Ready(commit) = front.state {
+                // Shared, as the marks outlive the borrow of the queue; dropped before the commit's handle.
+                let readers = Arc::clone(&self.readers);
+                let marks = Applying::begin(&readers);
+                self.apply_batch(slot, &front.batch, &commit);
+                marks.done();
+                // Dropping the commit's handle, last of all, makes it visible once its other parts are applied.
+            }
+        }
+    }
+
+    /// Gives up a staged batch.
+    pub(crate) fn abandon(&mut self, slot: u64) {
+        let Some(found) = self.slot_mut(slot) else { return };
+        found.state = SlotState::Abandoned;
+        let samples = std::mem::take(&mut found.batch).samples.clone();
+        count(&self.shared.counters.commits_abandoned, 1);
+        for sample in &samples {
+            if let Some(series) = self.table.get_mut(sample.id) {
+                series.staged = NOT_STAGED;
+            }
+        }
+        // What other batches in the queue hold for these series counts again.
+        let touched: hashbrown::HashSet<SeriesId> = samples.iter().map(|s| s.id).collect();
+        self.mark_staged(|id| touched.contains(&id));
+    }
+
+    fn slot_mut(&mut self, slot: u64) -> Option<&mut Slot> {
+        let at = usize::try_from(slot.checked_sub(self.first_slot)?).ok()?;
+        self.staged.get_mut(at)
+    }
+
+    fn apply_batch(&mut self, slot: u64, batch: &StagedBatch, commit: &Commit) {
+        let (rules, low) = (self.shared.rules, self.shared.horizon.low_watermark());
+        let (mut appended, mut chunks) = (0, 0);
+        let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
+        for sample in &batch.samples {
+            let series = self.table.get_mut(sample.id).expect("a series with staged samples stays in the table");
+            if slot_of(series.staged) == slot_field(slot) {
+                series.staged = NOT_STAGED;
+            }
+            match series.append(sample.t, sample.value, commit.id(), low, &rules) {
+                Appended::InChunk => appended += 1,
+                Appended::NewChunk => {
+                    appended += 1;
+                    chunks += 1;
+                }
+                // A repetition of a sample that was staged twice.
+                Appended::NotNewer => continue,
+            }
+            min_t = min_t.min(sample.t);
+            max_t = max_t.max(sample.t);
+        }
+        for new in &batch.new_series {
+            self.enter_index(new);
+        }
+        if 0 < appended {
+            self.shared.widen_span(min_t, max_t);
+        }
+        count(&self.shared.counters.samples_appended, appended);
+        count(&self.shared.counters.chunks_created, chunks);
+    }
+
+    /// Shows a series to readers. Its record is in the log by now.
+    fn enter_index(&mut self, new: &NewSeries) {
+        if self.index.tail.is_full() {
+            self.seal_tail();
+        }
+        let series = self.table.get_mut(new.id).expect("a series with staged samples stays in the table");
+        series.logged = true;
+        if !series.indexed {
+            series.indexed = true;
+            let entry = TailEntry { labels: new.labels.clone(), hash: new.hash, cell: Arc::clone(&series.cell) };
+            self.index.tail.push(entry).expect("a tail that is not full has room");
+        }
+    }
+
+    /// Turns the tail into a segment and begins another.
+    pub(super) fn seal_tail(&mut self) {
+        let mut segments = self.index.segments.clone();
+        let segment = build::from_tail(self.index.tail.iter(self.index.tail.len()));
+        if 0 < segment.len() {
+            segments.push(Arc::new(segment));
+        }
+        self.publish(Index { segments, tail: Arc::new(Tail::with_room()) });
+        let table = &self.table;
+        self.young.retain(|young| table.get(young.id).is_some_and(|series| !series.indexed));
+    }
+
+    pub(super) fn publish(&mut self, index: Index) {
+        self.index = Arc::new(index);
+        self.readers.index.store(Arc::clone(&self.index));
+    }
+
+    /// Forgets young series that have left the table.
+    pub(super) fn forget_removed(&mut self) {
+        let table = &self.table;
+        self.young.retain(|young| table.get(young.id).is_some());
+    }
+
+    fn count_rejection(&self, rejection: SampleRejection) {
+        let counters = &self.shared.counters;
+        count(
+            match rejection {
+                SampleRejection::OutOfOrder => &counters.out_of_order,
+                SampleRejection::OutOfBounds => &counters.out_of_bounds,
+                SampleRejection::Duplicate { .. } => &counters.duplicates,
+                SampleRejection::UnknownSeries => &counters.series_not_found,
+                SampleRejection::SeriesLimit { .. } | SampleRejection::EmptyLabels => &counters.series_refused,
+            },
+            1,
+        );
+    }
+}
+
+/// How a sample stands to the newest of its series.
+enum Order {
+    Newer,
+    /// Same time, same bits.
+    Repeated,
+}
+
+fn order_of(newest: Option<(i64, u64)>, t: i64, value: f64) -> Result<Order, SampleRejection> {
+    match newest {
+        Some((last, _)) if t < last => Err(SampleRejection::OutOfOrder),
+        Some((last, bits)) if t == last && bits == value.to_bits() => Ok(Order::Repeated),
+        Some((last, bits)) if t == last => {
+            Err(SampleRejection::Duplicate { at: t, existing: f64::from_bits(bits), new: value })
+        }
+        _ => Ok(Order::Newer),
+    }
+}
+
+impl Drop for Partition {
+    /// The head counts what its partitions hold.
+    fn drop(&mut self) {
+        let ids = (0..self.table.slot_count()).map(|slot| self.table.id_at(slot));
+        let columns = ids.filter_map(|id| self.table.get(id)?.column());
+        let chunks: usize = columns.map(|column| column.chunk_count()).sum();
+        count(&self.shared.counters.chunks_removed, chunks as u64);
+        self.shared.release_series(self.table.len() as u64);
+    }
+}
+
+/// Slot numbers as series keep them; never all ones, so that [`NOT_STAGED`] is none of them.
+const SLOT_FIELDS: u64 = (1 << (32 - STAGED_INDEX_BITS)) - 1;
+
+fn slot_field(slot: u64) -> u32 {
+    (slot % SLOT_FIELDS) as u32
+}
+
+fn slot_of(packed: u32) -> u32 {
+    packed >> STAGED_INDEX_BITS
+}
+
+fn pack_staged(slot: u64, index: usize) -> u32 {
+    debug_assert!(index < 1 << STAGED_INDEX_BITS);
+    slot_field(slot) << STAGED_INDEX_BITS | index as u32
+}

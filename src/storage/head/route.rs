@@ -1,0 +1,146 @@
+//! Parts a batch by shard. The shard of a series is a pure function of its labels, so the usual scrape goes to one shard.
+
+use twox_hash::XxHash64;
+
+use crate::model::append::{AppendBatch, SeriesKey, ShardId};
+use crate::model::labels::{INSTANCE, JOB, Labels};
+use crate::model::sample::SeriesRef;
+use crate::model::time::TimestampMs;
+
+/// Most samples in one slice: what a shard stages or applies in one go.
+pub const SLICE_LEN_MAX: usize = 4096;
+
+/// Samples of one batch for one shard, at most [`SLICE_LEN_MAX`], in the batch's order.
+#[derive(Debug, Default)]
+pub struct Slice {
+    pub(crate) samples: Vec<RoutedSample>,
+}
+
+/// A sample with its place in the batch, and the hash of its labels where it has them.
+#[derive(Debug)]
+pub(crate) struct RoutedSample {
+    pub(crate) index: u32,
+    pub(crate) at: TimestampMs,
+    pub(crate) value: f64,
+    pub(crate) key: RoutedKey,
+}
+
+#[derive(Debug)]
+pub(crate) enum RoutedKey {
+    Known(SeriesRef),
+    Labels(Labels, u64),
+}
+
+impl Slice {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// True if there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Indexes of the samples in their batch.
+    pub fn indexes(&self) -> impl Iterator<Item = u32> + '_ {
+        self.samples.iter().map(|s| s.index)
+    }
+}
+
+/// The shard among `shards` that holds the series with these labels: by the values of `job` and `instance` where it has
+/// either, else by the whole set.
+pub fn shard_of(labels: &Labels, shards: u16) -> ShardId {
+    shard_of_hashed(labels, None, shards)
+}
+
+/// Parts `batch` by shard, and into slices of at most [`SLICE_LEN_MAX`]. A shard's slices are in the batch's order.
+pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
+    // Where each shard's open slice stands in the result.
+    let mut open: Vec<Option<usize>> = vec![None; usize::from(shards)];
+    let mut slices: Vec<(ShardId, Slice)> = Vec::new();
+    let expected = batch.samples.len().min(SLICE_LEN_MAX);
+    for (index, sample) in (0..).zip(batch.samples) {
+        let (shard, key) = match sample.series {
+            // A handle of a shard that does not exist finds no series in any shard.
+            SeriesKey::Known(handle) => (ShardId(handle.shard.0.min(shards - 1)), RoutedKey::Known(handle.series)),
+            SeriesKey::Labels(labels) => {
+                let hash = labels.hash64();
+                (shard_of_hashed(&labels, Some(hash), shards), RoutedKey::Labels(labels, hash))
+            }
+        };
+        let slot = &mut open[usize::from(shard.0)];
+        let at = match *slot {
+            Some(at) if slices[at].1.len() < SLICE_LEN_MAX => at,
+            _ => {
+                let room = if slices.is_empty() { expected } else { 0 };
+                slices.push((shard, Slice { samples: Vec::with_capacity(room) }));
+                *slot = Some(slices.len() - 1);
+                slices.len() - 1
+            }
+        };
+        slices[at].1.samples.push(RoutedSample { index, at: sample.at, value: sample.value, key });
+    }
+    slices
+}
+
+fn shard_of_hashed(labels: &Labels, hash: Option<u64>, shards: u16) -> ShardId {
+    if shards <= 1 {
+        return ShardId(0);
+    }
+    let hash = match (labels.get(JOB), labels.get(INSTANCE)) {
+        (None, None) => hash.unwrap_or_else(|| labels.hash64()),
+        (job, instance) => {
+            let seed = XxHash64::oneshot(0, job.unwrap_or("").as_bytes());
+            XxHash64::oneshot(seed, instance.unwrap_or("").as_bytes())
+        }
+    };
+    // The remainder is below a `u16`.
+    ShardId((hash % u64::from(shards)) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::append::{AppendSample, SeriesHandle};
+
+    fn labels(name: &str, job: &str, instance: &str) -> Labels {
+        Labels::from_pairs([("__name__", name), ("job", job), ("instance", instance)])
+    }
+
+    #[test]
+    fn a_target_has_one_shard_and_targets_spread() {
+        let of = |name: &str, i: u32| shard_of(&labels(name, "node", &format!("host-{i}:9100")), 4);
+        let used: std::collections::BTreeSet<ShardId> = (0..100).map(|i| of("up", i)).collect();
+        assert_eq!(used.len(), 4);
+        for i in 0..100 {
+            assert_eq!(of("up", i), of("node_load1", i));
+        }
+        let bare: std::collections::BTreeSet<ShardId> =
+            (0..100).map(|i| shard_of(&Labels::from_pairs([("a", i.to_string())]), 4)).collect();
+        assert_eq!(bare.len(), 4);
+    }
+
+    #[test]
+    fn slices_are_bounded_and_keep_their_order() {
+        let known = SeriesHandle { series: SeriesRef(7), shard: ShardId(1) };
+        let sample = |i: usize| AppendSample {
+            series: if i.is_multiple_of(2) {
+                SeriesKey::Known(known)
+            } else {
+                SeriesKey::Labels(labels("up", "a", &i.to_string()))
+            },
+            at: TimestampMs(i as i64),
+            value: 0.0,
+        };
+        let batch = AppendBatch { samples: (0..20_000).map(sample).collect() };
+        let slices = route(batch, 2);
+        assert!(slices.iter().all(|(_, s)| !s.is_empty() && s.len() <= SLICE_LEN_MAX));
+        for shard in [ShardId(0), ShardId(1)] {
+            let of_shard: Vec<u32> =
+                slices.iter().filter(|(s, _)| *s == shard).flat_map(|(_, s)| s.indexes()).collect();
+            assert!(of_shard.is_sorted() && of_shard.len() > 4096);
+        }
+        assert_eq!(slices.iter().map(|(_, s)| s.len()).sum::<usize>(), 20_000);
+    }
+}

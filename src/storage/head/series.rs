@@ -1,0 +1,214 @@
+//! The writer's part of a series: the encoder's state and the rules by which chunks are cut.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::model::sample::SeriesRef;
+use crate::storage::chunk::cut::CutRules;
+use crate::storage::chunk::sealed::SealedChunks;
+use crate::storage::chunk::words::OpenWords;
+use crate::storage::chunk::xor::XorEncoder;
+use crate::storage::head::column::{Column, SeriesCell};
+use crate::storage::head::commit::CommitId;
+
+/// Marks a series without staged samples.
+pub(crate) const NOT_STAGED: u32 = u32::MAX;
+
+/// The writer's part of a series.
+#[derive(Debug)]
+pub(crate) struct WriterSeries {
+    pub(crate) cell: Arc<SeriesCell>,
+    column: Option<Arc<Column>>,
+    encoder: XorEncoder,
+    /// Time at which the open chunk ends at the latest.
+    next_at: i64,
+    /// Time of the open chunk's first sample.
+    start: i64,
+    /// The newest staged sample: slot in the queue and number in its batch, or [`NOT_STAGED`].
+    pub(crate) staged: u32,
+    /// The log has confirmed its series record.
+    pub(crate) logged: bool,
+    /// It is in the index that readers search.
+    pub(crate) indexed: bool,
+}
+
+/// What an append did besides appending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// The sample is in the open chunk.
+    InChunk,
+    /// The sample began a new chunk.
+    NewChunk,
+    /// The sample is not newer than the newest: nothing was done.
+    NotNewer,
+}
+
+impl WriterSeries {
+    pub(crate) fn new(series: SeriesRef) -> Self {
+        Self {
+            cell: Arc::new(SeriesCell::new(series)),
+            column: None,
+            encoder: XorEncoder::default(),
+            next_at: 0,
+            start: 0,
+            staged: NOT_STAGED,
+            logged: false,
+            indexed: false,
+        }
+    }
+
+    /// Newest applied sample: time and bits of the value.
+    pub(crate) fn last(&self) -> Option<(i64, u64)> {
+        self.column.as_ref().map(|_| (self.encoder.last_t(), self.encoder.last_value_bits()))
+    }
+
+    pub(crate) fn column(&self) -> Option<&Column> {
+        self.column.as_deref()
+    }
+
+    /// Appends a sample of `commit`; every view sees the commits up to `low`.
+    pub(crate) fn append(&mut self, t: i64, value: f64, commit: CommitId, low: CommitId, rules: &CutRules) -> Appended {
+        let Some(column) = &self.column else {
+            self.start_chunk(t, value, commit, low, rules);
+            return Appended::NewChunk;
+        };
+        if t <= self.encoder.last_t() {
+            return Appended::NotNewer;
+        }
+        let at = column.words.published();
+        if rules.must_cut(at, self.start, self.encoder.last_t(), &mut self.next_at, t) {
+            self.start_chunk(t, value, commit, low, rules);
+            return Appended::NewChunk;
+        }
+        let sample = self.encoder.encode(at.samples, t, value);
+        if !column.words.has_room(at, sample.len()) {
+            let grown = column.copied(column.words.grown(at, sample.len()), column.sealed.clone());
+            self.replace(grown);
+        }
+        if let Some(column) = &self.column {
+            column.enter_commit(commit, low, at.samples);
+            column.last_t.store(t, Ordering::Release);
+            column.words.append(at, &sample);
+        }
+        Appended::InChunk
+    }
+
+    /// Seals the open chunk, if there is one, and begins the next.
+    fn start_chunk(&mut self, t: i64, value: f64, commit: CommitId, low: CommitId, rules: &CutRules) {
+        let words = OpenWords::starting_with(&self.encoder.encode(0, t, value));
+        (self.start, self.next_at) = (t, rules.range_end(t));
+        self.replace(Column::starting(words, t, commit, low, self.column.as_deref()));
+    }
+
+    /// Drops chunks of which every sample is older than `min_valid`; returns how many.
+    pub(crate) fn truncate(&mut self, min_valid: i64) -> usize {
+        let Some(column) = &self.column else { return 0 };
+        if self.encoder.last_t() < min_valid {
+            let dropped = column.chunk_count();
+            self.column = None;
+            self.cell.column.store(None);
+            return dropped;
+        }
+        let Some(sealed) = &column.sealed else { return 0 };
+        let dropped = droppable(sealed, self.start, min_valid);
+        if 0 < dropped {
+            let rest = sealed.without_oldest(dropped);
+            let words = column.words.grown(column.words.published(), 0);
+            let shorter = column.copied(words, (!rest.is_empty()).then(|| Arc::new(rest)));
+            self.replace(shorter);
+        }
+        dropped
+    }
+
+    fn replace(&mut self, column: Column) {
+        let column = Arc::new(column);
+        self.cell.column.store(Some(Arc::clone(&column)));
+        self.column = Some(column);
+    }
+}
+
+/// Number of leading chunks that end before `min_valid`; the open chunk starts at `open_start`.
+fn droppable(sealed: &SealedChunks, open_start: i64, min_valid: i64) -> usize {
+    let starts: Vec<i64> = sealed.iter().filter_map(|chunk| chunk.min_t().ok()).chain([open_start]).collect();
+    // A chunk ends before the next one starts, so most need no decoding.
+    let certain = starts.iter().skip(1).take_while(|next| **next <= min_valid).count();
+    let more = sealed.get(certain).is_some_and(|chunk| chunk.max_t().is_ok_and(|max| max < min_valid));
+    certain + usize::from(more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::read::FloatColumn;
+    use crate::model::time::{TimeRange, TimestampMs};
+
+    fn seen(series: &WriterSeries, commit: u64) -> Vec<i64> {
+        let mut out = FloatColumn::default();
+        series.cell.decode(CommitId(commit), TimeRange::ALL, &mut out).unwrap();
+        out.timestamps
+    }
+
+    /// Appends (time, commit) pairs while every view sees commits up to `low`.
+    fn series_of(samples: &[(i64, u64)], low: u64) -> WriterSeries {
+        let mut series = WriterSeries::new(SeriesRef(1));
+        for (t, commit) in samples {
+            series.append(*t, 1.0, CommitId(*commit), CommitId(low), &CutRules::default());
+        }
+        series
+    }
+
+    #[test]
+    fn views_see_the_samples_of_their_commits_only() {
+        // Commits are applied out of their order, as commits over several shards may be.
+        let series = series_of(&[(1, 1), (2, 3), (3, 3), (4, 2), (5, 4)], 0);
+        assert_eq!(seen(&series, 0), [] as [i64; 0]);
+        assert_eq!(seen(&series, 1), [1]);
+        assert_eq!(seen(&series, 2), [1, 4]);
+        assert_eq!(seen(&series, 3), [1, 2, 3, 4]);
+        assert_eq!(seen(&series, 4), [1, 2, 3, 4, 5]);
+        let visible = |commit| series.cell.may_have_samples(CommitId(commit), TimeRange::ALL).unwrap();
+        assert!(!visible(0) && visible(1));
+    }
+
+    #[test]
+    fn commits_stay_apart_over_many_chunks() {
+        let samples: Vec<(i64, u64)> = (0..1000).map(|i| (i64::from(i) * 60_000, u64::from(i as u32) + 1)).collect();
+        let series = series_of(&samples, 0);
+        assert!(series.column().unwrap().chunk_count() > 5);
+        for commit in [0, 1, 33, 119, 120, 121, 500, 999, 1000] {
+            assert_eq!(seen(&series, commit).len() as u64, commit);
+        }
+        let from = TimeRange::new(TimestampMs(60_000), TimestampMs(240_000)).unwrap();
+        let mut out = FloatColumn::default();
+        series.cell.decode(CommitId(4), from, &mut out).unwrap();
+        assert_eq!(out.timestamps, [60_000, 120_000, 180_000]);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_commits_that_all_views_see() {
+        let mut series = WriterSeries::new(SeriesRef(1));
+        for i in 0..1000u32 {
+            let commit = CommitId(u64::from(i) + 1);
+            series.append(i64::from(i), 1.0, commit, CommitId(u64::from(i)), &CutRules::default());
+        }
+        assert_eq!(series.column().unwrap().older_len(), 0);
+        let mut lagging = WriterSeries::new(SeriesRef(1));
+        for i in 0..10_000u64 {
+            lagging.append(i as i64, 1.0, CommitId(i + 1), CommitId(i.saturating_sub(100)), &CutRules::default());
+        }
+        assert!((1..200).contains(&lagging.column().unwrap().older_len()));
+        assert_eq!(seen(&lagging, 9_950).len(), 9_950);
+    }
+
+    #[test]
+    fn truncation_drops_whole_chunks_that_end_before_the_bound() {
+        let samples: Vec<(i64, u64)> = (0..480).map(|i| (i64::from(i) * 60_000, 1)).collect();
+        let mut series = series_of(&samples, 1);
+        assert_eq!(series.column().unwrap().chunk_count(), 4);
+        assert_eq!(series.truncate(119 * 60_000), 0);
+        assert_eq!(series.truncate(119 * 60_000 + 1), 1);
+        assert_eq!(seen(&series, 1).first(), Some(&7_200_000));
+        assert_eq!(series.truncate(480 * 60_000), 3);
+        assert!(series.cell.is_empty() && series.last().is_none());
+    }
+}

@@ -1,0 +1,450 @@
+//! A shard as its actor and readers know it: the partition behind a lock that only the shard's thread takes, and beside
+//! it what readers load without waiting.
+//!
+//! It lives in the actor's `deps` and so outlives a panic. [`Shard::recover`] tells the restarted actor whether the
+//! partition may be kept: applying happens between two marks (`Applying`), and only a panic inside them tears it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::model::append::{AppendReport, ShardId};
+use crate::model::read::ReadError;
+use crate::storage::head::HeadError;
+use crate::storage::head::bounds::AppendBounds;
+use crate::storage::head::commit::{Commit, CommitId};
+use crate::storage::head::index::{Index, MergeJob, MergedSegment};
+use crate::storage::head::partition::{NewSeries, Partition, StagedBatch, StagedSample};
+use crate::storage::head::route::Slice;
+use crate::storage::head::shared::HeadShared;
+use crate::storage::head::truncate::Reclaimed;
+
+/// Whether a shard can be read and written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardState {
+    /// As usual.
+    Ready,
+    /// Its partition is being restored.
+    Rebuilding {
+        /// Why.
+        reason: String,
+    },
+    /// It could not be restored.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What readers of a shard load.
+#[derive(Debug)]
+pub(crate) struct ShardReaders {
+    pub(crate) id: ShardId,
+    pub(crate) index: ArcSwap<Index>,
+    status: ArcSwap<Status>,
+    /// A panic has cut an applied batch short.
+    torn: AtomicBool,
+    /// The next application is to panic between its marks.
+    #[cfg(debug_assertions)]
+    tear: AtomicBool,
+}
+
+/// The two marks around the application of a batch: made before it, [`Applying::done`] after it. If a panic comes between,
+/// readers are turned away before the batch's commit can count as complete.
+pub(crate) struct Applying<'a> {
+    readers: &'a ShardReaders,
+    done: bool,
+}
+
+impl<'a> Applying<'a> {
+    pub(crate) fn begin(readers: &'a ShardReaders) -> Self {
+        let marks = Self { readers, done: false };
+        #[cfg(debug_assertions)]
+        assert!(!readers.tear.swap(false, Ordering::SeqCst), "failpoint between the marks");
+        marks
+    }
+
+    pub(crate) fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Applying<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.readers.torn.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Status {
+    state: ShardState,
+    /// Counts rebuilds: a view of an earlier partition must not be read any more.
+    generation: u64,
+}
+
+impl ShardReaders {
+    fn new(id: ShardId) -> Self {
+        let status = Status { state: ShardState::Ready, generation: 0 };
+        Self {
+            id,
+            index: ArcSwap::default(),
+            status: ArcSwap::from_pointee(status),
+            torn: AtomicBool::new(false),
+            #[cfg(debug_assertions)]
+            tear: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.status.load().generation
+    }
+
+    fn state(&self) -> ShardState {
+        self.status.load().state.clone()
+    }
+
+    /// Errors unless the shard is ready and still has the partition of `generation`.
+    pub(crate) fn check(&self, generation: u64) -> Result<(), ReadError> {
+        let status = self.status.load();
+        let reason = match &status.state {
+            ShardState::Ready if self.torn.load(Ordering::SeqCst) => "a panic has cut a commit short".to_owned(),
+            ShardState::Ready if status.generation == generation => return Ok(()),
+            ShardState::Ready => "it was rebuilt while the query ran".to_owned(),
+            ShardState::Rebuilding { reason } => format!("it is being rebuilt: {reason}"),
+            ShardState::Failed { reason } => format!("it has failed: {reason}"),
+        };
+        Err(ReadError::ShardUnavailable { shard: usize::from(self.id.0), reason })
+    }
+}
+
+/// A commit in progress with the bounds that its samples are judged by; begun by `Head::begin`. Clones are handles.
+#[derive(Clone, Debug)]
+pub struct HeadCommit {
+    pub(crate) commit: Commit,
+    pub(crate) bounds: AppendBounds,
+}
+
+impl HeadCommit {
+    /// The commit's number.
+    pub fn id(&self) -> CommitId {
+        self.commit.id()
+    }
+
+    /// Which time stamps it accepts.
+    pub fn bounds(&self) -> AppendBounds {
+        self.bounds
+    }
+}
+
+/// What a restarted actor finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// The partition is whole.
+    Kept,
+    /// The panic hit while a batch was being applied; see [`Shard::begin_rebuild`].
+    MustRebuild,
+}
+
+/// One shard of the head.
+#[derive(Debug)]
+pub struct Shard {
+    shared: Arc<HeadShared>,
+    pub(crate) readers: Arc<ShardReaders>,
+    partition: Mutex<Partition>,
+    /// Set while a slice is staged.
+    staging: AtomicBool,
+    abandoned: Arc<Abandoned>,
+}
+
+/// Slots of staged batches that were dropped, by generation of the partition; the shard collects them.
+type Abandoned = Mutex<Vec<(u64, u64)>>;
+
+/// A checked slice that waits for the log. Dropping it gives the slice up.
+#[derive(Debug)]
+pub struct Staged {
+    shard: ShardId,
+    generation: u64,
+    slot: u64,
+    batch: Arc<StagedBatch>,
+    report: AppendReport,
+    /// Taken when it is applied.
+    commit: Option<Commit>,
+    abandoned: Arc<Abandoned>,
+}
+
+impl Staged {
+    /// The shard that has staged it.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Series records to be logged before the samples.
+    pub fn new_series(&self) -> &[NewSeries] {
+        &self.batch.new_series
+    }
+
+    /// Samples to be logged.
+    pub fn samples(&self) -> &[StagedSample] {
+        &self.batch.samples
+    }
+
+    /// What will have become of the slice once it is applied; indexes are those of the whole batch.
+    pub fn report(&self) -> &AppendReport {
+        &self.report
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.commit.is_some() {
+            self.abandoned.lock().push((self.generation, self.slot));
+        }
+    }
+}
+
+impl Shard {
+    pub(crate) fn new(id: ShardId, shared: &Arc<HeadShared>) -> Self {
+        let readers = Arc::new(ShardReaders::new(id));
+        let partition = Partition::new(id, Arc::clone(shared), Arc::clone(&readers));
+        Self {
+            shared: Arc::clone(shared),
+            readers,
+            partition: Mutex::new(partition),
+            staging: AtomicBool::new(false),
+            abandoned: Arc::default(),
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ShardId {
+        self.readers.id
+    }
+
+    /// Whether it can be read and written.
+    pub fn state(&self) -> ShardState {
+        self.readers.state()
+    }
+
+    /// Checks a slice of a commit: order, bounds, series. Readers see nothing of it. Samples of one series are checked
+    /// against each other and against what was staged before. Errors when the shard is not ready.
+    pub fn stage(&self, commit: &HeadCommit, slice: Slice) -> Result<Staged, HeadError> {
+        let mut partition = self.ready()?;
+        self.staging.store(true, Ordering::SeqCst);
+        let (slot, batch, report) = partition.stage(commit.bounds, slice);
+        self.staging.store(false, Ordering::SeqCst);
+        Ok(Staged {
+            shard: self.id(),
+            generation: self.readers.generation(),
+            slot,
+            batch,
+            report,
+            commit: Some(commit.commit.clone()),
+            abandoned: Arc::clone(&self.abandoned),
+        })
+    }
+
+    /// Applies a staged slice whose records the log has. It is applied after all slices that were staged before it;
+    /// readers see it once all parts of its commit are applied. Errors when the shard was rebuilt meanwhile.
+    pub fn apply(&self, mut staged: Staged) -> Result<AppendReport, HeadError> {
+        assert_eq!(staged.shard, self.id(), "a slice is applied by the shard that staged it");
+        let mut partition = self.ready()?;
+        if staged.generation != self.readers.generation() {
+            return Err(self.unavailable("it was rebuilt after the samples were checked"));
+        }
+        if let Some(commit) = staged.commit.take() {
+            partition.apply(staged.slot, commit);
+        }
+        Ok(std::mem::take(&mut staged.report))
+    }
+
+    /// For fault tests: the next batch panics while it is applied.
+    #[cfg(debug_assertions)]
+    pub fn tear_next(&self) {
+        self.readers.tear.store(true, Ordering::SeqCst);
+    }
+
+    /// To be called by the restarted actor after a panic.
+    pub fn recover(&self) -> Recovery {
+        if self.readers.torn.load(Ordering::SeqCst) {
+            return Recovery::MustRebuild;
+        }
+        if self.staging.swap(false, Ordering::SeqCst) {
+            self.partition.lock().repair_staging();
+        }
+        Recovery::Kept
+    }
+
+    /// Throws the partition away: reads fail from now on, staged slices count as given up.
+    pub fn begin_rebuild(&self, reason: impl Into<String>) {
+        let mut partition = self.partition.lock();
+        let generation = self.readers.generation() + 1;
+        let state = ShardState::Rebuilding { reason: reason.into() };
+        self.readers.status.store(Arc::new(Status { state, generation }));
+        *partition = Partition::new(self.id(), Arc::clone(&self.shared), Arc::clone(&self.readers));
+        self.readers.index.store(Arc::default());
+        self.readers.torn.store(false, Ordering::SeqCst);
+        self.staging.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends a rebuild, or marks the shard as failed.
+    pub fn set_state(&self, state: ShardState) {
+        let generation = self.readers.generation();
+        self.readers.status.store(Arc::new(Status { state, generation }));
+    }
+
+    /// The next merge of index segments that is worth its cost, to be run off the shard's thread.
+    pub fn merge_job(&self) -> Option<MergeJob> {
+        self.partition.lock().merge_job()
+    }
+
+    /// Puts a merged segment in place; one that comes too late is dropped.
+    pub fn install(&self, merged: MergedSegment) {
+        self.partition.lock().install(merged);
+    }
+
+    /// Turns the newest series into a segment, so that selections need not scan them; for idle moments.
+    pub fn seal_tail(&self) {
+        let mut partition = self.partition.lock();
+        if 0 < partition.index.tail.len() {
+            partition.seal_tail();
+        }
+    }
+
+    /// Orders the removal of samples before the head's lower bound; [`Shard::reclaim`] does it in steps.
+    pub fn truncate(&self) {
+        self.partition.lock().truncate();
+    }
+
+    /// Does the next step of an ordered truncation, looking at `series_max` series at most.
+    pub fn reclaim(&self, series_max: usize) -> Reclaimed {
+        let mut partition = self.partition.lock();
+        self.collect_abandoned(&mut partition);
+        partition.reclaim(series_max)
+    }
+
+    /// Series in its table.
+    pub fn series_count(&self) -> usize {
+        self.partition.lock().table.len()
+    }
+
+    /// Gives up slices that were dropped; otherwise the next stage or apply does it.
+    pub fn tidy(&self) {
+        self.collect_abandoned(&mut self.partition.lock());
+    }
+
+    fn ready(&self) -> Result<parking_lot::MutexGuard<'_, Partition>, HeadError> {
+        let mut partition = self.partition.lock();
+        match self.readers.state() {
+            ShardState::Ready if self.readers.torn.load(Ordering::SeqCst) => {
+                Err(self.unavailable("a panic has cut a commit short"))
+            }
+            ShardState::Ready => {
+                self.collect_abandoned(&mut partition);
+                Ok(partition)
+            }
+            ShardState::Rebuilding { reason } | ShardState::Failed { reason } => Err(self.unavailable(&reason)),
+        }
+    }
+
+    fn unavailable(&self, reason: &str) -> HeadError {
+        HeadError::ShardUnavailable { shard: self.id().0, reason: reason.to_owned() }
+    }
+
+    fn collect_abandoned(&self, partition: &mut Partition) {
+        let abandoned = std::mem::take(&mut *self.abandoned.lock());
+        let generation = self.readers.generation();
+        for (of, slot) in abandoned {
+            if of == generation {
+                partition.abandon(slot);
+            }
+        }
+        partition.apply_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
+    use crate::model::clock::ManualClock;
+    use crate::model::labels::Labels;
+    use crate::model::matcher::Matcher;
+    use crate::model::read::Unlimited;
+    use crate::model::time::{TimeRange, TimestampMs};
+    use crate::storage::head::{Head, HeadOptions};
+
+    fn batch(at: i64) -> AppendBatch {
+        let series = SeriesKey::Labels(Labels::from_pairs([("__name__", "up")]));
+        AppendBatch { samples: vec![AppendSample { series, at: TimestampMs(at), value: 1.0 }] }
+    }
+
+    fn head() -> Head {
+        Head::new(HeadOptions::new(ManualClock::at(TimestampMs(1_000_000))))
+    }
+
+    fn select(head: &Head) -> Result<usize, ReadError> {
+        let view = head.queryable().view()?;
+        Ok(view.select(&[Matcher::equal("__name__", "up")], TimeRange::ALL, &Unlimited)?.len())
+    }
+
+    #[test]
+    fn a_panic_between_the_marks_turns_readers_away_until_the_shard_is_rebuilt() {
+        let head = head();
+        head.append_blocking(batch(1000)).unwrap();
+        let shard = &head.shards()[0];
+        let before = head.queryable().view().unwrap();
+        assert_eq!(shard.recover(), Recovery::Kept);
+        catch_unwind(AssertUnwindSafe(|| {
+            let _marks = Applying::begin(&shard.readers);
+            panic!("while applying");
+        }))
+        .unwrap_err();
+        assert_eq!(shard.recover(), Recovery::MustRebuild);
+        assert!(matches!(select(&head), Err(ReadError::ShardUnavailable { shard: 0, .. })));
+        assert!(head.append_blocking(batch(2000)).is_err());
+
+        shard.begin_rebuild("a test");
+        assert!(select(&head).unwrap_err().to_string().contains("a test"));
+        shard.set_state(ShardState::Ready);
+        assert_eq!((select(&head), head.stats().series, head.stats().chunks), (Ok(0), 0, 0));
+        assert_eq!(head.append_blocking(batch(2000)).unwrap().created, 1);
+        assert_eq!(select(&head), Ok(1));
+        let old = before.select(&[Matcher::equal("__name__", "up")], TimeRange::ALL, &Unlimited);
+        assert!(matches!(old, Err(ReadError::ShardUnavailable { .. })), "a view of the torn partition is not read");
+    }
+
+    #[test]
+    fn slices_staged_before_a_rebuild_are_given_up() {
+        let head = head();
+        let shard = &head.shards()[0];
+        let commit = head.begin(None);
+        let (_, slice) = head.route(batch(1000)).remove(0);
+        let staged = shard.stage(&commit, slice).unwrap();
+        drop(commit);
+        shard.begin_rebuild("a test");
+        shard.set_state(ShardState::Ready);
+        assert!(shard.apply(staged).is_err());
+        head.append_blocking(batch(1000)).unwrap();
+        assert_eq!(select(&head), Ok(1), "the lost commit holds up nothing");
+    }
+
+    #[test]
+    fn staging_that_panicked_leaves_no_trace() {
+        let head = head();
+        let shard = &head.shards()[0];
+        head.append_blocking(batch(1000)).unwrap();
+        let commit = head.begin(None);
+        let waiting = shard.stage(&commit, head.route(batch(2000)).remove(0).1).unwrap();
+        shard.staging.store(true, Ordering::SeqCst);
+        assert_eq!(shard.recover(), Recovery::Kept);
+        let late = shard.stage(&commit, head.route(batch(1500)).remove(0).1).unwrap();
+        assert_eq!(late.report().rejected.len(), 1, "the waiting sample still counts");
+        assert_eq!(shard.apply(waiting).unwrap().appended, 1);
+    }
+}

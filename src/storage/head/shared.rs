@@ -1,0 +1,109 @@
+//! What all shards of a head share: bounds, counters, the source of series references.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::model::sample::SeriesRef;
+use crate::storage::chunk::cut::CutRules;
+use crate::storage::head::commit::Horizon;
+use crate::storage::head::table::SERIES_REF_MAX;
+
+/// State of a head beside its shards. All of it is atomics: shards and readers use it without waiting.
+#[derive(Debug)]
+pub(crate) struct HeadShared {
+    pub(crate) horizon: Arc<Horizon>,
+    pub(crate) rules: CutRules,
+    pub(crate) series_limit: u64,
+    next_ref: AtomicU64,
+    series_count: AtomicU64,
+    /// Oldest and newest sample; `MAX` and `MIN` while there is none.
+    min_t: AtomicI64,
+    max_t: AtomicI64,
+    /// Older samples are neither accepted nor shown.
+    min_valid: AtomicI64,
+    pub(crate) counters: Counters,
+}
+
+/// Counts since the process started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) samples_appended: AtomicU64,
+    pub(crate) series_created: AtomicU64,
+    pub(crate) series_removed: AtomicU64,
+    pub(crate) series_not_found: AtomicU64,
+    pub(crate) chunks_created: AtomicU64,
+    pub(crate) chunks_removed: AtomicU64,
+    pub(crate) out_of_order: AtomicU64,
+    pub(crate) out_of_bounds: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) series_refused: AtomicU64,
+    pub(crate) commits_abandoned: AtomicU64,
+    pub(crate) truncations: AtomicU64,
+}
+
+/// Adds to a counter.
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl HeadShared {
+    pub(crate) fn new(rules: CutRules, series_limit: u64, first_ref: u64) -> Self {
+        Self {
+            horizon: Arc::default(),
+            rules,
+            series_limit,
+            next_ref: AtomicU64::new(first_ref),
+            series_count: AtomicU64::new(0),
+            min_t: AtomicI64::new(i64::MAX),
+            max_t: AtomicI64::new(i64::MIN),
+            min_valid: AtomicI64::new(i64::MIN),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn new_ref(&self) -> SeriesRef {
+        let next = self.next_ref.fetch_add(1, Ordering::Relaxed);
+        assert!(next < SERIES_REF_MAX, "series references are used up");
+        SeriesRef(next)
+    }
+
+    /// Takes room for one series; on failure tells how many there are.
+    pub(crate) fn reserve_series(&self) -> Result<(), u64> {
+        let limit = self.series_limit;
+        let take = |held| (limit == 0 || held < limit).then(|| held + 1);
+        self.series_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map(|_| ())
+    }
+
+    pub(crate) fn release_series(&self, number: u64) {
+        self.series_count.fetch_sub(number, Ordering::Relaxed);
+    }
+
+    pub(crate) fn series_count(&self) -> u64 {
+        self.series_count.load(Ordering::Relaxed)
+    }
+
+    /// Oldest and newest sample, or `None` while the head is empty.
+    pub(crate) fn time_span(&self) -> Option<(i64, i64)> {
+        let (min, max) = (self.min_t.load(Ordering::SeqCst), self.max_t.load(Ordering::SeqCst));
+        (min <= max).then_some((min, max))
+    }
+
+    pub(crate) fn widen_span(&self, min: i64, max: i64) {
+        // The newest first, as whoever sees an oldest sample relies on the newest.
+        self.max_t.fetch_max(max, Ordering::SeqCst);
+        self.min_t.fetch_min(min, Ordering::SeqCst);
+    }
+
+    pub(crate) fn min_valid(&self) -> i64 {
+        self.min_valid.load(Ordering::SeqCst)
+    }
+
+    /// Raises the bound below which samples are neither accepted nor shown.
+    pub(crate) fn raise_min_valid(&self, min_valid: i64) {
+        self.min_valid.fetch_max(min_valid, Ordering::SeqCst);
+        if self.time_span().is_some() {
+            self.min_t.fetch_max(min_valid, Ordering::SeqCst);
+            self.max_t.fetch_max(min_valid, Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The writer's table of series: a paged slab, and the way from a series reference to a place in it.
+
+use hashbrown::HashTable;
+
+use crate::model::sample::SeriesRef;
+use crate::storage::head::series::WriterSeries;
+
+/// Series in one page of the slab: growing never moves what is there.
+const PAGE_LEN: usize = 1024;
+/// Parts of the reference table, so that no single growth takes long.
+const PARTS: usize = 64;
+const ID_BITS: u32 = 24;
+/// Most series that one shard can hold.
+pub(crate) const SERIES_PER_SHARD_MAX: usize = 1 << ID_BITS;
+/// Series references stay below this: Prometheus cannot pack larger ones.
+pub(crate) const SERIES_REF_MAX: u64 = 1 << 40;
+
+const _: () = assert!(SERIES_REF_MAX.ilog2() + ID_BITS <= u64::BITS);
+
+/// Place of a series in its shard's slab; used again after the series is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SeriesId(u32);
+
+/// All series of one shard.
+#[derive(Debug)]
+pub(crate) struct SeriesTable {
+    pages: Vec<Vec<Option<WriterSeries>>>,
+    free: Vec<SeriesId>,
+    len: usize,
+    /// `reference << 24 | id`, spread over the parts by hash.
+    by_ref: Box<[HashTable<u64>; PARTS]>,
+}
+
+impl Default for SeriesTable {
+    fn default() -> Self {
+        Self {
+            pages: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+            by_ref: Box::new(std::array::from_fn(|_| HashTable::new())),
+        }
+    }
+}
+
+impl SeriesTable {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a series; `None` when the shard is full.
+    pub(crate) fn insert(&mut self, series: WriterSeries) -> Option<SeriesId> {
+        let reference = series.cell.series();
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => self.new_slot()?,
+        };
+        let slot = self.slot_mut(id)?;
+        *slot = Some(series);
+        self.len += 1;
+        let hash = hash_of(reference);
+        self.by_ref[part_of(hash)].insert_unique(hash, pack(reference, id), |packed| hash_of(unpack(*packed).0));
+        Some(id)
+    }
+
+    /// Removes a series.
+    pub(crate) fn remove(&mut self, id: SeriesId) {
+        let Some(series) = self.slot_mut(id).and_then(Option::take) else { return };
+        let reference = series.cell.series();
+        let hash = hash_of(reference);
+        if let Ok(entry) = self.by_ref[part_of(hash)].find_entry(hash, |packed| unpack(*packed).0 == reference) {
+            entry.remove();
+        }
+        self.free.push(id);
+        self.len -= 1;
+    }
+
+    /// Where a series is.
+    #[inline]
+    pub(crate) fn find(&self, reference: SeriesRef) -> Option<SeriesId> {
+        let hash = hash_of(reference);
+        self.by_ref[part_of(hash)].find(hash, |packed| unpack(*packed).0 == reference).map(|packed| unpack(*packed).1)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: SeriesId) -> Option<&WriterSeries> {
+        self.pages.get(id.0 as usize / PAGE_LEN)?.get(id.0 as usize % PAGE_LEN)?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: SeriesId) -> Option<&mut WriterSeries> {
+        self.slot_mut(id)?.as_mut()
+    }
+
+    /// Places that are or were in use; all ids lie below.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.pages.iter().map(Vec::len).sum()
+    }
+
+    /// The id of a place below [`SeriesTable::slot_count`].
+    pub(crate) fn id_at(&self, slot: usize) -> SeriesId {
+        SeriesId(u32::try_from(slot).expect("slots are counted in 24 bits"))
+    }
+
+    fn slot_mut(&mut self, id: SeriesId) -> Option<&mut Option<WriterSeries>> {
+        self.pages.get_mut(id.0 as usize / PAGE_LEN)?.get_mut(id.0 as usize % PAGE_LEN)
+    }
+
+    fn new_slot(&mut self) -> Option<SeriesId> {
+        if self.pages.last().is_none_or(|page| page.len() == PAGE_LEN) {
+            // The first page starts small: an idle shard costs nothing.
+            self.pages.push(if self.pages.is_empty() { Vec::new() } else { Vec::with_capacity(PAGE_LEN) });
+        }
+        let before = (self.pages.len() - 1) * PAGE_LEN;
+        let page = self.pages.last_mut()?;
+        let slot = before + page.len();
+        if SERIES_PER_SHARD_MAX <= slot {
+            return None;
+        }
+        page.push(None);
+        u32::try_from(slot).ok().map(SeriesId)
+    }
+}
+
+fn pack(reference: SeriesRef, id: SeriesId) -> u64 {
+    debug_assert!(reference.0 < SERIES_REF_MAX);
+    reference.0 << ID_BITS | u64::from(id.0)
+}
+
+fn unpack(packed: u64) -> (SeriesRef, SeriesId) {
+    (SeriesRef(packed >> ID_BITS), SeriesId((packed & ((1 << ID_BITS) - 1)) as u32))
+}
+
+/// References are a sequence; this spreads them over all bits (multiply and fold).
+fn hash_of(reference: SeriesRef) -> u64 {
+    let wide = u128::from(reference.0 ^ 0x2545_f491_4f6c_dd1d) * 0x9e37_79b9_7f4a_7c15;
+    (wide >> 64) as u64 ^ wide as u64
+}
+
+fn part_of(hash: u64) -> usize {
+    // Bits that hashbrown uses neither for its place (low) nor for its tag (high seven).
+    (hash >> 40) as usize % PARTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_found_by_reference_and_places_are_used_again() {
+        let mut table = SeriesTable::default();
+        let ids: Vec<SeriesId> = (1..=5000).map(|r| table.insert(WriterSeries::new(SeriesRef(r))).unwrap()).collect();
+        for (reference, id) in (1..).zip(&ids) {
+            assert_eq!(table.find(SeriesRef(reference)), Some(*id));
+            assert_eq!(table.get(*id).unwrap().cell.series(), SeriesRef(reference));
+        }
+        table.remove(ids[10]);
+        assert_eq!((table.find(SeriesRef(11)), table.len()), (None, 4999));
+        assert_eq!(table.insert(WriterSeries::new(SeriesRef(SERIES_REF_MAX - 1))), Some(ids[10]));
+        assert_eq!(table.find(SeriesRef(SERIES_REF_MAX - 1)), Some(ids[10]));
+        assert_eq!(table.slot_count(), 5000);
+    }
+}

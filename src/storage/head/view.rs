@@ -1,0 +1,300 @@
+//! Read views of the head: a few reference counts and one commit number for all shards. Nothing here takes a lock that a
+//! writer takes, and everything is decoded on the reader's thread.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::chunk::ChunkError;
+use crate::storage::head::column::SeriesCell;
+use crate::storage::head::commit::{CommitId, ViewPin};
+use crate::storage::head::index::Index;
+use crate::storage::head::index::segment::{PairId, Segment};
+use crate::storage::head::index::select::{Ticker, positions};
+use crate::storage::head::index::tail::TailEntry;
+use crate::storage::head::shard::{Shard, ShardReaders};
+use crate::storage::head::shared::HeadShared;
+
+/// What a selected series takes beside its label text: the entry, the source behind it, and what the allocator adds.
+const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<HeadSeries>() + 64;
+
+/// A view of the head.
+#[derive(Debug)]
+pub(crate) struct HeadView {
+    inner: Arc<ViewInner>,
+}
+
+#[derive(Debug)]
+struct ViewInner {
+    pin: ViewPin,
+    /// Samples that the head holds lie in this range; `None` while it is empty.
+    span: Option<TimeRange>,
+    shards: Vec<ShardView>,
+}
+
+#[derive(Debug)]
+struct ShardView {
+    readers: Arc<ShardReaders>,
+    generation: u64,
+    index: Arc<Index>,
+    tail_len: usize,
+}
+
+impl HeadView {
+    pub(crate) fn open(shared: &Arc<HeadShared>, shards: &[Arc<Shard>]) -> Self {
+        // The commit number is fixed first: what is loaded after it holds all that the view must see.
+        let pin = ViewPin::open(&shared.horizon);
+        let open_shard = |shard: &Arc<Shard>| {
+            let generation = shard.readers.generation();
+            let index = shard.readers.index.load_full();
+            let tail_len = index.tail.len();
+            ShardView { readers: Arc::clone(&shard.readers), generation, index, tail_len }
+        };
+        let shards = shards.iter().map(open_shard).collect();
+        let min_valid = shared.min_valid();
+        let span = shared
+            .time_span()
+            .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
+        Self { inner: Arc::new(ViewInner { pin, span, shards }) }
+    }
+}
+
+/// A series of a segment or of the tail.
+enum Found<'a> {
+    InSegment(&'a Segment, u32),
+    InTail(&'a TailEntry),
+}
+
+impl Found<'_> {
+    fn cell(&self) -> &Arc<SeriesCell> {
+        match self {
+            Self::InSegment(segment, position) => segment.cell(*position),
+            Self::InTail(entry) => &entry.cell,
+        }
+    }
+
+    fn labels(&self) -> Labels {
+        match self {
+            Self::InSegment(segment, position) => segment.labels(*position),
+            Self::InTail(entry) => entry.labels.clone(),
+        }
+    }
+}
+
+impl ViewInner {
+    fn commit(&self) -> CommitId {
+        self.pin.commit()
+    }
+
+    /// The part of `range` in which the head holds samples.
+    fn clamp(&self, range: TimeRange) -> Option<TimeRange> {
+        let span = self.span?;
+        TimeRange::new(range.min().max(span.min()), range.max().min(span.max())).ok()
+    }
+
+    /// Calls `take` for each series that fulfils all `matchers`, shard by shard; within a segment in label order.
+    fn for_each<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        budget: &dyn ReadBudget,
+        mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let mut ticker = Ticker::new(budget);
+        for (number, shard) in self.shards.iter().enumerate() {
+            budget.check()?;
+            shard.readers.check(shard.generation)?;
+            for segment in &shard.index.segments {
+                for position in positions(segment, matchers, &mut ticker)? {
+                    ticker.tick()?;
+                    take(number, Found::InSegment(segment, position))?;
+                }
+            }
+            for entry in shard.index.tail.iter(shard.tail_len) {
+                ticker.tick()?;
+                if matchers.iter().all(|matcher| matcher.matches_labels(&entry.labels)) {
+                    take(number, Found::InTail(entry))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `take` for each pair, out of those that `pairs` picks from a segment, that a visible series has, and for
+    /// each label set in the tails that a visible series has.
+    fn for_each_pair<'a>(
+        &'a self,
+        budget: &dyn ReadBudget,
+        pairs: impl Fn(&'a Segment) -> Vec<std::ops::Range<PairId>>,
+        mut take: impl FnMut(PairOrLabels<'a>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let mut ticker = Ticker::new(budget);
+        for shard in &self.shards {
+            budget.check()?;
+            shard.readers.check(shard.generation)?;
+            for segment in &shard.index.segments {
+                for range in pairs(segment) {
+                    for pair in range {
+                        ticker.tick()?;
+                        let mut postings = segment.postings(pair).iter();
+                        if postings.any(|position| segment.cell(*position).is_visible(self.commit())) {
+                            take(PairOrLabels::Pair(segment, pair))?;
+                        }
+                    }
+                }
+            }
+            for entry in shard.index.tail.iter(shard.tail_len) {
+                ticker.tick()?;
+                if entry.cell.is_visible(self.commit()) {
+                    take(PairOrLabels::Labels(&entry.labels))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+enum PairOrLabels<'a> {
+    Pair(&'a Segment, PairId),
+    Labels(&'a Labels),
+}
+
+/// Texts without repetition, charged as they come.
+struct Gathered<'a> {
+    budget: &'a dyn ReadBudget,
+    texts: BTreeSet<String>,
+}
+
+impl Gathered<'_> {
+    fn add(&mut self, text: &str) -> Result<(), ReadError> {
+        if !text.is_empty() && !self.texts.contains(text) {
+            self.budget.charge(text.len() + 2 * size_of::<String>())?;
+            self.texts.insert(text.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl ReadView for HeadView {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<SelectedSeries>, ReadError> {
+        let view = &self.inner;
+        let mut selected: Vec<SelectedSeries> = Vec::new();
+        // Shards are asked even where the range is empty: one that is away must not look like one without samples.
+        let wanted = view.clamp(range);
+        view.for_each(matchers, budget, |shard, found| {
+            let cell = found.cell();
+            let Some(range) = wanted else { return Ok(()) };
+            if cell.may_have_samples(view.commit(), range).map_err(|e| corrupt(cell, e))? {
+                let labels = found.labels();
+                budget.charge(labels.encoded_len() + SELECTED_LEN)?;
+                let samples = HeadSeries { view: Arc::clone(view), shard, cell: Arc::clone(cell) };
+                selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
+            }
+            Ok(())
+        })?;
+        budget.check()?;
+        // Runs that are sorted already, one for each segment: the sort finds and merges them.
+        selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(selected)
+    }
+
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<String>, ReadError> {
+        let view = &self.inner;
+        let mut names = Gathered { budget, texts: BTreeSet::new() };
+        let overlaps = view.clamp(range).is_some();
+        if matchers.is_empty() {
+            view.for_each_pair(
+                budget,
+                |segment| segment.name_ranges().collect(),
+                |found| match found {
+                    _ if !overlaps => Ok(()),
+                    PairOrLabels::Pair(segment, pair) => names.add(segment.pair(pair).0),
+                    PairOrLabels::Labels(labels) => labels.iter().try_for_each(|(name, _)| names.add(name)),
+                },
+            )?;
+        } else {
+            view.for_each(matchers, budget, |_, found| {
+                if !overlaps || !found.cell().is_visible(view.commit()) {
+                    return Ok(());
+                }
+                match found {
+                    Found::InSegment(segment, position) => {
+                        segment.pairs(position).iter().try_for_each(|pair| names.add(segment.pair(*pair).0))
+                    }
+                    Found::InTail(entry) => entry.labels.iter().try_for_each(|(name, _)| names.add(name)),
+                }
+            })?;
+        }
+        Ok(names.texts.into_iter().collect())
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<String>, ReadError> {
+        let view = &self.inner;
+        let mut values = Gathered { budget, texts: BTreeSet::new() };
+        let overlaps = view.clamp(range).is_some();
+        if matchers.is_empty() {
+            view.for_each_pair(
+                budget,
+                |segment| vec![segment.pairs_of_name(name)],
+                |found| match found {
+                    _ if !overlaps => Ok(()),
+                    PairOrLabels::Pair(segment, pair) => values.add(segment.value(pair)),
+                    PairOrLabels::Labels(labels) => values.add(labels.get(name).unwrap_or("")),
+                },
+            )?;
+        } else {
+            view.for_each(matchers, budget, |_, found| {
+                if !overlaps || !found.cell().is_visible(view.commit()) {
+                    return Ok(());
+                }
+                match found {
+                    Found::InSegment(segment, position) => {
+                        segment.pair_of_name(position, name).map_or(Ok(()), |pair| values.add(segment.value(pair)))
+                    }
+                    Found::InTail(entry) => values.add(entry.labels.get(name).unwrap_or("")),
+                }
+            })?;
+        }
+        Ok(values.texts.into_iter().collect())
+    }
+}
+
+/// A selected series: keeps its view, and so all that the view pins.
+#[derive(Debug)]
+struct HeadSeries {
+    view: Arc<ViewInner>,
+    shard: usize,
+    cell: Arc<SeriesCell>,
+}
+
+impl SampleSource for HeadSeries {
+    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        if let Some(shard) = self.view.shards.get(self.shard) {
+            shard.readers.check(shard.generation)?;
+        }
+        let Some(range) = self.view.clamp(range) else { return Ok(()) };
+        self.cell.decode(self.view.commit(), range, out).map_err(|e| corrupt(&self.cell, e))
+    }
+}
+
+fn corrupt(cell: &SeriesCell, error: ChunkError) -> ReadError {
+    ReadError::Corrupt(format!("head chunk of series {}: {error}", cell.series().0))
+}
