@@ -8,5 +8,7 @@ pub mod telemetry;
 pub mod client;
 pub mod config;
 pub mod exposition;
+pub mod promql;
+pub mod promqltest;
 pub mod scrape;
 pub mod storage;

@@ -1,0 +1,249 @@
+//! Aggregations that make new elements: for each group the members are folded in label order, series by series.
+
+mod count_values;
+
+use std::collections::HashMap;
+
+use crate::model::labels::{Labels, METRIC_NAME};
+use crate::promql::eval::column::{ColumnBuilder, StepColumn};
+use crate::promql::eval::error::EvalError;
+use crate::promql::eval::exec::Exec;
+use crate::promql::eval::matching::write_key;
+use crate::promql::eval::matrix::{Matrix, Series};
+use crate::promql::eval::range::note_invalid_quantile;
+use crate::promql::eval::steps::Steps;
+use crate::promql::eval::{self};
+use crate::promql::functions::kahan::{KahanMean, KahanSum};
+use crate::promql::functions::math::{go_max, go_min};
+use crate::promql::functions::quantile::quantile;
+use crate::promql::plan::{Aggregate, Fold, Grouping, Node};
+
+/// Evaluates an aggregation.
+pub(crate) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, steps: Steps) -> Result<Matrix, EvalError> {
+    if let Fold::CountValues { label } = &aggregate.fold {
+        return count_values::eval(exec, aggregate, label, steps);
+    }
+    let before = exec.samples.current();
+    let param = match &aggregate.param {
+        Some(node) => Some((eval::eval(exec, node, steps)?, node)),
+        None => None,
+    };
+    let input = eval::eval(exec, &aggregate.inner, steps)?;
+    if let Some((q, node)) = &param {
+        note_invalid_quantiles(exec, q, node, steps)?;
+    }
+    let groups = Groups::of(exec, &input, &aggregate.grouping)?;
+    let mut folder = Folder { input: &input, steps, builder: ColumnBuilder::new() };
+    let mut result = Matrix::new(exec)?;
+    for (labels, members) in groups.into_parts() {
+        let column = match &aggregate.fold {
+            Fold::Sum => folder.fold(exec, &members, KahanSum::of, |s, v| *s = s.plus(v), |s| s.total())?,
+            Fold::Avg => folder.fold(exec, &members, KahanMean::of, KahanMean::add, KahanMean::mean)?,
+            Fold::Count => folder.fold(exec, &members, |_| 1.0, |n, _| *n += 1.0, |n| n)?,
+            Fold::Group => folder.fold(exec, &members, |_| (), |(), _| {}, |()| 1.0)?,
+            Fold::Min => folder.fold(
+                exec,
+                &members,
+                |v| v,
+                |m, v| {
+                    if *m > v || m.is_nan() {
+                        *m = v
+                    }
+                },
+                |m| m,
+            )?,
+            Fold::Max => folder.fold(
+                exec,
+                &members,
+                |v| v,
+                |m, v| {
+                    if *m < v || m.is_nan() {
+                        *m = v
+                    }
+                },
+                |m| m,
+            )?,
+            Fold::Stdvar => folder.fold(exec, &members, Spread::of, Spread::add, Spread::variance)?,
+            Fold::Stddev => folder.fold(exec, &members, Spread::of, Spread::add, |s| s.variance().sqrt())?,
+            Fold::Quantile => {
+                let q = param.as_ref().map(|(q, _)| q);
+                folder.quantiles(exec, &members, |step| q.map_or(f64::NAN, |q| q.scalar_at(step)))?
+            }
+            Fold::CountValues { .. } => None,
+        };
+        if let Some(column) = column {
+            // The group's name goes if that of a member goes which it has at its last step.
+            let last = column.last();
+            let mut at_last = members.iter().filter(|i| input.series[**i].column.get(last).is_some());
+            let drop_name = at_last.any(|i| input.series[*i].drop_name);
+            result.push(Series { labels, drop_name, column })?;
+        }
+    }
+    exec.samples.settle(before, result.sample_count());
+    Ok(result)
+}
+
+fn note_invalid_quantiles(exec: &mut Exec<'_>, q: &Matrix, node: &Node, steps: Steps) -> Result<(), EvalError> {
+    let (low, high, has_nan) = extent(exec, q, steps)?;
+    if has_nan {
+        note_invalid_quantile(exec, f64::NAN, node.range)?;
+    }
+    // Each bound is looked at on its own side: the extent of infinities has a finite end.
+    if high > 1.0 {
+        note_invalid_quantile(exec, high, node.range)?;
+    }
+    if low < 0.0 {
+        note_invalid_quantile(exec, low, node.range)?;
+    }
+    Ok(())
+}
+
+/// Smallest and largest value of a scalar, NaN if one value is, and whether one is.
+pub(crate) fn extent(exec: &mut Exec<'_>, scalar: &Matrix, steps: Steps) -> Result<(f64, f64, bool), EvalError> {
+    exec.spend(steps.count())?;
+    let (mut low, mut high, mut has_nan) = (f64::MAX, f64::MIN, false);
+    for step in 0..steps.count() {
+        let value = scalar.scalar_at(step);
+        low = go_min(low, value);
+        high = go_max(high, value);
+        has_nan |= value.is_nan();
+    }
+    Ok((low, high, has_nan))
+}
+
+/// Series by group, in the order of their first members.
+pub(crate) struct Groups {
+    labels: Vec<Labels>,
+    members: Vec<Vec<usize>>,
+    _held: crate::promql::eval::ledger::Charge,
+}
+
+impl Groups {
+    /// Groups the series of a matrix.
+    pub(crate) fn of(exec: &mut Exec<'_>, input: &Matrix, grouping: &Grouping) -> Result<Self, EvalError> {
+        let mut held = exec.charge(input.series.len() * size_of::<usize>())?;
+        let mut groups: (Vec<Labels>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
+        let mut number_of: HashMap<Box<[u8]>, usize> = HashMap::new();
+        let mut key = Vec::new();
+        for (index, series) in input.series.iter().enumerate() {
+            exec.spend(1)?;
+            write_key(&series.labels, &grouping.labels, !grouping.without, &mut key);
+            let number = match number_of.get(key.as_slice()) {
+                Some(number) => *number,
+                None => {
+                    let next = groups.0.len();
+                    number_of.insert(key.as_slice().into(), next);
+                    let labels = group_labels(&series.labels, grouping);
+                    let bytes = key.len() + labels.encoded_len() + 112;
+                    held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
+                    groups.0.push(labels);
+                    groups.1.push(Vec::new());
+                    next
+                }
+            };
+            groups.1[number].push(index);
+        }
+        Ok(Self { labels: groups.0, members: groups.1, _held: held })
+    }
+
+    /// The groups' members.
+    pub(crate) fn members(&self) -> &[Vec<usize>] {
+        &self.members
+    }
+
+    fn into_parts(self) -> impl Iterator<Item = (Labels, Vec<usize>)> {
+        self.labels.into_iter().zip(self.members)
+    }
+}
+
+/// The labels that the members of a group have in common.
+pub(crate) fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
+    let is_named = |name: &str| grouping.labels.binary_search_by(|n| n.as_str().cmp(name)).is_ok();
+    if grouping.without {
+        return Labels::from_sorted(labels.iter().filter(|(name, _)| *name != METRIC_NAME && !is_named(name)));
+    }
+    Labels::from_sorted(labels.iter().filter(|(name, _)| is_named(name)))
+}
+
+/// Population variance without a second pass (Welford).
+#[derive(Clone, Copy)]
+struct Spread {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Spread {
+    fn of(value: f64) -> Self {
+        Self { count: 1.0, mean: value, squares: if value.is_finite() { 0.0 } else { f64::NAN } }
+    }
+
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let delta = value - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (value - self.mean);
+    }
+
+    fn variance(self) -> f64 {
+        self.squares / self.count
+    }
+}
+
+/// Folds the members of one group after the other.
+struct Folder<'a> {
+    input: &'a Matrix,
+    steps: Steps,
+    builder: ColumnBuilder,
+}
+
+impl Folder<'_> {
+    /// Folds the values of the members at each step: the first makes a state, the others are added to it.
+    fn fold<S: Copy>(
+        &mut self,
+        exec: &mut Exec<'_>,
+        members: &[usize],
+        first: impl Fn(f64) -> S,
+        add: impl Fn(&mut S, f64),
+        finish: impl Fn(S) -> f64,
+    ) -> Result<Option<StepColumn>, EvalError> {
+        let columns = || members.iter().map(|index| &self.input.series[*index].column);
+        let Some(from) = columns().map(StepColumn::first).min() else { return Ok(None) };
+        let to = columns().map(StepColumn::last).max().map_or(from, |last| last + 1);
+        let _held = exec.charge((to - from).saturating_mul(size_of::<Option<S>>() + 9))?;
+        let mut states: Vec<Option<S>> = vec![None; to - from];
+        for column in columns() {
+            exec.spend(column.present())?;
+            column.for_each(|step, value| match &mut states[step - from] {
+                Some(state) => add(state, value),
+                empty => *empty = Some(first(value)),
+            });
+        }
+        for (at, state) in states.into_iter().enumerate() {
+            if let Some(state) = state {
+                self.builder.push(from + at, finish(state));
+            }
+        }
+        Ok(self.builder.finish())
+    }
+
+    /// The quantile of the members' values at each step.
+    fn quantiles(
+        &mut self,
+        exec: &mut Exec<'_>,
+        members: &[usize],
+        q: impl Fn(usize) -> f64,
+    ) -> Result<Option<StepColumn>, EvalError> {
+        let _held = exec.charge(members.len() * 8 + ColumnBuilder::len_for(self.steps.count()))?;
+        let mut values = Vec::with_capacity(members.len());
+        for step in 0..self.steps.count() {
+            exec.spend(members.len())?;
+            values.clear();
+            values.extend(members.iter().filter_map(|index| self.input.series[*index].column.get(step)));
+            if !values.is_empty() {
+                self.builder.push(step, quantile(q(step), &mut values));
+            }
+        }
+        Ok(self.builder.finish())
+    }
+}

@@ -1,0 +1,153 @@
+//! The state of one evaluation: what it reads from, what it may use, what it has noted.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::model::labels::Labels;
+use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use crate::model::time::{TimeRange, TimestampMs};
+use crate::promql::eval::annotations::AnnotationSet;
+use crate::promql::eval::error::{EvalError, Phase};
+use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::samples::SampleCount;
+use crate::promql::eval::{EngineOptions, QueryContext};
+use crate::promql::plan::Selector;
+
+/// Points between two looks at deadline and cancellation.
+const POINTS_PER_CHECK: usize = 4096;
+
+/// State of one evaluation.
+pub(crate) struct Exec<'a> {
+    pub(crate) view: &'a dyn ReadView,
+    pub(crate) opts: &'a EngineOptions,
+    pub(crate) ctx: &'a QueryContext,
+    pub(crate) annotations: AnnotationSet,
+    pub(crate) samples: SampleCount,
+    unchecked_points: usize,
+}
+
+/// Series of a selector, sorted by labels, with what the selection holds.
+pub(crate) struct Selection {
+    pub(crate) series: Vec<SelectedSeries>,
+    _held: Charge,
+}
+
+impl<'a> Exec<'a> {
+    /// A fresh state. Errors if the query has been stopped before it began.
+    pub(crate) fn start(
+        view: &'a dyn ReadView,
+        opts: &'a EngineOptions,
+        ctx: &'a QueryContext,
+    ) -> Result<Self, EvalError> {
+        ctx.check(Phase::Execution)?;
+        let charge = ctx.ledger.charge(0).map_err(|over| EvalError::Budget(over.to_string()))?;
+        Ok(Self {
+            view,
+            opts,
+            ctx,
+            annotations: AnnotationSet::new(charge),
+            samples: SampleCount::new(opts.max_samples),
+            unchecked_points: 0,
+        })
+    }
+
+    /// Charges `bytes` until the result is dropped.
+    pub(crate) fn charge(&self, bytes: usize) -> Result<Charge, EvalError> {
+        self.ctx.ledger.charge(bytes).map_err(|over| EvalError::Budget(over.to_string()))
+    }
+
+    /// Notes that `points` were worked on; now and then looks whether the query is still wanted.
+    pub(crate) fn spend(&mut self, points: usize) -> Result<(), EvalError> {
+        self.unchecked_points = self.unchecked_points.saturating_add(points).saturating_add(1);
+        if self.unchecked_points < POINTS_PER_CHECK {
+            return Ok(());
+        }
+        self.unchecked_points = 0;
+        self.check()
+    }
+
+    /// Errors if the query has been stopped.
+    pub(crate) fn check(&self) -> Result<(), EvalError> {
+        self.ctx.check(Phase::Evaluation)
+    }
+
+    /// Series that fulfil a selector and may have samples from `min_ms` to `max_ms`, both inclusive.
+    pub(crate) fn select(&self, selector: &Selector, min_ms: i64, max_ms: i64) -> Result<Selection, EvalError> {
+        let budget = SelectBudget { charge: Mutex::new(self.charge(0)?), ctx: self.ctx };
+        let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) else {
+            return Ok(Selection { series: Vec::new(), _held: self.charge(0)? });
+        };
+        let selected = self.view.select(&selector.matchers, range, &budget);
+        let mut held = budget.charge.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match selected {
+            Ok(series) => {
+                let bytes = series.len() * size_of::<SelectedSeries>();
+                held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
+                Ok(Selection { series, _held: held })
+            }
+            Err(ReadError::Budget(text)) => Err(EvalError::Budget(text)),
+            Err(error @ ReadError::Interrupted(_)) => {
+                self.check()?;
+                Err(EvalError::Select(error))
+            }
+            Err(error) => Err(EvalError::Select(error)),
+        }
+    }
+}
+
+/// Samples of one series at a time, in room that is used again and charged.
+pub(crate) struct Decoder {
+    column: FloatColumn,
+    held: Charge,
+}
+
+impl Decoder {
+    /// Empty room.
+    pub(crate) fn new(exec: &Exec<'_>) -> Result<Self, EvalError> {
+        Ok(Self { column: FloatColumn::default(), held: exec.charge(0)? })
+    }
+
+    /// Decodes the samples of one series from `min_ms` to `max_ms`, both inclusive, oldest first.
+    pub(crate) fn decode(
+        &mut self,
+        exec: &mut Exec<'_>,
+        source: &dyn SampleSource,
+        min_ms: i64,
+        max_ms: i64,
+    ) -> Result<&mut FloatColumn, EvalError> {
+        self.column.clear();
+        if let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) {
+            source.decode(range, &mut self.column).map_err(|error| match error {
+                ReadError::Budget(text) => EvalError::Budget(text),
+                other => EvalError::Decode(other),
+            })?;
+        }
+        let bytes = (self.column.timestamps.capacity() + self.column.values.capacity()) * 8;
+        let grown = bytes.saturating_sub(self.held.bytes());
+        self.held.grow(grown).map_err(|over| EvalError::Budget(over.to_string()))?;
+        exec.spend(self.column.len())?;
+        Ok(&mut self.column)
+    }
+}
+
+/// What storage may hold for one selection.
+struct SelectBudget<'a> {
+    charge: Mutex<Charge>,
+    ctx: &'a QueryContext,
+}
+
+impl ReadBudget for SelectBudget<'_> {
+    fn charge(&self, bytes: usize) -> Result<(), ReadError> {
+        let mut charge = self.charge.lock().unwrap_or_else(PoisonError::into_inner);
+        charge.grow(bytes).map_err(|over| ReadError::Budget(over.to_string()))
+    }
+
+    fn check(&self) -> Result<(), ReadError> {
+        self.ctx.check(Phase::Evaluation).map_err(|stopped| ReadError::Interrupted(stopped.to_string()))
+    }
+}
+
+/// The labels without the name and the other labels that describe what the metric is.
+pub(crate) fn without_metadata(labels: &Labels) -> Labels {
+    const METADATA: [&str; 3] = ["__name__", "__type__", "__unit__"];
+    if METADATA.iter().any(|name| labels.contains(name)) { labels.without(&METADATA) } else { labels.clone() }
+}

@@ -1,0 +1,177 @@
+//! Memory that queries hold: one account per query under one for all, each with its limit.
+//!
+//! Data flow: the gateway owns a [`MemoryPool`] → each query opens a [`QueryLedger`] → operators take [`Charge`]s for
+//! what they are about to hold and give them back by dropping them.
+//! Invariant: the pool's account is the sum of the ledgers', and a ledger's is the sum of its live charges.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Flag that sets what one query may hold.
+pub const QUERY_LIMIT_FLAG: &str = "--watchfire.limit.query.memory";
+/// Flag that sets what all queries together may hold.
+pub const TOTAL_LIMIT_FLAG: &str = "--watchfire.limit.query.memory-total";
+
+/// A limit that a query has reached. The API answers with the text and status 422.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverBudget {
+    /// The query alone holds too much.
+    #[error("the query needs more than {limit} bytes of memory, the limit of one query ({QUERY_LIMIT_FLAG})")]
+    Query {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// All queries together hold too much.
+    #[error("all running queries need more than {limit} bytes of memory, their common limit ({TOTAL_LIMIT_FLAG})")]
+    Total {
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+/// What all queries may hold together. A limit of 0 means none.
+#[derive(Debug)]
+pub struct MemoryPool {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl MemoryPool {
+    /// A pool of `limit` bytes; 0 for no limit.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    }
+
+    /// Bytes that live queries hold.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// The account of one query. A limit of 0 means none.
+#[derive(Debug)]
+pub struct QueryLedger {
+    pool: Arc<MemoryPool>,
+    limit: usize,
+    used: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl QueryLedger {
+    /// An account of `limit` bytes under `pool`; 0 for no limit of its own.
+    pub fn open(pool: &Arc<MemoryPool>, limit: usize) -> Arc<Self> {
+        Arc::new(Self { pool: Arc::clone(pool), limit, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+    }
+
+    /// An account without limits, for tests and tools.
+    pub fn unlimited() -> Arc<Self> {
+        Self::open(&MemoryPool::new(0), 0)
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes held at once.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Takes `bytes` for as long as the returned charge lives.
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
+        let mut charge = Charge { ledger: Arc::clone(self), bytes: 0 };
+        charge.grow(bytes)?;
+        Ok(charge)
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), OverBudget> {
+        let used = add_below(&self.used, bytes, self.limit).ok_or(OverBudget::Query { limit: self.limit })?;
+        if add_below(&self.pool.used, bytes, self.pool.limit).is_none() {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(OverBudget::Total { limit: self.pool.limit });
+        }
+        self.peak.fetch_max(used, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.pool.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Adds `bytes` if the sum stays within `limit` (0: no limit); the sum, or `None` if nothing was added.
+fn add_below(account: &AtomicUsize, bytes: usize, limit: usize) -> Option<usize> {
+    let grown = |used: usize| used.checked_add(bytes).filter(|sum| limit == 0 || *sum <= limit);
+    let before = account.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).ok()?;
+    before.checked_add(bytes)
+}
+
+/// Bytes that are held until this is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    ledger: Arc<QueryLedger>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes `bytes` more.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        self.ledger.take(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives `bytes` back, at most what is held.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.ledger.give_back(bytes);
+        self.bytes -= bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.ledger.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn charges_come_back_on_drop() {
+        let pool = MemoryPool::new(1000);
+        let ledger = QueryLedger::open(&pool, 600);
+        let mut charge = ledger.charge(500).unwrap();
+        assert_eq!(charge.grow(101).unwrap_err(), OverBudget::Query { limit: 600 });
+        let other = QueryLedger::open(&pool, 0);
+        assert_eq!(other.charge(501).unwrap_err(), OverBudget::Total { limit: 1000 });
+        assert_eq!((ledger.used(), other.used(), pool.used()), (500, 0, 500));
+        charge.shrink(200);
+        assert_eq!(pool.used(), 300);
+        drop(charge);
+        assert_eq!((ledger.used(), ledger.peak(), pool.used()), (0, 500, 0));
+    }
+
+    #[test]
+    fn texts_name_limit_and_flag() {
+        let text = OverBudget::Query { limit: 7 }.to_string();
+        assert!(text.contains("7 bytes") && text.contains("--watchfire.limit.query.memory"), "{text}");
+        assert!(OverBudget::Total { limit: 7 }.to_string().contains("--watchfire.limit.query.memory-total"));
+    }
+
+    #[test]
+    fn a_sum_that_overflows_is_refused() {
+        let ledger = QueryLedger::unlimited();
+        let _held = ledger.charge(10).unwrap();
+        assert!(ledger.charge(usize::MAX).is_err());
+    }
+}

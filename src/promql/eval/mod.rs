@@ -1,0 +1,209 @@
+//! Evaluation of a plan: one operator a file, each with the contract "series in label order, then series one by one".
+//!
+//! Data flow: `plan` (a tree without open questions) → [`evaluate_instant`] or [`evaluate_range`] → operators hand each
+//! other a `Matrix`, one column of values per series → `finish` drops names, sorts, renders the annotations.
+//! Everything is synchronous and runs on the caller's thread, meant to be one of the compute pool
+//! (`deep` has the exception). Limits on samples,
+//! memory, depth and time are counted in `exec`, never by an operator. Answers, annotations, sample counts and limit
+//! verdicts are those of Prometheus 3.14, which evaluates step by step; that it is done by columns here is invisible.
+
+mod aggregate;
+mod aggregate_k;
+mod annotations;
+mod binary;
+mod call;
+mod column;
+mod deep;
+mod error;
+mod exec;
+mod finish;
+mod ledger;
+mod matching;
+mod matrix;
+mod range;
+mod samples;
+mod scalar;
+mod selector;
+mod set_operator;
+mod steps;
+mod subquery;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::model::clock::{SharedClock, SystemClock};
+use crate::model::read::ReadView;
+use crate::model::result::{Annotations, QueryValue};
+use crate::model::time::TimestampMs;
+use crate::promql::ast::Expr;
+use crate::promql::eval::exec::Exec;
+use crate::promql::eval::matrix::Matrix;
+use crate::promql::eval::steps::Steps;
+use crate::promql::parser;
+use crate::promql::plan::{self, Node, Operation, QueryTimes};
+
+pub use crate::promql::eval::error::{EvalError, Phase};
+pub use crate::promql::eval::ledger::{
+    Charge, MemoryPool, OverBudget, QUERY_LIMIT_FLAG, QueryLedger, TOTAL_LIMIT_FLAG,
+};
+
+/// Settings that hold for all queries of a server, or for one query where it overrides them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineOptions {
+    /// How far an instant selector looks back (`--query.lookback-delta`).
+    pub lookback_ms: i64,
+    /// Most samples that a query may hold at once (`--query.max-samples`).
+    pub max_samples: usize,
+    /// Step of a subquery that names none (the global evaluation interval).
+    pub default_subquery_step_ms: i64,
+    /// Names are dropped when the evaluation ends (`promql-delayed-name-removal`).
+    pub delayed_name_removal: bool,
+    /// `__type__` decides whether a metric is a counter (`type-and-unit-labels`).
+    pub type_and_unit_labels: bool,
+    /// Most levels of nesting in an expression; the parser has a bound of its own.
+    pub max_depth: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            lookback_ms: 300_000,
+            max_samples: 50_000_000,
+            default_subquery_step_ms: 60_000,
+            delayed_name_removal: false,
+            type_and_unit_labels: false,
+            max_depth: parser::DEPTH_MAX,
+        }
+    }
+}
+
+/// What belongs to one query: how long it may run, what it may hold, whether it is still wanted.
+#[derive(Clone)]
+pub struct QueryContext {
+    /// When the query has to be done, on the clock's monotonic time; `None` for no limit.
+    pub deadline: Option<Duration>,
+    /// Set by whoever does not want the answer any more.
+    pub cancelled: Arc<AtomicBool>,
+    /// The query's memory account.
+    pub ledger: Arc<QueryLedger>,
+    /// The clock of the deadline.
+    pub clock: SharedClock,
+    /// The query as the user wrote it; annotations count lines and columns in it.
+    pub text: String,
+}
+
+impl QueryContext {
+    /// A context without limits, for tests and tools.
+    pub fn unlimited(text: impl Into<String>) -> Self {
+        Self {
+            deadline: None,
+            cancelled: Arc::new(AtomicBool::new(false)),
+            ledger: QueryLedger::unlimited(),
+            clock: SystemClock::shared(),
+            text: text.into(),
+        }
+    }
+
+    /// Errors if the query is not wanted any more or its time is up.
+    pub(crate) fn check(&self, phase: Phase) -> Result<(), EvalError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(EvalError::Canceled(phase));
+        }
+        match self.deadline {
+            Some(deadline) if deadline <= self.clock.monotonic() => Err(EvalError::Timeout(phase)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Figures about an evaluation, as the API's `stats` shows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EvalStats {
+    /// Samples that operators looked at, those of overlapping windows once per window (`totalQueryableSamples`).
+    pub total_samples: u64,
+    /// Most samples held at once (`peakSamples`).
+    pub peak_samples: usize,
+    /// Most bytes held at once.
+    pub peak_bytes: usize,
+}
+
+/// The answer to a query. What it holds stays charged to the query's ledger until it is dropped.
+#[derive(Debug)]
+pub struct Evaluated {
+    /// The value.
+    pub value: QueryValue,
+    /// Warnings and infos.
+    pub annotations: Annotations,
+    /// Figures.
+    pub stats: EvalStats,
+    /// What the value holds.
+    pub held: Charge,
+}
+
+/// Evaluates an expression at one time.
+pub fn evaluate_instant(
+    expr: &Expr,
+    view: &dyn ReadView,
+    at: TimestampMs,
+    opts: &EngineOptions,
+    ctx: &QueryContext,
+) -> Result<Evaluated, EvalError> {
+    let times = QueryTimes { start_ms: at.0, end_ms: at.0, step_ms: 0 };
+    deep::with_stack_for(expr, opts, || {
+        let root = plan::plan(expr, times, opts)?;
+        let mut exec = Exec::start(view, opts, ctx)?;
+        let value = finish::instant(&mut exec, &root, expr.value_type(), Steps::instant(at.0))?;
+        Ok(finish::wrap(exec, value))
+    })
+}
+
+/// Evaluates an expression at `start`, `start + step`, … up to `end`. `step_ms` is greater than zero.
+pub fn evaluate_range(
+    expr: &Expr,
+    view: &dyn ReadView,
+    start: TimestampMs,
+    end: TimestampMs,
+    step_ms: i64,
+    opts: &EngineOptions,
+    ctx: &QueryContext,
+) -> Result<Evaluated, EvalError> {
+    plan::check_range_query(expr)?;
+    if step_ms <= 0 {
+        return Err(EvalError::BadQuery("zero or negative query resolution step widths are not accepted".to_owned()));
+    }
+    let times = QueryTimes { start_ms: start.0, end_ms: end.0, step_ms };
+    deep::with_stack_for(expr, opts, || {
+        let root = plan::plan(expr, times, opts)?;
+        let mut exec = Exec::start(view, opts, ctx)?;
+        let value = finish::range(&mut exec, &root, Steps::new(start.0, end.0, step_ms))?;
+        Ok(finish::wrap(exec, value))
+    })
+}
+
+/// Evaluates one node at all steps. Range vectors and strings are not values of nodes: the operators that take them
+/// hold them, and `finish` handles those at the root.
+pub(crate) fn eval(exec: &mut Exec<'_>, node: &Node, steps: Steps) -> Result<Matrix, EvalError> {
+    exec.check()?;
+    if steps.count() == 0 {
+        return Matrix::new(exec);
+    }
+    match &node.operation {
+        Operation::Number(value) => scalar::number(exec, *value, steps),
+        Operation::Select(selector) => selector::instant(exec, selector, steps),
+        Operation::Timestamp(selector) => selector::timestamps(exec, selector, steps),
+        Operation::Call(call) => call::eval(exec, call, steps),
+        Operation::RangeCall(call) => range::eval(exec, call, steps),
+        Operation::Aggregate(aggregate) => aggregate::eval(exec, aggregate, steps),
+        Operation::SelectK(aggregate) => aggregate_k::eval(exec, aggregate, steps),
+        Operation::Scalars(binary) => scalar::binary(exec, binary, steps),
+        Operation::VectorScalar(binary) => binary::eval(exec, binary, steps),
+        Operation::Vectors(binary) => matching::eval(exec, binary, steps),
+        Operation::Set(binary) => set_operator::eval(exec, binary, steps),
+        Operation::Negate(inner) => binary::negate(exec, inner, steps),
+        Operation::StepInvariant(inner) => scalar::step_invariant(exec, inner, steps),
+        Operation::SelectRange(_) | Operation::Subquery(_) | Operation::Text(_) => {
+            Err(EvalError::Execution("range vector or string in place of an instant vector".to_owned()))
+        }
+    }
+}

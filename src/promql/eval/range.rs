@@ -1,0 +1,457 @@
+//! Functions of range vectors: for each series the windows of all steps, one after the other, over a column that is
+//! decoded once.
+
+use crate::model::go;
+use crate::model::labels::Labels;
+use crate::model::read::FloatColumn;
+use crate::model::sample::is_stale;
+use crate::promql::ast::PosRange;
+use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
+use crate::promql::eval::error::EvalError;
+use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
+use crate::promql::eval::matrix::{Matrix, Series};
+use crate::promql::eval::steps::Steps;
+use crate::promql::eval::{self, subquery};
+use crate::promql::functions::change::EventCount;
+use crate::promql::functions::over_time::{self, Extreme, ExtremeRule};
+use crate::promql::functions::quantile::{median_absolute_deviation, quantile};
+use crate::promql::functions::rate::{self, ExtrapolatedRate};
+use crate::promql::functions::regression::{self, Smoothing};
+use crate::promql::functions::window::{Plain, Window, WindowKernel};
+use crate::promql::functions::{RangeFunction, RateKind};
+use crate::promql::plan::{RangeCall, RangeSelector, RangeSource, Subquery};
+
+/// Evaluates a function of a range vector.
+pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Result<Matrix, EvalError> {
+    // The subquery is evaluated before the other arguments, as in Prometheus.
+    let sub = match &call.source {
+        RangeSource::Subquery(sub) => {
+            // What the subquery looks at is counted when the windows look at its result.
+            let looked_at = exec.samples.total();
+            let result = subquery::eval(exec, sub, steps)?;
+            exec.samples.restore_total(looked_at);
+            Some(result)
+        }
+        RangeSource::Selector(_) => None,
+    };
+    let mut scalars = Vec::with_capacity(call.scalars.len());
+    for scalar in &call.scalars {
+        scalars.push(eval::eval(exec, scalar, steps)?);
+    }
+    let windows = Windows::of(&call.source, steps);
+    let _scratch = exec.charge(ColumnBuilder::len_for(steps.count()))?;
+    let mut output = Output {
+        matrix: Matrix::new(exec)?,
+        builder: ColumnBuilder::new(),
+        name_place: call.source_range,
+        keeps_name: call.function.keeps_name(),
+        is_rate: matches!(call.function, RangeFunction::Rate(RateKind::Rate | RateKind::Increase)),
+    };
+    let mut kernel = Kernel::of(call, &scalars);
+    match &call.source {
+        RangeSource::Selector(selector) => {
+            let (min_ms, max_ms) = selector.selector.clip(windows.time_range());
+            let selection = exec.select(&selector.selector, min_ms, max_ms)?;
+            let mut decoder = Decoder::new(exec)?;
+            for series in &selection.series {
+                let column = decoder.decode(exec, &*series.samples, min_ms, max_ms)?;
+                drop_stale_markers(column);
+                output.series(exec, &mut kernel, windows, column, &series.labels, false)?;
+            }
+        }
+        RangeSource::Subquery(_) => {
+            if let Some(result) = &sub {
+                let _column = exec.charge(result.steps.count().saturating_mul(16))?;
+                let mut column = FloatColumn::default();
+                for series in &result.matrix.series {
+                    result.samples(series, &mut column);
+                    output.series(exec, &mut kernel, windows, &column, &series.labels, series.drop_name)?;
+                }
+            }
+        }
+    }
+    if let Some(sub) = &sub {
+        exec.samples.release(sub.matrix.sample_count());
+    }
+    let matrix = output.matrix;
+    if let RangeFunction::Absent(labels) = &call.function {
+        return absent(exec, &matrix, labels, steps);
+    }
+    if !exec.opts.delayed_name_removal && matrix.has_same_labelsets() {
+        return Err(EvalError::same_labelset());
+    }
+    Ok(matrix)
+}
+
+/// Windows of a range vector, one for each step.
+#[derive(Clone, Copy)]
+struct Windows {
+    steps: Steps,
+    offset_ms: i64,
+    range_ms: i64,
+    /// True if `@` fixes the window: that of the first step serves all.
+    is_pinned: bool,
+}
+
+impl Windows {
+    fn of(source: &RangeSource, steps: Steps) -> Self {
+        let (offset_ms, range_ms, pinned_ms) = match source {
+            RangeSource::Selector(RangeSelector { selector, range_ms }) => {
+                (selector.offset_from(steps.start()), *range_ms, selector.pinned_ms)
+            }
+            RangeSource::Subquery(sub @ Subquery { range_ms, pinned_ms, .. }) => {
+                (sub.offset_from(steps.start()), *range_ms, *pinned_ms)
+            }
+        };
+        Self { steps, offset_ms, range_ms, is_pinned: pinned_ms.is_some() }
+    }
+
+    /// First and last time that matter, both inclusive.
+    fn time_range(self) -> (i64, i64) {
+        let last = if self.is_pinned { self.steps.start() } else { self.steps.last() };
+        let first = self.steps.start().saturating_sub(self.offset_ms).saturating_sub(self.range_ms);
+        (first.saturating_add(1), last.saturating_sub(self.offset_ms))
+    }
+}
+
+/// How many samples the windows of one series hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct WindowSizes {
+    largest: usize,
+    last: usize,
+    total: u64,
+}
+
+/// Calls `visit(step, window)` for each step whose window has samples. Steps without are passed over in one go.
+fn slide(
+    windows: Windows,
+    column: &FloatColumn,
+    mut visit: impl FnMut(usize, Window<'_>) -> Result<(), EvalError>,
+) -> Result<WindowSizes, EvalError> {
+    let timestamps = &column.timestamps;
+    let mut sizes = WindowSizes::default();
+    let (mut from, mut to, mut step) = (0, 0, 0);
+    let (mut start_ms, mut end_ms) = (0, 0);
+    while step < windows.steps.count() {
+        let at_ms = windows.steps.at(step);
+        if step == 0 || !windows.is_pinned {
+            end_ms = at_ms.saturating_sub(windows.offset_ms);
+            start_ms = end_ms.saturating_sub(windows.range_ms);
+            while to < timestamps.len() && timestamps[to] <= end_ms {
+                to += 1;
+            }
+            while from < to && timestamps[from] <= start_ms {
+                from += 1;
+            }
+        }
+        sizes.last = to - from;
+        if from < to {
+            sizes.largest = sizes.largest.max(to - from);
+            sizes.total += (to - from) as u64;
+            visit(step, Window { column, from, to, start_ms, end_ms, at_ms })?;
+            step += 1;
+            continue;
+        }
+        // Nothing here: go to the first step that sees the next sample.
+        let Some(next_ms) = timestamps.get(to).filter(|_| !windows.is_pinned) else { break };
+        step = (step + 1).max(windows.steps.first_at_or_after(next_ms.saturating_add(windows.offset_ms)));
+    }
+    Ok(sizes)
+}
+
+fn drop_stale_markers(column: &mut FloatColumn) {
+    let Some(first) = column.values.iter().position(|v| is_stale(*v)) else { return };
+    let mut kept = first;
+    for at in first..column.len() {
+        if !is_stale(column.values[at]) {
+            column.values[kept] = column.values[at];
+            column.timestamps[kept] = column.timestamps[at];
+            kept += 1;
+        }
+    }
+    column.values.truncate(kept);
+    column.timestamps.truncate(kept);
+}
+
+/// The result as it grows, and how it is counted.
+struct Output {
+    matrix: Matrix,
+    builder: ColumnBuilder,
+    name_place: PosRange,
+    keeps_name: bool,
+    is_rate: bool,
+}
+
+impl Output {
+    /// Adds what the function gives for the windows of one series.
+    fn series(
+        &mut self,
+        exec: &mut Exec<'_>,
+        kernel: &mut Kernel<'_>,
+        windows: Windows,
+        column: &FloatColumn,
+        labels: &Labels,
+        input_drops_name: bool,
+    ) -> Result<(), EvalError> {
+        let sizes = kernel.run(exec, windows, column, &mut self.builder)?;
+        // Prometheus holds the window of one series at a time beside the results of the series before it.
+        exec.samples.probe(sizes.largest)?;
+        exec.samples.look_at(sizes.total);
+        let produced = self.builder.present();
+        exec.samples.probe(sizes.last + produced)?;
+        exec.samples.hold(produced)?;
+        let Some(values) = self.builder.finish() else { return Ok(()) };
+        if self.is_rate {
+            note_unlikely_counter(exec, labels, self.name_place)?;
+        }
+        let drop_name = !self.keeps_name || input_drops_name;
+        let labels =
+            if drop_name && !exec.opts.delayed_name_removal { without_metadata(labels) } else { labels.clone() };
+        self.matrix.push(Series { labels, drop_name, column: values })
+    }
+}
+
+/// Remarks that a metric with a rate does not look like a counter.
+fn note_unlikely_counter(exec: &mut Exec<'_>, labels: &Labels, place: PosRange) -> Result<(), EvalError> {
+    let name = labels.metric_name();
+    if name.is_empty() {
+        return Ok(());
+    }
+    let quoted = go::quote(name);
+    if exec.opts.type_and_unit_labels {
+        let kind = labels.get("__type__").unwrap_or("");
+        if kind == "counter" || kind == "histogram" {
+            return Ok(());
+        }
+        let kind = go::quote(kind);
+        let text = format!(
+            "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\", got {kind}: {quoted}"
+        );
+        return exec.annotations.info(&text, place);
+    }
+    if ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix)) {
+        return Ok(());
+    }
+    let text = format!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quoted}");
+    exec.annotations.info(&text, place)
+}
+
+/// A function with its scalars, ready for one series after the other.
+struct Kernel<'a> {
+    function: &'a RangeFunction,
+    scalars: &'a [Matrix],
+    /// Place of the first scalar's text.
+    scalar_place: PosRange,
+    scratch: Vec<f64>,
+}
+
+impl<'a> Kernel<'a> {
+    fn of(call: &'a RangeCall, scalars: &'a [Matrix]) -> Self {
+        let scalar_place = call.scalars.first().map(|node| node.range).unwrap_or_default();
+        Self { function: &call.function, scalars, scalar_place, scratch: Vec::new() }
+    }
+
+    fn scalar(&self, index: usize, step: usize) -> f64 {
+        self.scalars.get(index).map_or(f64::NAN, |matrix| matrix.scalar_at(step))
+    }
+
+    fn run(
+        &mut self,
+        exec: &mut Exec<'_>,
+        windows: Windows,
+        column: &FloatColumn,
+        out: &mut ColumnBuilder,
+    ) -> Result<WindowSizes, EvalError> {
+        match self.function {
+            RangeFunction::Rate(kind) => run(exec, ExtrapolatedRate::new(*kind), windows, column, out),
+            RangeFunction::Irate => run(exec, Plain(rate::irate), windows, column, out),
+            RangeFunction::Idelta => run(exec, Plain(rate::idelta), windows, column, out),
+            RangeFunction::Changes => run(exec, EventCount::changes(), windows, column, out),
+            RangeFunction::Resets => run(exec, EventCount::resets(), windows, column, out),
+            RangeFunction::Deriv => run(exec, Plain(regression::deriv), windows, column, out),
+            RangeFunction::Avg => run(exec, Plain(over_time::avg), windows, column, out),
+            RangeFunction::Sum => run(exec, Plain(over_time::sum), windows, column, out),
+            RangeFunction::Count => run(exec, Plain(|w: Window<'_>| Some(w.len() as f64)), windows, column, out),
+            RangeFunction::Min => run(exec, Extreme::new(ExtremeRule::Min), windows, column, out),
+            RangeFunction::Max => run(exec, Extreme::new(ExtremeRule::Max), windows, column, out),
+            RangeFunction::TimeOfMin => run(exec, Extreme::new(ExtremeRule::TimeOfMin), windows, column, out),
+            RangeFunction::TimeOfMax => run(exec, Extreme::new(ExtremeRule::TimeOfMax), windows, column, out),
+            RangeFunction::Stdvar => run(exec, Plain(over_time::variance), windows, column, out),
+            RangeFunction::Stddev => {
+                run(exec, Plain(|w: Window<'_>| over_time::variance(w).map(f64::sqrt)), windows, column, out)
+            }
+            RangeFunction::First => run(exec, Plain(|w: Window<'_>| w.values().first().copied()), windows, column, out),
+            RangeFunction::Last => run(exec, Plain(|w: Window<'_>| w.values().last().copied()), windows, column, out),
+            RangeFunction::Present | RangeFunction::Absent(_) => {
+                run(exec, Plain(|_: Window<'_>| Some(1.0)), windows, column, out)
+            }
+            RangeFunction::TimeOfFirst => {
+                run(exec, Plain(|w: Window<'_>| w.timestamps().first().map(seconds)), windows, column, out)
+            }
+            RangeFunction::TimeOfLast => {
+                run(exec, Plain(|w: Window<'_>| w.timestamps().last().map(seconds)), windows, column, out)
+            }
+            RangeFunction::Mad => {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let mad = Plain(|w: Window<'_>| {
+                    scratch.clear();
+                    scratch.extend_from_slice(w.values());
+                    Some(median_absolute_deviation(&mut scratch))
+                });
+                let sizes = run(exec, mad, windows, column, out);
+                self.scratch = scratch;
+                sizes
+            }
+            RangeFunction::Quantile => self.quantile(exec, windows, column, out),
+            RangeFunction::PredictLinear => slide_counted(exec, windows, column, |_, step, window| {
+                if let Some(value) = regression::predict_linear(window, self.scalar(0, step)) {
+                    out.push(step, value);
+                }
+                Ok(())
+            }),
+            RangeFunction::Smoothing => slide_counted(exec, windows, column, |_, step, window| {
+                let smoothing = Smoothing::new(self.scalar(0, step), self.scalar(1, step));
+                if let Some(value) = smoothing.map_err(EvalError::Execution)?.smooth(window) {
+                    out.push(step, value);
+                }
+                Ok(())
+            }),
+        }
+    }
+
+    fn quantile(
+        &mut self,
+        exec: &mut Exec<'_>,
+        windows: Windows,
+        column: &FloatColumn,
+        out: &mut ColumnBuilder,
+    ) -> Result<WindowSizes, EvalError> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let sizes = slide_counted(exec, windows, column, |exec, step, window| {
+            let q = self.scalar(0, step);
+            note_invalid_quantile(exec, q, self.scalar_place)?;
+            scratch.clear();
+            scratch.extend_from_slice(window.values());
+            out.push(step, quantile(q, &mut scratch));
+            Ok(())
+        });
+        self.scratch = scratch;
+        sizes
+    }
+}
+
+/// Warns about a quantile outside of 0 to 1.
+pub(crate) fn note_invalid_quantile(exec: &mut Exec<'_>, q: f64, place: PosRange) -> Result<(), EvalError> {
+    if (0.0..=1.0).contains(&q) {
+        return Ok(());
+    }
+    let text = format!("quantile value should be between 0 and 1, got {}", go::format_float_g(q));
+    exec.annotations.warn(&text, place)
+}
+
+fn seconds(at_ms: &i64) -> f64 {
+    *at_ms as f64 / 1000.0
+}
+
+fn run(
+    exec: &mut Exec<'_>,
+    mut kernel: impl WindowKernel,
+    windows: Windows,
+    column: &FloatColumn,
+    out: &mut ColumnBuilder,
+) -> Result<WindowSizes, EvalError> {
+    kernel.load(column);
+    slide_counted(exec, windows, column, |_, step, window| {
+        if let Some(value) = kernel.value(window) {
+            out.push(step, value);
+        }
+        Ok(())
+    })
+}
+
+/// [`slide`] that looks at the deadline now and then.
+fn slide_counted(
+    exec: &mut Exec<'_>,
+    windows: Windows,
+    column: &FloatColumn,
+    mut visit: impl FnMut(&mut Exec<'_>, usize, Window<'_>) -> Result<(), EvalError>,
+) -> Result<WindowSizes, EvalError> {
+    slide(windows, column, |step, window| {
+        exec.spend(window.len())?;
+        visit(exec, step, window)
+    })
+}
+
+/// `absent_over_time`: one series with a 1 at each step at which no series has samples.
+fn absent(exec: &mut Exec<'_>, present: &Matrix, labels: &Labels, steps: Steps) -> Result<Matrix, EvalError> {
+    let mut matrix = Matrix::new(exec)?;
+    if present.series.iter().any(|series| series.column.present() == steps.count()) {
+        return Ok(matrix);
+    }
+    let _held = exec.charge(StepSet::len_for(steps.count()) + ColumnBuilder::len_for(steps.count()))?;
+    let mut found = StepSet::with_steps(steps.count());
+    for series in &present.series {
+        exec.spend(series.column.present())?;
+        found.insert_column(&series.column);
+    }
+    if let Some(column) = ones_outside(&found, steps) {
+        matrix.push(Series { labels: labels.clone(), drop_name: true, column })?;
+    }
+    Ok(matrix)
+}
+
+/// A 1 at each step that is not in `found`.
+pub(crate) fn ones_outside(found: &StepSet, steps: Steps) -> Option<StepColumn> {
+    let mut builder = ColumnBuilder::new();
+    (0..steps.count()).filter(|step| !found.contains(*step)).for_each(|step| builder.push(step, 1.0));
+    builder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn windows_hold_what_a_filter_finds(
+            gaps in prop::collection::vec(1i64..40, 0..30),
+            start in -50i64..100,
+            interval in 1i64..60,
+            count in 1usize..12,
+            offset_ms in -30i64..30,
+            range_ms in 1i64..100,
+            is_pinned: bool,
+        ) {
+            let mut column = FloatColumn::default();
+            let mut at = 0;
+            for gap in gaps {
+                at += gap;
+                column.push(at, at as f64);
+            }
+            let end = start + interval * (count as i64 - 1);
+            let windows = Windows { steps: Steps::new(start, end, interval), offset_ms, range_ms, is_pinned };
+            let mut seen = Vec::new();
+            let sizes = slide(windows, &column, |step, window| {
+                seen.push((step, window.timestamps().to_vec()));
+                Ok(())
+            }).unwrap();
+            let expected: Vec<_> = (0..count).filter_map(|step| {
+                let end = windows.steps.at(if is_pinned { 0 } else { step }) - offset_ms;
+                let inside = |t: &&i64| end - range_ms < **t && **t <= end;
+                let inside: Vec<i64> = column.timestamps.iter().filter(inside).copied().collect();
+                (!inside.is_empty()).then_some((step, inside))
+            }).collect();
+            prop_assert_eq!(sizes.total, expected.iter().map(|(_, w)| w.len() as u64).sum::<u64>());
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn stale_markers_disappear() {
+        let stale = crate::model::sample::stale_nan();
+        let mut column = FloatColumn { timestamps: vec![1, 2, 3, 4], values: vec![1.0, stale, f64::NAN, stale] };
+        drop_stale_markers(&mut column);
+        assert_eq!(column.timestamps, [1, 3]);
+    }
+}

@@ -1,0 +1,136 @@
+//! The count of samples that a query holds, kept as Prometheus keeps it: `--query.max-samples` gives the same verdicts and
+//! `stats` the same figures, though nothing here is evaluated step by step.
+
+use crate::promql::eval::error::EvalError;
+use crate::promql::eval::matrix::Matrix;
+use crate::promql::eval::steps::Steps;
+
+/// Samples held now, at most, and read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SampleCount {
+    current: usize,
+    limit: usize,
+    peak: usize,
+    total: u64,
+}
+
+impl SampleCount {
+    /// A count under `limit`.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { current: 0, limit, peak: 0, total: 0 }
+    }
+
+    /// Samples held now.
+    pub(crate) fn current(&self) -> usize {
+        self.current
+    }
+
+    /// Most samples held at once.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// Samples that operators looked at.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Holds `samples` more.
+    pub(crate) fn hold(&mut self, samples: usize) -> Result<(), EvalError> {
+        self.probe(samples)?;
+        self.current += samples;
+        Ok(())
+    }
+
+    /// Errors if `samples` more could not be held; they count for the peak.
+    pub(crate) fn probe(&mut self, samples: usize) -> Result<(), EvalError> {
+        let held = self.current.saturating_add(samples);
+        if held > self.limit {
+            return Err(EvalError::TooManySamples);
+        }
+        self.peak = self.peak.max(held);
+        Ok(())
+    }
+
+    /// Lets go of `samples`.
+    pub(crate) fn release(&mut self, samples: usize) {
+        self.current = self.current.saturating_sub(samples);
+    }
+
+    /// Counts samples that an operator looked at.
+    pub(crate) fn look_at(&mut self, samples: u64) {
+        self.total = self.total.saturating_add(samples);
+    }
+
+    /// Forgets what was looked at since the total was `total`.
+    pub(crate) fn restore_total(&mut self, total: u64) {
+        self.total = total;
+    }
+
+    /// An operator is done that held `before` when it began: what remains of it is its result.
+    pub(crate) fn settle(&mut self, before: usize, result: usize) {
+        self.current = before.saturating_add(result);
+        self.peak = self.peak.max(self.current);
+    }
+}
+
+/// How many series have a value, for each step.
+#[derive(Debug)]
+pub(crate) struct StepLoad {
+    counts: Vec<u32>,
+}
+
+impl StepLoad {
+    /// No series.
+    pub(crate) fn new(steps: Steps) -> Self {
+        Self { counts: vec![0; steps.count()] }
+    }
+
+    /// Bytes that [`Self::new`] allocates.
+    pub(crate) fn len_for(steps: Steps) -> usize {
+        steps.count().saturating_mul(4)
+    }
+
+    /// Adds the series of a matrix.
+    pub(crate) fn add(&mut self, matrix: &Matrix) {
+        // Series without gaps are counted by their ends.
+        let mut starts_less_ends = vec![0i64; self.counts.len() + 1];
+        for series in &matrix.series {
+            let column = &series.column;
+            if column.is_gapless() {
+                starts_less_ends[column.first()] += 1;
+                starts_less_ends[column.last() + 1] -= 1;
+            } else {
+                column.for_each(|step, _| self.counts[step] += 1);
+            }
+        }
+        let mut running = 0i64;
+        for (count, change) in self.counts.iter_mut().zip(starts_less_ends) {
+            running += change;
+            *count += u32::try_from(running).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Counts as an operator does that gathers, step by step, one element of each input series and keeps its output:
+    /// at a step it holds what it held before, the inputs of this step and the outputs up to this step.
+    pub(crate) fn check(&self, output: &Self, samples: &mut SampleCount) -> Result<(), EvalError> {
+        let mut kept = 0usize;
+        for (gathered, produced) in self.counts.iter().zip(&output.counts) {
+            let produced = *produced as usize;
+            samples.probe(kept.saturating_add(*gathered as usize).saturating_add(produced))?;
+            kept = kept.saturating_add(produced);
+        }
+        Ok(())
+    }
+
+    /// Errors if the elements of both sides at one of the steps up to `last` are too many.
+    pub(crate) fn probe_up_to(&self, last: usize, other: &Self, samples: &mut SampleCount) -> Result<(), EvalError> {
+        let gathered = self.counts.iter().zip(&other.counts).take(last.saturating_add(1));
+        gathered.map(|(a, b)| *a as usize + *b as usize).try_for_each(|held| samples.probe(held))
+    }
+
+    /// True if no series has a value at `step`.
+    pub(crate) fn is_empty_at(&self, step: usize) -> bool {
+        self.counts.get(step).is_none_or(|count| *count == 0)
+    }
+}

@@ -1,0 +1,149 @@
+//! Instant selectors: at each step the newest sample of each series that is not older than the lookback, unless that
+//! sample is a stale marker.
+
+use crate::model::labels::Labels;
+use crate::model::read::FloatColumn;
+use crate::model::sample::is_stale;
+use crate::promql::eval::column::ColumnBuilder;
+use crate::promql::eval::error::EvalError;
+use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
+use crate::promql::eval::matrix::{Matrix, Series};
+use crate::promql::eval::scalar;
+use crate::promql::eval::steps::Steps;
+use crate::promql::plan::Selector;
+
+/// Values of a selector.
+pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) -> Result<Matrix, EvalError> {
+    let offset_ms = selector.offset_from(steps.start());
+    let lookup = Lookup { steps, offset_ms, lookback_ms: exec.opts.lookback_ms };
+    let mut matrix = Matrix::new(exec)?;
+    visit(exec, selector, lookup.time_range(), steps, |exec, labels, column, builder| {
+        lookup.for_each(column, |step, sample| builder.push(step, column.values[sample]));
+        exec.samples.hold(builder.present())?;
+        exec.samples.look_at(builder.present() as u64);
+        exec.spend(builder.present())?;
+        match builder.finish() {
+            Some(column) => matrix.push(Series { labels: labels.clone(), drop_name: false, column }),
+            None => Ok(()),
+        }
+    })?;
+    Ok(matrix)
+}
+
+/// `timestamp(selector)`: the times of the samples in seconds.
+pub(crate) fn timestamps(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) -> Result<Matrix, EvalError> {
+    // With `@`, Prometheus looks at the pinned time at every step and leaves the offset out there, but not where it asks
+    // storage for samples.
+    let pinned = selector.pinned_ms;
+    let lookup_steps = if pinned.is_some() { Steps::instant(0) } else { steps };
+    let offset_ms = pinned.map_or(selector.offset_ms, i64::wrapping_neg);
+    let lookup = Lookup { steps: lookup_steps, offset_ms, lookback_ms: exec.opts.lookback_ms };
+    let before = exec.samples.current();
+    let delayed = exec.opts.delayed_name_removal;
+    let mut matrix = Matrix::new(exec)?;
+    visit(exec, selector, lookup.time_range(), steps, |exec, labels, column, builder| {
+        let seconds = |sample: usize| column.timestamps[sample] as f64 / 1000.0;
+        match pinned {
+            Some(_) => lookup.for_each(column, |_, sample| {
+                for step in 0..steps.count() {
+                    builder.push(step, seconds(sample));
+                }
+            }),
+            None => lookup.for_each(column, |step, sample| builder.push(step, seconds(sample))),
+        }
+        exec.samples.look_at(builder.present() as u64);
+        exec.spend(builder.present())?;
+        let Some(column) = builder.finish() else { return Ok(()) };
+        let labels = if delayed { labels.clone() } else { without_metadata(labels) };
+        matrix.push(Series { labels, drop_name: true, column })
+    })?;
+    scalar::account(exec, before, &[&matrix], &matrix, steps)?;
+    matrix.assemble(exec, steps)?;
+    exec.samples.settle(before, matrix.sample_count());
+    Ok(matrix)
+}
+
+/// Selects, then decodes one series after the other and hands each to `each` with an empty builder.
+fn visit(
+    exec: &mut Exec<'_>,
+    selector: &Selector,
+    time_range: (i64, i64),
+    steps: Steps,
+    mut each: impl FnMut(&mut Exec<'_>, &Labels, &FloatColumn, &mut ColumnBuilder) -> Result<(), EvalError>,
+) -> Result<(), EvalError> {
+    let (min_ms, max_ms) = selector.clip(time_range);
+    let selection = exec.select(selector, min_ms, max_ms)?;
+    let _scratch = exec.charge(ColumnBuilder::len_for(steps.count()))?;
+    let mut builder = ColumnBuilder::new();
+    let mut decoder = Decoder::new(exec)?;
+    for series in &selection.series {
+        let column = decoder.decode(exec, &*series.samples, min_ms, max_ms)?;
+        each(exec, &series.labels, column, &mut builder)?;
+    }
+    Ok(())
+}
+
+/// Finds the sample that counts at each step.
+#[derive(Clone, Copy)]
+struct Lookup {
+    steps: Steps,
+    offset_ms: i64,
+    lookback_ms: i64,
+}
+
+impl Lookup {
+    /// First and last time that matter, both inclusive.
+    fn time_range(self) -> (i64, i64) {
+        let first = self.steps.start().saturating_sub(self.offset_ms).saturating_sub(self.lookback_ms);
+        (first.saturating_add(1), self.steps.last().saturating_sub(self.offset_ms))
+    }
+
+    /// Calls `found(step, index of the sample)` for each step that has one, in order. Goes from sample to sample: each
+    /// one counts from its own time until the next one or the end of the lookback.
+    fn for_each(self, column: &FloatColumn, mut found: impl FnMut(usize, usize)) {
+        for (index, (at_ms, value)) in column.timestamps.iter().zip(&column.values).enumerate() {
+            if is_stale(*value) {
+                continue;
+            }
+            let expires_ms = at_ms.saturating_add(self.lookback_ms);
+            let until_ms = column.timestamps.get(index + 1).map_or(expires_ms, |next| expires_ms.min(*next));
+            let from = self.steps.first_at_or_after(at_ms.saturating_add(self.offset_ms));
+            let to = self.steps.first_at_or_after(until_ms.saturating_add(self.offset_ms)).min(self.steps.count());
+            for step in from..to {
+                found(step, index);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample::stale_nan;
+
+    #[track_caller]
+    fn check(samples: &[(i64, f64)], offset_ms: i64, expected: &[(usize, f64)]) {
+        let mut column = FloatColumn::default();
+        for (at, value) in samples {
+            column.push(*at, *value);
+        }
+        let lookup = Lookup { steps: Steps::new(100, 200, 20), offset_ms, lookback_ms: 30 };
+        let mut found = Vec::new();
+        lookup.for_each(&column, |step, index| found.push((step, column.values[index])));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn newest_sample_within_the_lookback() {
+        check(&[(70, 1.0), (140, 2.0)], 0, &[(2, 2.0), (3, 2.0)]);
+        check(&[(71, 1.0), (139, 2.0), (140, 3.0)], 0, &[(0, 1.0), (2, 3.0), (3, 3.0)]);
+        check(&[(71, 1.0), (140, 2.0)], 10, &[(0, 1.0), (3, 2.0)]);
+        check(&[(195, 1.0)], -100, &[(0, 1.0), (1, 1.0)]);
+        check(&[(190, 1.0)], -100, &[(0, 1.0)]);
+    }
+
+    #[test]
+    fn stale_markers_end_a_series() {
+        check(&[(100, 1.0), (110, stale_nan()), (160, 2.0)], 0, &[(0, 1.0), (3, 2.0), (4, 2.0)]);
+    }
+}

@@ -1,0 +1,104 @@
+//! Functions that rewrite labels: `label_replace`, `label_join`.
+
+use crate::model::labels::Labels;
+use crate::model::regexp::Regexp;
+
+/// Arguments of `label_replace`.
+#[derive(Clone, Debug)]
+pub(crate) struct LabelReplace {
+    /// Label that is written.
+    pub(crate) target: String,
+    /// What is written, with `$1` and the like.
+    pub(crate) replacement: String,
+    /// Label that is matched.
+    pub(crate) source: String,
+    /// Expression that has to match as a whole.
+    pub(crate) regexp: Regexp,
+}
+
+impl LabelReplace {
+    /// The value of the target label, or `None` if the expression does not match.
+    pub(crate) fn value(&self, labels: &Labels) -> Option<String> {
+        self.regexp.expand_match(labels.get(&self.source).unwrap_or(""), &self.replacement)
+    }
+}
+
+/// Arguments of `label_join`.
+#[derive(Clone, Debug)]
+pub(crate) struct LabelJoin {
+    /// Label that is written.
+    pub(crate) target: String,
+    /// What stands between the values.
+    pub(crate) separator: String,
+    /// Labels whose values are joined.
+    pub(crate) sources: Vec<String>,
+}
+
+impl LabelJoin {
+    /// Bytes of the joined value; known before it is built, so that it can be charged.
+    pub(crate) fn value_len(&self, labels: &Labels) -> usize {
+        let values: usize = self.sources.iter().map(|name| labels.get(name).map_or(0, str::len)).sum();
+        values.saturating_add(self.separator.len().saturating_mul(self.sources.len().saturating_sub(1)))
+    }
+
+    /// The value of the target label.
+    pub(crate) fn value(&self, labels: &Labels) -> String {
+        let mut joined = String::with_capacity(self.value_len(labels));
+        for (i, name) in self.sources.iter().enumerate() {
+            if i > 0 {
+                joined.push_str(&self.separator);
+            }
+            joined.push_str(labels.get(name).unwrap_or(""));
+        }
+        joined
+    }
+}
+
+/// `labels` with `name` set to `value`; an empty value removes the label.
+pub(crate) fn with_label(labels: &Labels, name: &str, value: &str) -> Labels {
+    let before = labels.iter().take_while(|(n, _)| *n < name);
+    let after = labels.iter().skip_while(|(n, _)| *n <= name);
+    let new = (!value.is_empty()).then_some((name, value));
+    Labels::from_sorted(before.chain(new).chain(after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Labels {
+        Labels::from_pairs([("b", "2"), ("d", "4")])
+    }
+
+    #[test]
+    fn labels_are_set_in_place() {
+        assert_eq!(with_label(&labels(), "a", "1").to_string(), r#"{a="1", b="2", d="4"}"#);
+        assert_eq!(with_label(&labels(), "b", "x").to_string(), r#"{b="x", d="4"}"#);
+        assert_eq!(with_label(&labels(), "b", "").to_string(), r#"{d="4"}"#);
+        assert_eq!(with_label(&labels(), "e", "5").to_string(), r#"{b="2", d="4", e="5"}"#);
+    }
+
+    #[test]
+    fn join_knows_its_length() {
+        let join = LabelJoin {
+            target: "x".into(),
+            separator: "--".into(),
+            sources: vec!["b".into(), "missing".into(), "d".into()],
+        };
+        assert_eq!(join.value(&labels()), "2----4");
+        assert_eq!(join.value_len(&labels()), 6);
+    }
+
+    #[test]
+    fn replace_expands_groups() {
+        let replace = |pattern: &str, replacement: &str| {
+            let regexp = Regexp::anchored(pattern).unwrap();
+            LabelReplace { target: "x".into(), replacement: replacement.into(), source: "b".into(), regexp }
+                .value(&Labels::from_pairs([("b", "one-two")]))
+        };
+        assert_eq!(replace("(.*)-(.*)", "$2-${1}x$$").as_deref(), Some("two-onex$"));
+        assert_eq!(replace("(?P<first>.*)-.*", "$first.").as_deref(), Some("one."));
+        assert_eq!(replace("(.*)-(.*)", "$1x").as_deref(), Some(""));
+        assert_eq!(replace("one", "y"), None);
+    }
+}

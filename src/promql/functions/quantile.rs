@@ -1,0 +1,65 @@
+//! Quantiles of plain values.
+
+use std::cmp::Ordering;
+
+/// Order in which NaN comes before everything.
+pub(crate) fn nan_first(a: &f64, b: &f64) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => a.partial_cmp(b).unwrap_or(Ordering::Equal),
+        (a_is_nan, b_is_nan) => b_is_nan.cmp(&a_is_nan),
+    }
+}
+
+/// The quantile `q` of `values`, which are sorted on the way. NaN without values or for NaN, an infinity for `q` outside of
+/// 0 to 1. Between two values it is interpolated.
+pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
+    if values.is_empty() || q.is_nan() {
+        return f64::NAN;
+    }
+    if q < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if q > 1.0 {
+        return f64::INFINITY;
+    }
+    values.sort_unstable_by(nan_first);
+    let n = values.len() as f64;
+    let rank = q * (n - 1.0);
+    let lower = rank.floor().max(0.0);
+    let upper = (n - 1.0).min(lower + 1.0);
+    let weight = rank - rank.floor();
+    let at = |index: f64| values.get(index as usize).copied().unwrap_or(f64::NAN);
+    at(lower) * (1.0 - weight) + at(upper) * weight
+}
+
+/// The median of the absolute deviations from the median; NaN if one value is.
+pub(crate) fn median_absolute_deviation(values: &mut [f64]) -> f64 {
+    if values.iter().any(|v| v.is_nan()) {
+        return f64::NAN;
+    }
+    let median = quantile(0.5, values);
+    for value in values.iter_mut() {
+        *value = (*value - median).abs();
+    }
+    quantile(0.5, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpolates_between_values() {
+        assert_eq!(quantile(0.5, &mut [3.0, 1.0, 2.0, 10.0]), 2.5);
+        assert_eq!(quantile(1.0, &mut [3.0, 1.0]), 3.0);
+        assert_eq!(quantile(-0.1, &mut [3.0]), f64::NEG_INFINITY);
+        assert!(quantile(0.5, &mut []).is_nan() && quantile(f64::NAN, &mut [1.0]).is_nan());
+        assert!(quantile(0.0, &mut [1.0, f64::NAN]).is_nan());
+    }
+
+    #[test]
+    fn deviation_from_the_median() {
+        assert_eq!(median_absolute_deviation(&mut [1.0, 2.0, 2.0, 4.0, 6.0, 9.0, 4.0]), 2.0);
+        assert!(median_absolute_deviation(&mut [1.0, f64::NAN]).is_nan());
+    }
+}

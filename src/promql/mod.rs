@@ -1,0 +1,19 @@
+//! PromQL: from query text to result.
+//!
+//! Separate passes over plain data, in reading order: [`ast`] and [`signatures`] are the vocabulary, `lexer` and [`parser`]
+//! make trees with the rules of `typing`, [`printer`] turns trees back into text, [`support`] refuses what the evaluator
+//! does not have, and the evaluator does the rest. Interface texts and positions are those of Prometheus 3.14.
+
+pub mod ast;
+pub mod eval;
+pub(crate) mod functions;
+mod lexer;
+pub mod parser;
+pub(crate) mod plan;
+pub mod printer;
+pub mod signatures;
+pub mod support;
+mod typing;
+
+pub(crate) use crate::promql::functions::histogram::almost_equal;
+pub(crate) use crate::promql::plan::depends_on_time;

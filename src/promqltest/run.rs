@@ -1,0 +1,163 @@
+//! Running of scripts.
+
+use std::sync::Arc;
+
+use crate::model::read::ReadView;
+use crate::model::result::{MatrixSeries, QueryValue, VectorElement};
+use crate::model::time::TimestampMs;
+use crate::promql::eval::{EngineOptions, Evaluated, QueryContext, evaluate_instant, evaluate_range};
+use crate::promql::parser::{ParseOptions, SequenceValue, parse_expr};
+use crate::promqltest::compare;
+use crate::promqltest::memory::TestStorage;
+use crate::promqltest::pinned;
+use crate::promqltest::script::{Command, EvalCommand, EvalTimes, LoadCommand, Script};
+
+/// What became of one evaluation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvalOutcome {
+    /// Line in the script, from 1.
+    pub line: usize,
+    /// The expression.
+    pub expr: String,
+    /// What differs from what was expected.
+    pub result: Result<(), String>,
+}
+
+/// The settings that Prometheus's own scripts assume.
+pub fn upstream_options() -> EngineOptions {
+    EngineOptions { max_samples: 10_000, delayed_name_removal: true, ..EngineOptions::default() }
+}
+
+/// Runs a script. The error is a command that could not be carried out; what evaluations yield is in the outcomes.
+pub fn run(script: &Script, storage: &mut dyn TestStorage, opts: &EngineOptions) -> Result<Vec<EvalOutcome>, String> {
+    let mut outcomes = Vec::new();
+    storage.clear()?;
+    for command in &script.commands {
+        match command {
+            Command::Clear => storage.clear()?,
+            Command::Load(load) => store(load, storage)?,
+            Command::Eval(eval) => {
+                let result = check(eval, storage, opts);
+                outcomes.push(EvalOutcome { line: eval.line, expr: eval.expr.clone(), result });
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+fn store(load: &LoadCommand, storage: &mut dyn TestStorage) -> Result<(), String> {
+    for series in &load.series {
+        let timed = (0i64..).map(|at| at * load.step_ms).zip(&series.values);
+        let samples: Vec<(i64, f64)> = timed
+            .filter_map(|(at_ms, value)| match value {
+                SequenceValue::Float(value) => Some((at_ms, *value)),
+                // Histograms cannot be stored yet; what is expected of them does not come out.
+                SequenceValue::Omitted | SequenceValue::Histogram { .. } => None,
+            })
+            .collect();
+        storage.append(&series.labels, &samples)?;
+    }
+    Ok(())
+}
+
+fn check(command: &EvalCommand, storage: &dyn TestStorage, opts: &EngineOptions) -> Result<(), String> {
+    let view = storage.queryable().view().map_err(|error| error.to_string())?;
+    let view: &Arc<dyn ReadView> = &view;
+    match command.times {
+        EvalTimes::Range { start_ms, end_ms, step_ms } => {
+            let Some(found) = accept_failure(command, range(&command.expr, view, start_ms, end_ms, step_ms, opts))?
+            else {
+                return Ok(());
+            };
+            compare::annotations(command, &found.annotations)?;
+            compare::value(command, &found.value)
+        }
+        EvalTimes::Instant { at_ms } => {
+            let at_ms = command.range_vector.map_or(at_ms, |(_, end_ms, _)| end_ms);
+            check_instant(command, &command.expr, at_ms, view, opts)?;
+            for (expr, at_ms) in pinned::variants(&command.expr, at_ms)? {
+                check_instant(command, &expr, at_ms, view, opts)
+                    .map_err(|difference| format!("as {expr} at {at_ms} ms: {difference}"))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Checks an instant query, and that the range query around it has the same value there.
+fn check_instant(
+    command: &EvalCommand,
+    expr: &str,
+    at_ms: i64,
+    view: &Arc<dyn ReadView>,
+    opts: &EngineOptions,
+) -> Result<(), String> {
+    let Some(found) = accept_failure(command, instant(expr, view, at_ms, opts))? else { return Ok(()) };
+    compare::annotations(command, &found.annotations)?;
+    compare::value(command, &found.value)?;
+    let is_own_type = command.range_vector.is_some() || command.text.is_some();
+    if is_own_type || mentions_query_times(expr) {
+        return Ok(());
+    }
+    let around = range(expr, view, at_ms - 60_000, at_ms + 60_000, 60_000, opts)
+        .map_err(|error| format!("in range mode: {error}"))?;
+    if command.is_ordered {
+        return Ok(());
+    }
+    let QueryValue::Matrix(series) = around.value else { return Err("in range mode: not a matrix".to_owned()) };
+    compare::sorted(&series)?;
+    let elements = at(&series, at_ms);
+    let same = match (&found.value, elements.first()) {
+        (QueryValue::Scalar(_), Some(element)) => compare::value(command, &QueryValue::Scalar(element.point)),
+        (QueryValue::Scalar(_), None) => Err("no value for a scalar".to_owned()),
+        _ => compare::vector(command, &elements),
+    };
+    same.map_err(|difference| format!("in range mode: {difference}"))
+}
+
+/// What a matrix holds at one time.
+fn at(series: &[MatrixSeries], at_ms: i64) -> Vec<VectorElement> {
+    let mut elements = Vec::new();
+    for one in series {
+        if let Some(point) = one.points.iter().find(|point| point.at.0 == at_ms) {
+            elements.push(VectorElement { labels: one.labels.clone(), point: *point });
+        }
+    }
+    elements
+}
+
+/// True for expressions whose value differs between instant and range queries.
+fn mentions_query_times(expr: &str) -> bool {
+    ["start()", "end()", "range()", "step()"].iter().any(|call| expr.contains(call))
+}
+
+/// `None` if the evaluation failed as expected.
+fn accept_failure(command: &EvalCommand, found: Result<Evaluated, String>) -> Result<Option<Evaluated>, String> {
+    match (found, &command.failure) {
+        (Ok(found), None) => Ok(Some(found)),
+        (Ok(_), Some(_)) => Err("expected an error but got none".to_owned()),
+        (Err(error), Some(expected)) if expected.accepts(&error) => Ok(None),
+        (Err(error), Some(expected)) => Err(format!("expected error {expected:?} but got: {error}")),
+        (Err(error), None) => Err(format!("error: {error}")),
+    }
+}
+
+fn instant(expr: &str, view: &Arc<dyn ReadView>, at_ms: i64, opts: &EngineOptions) -> Result<Evaluated, String> {
+    let parsed = parse_expr(expr, &ParseOptions::ALL).map_err(|error| error.to_string())?;
+    let ctx = QueryContext::unlimited(expr);
+    evaluate_instant(&parsed, &**view, TimestampMs(at_ms), opts, &ctx).map_err(|error| error.to_string())
+}
+
+fn range(
+    expr: &str,
+    view: &Arc<dyn ReadView>,
+    start_ms: i64,
+    end_ms: i64,
+    step_ms: i64,
+    opts: &EngineOptions,
+) -> Result<Evaluated, String> {
+    let parsed = parse_expr(expr, &ParseOptions::ALL).map_err(|error| error.to_string())?;
+    let ctx = QueryContext::unlimited(expr);
+    let (start, end) = (TimestampMs(start_ms), TimestampMs(end_ms));
+    evaluate_range(&parsed, &**view, start, end, step_ms, opts, &ctx).map_err(|error| error.to_string())
+}
