@@ -12,3 +12,5 @@ pub mod promql;
 pub mod promqltest;
 pub mod scrape;
 pub mod storage;
+
+pub mod actors;

@@ -1,0 +1,115 @@
+//! What each thread works on now: which actor, and which message of it. Read by the panic hook, by the heartbeat's log
+//! line and by the assertion on ranks.
+
+#[cfg(debug_assertions)]
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+#[cfg(debug_assertions)]
+use crate::actors::kind::Rank;
+use crate::actors::registry::Entry;
+
+/// An actor and what it does, as another thread may read it.
+#[derive(Clone)]
+pub(super) struct Activity {
+    pub(super) actor: Arc<Entry>,
+    pub(super) message: &'static str,
+}
+
+/// What other threads may know of a thread. Its locks are held for a few instructions only.
+#[derive(Default)]
+pub(super) struct ThreadState {
+    activity: Mutex<Option<Activity>>,
+    /// Monotonic milliseconds of the last heartbeat.
+    beat_ms: AtomicU64,
+}
+
+impl ThreadState {
+    pub(super) fn activity(&self) -> Option<Activity> {
+        self.activity.lock().clone()
+    }
+
+    pub(super) fn beat_ms(&self) -> u64 {
+        self.beat_ms.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn beat(&self, now_ms: u64) {
+        self.beat_ms.store(now_ms, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    static THREAD: Arc<ThreadState> = Arc::default();
+    #[cfg(debug_assertions)]
+    static RANK: Cell<Option<Rank>> = const { Cell::new(None) };
+}
+
+/// The state of the calling thread.
+pub(super) fn thread() -> Arc<ThreadState> {
+    THREAD.with(Arc::clone)
+}
+
+/// The rank of the actor that the calling thread works on, if any. Debug builds assert with it.
+#[cfg(debug_assertions)]
+pub(super) fn rank() -> Option<Rank> {
+    RANK.with(Cell::get)
+}
+
+/// While this lives, the thread works on an actor.
+pub(super) struct Scope {
+    previous: Option<Activity>,
+    #[cfg(debug_assertions)]
+    previous_rank: Option<Rank>,
+}
+
+/// Notes that the calling thread begins to work on `actor`.
+pub(super) fn enter(actor: &Arc<Entry>) -> Scope {
+    let activity = Activity { actor: Arc::clone(actor), message: "lifecycle" };
+    let previous = THREAD.with(|thread| thread.activity.lock().replace(activity));
+    Scope {
+        previous,
+        #[cfg(debug_assertions)]
+        previous_rank: RANK.with(|rank| rank.replace(Some(actor.kind.rank))),
+    }
+}
+
+/// Notes the message, timer or future that the current actor works on.
+pub(super) fn doing(message: &'static str) {
+    THREAD.with(|thread| {
+        if let Some(activity) = thread.activity.lock().as_mut() {
+            activity.message = message;
+        }
+    });
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        // A thread that is ending has lost its locals; there is nothing left to restore then.
+        let previous = self.previous.take();
+        let _ = THREAD.try_with(|thread| *thread.activity.lock() = previous);
+        #[cfg(debug_assertions)]
+        let _ = RANK.try_with(|rank| rank.set(self.previous_rank));
+    }
+}
+
+/// The last part of a type's path, generic arguments kept: `Append` of `watchfire::actors::shard::Append`.
+pub(super) fn short_name(type_name: &str) -> &str {
+    let head = type_name.split('<').next().unwrap_or(type_name);
+    let start = head.rfind("::").map_or(0, |at| at + 2);
+    type_name.get(start..).unwrap_or(type_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short_name;
+
+    #[test]
+    fn short_names_drop_the_path_only() {
+        assert_eq!(short_name("watchfire::actors::shard::Append"), "Append");
+        assert_eq!(short_name("a::b::Control<a::c::Drain>"), "Control<a::c::Drain>");
+        assert_eq!(short_name("Tick"), "Tick");
+    }
+}

@@ -1,0 +1,377 @@
+//! One job. Owns the job's targets: which there are follows from its specification and its target groups. Started by the
+//! scrape manager. Bound: its slots, for applying specifications. Failure: restarts and adopts its targets, which go on
+//! meanwhile. Shutdown: drains its targets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, Supervised};
+use actix::{ActorFutureExt, WrapFuture};
+use arc_swap::ArcSwap;
+use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::actors::children::Children;
+use crate::actors::context::Context;
+use crate::actors::control::{ChildFailed, Control, Drain};
+use crate::actors::kind::{Kind, Rank};
+use crate::actors::mailbox::{Admitted, BoundedAddr};
+use crate::actors::scrape_target::{Retire, ScrapeRuntime, ScrapeTarget, TargetShared};
+use crate::actors::supervision::{self, Parent, SupervisedActor};
+use crate::client::HttpClient;
+use crate::config::relabel::{RelabelConfig, relabel};
+use crate::model::labels::Labels;
+use crate::scrape::pool_metrics::Synced;
+use crate::scrape::settings::{MetricRelabel, SamplePlan, ScrapeSettings};
+use crate::scrape::target::{Resolved, Target, TargetDefaults, discovered_labels, resolve};
+use crate::telemetry::repeat::{RepeatLimiter, Verdict};
+
+/// The kind.
+pub static SCRAPE_POOL: Kind = Kind { name: "scrape_pool", rank: Rank::MANAGER.below(1), slots: 4 };
+
+/// How long a target that is gone may take to write its stale markers.
+const RETIRE_WITHIN: Duration = Duration::from_secs(30);
+/// Bad targets that are named in the log when they change; the others are counted.
+const FAILURES_LOGGED_MAX: usize = 10;
+
+/// Targets with labels in common, as discovery gives them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetGroup {
+    /// Where it comes from; stands in error texts.
+    pub source: String,
+    /// Label sets of the targets, `__address__` among them.
+    pub targets: Vec<Labels>,
+    /// Labels that all have.
+    pub labels: Labels,
+}
+
+/// What a job is.
+#[derive(Clone)]
+pub struct JobSpec {
+    /// Its name.
+    pub name: String,
+    /// Differs whenever anything of the job has changed.
+    pub revision: u64,
+    /// Differs whenever something has changed that the samples of a target that stays depend on.
+    pub generation: u64,
+    /// The job is gone: once its targets have ended, the pool ends.
+    pub removed: bool,
+    /// What it gives to its targets.
+    pub defaults: TargetDefaults,
+    /// What decides how samples are read.
+    pub settings: Arc<ScrapeSettings>,
+    /// `relabel_configs`.
+    pub relabel: Arc<[RelabelConfig]>,
+    /// `metric_relabel_configs`, if there are any.
+    pub metric_relabel: Option<Arc<MetricRelabel>>,
+    /// Its targets' connections.
+    pub client: HttpClient,
+    /// Targets allowed; 0 for any number.
+    pub target_limit: u64,
+    /// Dropped targets that are remembered; 0 for all.
+    pub keep_dropped: u64,
+    /// `static_configs`.
+    pub groups: Arc<[TargetGroup]>,
+}
+
+/// What a pool shows to the API, readable while the pool is stuck.
+#[derive(Default)]
+pub struct PoolView {
+    /// The job's name.
+    pub name: String,
+    /// Targets that are scraped, by their labels.
+    pub active: Vec<Arc<TargetShared>>,
+    /// Discovered labels of targets that relabelling dropped, as many as are kept.
+    pub dropped: Vec<Labels>,
+    /// How many were dropped.
+    pub dropped_count: u64,
+}
+
+/// What a pool is given, and what it publishes.
+pub struct PoolDeps {
+    /// The specification; whoever changes it stores it here first and sends [`Apply`] then.
+    pub spec: ArcSwap<JobSpec>,
+    /// What all targets share.
+    pub runtime: Arc<ScrapeRuntime>,
+    /// Threads that targets run on.
+    pub arbiters: Arc<[ArbiterHandle]>,
+    /// What the API sees.
+    pub view: ArcSwap<PoolView>,
+    children: Children<TargetKey, ScrapeTarget>,
+    /// Of bad targets: they are the same at each synchronisation.
+    repeats: Mutex<RepeatLimiter>,
+    /// Targets that still have to write their stale markers; a restarted pool goes on with them.
+    retiring: Mutex<Vec<Arc<Gone>>>,
+}
+
+/// Identity of a target: its hash and the generation of the specification that made it.
+type TargetKey = (u64, u64);
+
+impl PoolDeps {
+    /// A pool without targets yet.
+    pub fn new(spec: JobSpec, runtime: Arc<ScrapeRuntime>, arbiters: Arc<[ArbiterHandle]>) -> Arc<Self> {
+        let view = PoolView { name: spec.name.clone(), ..PoolView::default() };
+        Arc::new(Self {
+            spec: ArcSwap::from_pointee(spec),
+            runtime,
+            arbiters,
+            view: ArcSwap::from_pointee(view),
+            children: Children::default(),
+            repeats: Mutex::default(),
+            retiring: Mutex::default(),
+        })
+    }
+}
+
+/// The specification has changed: make targets what it says. Answers when the new targets are started; those that are
+/// gone write their stale markers afterwards.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Apply;
+
+/// The actor.
+pub struct ScrapePool {
+    deps: Arc<PoolDeps>,
+}
+
+/// What the groups of a job come to.
+struct Wanted {
+    targets: BTreeMap<u64, Target>,
+    dropped: Vec<Labels>,
+    dropped_count: u64,
+    failures: Vec<String>,
+}
+
+impl ScrapePool {
+    /// A pool that starts its targets when it starts.
+    pub fn new(deps: Arc<PoolDeps>) -> Self {
+        Self { deps }
+    }
+
+    /// Resolves the groups into targets, one for each label set and URL.
+    fn wanted(spec: &JobSpec) -> Wanted {
+        let mut wanted =
+            Wanted { targets: BTreeMap::new(), dropped: Vec::new(), dropped_count: 0, failures: Vec::new() };
+        for group in spec.groups.iter() {
+            for (index, target) in group.targets.iter().enumerate() {
+                let discovered = discovered_labels(&spec.defaults, target, &group.labels);
+                match resolve(&spec.defaults, discovered, |labels| relabel(labels, &spec.relabel)) {
+                    Ok(Resolved::Target(target)) => drop(wanted.targets.insert(target.hash(), *target)),
+                    Ok(Resolved::Dropped { discovered }) => {
+                        wanted.dropped_count += 1;
+                        if spec.keep_dropped == 0 || (wanted.dropped.len() as u64) < spec.keep_dropped {
+                            wanted.dropped.push(discovered);
+                        }
+                    }
+                    Err(err) => {
+                        wanted.failures.push(format!("instance {index} in group {}: {err}", group.source));
+                    }
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Logs bad targets when they change, then once a minute.
+    fn log_failures(&self, failures: &[String], now: Duration) {
+        let mut repeats = self.deps.repeats.lock();
+        if failures.is_empty() {
+            repeats.succeeded();
+            return;
+        }
+        let Verdict::Log { repeated } = repeats.failed(&failures.join("\n"), now) else { return };
+        let spec = self.deps.spec.load();
+        let (component, pool) = ("scrape manager", spec.name.as_str());
+        for err in failures.iter().take(FAILURES_LOGGED_MAX) {
+            tracing::error!(component, scrape_pool = pool, err, repeated, "Creating target failed");
+        }
+        if let Some(more) = failures.len().checked_sub(FAILURES_LOGGED_MAX).filter(|more| 0 < *more) {
+            tracing::error!(component, scrape_pool = pool, more, repeated, "Creating more targets failed");
+        }
+    }
+
+    /// Makes the children what the specification says. A target whose labels and URL are wanted as before goes on
+    /// untouched: schedule, connection, series.
+    fn sync(&self, parent: &Parent) -> Vec<Arc<Gone>> {
+        let metrics = &self.deps.runtime.pools;
+        let began = metrics.clock().monotonic();
+        let spec = self.deps.spec.load_full();
+        let wanted = Self::wanted(&spec);
+        self.log_failures(&wanted.failures, began);
+        let barred = over_target_limit(wanted.targets.len(), spec.target_limit);
+        if barred.is_some() {
+            metrics.over_target_limit();
+        }
+        let before = self.deps.view.load_full();
+        let mut active: Vec<Arc<TargetShared>> = Vec::with_capacity(wanted.targets.len());
+        for (hash, target) in wanted.targets {
+            let known = before.active.iter().find(|shared| key(shared) == (hash, spec.generation));
+            let shared = match known {
+                Some(shared) => {
+                    // Labels that relabelling does not look at may have changed: the API shows them.
+                    shared.rediscovered(target.discovered);
+                    Arc::clone(shared)
+                }
+                None => self.share(&spec, target),
+            };
+            shared.bar(barred.clone());
+            let arbiter = &self.deps.arbiters[usize::try_from(hash).unwrap_or(0) % self.deps.arbiters.len()];
+            let place = parent.place(shared.target.scrape_url.clone());
+            let for_actor = Arc::clone(&shared);
+            self.deps.children.adopt_or_spawn(key(&shared), |_| {
+                supervision::spawn(arbiter, self.deps.runtime.policy, place, move |_| {
+                    ScrapeTarget::new(Arc::clone(&for_actor))
+                })
+            });
+            active.push(shared);
+        }
+        active.sort_by(|a, b| a.target.labels.cmp(&b.target.labels));
+        let kept: std::collections::BTreeSet<TargetKey> = active.iter().map(key).collect();
+        self.deps.view.store(Arc::new(PoolView {
+            name: spec.name.clone(),
+            active,
+            dropped: wanted.dropped,
+            dropped_count: wanted.dropped_count,
+        }));
+        if spec.removed {
+            metrics.removed(&spec.name);
+        } else {
+            let (targets, failures) = (kept.len(), wanted.failures.len());
+            let took = metrics.clock().monotonic().saturating_sub(began);
+            metrics.synced(&spec.name, Synced { targets, target_limit: spec.target_limit, failures, took });
+        }
+        let gone = self.deps.children.take_unwanted(|key| kept.contains(key));
+        let shared = |gone: &TargetKey| before.active.iter().find(|shared| key(shared) == *gone).cloned();
+        gone.into_iter().map(|(key, actor)| Arc::new(Gone { actor, shared: shared(&key) })).collect()
+    }
+
+    fn apply(&self, ctx: &mut Context<Self>) {
+        let gone = self.sync(&ctx.parent());
+        self.deps.retiring.lock().extend(gone.iter().cloned());
+        self.retire(gone, ctx);
+    }
+
+    fn retire(&self, gone: Vec<Arc<Gone>>, ctx: &mut Context<Self>) {
+        let deps = Arc::clone(&self.deps);
+        let work = async move {
+            let deadline = Instant::now() + RETIRE_WITHIN;
+            join_all(gone.iter().map(|target| target.retire(deadline))).await;
+            deps.retiring.lock().retain(|target| !gone.iter().any(|done| Arc::ptr_eq(done, target)));
+        };
+        ctx.spawn(work.into_actor(self).map(|(), pool, ctx: &mut Context<Self>| {
+            if pool.deps.spec.load().removed && pool.deps.retiring.lock().is_empty() {
+                ctx.stop();
+            }
+        }));
+    }
+
+    /// Targets that panic too often are down: their series say so.
+    fn report_failed(&self, ctx: &mut Context<Self>) {
+        let view = self.deps.view.load_full();
+        for (failed, child) in self.deps.children.failed() {
+            let Some(shared) = view.active.iter().find(|shared| key(shared) == failed).cloned() else { continue };
+            let reason = child.entry().last_panic().unwrap_or_default();
+            ctx.spawn(async move { shared.mark_failed(&reason).await }.into_actor(self));
+        }
+    }
+
+    fn share(&self, spec: &JobSpec, target: Target) -> Arc<TargetShared> {
+        let plan = SamplePlan {
+            target_labels: target.labels.clone(),
+            settings: Arc::clone(&spec.settings),
+            relabel: spec.metric_relabel.clone(),
+        };
+        TargetShared::new(target, spec.generation, plan, spec.client.clone(), Arc::clone(&self.deps.runtime))
+    }
+}
+
+/// Why none of a pool's targets may be scraped, if there are more than its limit allows.
+fn over_target_limit(targets: usize, limit: u64) -> Option<Arc<String>> {
+    let over = 0 < limit && limit < targets as u64;
+    over.then(|| Arc::new(format!("target_limit exceeded (number of targets: {targets}, limit: {limit})")))
+}
+
+fn key(shared: &Arc<TargetShared>) -> TargetKey {
+    (shared.target.hash(), shared.generation)
+}
+
+/// A target that is no longer wanted.
+struct Gone {
+    actor: BoundedAddr<ScrapeTarget>,
+    /// What it has published; none when the pool has forgotten the target in a panic.
+    shared: Option<Arc<TargetShared>>,
+}
+
+impl Gone {
+    /// The target writes its stale markers and ends. For one that cannot, having failed or panicked, the pool writes them
+    /// once it has ended, as nobody must scrape what is no longer wanted.
+    async fn retire(&self, deadline: Instant) {
+        if self.actor.ask(Retire, deadline).await.is_ok() {
+            return;
+        }
+        // `Gone` is as good: it has ended already.
+        let _ = self.actor.signal(Drain { deadline: Instant::now() });
+        if timeout(RETIRE_WITHIN, self.actor.ended()).await.is_ok()
+            && let Some(shared) = &self.shared
+        {
+            shared.end().await;
+        }
+    }
+}
+
+impl Actor for ScrapePool {
+    type Context = Context<Self>;
+
+    /// A panic may have cut short what the pool did for targets that are gone or have failed: it is done again.
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let unfinished = self.deps.retiring.lock().clone();
+        self.retire(unfinished, ctx);
+        self.apply(ctx);
+        self.report_failed(ctx);
+    }
+}
+
+impl Supervised for ScrapePool {}
+
+impl SupervisedActor for ScrapePool {
+    const KIND: &'static Kind = &SCRAPE_POOL;
+}
+
+impl Handler<Admitted<Apply>> for ScrapePool {
+    type Result = ();
+
+    fn handle(&mut self, _: Admitted<Apply>, ctx: &mut Context<Self>) {
+        let metrics = self.deps.runtime.pools.clone();
+        let began = metrics.clock().monotonic();
+        self.apply(ctx);
+        let spec = self.deps.spec.load();
+        if !spec.removed {
+            metrics.reloaded(spec.defaults.scrape_interval.to_std(), metrics.clock().monotonic().saturating_sub(began));
+        }
+    }
+}
+
+impl Handler<Control<ChildFailed>> for ScrapePool {
+    type Result = ();
+
+    fn handle(&mut self, _: Control<ChildFailed>, ctx: &mut Context<Self>) {
+        self.report_failed(ctx);
+    }
+}
+
+impl Handler<Control<Drain>> for ScrapePool {
+    type Result = ();
+
+    fn handle(&mut self, Control(drain): Control<Drain>, ctx: &mut Context<Self>) {
+        let deps = Arc::clone(&self.deps);
+        for target in deps.retiring.lock().iter() {
+            // One that has ended meanwhile needs no telling.
+            let _ = target.actor.signal(drain);
+        }
+        let work = async move { deps.children.drain_all(drain.deadline).await };
+        ctx.spawn(work.into_actor(self).map(|_, _, ctx: &mut Context<Self>| ctx.stop()));
+    }
+}

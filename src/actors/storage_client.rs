@@ -1,0 +1,191 @@
+//! How the rest of the process appends: one batch, one commit number, whatever number of shards it touches.
+//!
+//! A batch of one slice is one message to one shard: the usual scrape. Any other is staged on all its shards first, and
+//! applied only when none of them refused, so that readers see all of it or nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use crate::actors::mailbox::{BoundedAddr, Reserved, SendError};
+use crate::actors::storage_shard::{AppendSlice, ApplyStaged, StageSlice, StorageShard, Truncate};
+use crate::model::append::{AppendBatch, AppendReport, ShardId};
+use crate::model::read::Queryable;
+use crate::model::time::TimestampMs;
+use crate::storage::head::shard::Staged;
+use crate::storage::head::stats::HeadStats;
+use crate::storage::head::{Head, HeadError};
+
+/// How long the second half of a commit may take. Nothing is refused for it: by then the samples have been promised.
+const APPLY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why a batch was not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendFailure {
+    /// Nothing was stored.
+    #[error("{0}")]
+    Refused(ShardFailure),
+    /// The batch may have been stored, whole or in part.
+    #[error("{0}; the samples may have been stored")]
+    Unsure(ShardFailure),
+}
+
+impl AppendFailure {
+    /// Whether the batch can be sent again without being stored twice.
+    pub fn nothing_was_done(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+/// What a shard did instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShardFailure {
+    /// Its queue was full, or it did not answer.
+    #[error("shard {shard}: {error}")]
+    Send {
+        /// Which shard.
+        shard: u16,
+        /// What happened.
+        #[source]
+        error: SendError,
+    },
+    /// The thread that applied the commit has ended.
+    #[error("the thread has ended")]
+    Lost,
+    /// It cannot take samples now.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+}
+
+impl ShardFailure {
+    fn of_send(shard: ShardId) -> impl Fn(SendError) -> Self {
+        move |error| Self::Send { shard: shard.0, error }
+    }
+}
+
+/// What a batch may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// The common slots.
+    Normal,
+    /// Slots of their own, for what has to be written when everything is full: `up 0` and stale markers.
+    Reserved,
+}
+
+struct ShardAddr {
+    normal: BoundedAddr<StorageShard>,
+    reserved: Reserved<StorageShard>,
+    applying: Reserved<StorageShard>,
+}
+
+/// Appends to the head and opens views of it. Clones share everything.
+#[derive(Clone)]
+pub struct StorageClient {
+    head: Arc<Head>,
+    shards: Arc<[ShardAddr]>,
+}
+
+impl StorageClient {
+    /// A client of the head's shards, in their order.
+    pub fn new(head: Arc<Head>, shards: &[BoundedAddr<StorageShard>]) -> Self {
+        let address = |addr: &BoundedAddr<StorageShard>| ShardAddr {
+            normal: addr.clone(),
+            reserved: addr.reserve(),
+            applying: addr.reserve(),
+        };
+        Self { head, shards: shards.iter().map(address).collect() }
+    }
+
+    /// Stores a batch. It is visible when this answers; samples that are refused stand in the report.
+    pub async fn append(
+        &self,
+        batch: AppendBatch,
+        priority: Priority,
+        deadline: Instant,
+    ) -> Result<AppendReport, AppendFailure> {
+        let first = batch.samples.first().map(|sample| sample.at);
+        let mut slices = self.head.route(batch);
+        if slices.len() <= 1 {
+            let Some((shard, slice)) = slices.pop() else { return Ok(AppendReport::default()) };
+            let answer = self
+                .addr(shard, priority)
+                .ask(AppendSlice { head: Arc::clone(&self.head), first, slice }, deadline)
+                .await;
+            return match answer {
+                Ok(report) => report.map_err(|error| AppendFailure::Refused(error.into())),
+                Err(error) if error.may_have_happened() => {
+                    Err(AppendFailure::Unsure(ShardFailure::of_send(shard)(error)))
+                }
+                Err(error) => Err(AppendFailure::Refused(ShardFailure::of_send(shard)(error))),
+            };
+        }
+        let commit = self.head.begin(first);
+        let stages = slices.into_iter().map(|(shard, slice)| {
+            let stage = StageSlice { commit: commit.clone(), slice };
+            async move { (shard, self.addr(shard, priority).ask(stage, deadline).await) }
+        });
+        let mut staged = Vec::new();
+        for (shard, answer) in join_all(stages).await {
+            // What was staged is given up when it is dropped, also by a shard that answers too late.
+            let answer = answer.map_err(ShardFailure::of_send(shard)).and_then(|part| Ok(part?));
+            staged.push((shard, answer.map_err(AppendFailure::Refused)?));
+        }
+        drop(commit);
+        // A task of its own: a caller that goes away now, as a cancelled scrape does, must not leave half a commit.
+        let applied = actix::spawn(self.clone().apply(staged)).await;
+        applied.unwrap_or(Err(ShardFailure::Lost)).map_err(AppendFailure::Unsure)
+    }
+
+    async fn apply(self, staged: Vec<(ShardId, Staged)>) -> Result<AppendReport, ShardFailure> {
+        let deadline = Instant::now() + APPLY_WITHIN;
+        let applies = staged.into_iter().map(|(shard, part)| {
+            let addr = &self.shards[usize::from(shard.0)].applying;
+            async move { (shard, addr.ask(ApplyStaged(part), deadline).await) }
+        });
+        let mut report = AppendReport::default();
+        for (shard, answer) in join_all(applies).await {
+            report.absorb(answer.map_err(ShardFailure::of_send(shard))??);
+        }
+        report.sort();
+        Ok(report)
+    }
+
+    /// Drops samples before `min_valid` from the head; memory comes back in steps.
+    pub fn truncate(&self, min_valid: TimestampMs) {
+        self.head.raise_min_valid(min_valid);
+        for shard in self.shards.iter() {
+            // A shard whose queue is full does it at the next call.
+            let _ = shard.normal.try_tell(Truncate);
+        }
+    }
+
+    /// Opens read views.
+    pub fn queryable(&self) -> Arc<dyn Queryable> {
+        self.head.queryable()
+    }
+
+    /// Series that the head's budget still has room for; `None` without a budget.
+    pub fn series_room(&self) -> Option<u64> {
+        self.head.series_room()
+    }
+
+    /// Figures of the head.
+    pub fn stats(&self) -> HeadStats {
+        self.head.stats()
+    }
+
+    /// The shards, to be drained.
+    pub fn shards(&self) -> impl Iterator<Item = &BoundedAddr<StorageShard>> {
+        self.shards.iter().map(|shard| &shard.normal)
+    }
+
+    fn addr(&self, shard: ShardId, priority: Priority) -> &BoundedAddr<StorageShard> {
+        let addr = &self.shards[usize::from(shard.0)];
+        match priority {
+            Priority::Normal => &addr.normal,
+            Priority::Reserved => &addr.reserved,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Faults of actors: what actix does and what our layer makes of it, and the matrix of every kind of actor times every
+//! kind of panic. Mostly on a paused clock, on the test's own thread; nothing sleeps.
+
+#[path = "actor_faults/facts.rs"]
+mod facts;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/gateway.rs"]
+mod gateway;
+#[path = "actor_faults/mailbox.rs"]
+mod mailbox;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/matrix.rs"]
+mod matrix;
+#[path = "actor_faults/probe.rs"]
+mod probe;
+#[path = "actor_faults/process.rs"]
+mod process;
+#[path = "actor_faults/scene.rs"]
+mod scene;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/shard.rs"]
+mod shard;
+#[path = "actor_faults/supervision.rs"]
+mod supervision;
+#[path = "support/mod.rs"]
+mod support;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/target.rs"]
+mod target;
+#[path = "actor_faults/tree.rs"]
+mod tree;

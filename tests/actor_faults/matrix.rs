@@ -1,0 +1,308 @@
+//! Every kind of actor times every point at which it can panic. The kinds come from `kind::ALL`: one without a case here
+//! fails the test.
+//!
+//! To register a kind, add a [`Case`] to [`cases`]: how to start one actor of it with the surroundings that it needs, and a
+//! [`Subject`] that exercises it. The rest is done here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use actix::Arbiter;
+use futures::future::LocalBoxFuture;
+use tokio::time::Instant;
+use watchfire::actors::control::ChildFailed;
+use watchfire::actors::failpoint::{Point, arm};
+use watchfire::actors::kind::{self, Kind};
+use watchfire::actors::mailbox::BoundedAddr;
+use watchfire::actors::policy::Policy;
+use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
+use watchfire::actors::registry::{ActorState, ActorTree, Entry};
+use watchfire::actors::root::{self, ROOT, Root};
+use watchfire::actors::scrape_manager::{ApplyJobs, SCRAPE_MANAGER, ScrapeManager};
+use watchfire::actors::scrape_pool::{Apply, SCRAPE_POOL, ScrapePool};
+use watchfire::actors::scrape_target::{SCRAPE_TARGET, ScrapeTarget, TargetShared};
+use watchfire::actors::storage_client::{Priority, StorageClient};
+use watchfire::actors::storage_shard::{STORAGE_SHARD, ShardDeps, StorageShard};
+use watchfire::actors::supervision::{self, Place, SupervisedActor};
+use watchfire::model::clock::SystemClock;
+use watchfire::telemetry::metrics::Registry;
+
+use crate::probe::{Exercise, PROBE, Probe, ProbeDeps, paused, within};
+use crate::scene::{QUICK, Scene, batch, instant, job, live, values};
+use crate::support::Exporter;
+
+/// How the matrix brings an actor of a kind to life.
+struct Case {
+    kind: &'static Kind,
+    /// Whose clock the case runs on.
+    time: Time,
+    /// A point that each exercise passes; it panics where a point is passed only after another panic.
+    trigger: Point,
+    /// Points that the exercise of this kind never passes, each with the reason.
+    without: &'static [(Point, &'static str)],
+    start: fn(&Arc<ActorTree>, &str) -> Box<dyn Subject>,
+}
+
+/// The clock of a case.
+#[derive(Clone, Copy)]
+enum Time {
+    /// Jumps ahead whenever all wait for it; for actors that have no business with other threads.
+    Paused,
+    /// The machine's; for actors that talk to a network or to the compute pool.
+    Live,
+}
+
+impl Time {
+    fn run(self, test: impl Future<Output = ()>) {
+        match self {
+            Self::Paused => paused(test),
+            Self::Live => live(test),
+        }
+    }
+}
+
+/// An actor under test.
+trait Subject {
+    fn entry(&self) -> &Arc<Entry>;
+    /// Takes the actor once through a handler, a timer and a future, as far as it has them, and drops a future. True when it
+    /// did its work; false when a panic came between. Must return either way.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool>;
+}
+
+fn cases() -> Vec<Case> {
+    const ONLY_DRAINING: &str = "the root waits for messages only, until it drains";
+    const NO_TIMER: (Point, &str) = (Point::Timer, "it acts on messages only");
+    let live = |kind, trigger, without, start| Case { kind, time: Time::Live, trigger, without, start };
+    vec![
+        Case {
+            kind: &ROOT,
+            time: Time::Paused,
+            trigger: Point::Handler,
+            without: &[(Point::Timer, ONLY_DRAINING), (Point::Future, ONLY_DRAINING), (Point::Drop, ONLY_DRAINING)],
+            start: |tree, name| Box::new(root::start(&Arbiter::current(), Place::root(tree, name))),
+        },
+        Case {
+            kind: &PROBE,
+            time: Time::Paused,
+            trigger: Point::Handler,
+            without: &[],
+            start: |tree, name| Box::new(start_probe(tree, name)),
+        },
+        live(&SCRAPE_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, exporter) = (Scene::new(tree, name), Exporter::start("up_here 1\n"));
+            let (addr, _) = scene.spawn_manager(name, vec![job("matrix", &exporter.addr, &["/a"], 100)]);
+            Box::new(Set { addr, scene, more: exporter })
+        }),
+        live(&SCRAPE_POOL, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, exporter) = (Scene::new(tree, name), Exporter::start("up_here 1\n"));
+            let (addr, _) = scene.spawn_pool(name, job("matrix", &exporter.addr, &["/a"], 100));
+            Box::new(Set { addr, scene, more: exporter })
+        }),
+        live(&SCRAPE_TARGET, Point::Timer, &[(Point::Handler, "its messages end it")], |tree, name| {
+            let (scene, exporter) = (Scene::new(tree, name), Exporter::start("up_here 1\n"));
+            let shared = scene.target(&exporter.addr, "/a", 20);
+            let addr = scene.spawn_target(name, &shared, QUICK);
+            Box::new(Set { addr, scene, more: (shared, exporter) })
+        }),
+        live(&QUERY_GATEWAY, Point::Handler, &[NO_TIMER], |tree, name| {
+            let scene = Scene::new(tree, name);
+            Box::new(Set { addr: scene.spawn_gateway(name), scene, more: () })
+        }),
+        live(&STORAGE_SHARD, Point::Handler, &[], |tree, name| {
+            let scene = Scene::new(tree, "matrix");
+            let deps = ShardDeps { shard: Arc::clone(&scene.head.shards()[0]), pool: Arc::clone(&scene.pool) };
+            let deps = Arc::new(deps);
+            let place = Place::root(tree, name);
+            let make = move |_: &mut _| StorageShard::new(Arc::clone(&deps));
+            let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
+            let client = StorageClient::new(Arc::clone(&scene.head), std::slice::from_ref(&addr));
+            Box::new(Set { addr, scene, more: (client, AtomicU32::new(0)) })
+        }),
+    ]
+}
+
+/// An actor with its scene and whatever else it needs to live.
+struct Set<A: SupervisedActor, M> {
+    addr: BoundedAddr<A>,
+    scene: Scene,
+    more: M,
+}
+
+/// Longest time of one exercise of an actor on the machine's clock.
+fn at_most() -> Instant {
+    Instant::now() + Duration::from_millis(900)
+}
+
+impl Subject for Set<ScrapeManager, Exporter> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyJobs, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<ScrapePool, Exporter> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(Apply, at_most()).await.is_ok() })
+    }
+}
+
+impl Subject for Set<ScrapeTarget, (Arc<TargetShared>, Exporter)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// One scrape, good or bad.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let last = || self.more.0.status().last_scrape_nanos;
+        let before = last();
+        Box::pin(async move {
+            let deadline = at_most();
+            while last() == before && Instant::now() < deadline && !self.addr.entry().state().refuses() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            last() != before
+        })
+    }
+}
+
+impl Subject for Set<QueryGateway, ()> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async {
+            let answer = self.addr.ask(instant("6 * 7", self.scene.now()), at_most()).await;
+            matches!(answer, Ok(Ok(outcome)) if values(&outcome) == [42.0])
+        })
+    }
+}
+
+impl Subject for Set<StorageShard, (StorageClient, AtomicU32)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// Enough new series for a merge of index segments, which is the shard's future; each upkeep is its timer.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let first = self.more.1.fetch_add(4096, Ordering::Relaxed);
+        Box::pin(async move {
+            let series = batch("matrix", first..first + 4096, self.scene.now(), 1.0);
+            self.more.0.append(series, Priority::Normal, at_most()).await.is_ok_and(|report| report.appended == 4096)
+        })
+    }
+}
+
+impl Subject for Root {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr().entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async {
+            let before = self.entry().row().handled;
+            let sent = self.addr().signal(ChildFailed).is_ok();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sent && before < self.entry().row().handled
+        })
+    }
+}
+
+fn start_probe(tree: &Arc<ActorTree>, name: &str) -> BoundedAddr<Probe> {
+    let deps = Arc::new(ProbeDeps::default());
+    supervision::spawn(&Arbiter::current(), Policy::PERMANENT, Place::root(tree, name), move |_| Probe::new(&deps))
+}
+
+impl Subject for BoundedAddr<Probe> {
+    fn entry(&self) -> &Arc<Entry> {
+        BoundedAddr::entry(self)
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.ask(Exercise, within(1)).await == Ok(true) })
+    }
+}
+
+#[test]
+fn every_kind_of_actor_survives_every_kind_of_panic() {
+    let cases = cases();
+    for kind in kind::ALL {
+        assert!(
+            cases.iter().any(|case| case.kind == *kind),
+            "kind {} has no fault case in tests/actor_faults",
+            kind.name
+        );
+    }
+    for case in &cases {
+        for point in Point::ALL {
+            if !case.without.iter().any(|(without, _)| *without == point) {
+                println!("{}.{}", case.kind.name, point.as_str());
+                case.time.run(one_panic(case, point));
+                case.time.run(over_the_budget(case, point));
+            }
+        }
+    }
+}
+
+/// A tree of all kinds there are.
+pub(crate) fn tree() -> Arc<ActorTree> {
+    let kinds: Vec<_> = kind::ALL.iter().copied().chain([&PROBE]).collect();
+    ActorTree::new(&kinds, &Registry::default(), SystemClock::shared(), 1)
+}
+
+/// Exercises until the condition holds, on the paused clock.
+async fn until(subject: &dyn Subject, what: &str, condition: impl Fn(bool) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !condition(subject.exercise().await) {
+        assert!(Instant::now() < deadline, "{what}: {:?}", subject.entry().row());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn one_panic(case: &Case, point: Point) {
+    let tree = tree();
+    let (subject, sibling) = ((case.start)(&tree, "subject"), (case.start)(&tree, "sibling"));
+    until(&*subject, "it works at first", |worked| worked).await;
+    until(&*sibling, "its sibling works at first", |worked| worked).await;
+
+    let armed = arm(case.kind.name, Some("subject"), point, 1);
+    // These two points are passed after another panic only.
+    let trigger = matches!(point, Point::Started | Point::Restarting | Point::Drop);
+    let trigger = trigger.then(|| arm(case.kind.name, Some("subject"), case.trigger, 1));
+    until(&*subject, "the panic happens", |_| armed.left() == 0).await;
+    drop(trigger);
+    assert!(sibling.exercise().await, "the sibling works meanwhile");
+    until(&*subject, "it works again at the same address", |worked| worked).await;
+
+    let row = subject.entry().row();
+    assert_eq!((row.state, row.queue), (ActorState::Running, 0), "{row:?}");
+    assert!(1 <= row.restarts && row.last_panic.is_some_and(|text| text.contains("failpoint")));
+    let row = sibling.entry().row();
+    assert_eq!((row.state, row.restarts, row.last_panic), (ActorState::Running, 0, None));
+}
+
+async fn over_the_budget(case: &Case, point: Point) {
+    let tree = tree();
+    let (subject, sibling) = ((case.start)(&tree, "subject"), (case.start)(&tree, "sibling"));
+    until(&*subject, "it works at first", |worked| worked).await;
+
+    let armed = arm(case.kind.name, Some("subject"), point, usize::MAX);
+    let trigger = arm(case.kind.name, Some("subject"), case.trigger, usize::MAX);
+    until(&*subject, "it fails", |_| subject.entry().state() == ActorState::Failed).await;
+    drop((armed, trigger));
+    let refused_at = Instant::now();
+    assert!(!subject.exercise().await, "a failed actor does nothing");
+    assert!(refused_at.elapsed() <= Duration::from_secs(1));
+    assert!(sibling.exercise().await, "the sibling works meanwhile");
+    tree.retry_failed();
+    until(&*subject, "it works again after a try", |worked| worked).await;
+    assert_eq!(sibling.entry().row().restarts, 0);
+}
