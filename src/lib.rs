@@ -14,3 +14,4 @@ pub mod scrape;
 pub mod storage;
 
 pub mod actors;
+pub mod http;

@@ -1,0 +1,44 @@
+//! The endpoints under `/api/v1`, one file a resource, and our own under `/api/watchfire/v1`.
+
+pub(super) mod labels;
+pub(super) mod query;
+pub(super) mod rules;
+pub(super) mod status;
+pub(super) mod targets;
+pub mod types;
+pub(super) mod watchfire;
+
+use crate::http::error::ApiError;
+use crate::http::request::Context;
+use crate::model::matcher::Matcher;
+use crate::model::result::Annotations;
+
+/// The remark on an answer that was cut.
+const TRUNCATED: &str = "results truncated due to limit";
+
+/// Selectors of `match[]`; each must say something about some label.
+fn matchers(context: &Context) -> Result<Vec<Vec<Matcher>>, String> {
+    let mut selectors = Vec::new();
+    for text in context.params.all("match[]") {
+        selectors.push(context.state.ports.parse_selector(text)?);
+    }
+    if selectors.iter().any(|matchers| matchers.iter().all(Matcher::matches_empty)) {
+        return Err("match[] must contain at least one non-empty matcher".to_owned());
+    }
+    Ok(selectors)
+}
+
+/// Cuts `items` to `limit` (0: not at all) and says so.
+fn cut<T>(items: &mut Vec<T>, limit: usize, warnings: Vec<String>) -> Annotations {
+    let mut annotations = Annotations { warnings, infos: Vec::new() };
+    if 0 < limit && limit < items.len() {
+        items.truncate(limit);
+        annotations.warnings.push(TRUNCATED.to_owned());
+    }
+    annotations
+}
+
+/// Refuses selectors as labels endpoints do: without naming the parameter.
+fn matchers_plain(context: &Context) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    matchers(context).map_err(ApiError::bad_data)
+}

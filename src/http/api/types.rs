@@ -1,0 +1,355 @@
+//! What ports take and give: plain structs, without JSON and without actors. JSON shapes are written by the endpoints.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use crate::http::json::UnixNanos;
+use crate::model::duration::PromDuration;
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::result::{Annotations, QueryValue};
+use crate::model::time::TimestampMs;
+
+/// A query at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstantQuery {
+    /// PromQL as written.
+    pub query: String,
+    /// Evaluation time.
+    pub at: TimestampMs,
+    /// Client's timeout; the server's own caps it.
+    pub timeout: Option<Duration>,
+    /// Lookback of this query, if not the server's.
+    pub lookback: Option<PromDuration>,
+    /// Whether counts by step are wanted (`stats=all`).
+    pub per_step_stats: bool,
+}
+
+/// A query over a range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangeQuery {
+    /// PromQL as written.
+    pub query: String,
+    /// First evaluation time.
+    pub start: TimestampMs,
+    /// Last evaluation time; not before `start`.
+    pub end: TimestampMs,
+    /// Step in milliseconds; at least 1.
+    pub step_ms: i64,
+    /// Client's timeout; the server's own caps it.
+    pub timeout: Option<Duration>,
+    /// Lookback of this query, if not the server's.
+    pub lookback: Option<PromDuration>,
+    /// Whether counts by step are wanted (`stats=all`).
+    pub per_step_stats: bool,
+}
+
+/// The outcome of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryAnswer {
+    /// Its value.
+    pub value: QueryValue,
+    /// Its remarks.
+    pub annotations: Annotations,
+    /// What it took.
+    pub stats: QueryStats,
+}
+
+/// What a query took; times in seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryStats {
+    /// Evaluation as a whole.
+    pub eval_total: f64,
+    /// Sorting of the result.
+    pub result_sort: f64,
+    /// Parsing, planning, selecting.
+    pub preparation: f64,
+    /// Evaluation proper.
+    pub inner_eval: f64,
+    /// Waiting for its turn.
+    pub queue: f64,
+    /// From taking its turn to the result.
+    pub exec_total: f64,
+    /// Samples that steps looked at, windows counted at each step.
+    pub queryable_samples: i64,
+    /// The same by step (time, count); only where asked for.
+    pub queryable_samples_per_step: Option<Vec<(TimestampMs, i64)>>,
+    /// Samples decoded.
+    pub samples_read: i64,
+    /// The same by step (time, count); only where asked for.
+    pub samples_read_per_step: Option<Vec<(TimestampMs, i64)>>,
+    /// Most samples held at a time.
+    pub peak_samples: i64,
+}
+
+/// A request about series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectRequest {
+    /// A series counts if it matches any of these; none: every series counts.
+    pub selectors: Vec<Vec<Matcher>>,
+    /// First time of interest.
+    pub start: TimestampMs,
+    /// Last time of interest; may lie before `start`, and then there is nothing.
+    pub end: TimestampMs,
+    /// Most results of interest plus one, so that a cut is seen; 0 for all.
+    pub hint_limit: usize,
+}
+
+/// A request about the values of a label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelValuesRequest {
+    /// The label.
+    pub name: String,
+    /// Of which series and when.
+    pub select: SelectRequest,
+}
+
+/// A list with remarks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Warnings of storage.
+    pub warnings: Vec<String>,
+}
+
+/// What is known of a target's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetHealth {
+    /// Not scraped yet.
+    Unknown,
+    /// The last scrape worked.
+    Up,
+    /// The last scrape failed.
+    Down,
+}
+
+impl TargetHealth {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A target that is scraped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActiveTarget {
+    /// Labels before relabelling.
+    pub discovered_labels: Labels,
+    /// Labels that its samples get.
+    pub labels: Labels,
+    /// Its pool: the job's name.
+    pub scrape_pool: String,
+    /// The address that is scraped, with parameters.
+    pub scrape_url: String,
+    /// Why the last scrape failed; empty if it did not.
+    pub last_error: String,
+    /// When the last scrape began.
+    pub last_scrape: Option<UnixNanos>,
+    /// How long it took, in seconds.
+    pub last_scrape_duration: f64,
+    /// Its health.
+    pub health: TargetHealth,
+    /// Interval as written in its labels.
+    pub scrape_interval: String,
+    /// Timeout as written in its labels.
+    pub scrape_timeout: String,
+}
+
+/// A target that relabelling dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedTarget {
+    /// Labels before relabelling.
+    pub discovered_labels: Labels,
+    /// Its pool.
+    pub scrape_pool: String,
+}
+
+/// All targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Targets {
+    /// Names of the pools, those without targets included.
+    pub pools: Vec<String>,
+    /// Targets that are scraped; the order within a pool is kept.
+    pub active: Vec<ActiveTarget>,
+    /// Targets that were dropped (as many as are kept).
+    pub dropped: Vec<DroppedTarget>,
+    /// How many were dropped, by pool.
+    pub dropped_counts: BTreeMap<String, u64>,
+}
+
+/// State of an alert or an alerting rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertState {
+    /// Not evaluated yet.
+    Unknown,
+    /// Nothing to tell.
+    Inactive,
+    /// True, but not for long enough.
+    Pending,
+    /// Firing.
+    Firing,
+}
+
+impl AlertState {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Inactive => "inactive",
+            Self::Pending => "pending",
+            Self::Firing => "firing",
+        }
+    }
+}
+
+/// An active alert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alert {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its annotations, expanded.
+    pub annotations: Labels,
+    /// Pending or firing.
+    pub state: AlertState,
+    /// Since when its condition holds.
+    pub active_at: Option<UnixNanos>,
+    /// Since when it fires only because of `keep_firing_for`.
+    pub keep_firing_since: Option<UnixNanos>,
+    /// The value of its expression.
+    pub value: f64,
+}
+
+/// Health of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleHealth {
+    /// Not evaluated yet.
+    Unknown,
+    /// The last evaluation worked.
+    Ok,
+    /// The last evaluation failed.
+    Err,
+}
+
+impl RuleHealth {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+            Self::Err => "err",
+        }
+    }
+}
+
+/// What an alerting rule has and a recording rule has not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alerting {
+    /// State of the rule: the worst of its alerts.
+    pub state: AlertState,
+    /// `for` in seconds.
+    pub hold: f64,
+    /// `keep_firing_for` in seconds.
+    pub keep_firing_for: f64,
+    /// Annotations as written.
+    pub annotations: Labels,
+    /// Its active alerts.
+    pub alerts: Vec<Alert>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Name of the alert or of the recorded series.
+    pub name: String,
+    /// Its expression as the printer prints it.
+    pub query: String,
+    /// Labels as written.
+    pub labels: Labels,
+    /// Its health.
+    pub health: RuleHealth,
+    /// Why the last evaluation failed; empty if it did not.
+    pub last_error: String,
+    /// How long the last evaluation took, in seconds.
+    pub evaluation_time: f64,
+    /// When it began.
+    pub last_evaluation: Option<UnixNanos>,
+    /// Set for alerting rules.
+    pub alerting: Option<Alerting>,
+}
+
+/// A rule group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleGroup {
+    /// Its name.
+    pub name: String,
+    /// The file that it stands in.
+    pub file: String,
+    /// Evaluation interval in seconds.
+    pub interval: f64,
+    /// Most alerts or series of a rule; 0 for no limit.
+    pub limit: i64,
+    /// How long the last evaluation took, in seconds.
+    pub evaluation_time: f64,
+    /// When it began.
+    pub last_evaluation: Option<UnixNanos>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// The Alertmanagers that discovery found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alertmanagers {
+    /// URLs that alerts are sent to.
+    pub active: Vec<String>,
+    /// URLs that relabelling dropped.
+    pub dropped: Vec<String>,
+}
+
+/// What the process knows of itself, beyond what the machine tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// When it started.
+    pub start_time: UnixNanos,
+    /// Whether the last reload worked.
+    pub reload_success: bool,
+    /// When the configuration in effect was loaded.
+    pub last_config_time: Option<UnixNanos>,
+    /// Damage found in the WAL since the start.
+    pub corruption_count: i64,
+    /// As `15d or 1GiB`.
+    pub storage_retention: String,
+}
+
+/// An actor as `GET /api/watchfire/v1/actors` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorInfo {
+    /// What it is: `scrape_target`.
+    pub kind: String,
+    /// Which one, unique among its kind.
+    pub name: String,
+    /// Name of its parent; empty for the root.
+    pub parent: String,
+    /// `starting`, `running`, `rebuilding`, `backing-off`, `failed` or `draining`.
+    pub state: String,
+    /// Messages that wait.
+    pub queue: u64,
+    /// Messages that may wait.
+    pub slots: u64,
+    /// Messages refused because the queue was full.
+    pub refused: u64,
+    /// Messages that waited past their deadline.
+    pub expired: u64,
+    /// Messages handled.
+    pub handled: u64,
+    /// Restarts since the start.
+    pub restarts: u64,
+    /// The last panic's text; empty if there was none.
+    pub last_panic: String,
+    /// Since when it is in its state.
+    pub since: Option<UnixNanos>,
+}

@@ -1,0 +1,240 @@
+//! The way of a request: route, guards, handler, headers. A panic of a handler ends here, in a 500 with its counter.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures::{FutureExt, StreamExt};
+
+use crate::http::compress::Encoding;
+use crate::http::cors;
+use crate::http::envelope;
+use crate::http::error::ApiError;
+use crate::http::page;
+use crate::http::params::{Params, percent_decode};
+use crate::http::request::Context;
+use crate::http::response::Response;
+use crate::http::routes::{self, Family, Gate, Match, Route};
+use crate::http::state::{HttpState, Ready};
+
+/// Bodies above this are compressed off the worker's thread, which other requests share.
+const COMPRESS_INLINE_MAX: usize = 64 << 10;
+
+/// Bounds of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Largest header in bytes.
+    pub(super) header_len_max: usize,
+    /// Largest body in bytes.
+    pub(super) body_len_max: usize,
+    /// Longest time to read a body.
+    pub(super) read_timeout: Duration,
+}
+
+/// Answers any request.
+pub(super) async fn dispatch(
+    state: Arc<HttpState>,
+    bounds: Rc<Bounds>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    if bounds.header_len_max < header_len(&request) {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return finish(Response::error(status, "request header exceeds --watchfire.limit.http.header"));
+    }
+    let path = percent_decode(request.uri().path().as_bytes()).and_then(|raw| String::from_utf8(raw).ok());
+    let Some(path) = path else { return finish(Response::not_found()) };
+    match routes::find(&state.settings.route_prefix, &path) {
+        Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, parameter).await,
+        Match::Redirect(to) => finish(redirect(&request, &to)),
+        Match::Nothing if *request.method() == Method::OPTIONS && is_api(&state, &path) => {
+            finish(api_options(&state, &request))
+        }
+        Match::Nothing => finish(Response::not_found()),
+    }
+}
+
+async fn found(
+    state: Arc<HttpState>,
+    bounds: &Bounds,
+    request: &HttpRequest,
+    payload: web::Payload,
+    route: &'static Route,
+    path_parameter: Option<String>,
+) -> HttpResponse {
+    let Some(handler) = route.handler(request.method()) else {
+        return finish(other_method(&state, request, route));
+    };
+    let begun = state.clock.monotonic();
+    let params = match read_params(bounds, request, payload).await {
+        Ok(params) => params,
+        Err(refusal) => return finish(refusal),
+    };
+    let context = Context {
+        params,
+        raw_query: request.query_string().to_owned(),
+        path_parameter,
+        accept: header(request, "Accept").map(str::to_owned),
+        state: Arc::clone(&state),
+    };
+    let response = match gate(&state, route) {
+        Some(refusal) => refusal,
+        None => {
+            let answer = AssertUnwindSafe(handler(context)).catch_unwind().await;
+            let answer = answer.unwrap_or_else(|_| {
+                // The panic hook has logged text and place; here the request is named.
+                state.metrics.panics(route.label).inc();
+                tracing::error!(component = "web", handler = route.label, "panic while serving request");
+                Err(ApiError::internal("the handler of this request panicked"))
+            });
+            dress(&state, request, route, answer).await
+        }
+    };
+    let took = state.clock.monotonic().saturating_sub(begun);
+    state.metrics.served(route.label, response.status.as_str(), took, response.body.len());
+    finish(response)
+}
+
+/// The answer of a route that does not run before the server is ready.
+fn gate(state: &HttpState, route: &Route) -> Option<Response> {
+    let stopping = match (&*state.readiness.get(), route.gate) {
+        (_, Gate::Open) | (Ready::Yes | Ready::Impaired(_), Gate::Ready) => return None,
+        (Ready::NotYet, Gate::Ready) => "false",
+        (Ready::Stopping, Gate::Ready) => "true",
+    };
+    let response = Response::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+    Some(response.with("X-Prometheus-Stopping", stopping))
+}
+
+/// Gives an answer the shape, headers and compression of its family.
+async fn dress(
+    state: &HttpState,
+    request: &HttpRequest,
+    route: &Route,
+    answer: Result<Response, ApiError>,
+) -> Response {
+    match route.family {
+        Family::Api => {
+            let mut response = answer.unwrap_or_else(|error| envelope::failure(&error));
+            response.headers.push(("Vary", "Accept-Encoding".to_owned()));
+            response.headers.extend(cors::headers(&state.settings.cors_origin, header(request, "Origin")));
+            compress(request, response).await
+        }
+        Family::Plain => {
+            let failed = |error: ApiError| Response::error(error.kind.status(), &error.message);
+            let response = answer.unwrap_or_else(failed);
+            if route.label == "/metrics" { compress(request, response).await } else { response }
+        }
+        Family::Page => {
+            let response = answer.unwrap_or_else(|error| page::failure(state, &error));
+            page::with_security_headers(response)
+        }
+    }
+}
+
+async fn compress(request: &HttpRequest, mut response: Response) -> Response {
+    let Some(encoding) = Encoding::accepted(header(request, "Accept-Encoding")) else { return response };
+    if response.body.is_empty() {
+        return response;
+    }
+    let body = std::mem::take(&mut response.body);
+    let compressed = if body.len() < COMPRESS_INLINE_MAX {
+        encoding.compress(&body)
+    } else {
+        web::block(move || encoding.compress(&body)).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    };
+    match compressed {
+        Ok(compressed) => {
+            response.body = compressed;
+            response.with("Content-Encoding", encoding.name())
+        }
+        Err(error) => {
+            tracing::error!(component = "web", err = %error, "cannot compress an answer");
+            Response::error(StatusCode::INTERNAL_SERVER_ERROR, "cannot compress the answer")
+        }
+    }
+}
+
+/// A method that the route does not have.
+fn other_method(state: &HttpState, request: &HttpRequest, route: &Route) -> Response {
+    if *request.method() != Method::OPTIONS {
+        let response = Response::error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        return response.with("Allow", route.allow());
+    }
+    match route.family {
+        Family::Api => api_options(state, request),
+        Family::Plain | Family::Page => Response::empty(StatusCode::OK).with("Allow", route.allow()),
+    }
+}
+
+fn is_api(state: &HttpState, path: &str) -> bool {
+    let prefix = state.settings.route_prefix.trim_end_matches('/');
+    path.strip_prefix(prefix).is_some_and(|below| below.starts_with("/api/v1/"))
+}
+
+/// A browser's question before a cross-origin request, on any path of the API.
+fn api_options(state: &HttpState, request: &HttpRequest) -> Response {
+    let mut response = envelope::no_content().with("Vary", "Accept-Encoding");
+    response.headers.extend(cors::headers(&state.settings.cors_origin, header(request, "Origin")));
+    response
+}
+
+fn redirect(request: &HttpRequest, to: &str) -> Response {
+    let status = match *request.method() {
+        Method::GET => StatusCode::MOVED_PERMANENTLY,
+        _ => StatusCode::TEMPORARY_REDIRECT,
+    };
+    // `to` is one of our own routes, but its variable part may need escapes again: the path as written has them.
+    let written = request.uri().path();
+    let to = if to.ends_with('/') { format!("{written}/") } else { written.trim_end_matches('/').to_owned() };
+    match request.query_string() {
+        "" => Response::redirect(status, &to),
+        query => Response::redirect(status, &format!("{to}?{query}")),
+    }
+}
+
+/// Parameters of the query string and, for `POST` and `PUT`, of a form. Other bodies are not looked at.
+async fn read_params(bounds: &Bounds, request: &HttpRequest, mut payload: web::Payload) -> Result<Params, Response> {
+    let query = request.query_string().as_bytes();
+    let is_form = header(request, "Content-Type")
+        .is_some_and(|kind| kind.split(';').next().unwrap_or("").trim() == "application/x-www-form-urlencoded");
+    if !is_form || !matches!(*request.method(), Method::POST | Method::PUT) {
+        return Ok(Params::new(query, b""));
+    }
+    let read = async {
+        let mut body = Vec::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk =
+                chunk.map_err(|_| Response::error(StatusCode::BAD_REQUEST, "cannot read the request's body"))?;
+            if bounds.body_len_max < body.len() + chunk.len() {
+                let text = "request body exceeds --watchfire.limit.http.body";
+                return Err(Response::error(StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    };
+    let late = |_| Response::error(StatusCode::REQUEST_TIMEOUT, "request body took longer than --web.read-timeout");
+    let body = tokio::time::timeout(bounds.read_timeout, read).await.map_err(late)??;
+    Ok(Params::new(query, &body))
+}
+
+fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    request.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+fn header_len(request: &HttpRequest) -> usize {
+    let line = request.method().as_str().len() + request.uri().to_string().len();
+    request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + 4)
+}
+
+fn finish(response: Response) -> HttpResponse {
+    let mut builder = HttpResponse::build(response.status);
+    for (name, value) in response.headers {
+        builder.append_header((name, value));
+    }
+    builder.body(response.body)
+}

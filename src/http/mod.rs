@@ -1,0 +1,25 @@
+//! The HTTP side: it parses, asks, and renders. What it asks is [`state::ServerPorts`]; what it renders are plain structs.
+//!
+//! Flow of a request: `server` accepts → `dispatch` finds the route and guards it (readiness, size, time, panics) → a
+//! handler parses its parameters, asks a port and writes the answer → `dispatch` adds headers, compresses and counts.
+
+pub mod api;
+mod compress;
+mod cors;
+mod dispatch;
+pub mod envelope;
+pub mod error;
+pub mod json;
+mod metrics;
+mod page;
+pub mod params;
+mod plain;
+pub mod render;
+mod request;
+mod response;
+mod routes;
+pub mod server;
+pub mod state;
+
+pub use self::server::{HttpOptions, RunningServer, ServeError, serve};
+pub use self::state::{HttpState, ServerPorts};

@@ -1,0 +1,19 @@
+//! What a handler gets: the shared state and the request, taken apart.
+
+use std::sync::Arc;
+
+use crate::http::params::Params;
+use crate::http::state::HttpState;
+
+/// One request, ready for its handler.
+pub(super) struct Context {
+    pub(super) state: Arc<HttpState>,
+    /// Parameters of the query string and of a form body.
+    pub(super) params: Params,
+    /// The query string as written.
+    pub(super) raw_query: String,
+    /// The variable part of the path, decoded.
+    pub(super) path_parameter: Option<String>,
+    /// The header `Accept`.
+    pub(super) accept: Option<String>,
+}

@@ -1,0 +1,159 @@
+//! Binding, accepting, stopping. The root owns the signals; this server has none.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App, HttpRequest, HttpServer, web};
+
+use crate::http::dispatch::{self, Bounds};
+use crate::http::routes::ROUTES;
+use crate::http::state::HttpState;
+use crate::telemetry::metrics::Counter;
+
+/// How long a client may take to send a request's header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long open requests may go on when the server stops.
+const SHUTDOWN_SECS: u64 = 10;
+
+/// How to listen.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Addresses as written: `host:port`, `:port` for all interfaces, port 0 for any free one.
+    pub listen_addresses: Vec<String>,
+    /// Most connections over all listeners; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Longest time to read a request, and to keep an idle connection.
+    pub read_timeout: Duration,
+    /// Largest header of a request in bytes; `None` for what the HTTP library takes (128 KiB).
+    pub header_len_max: Option<u64>,
+    /// Largest body of a request in bytes; `None` for any.
+    pub body_len_max: Option<u64>,
+    /// Threads that serve requests; at least 1.
+    pub workers: usize,
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address is taken, forbidden or does not exist.
+    #[error("cannot listen on {address} (--web.listen-address): {source}")]
+    Bind {
+        /// The address as written.
+        address: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The HTTP library did not take a listener.
+    #[error("cannot serve HTTP: {0}")]
+    Setup(#[source] io::Error),
+}
+
+/// A server that accepts connections.
+pub struct RunningServer {
+    /// The addresses bound, in the order of the options; with the real port where port 0 was asked for.
+    pub addresses: Vec<SocketAddr>,
+    /// Stops it: `handle.stop(true)` lets open requests end.
+    pub handle: ServerHandle,
+    /// Ends when the server has stopped. Must be polled (spawn it); an end that nobody asked for is a failure.
+    pub finished: Server,
+}
+
+/// Binds all addresses and starts to serve. Call it inside an actix system (or tokio runtime with a local set).
+pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServer, ServeError> {
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for address in &options.listen_addresses {
+        let fail = |source| ServeError::Bind { address: address.clone(), source };
+        let listener = bind(address).map_err(fail)?;
+        addresses.push(listener.local_addr().map_err(fail)?);
+        listeners.push(listener);
+    }
+    ROUTES.iter().for_each(|route| state.metrics.announce(route.label));
+    let bound = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let bounds = Bounds {
+        header_len_max: bound(options.header_len_max),
+        body_len_max: bound(options.body_len_max),
+        read_timeout: options.read_timeout,
+    };
+    // The library counts connections by worker, so that the workers' shares may not exceed the whole.
+    let workers = options.workers.clamp(1, options.connections_max.max(1));
+    let share = (options.connections_max / workers).max(1);
+    let closed = state.metrics.connections_closed.clone();
+    let accepted = state.metrics.connections_accepted.clone();
+    let mut server = HttpServer::new(move || {
+        let state = Arc::clone(&state);
+        let bounds = Rc::new(bounds);
+        let answer = move |request: HttpRequest, payload: web::Payload| {
+            dispatch::dispatch(Arc::clone(&state), Rc::clone(&bounds), request, payload)
+        };
+        App::new().default_service(web::to(answer))
+    })
+    .workers(workers)
+    .max_connections(share)
+    .keep_alive(options.read_timeout)
+    .client_request_timeout(HEADER_TIMEOUT.min(options.read_timeout))
+    // A client that goes away ends its request, and with it its query.
+    .h1_allow_half_closed(false)
+    .shutdown_timeout(SHUTDOWN_SECS)
+    .disable_signals()
+    .on_connect(move |_, extensions| {
+        accepted.inc();
+        extensions.insert(Connection { closed: closed.clone() });
+    });
+    for listener in listeners {
+        server = server.listen(listener).map_err(ServeError::Setup)?;
+    }
+    let finished = server.run();
+    for address in &addresses {
+        tracing::info!(component = "web", %address, "Listening on");
+    }
+    Ok(RunningServer { addresses, handle: finished.handle(), finished })
+}
+
+/// Lives as long as its connection.
+struct Connection {
+    closed: Counter,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.closed.inc();
+    }
+}
+
+fn bind(address: &str) -> io::Result<TcpListener> {
+    let listener = match address.strip_prefix(':') {
+        // All interfaces: both families where the machine has both.
+        Some(port) => {
+            TcpListener::bind(format!("[::]:{port}")).or_else(|_| TcpListener::bind(format!("0.0.0.0:{port}")))?
+        }
+        None => {
+            let candidates: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+            TcpListener::bind(&candidates[..])?
+        }
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_address_is_named_with_its_flag() {
+        let taken = bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let source = bind(&address).unwrap_err();
+        let error = ServeError::Bind { address: address.clone(), source };
+        assert!(error.to_string().starts_with(&format!("cannot listen on {address} (--web.listen-address): ")));
+        assert_ne!(taken.port(), 0);
+        assert!(bind("no-such-host.invalid:1").is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! What handlers share: the ports they ask, readiness, and the settings of the server.
+//!
+//! [`ServerPorts`] is everything that HTTP wants to know from the rest of the process. Its answers are futures, so a port
+//! asks an actor with a deadline; a client that goes away drops the future, and with it the query.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+
+use crate::http::api::types::{
+    ActorInfo, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, QueryAnswer, RangeQuery, RuleGroup, Runtime,
+    SelectRequest, Targets,
+};
+use crate::http::error::ApiError;
+use crate::http::metrics::HttpMetrics;
+use crate::model::clock::SharedClock;
+use crate::model::external_url::ExternalUrl;
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::regexp::Regexp;
+use crate::telemetry::metrics::{Gauge, Registry};
+
+/// An answer that takes time.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
+
+/// The process's own metrics in an exposition format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposition {
+    /// `Content-Type` of the body.
+    pub content_type: String,
+    /// The encoded metrics.
+    pub body: Vec<u8>,
+}
+
+/// What became of a request to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuitVerdict {
+    /// The server stops now.
+    Requested,
+    /// It was stopping already.
+    AlreadyStopping,
+}
+
+/// What HTTP asks of the rest of the process.
+pub trait ServerPorts: Send + Sync + 'static {
+    /// Evaluates a query at one time. A query that does not parse fails as `invalid_parameter("query", …)`.
+    fn query_instant(&self, query: InstantQuery) -> Answer<'_, QueryAnswer>;
+    /// Evaluates a query over a range.
+    fn query_range(&self, query: RangeQuery) -> Answer<'_, QueryAnswer>;
+    /// Label sets of series that match any of the selectors (never none), sorted, without repetitions.
+    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>>;
+    /// Names of labels of series that match any selector (none: all series), sorted.
+    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>>;
+    /// Values of a label of series that match any selector (none: all series), sorted.
+    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>>;
+    /// Parses a series selector; the error is PromQL's text with its position.
+    fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String>;
+    /// All targets, active and dropped.
+    fn targets(&self) -> Answer<'_, Targets>;
+    /// All rule groups with their rules and alerts.
+    fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
+    /// The Alertmanagers that discovery found.
+    fn alertmanagers(&self) -> Answer<'_, Alertmanagers>;
+    /// The configuration in effect as YAML, secrets redacted.
+    fn config_yaml(&self) -> Answer<'_, String>;
+    /// Name and value of every flag, sorted by name.
+    fn flags(&self) -> Vec<(String, String)>;
+    /// What the process knows of itself.
+    fn runtime(&self) -> Answer<'_, Runtime>;
+    /// Reads the configuration again; answers after it has taken effect. The error is a text for the operator.
+    fn reload(&self) -> BoxFuture<'_, Result<(), String>>;
+    /// Asks the root to stop.
+    fn quit(&self) -> QuitVerdict;
+    /// Every actor; answers from a registry, so that it works while actors are stuck.
+    fn actors(&self) -> Vec<ActorInfo>;
+    /// The process's own metrics in a format that `accept` names; text 0.0.4 if it names none that we have.
+    fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition>;
+}
+
+/// How far the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// Still starting: most endpoints answer 503.
+    NotYet,
+    /// All is well.
+    Yes,
+    /// Serving, but `/-/ready` answers 503 with the reason: a part has failed that cannot be done without.
+    Impaired(String),
+    /// Draining: most endpoints answer 503.
+    Stopping,
+}
+
+/// Readiness, shared between the root, which sets it, and the server, which obeys.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    state: Arc<ArcSwap<Ready>>,
+    gauge: Gauge,
+}
+
+impl Readiness {
+    /// Not ready yet; `prometheus_ready` is registered.
+    pub fn new(registry: &Registry) -> Self {
+        let help = "Whether Prometheus startup was fully completed and the server is ready for normal operation.";
+        let gauge = registry.gauge("prometheus_ready", help, &[]);
+        Self { state: Arc::new(ArcSwap::from_pointee(Ready::NotYet)), gauge }
+    }
+
+    /// Says how far the server is.
+    pub fn set(&self, state: Ready) {
+        self.gauge.set(if state == Ready::Yes { 1.0 } else { 0.0 });
+        self.state.store(Arc::new(state));
+    }
+
+    /// How far the server is.
+    pub fn get(&self) -> Arc<Ready> {
+        self.state.load_full()
+    }
+}
+
+/// Settings of the endpoints.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Where users find us; links and redirects use its path.
+    pub external_url: ExternalUrl,
+    /// Starts with `/`; ends with it only if it is nothing else.
+    pub route_prefix: String,
+    /// Origins that browsers may ask from.
+    pub cors_origin: Regexp,
+    /// Whether `/-/reload` and `/-/quit` work.
+    pub enable_lifecycle: bool,
+    /// Title of the pages.
+    pub page_title: String,
+    /// The first listen address, by which we recognise ourselves among the targets.
+    pub listen_address: String,
+}
+
+/// What every handler can use.
+pub struct HttpState {
+    pub(super) ports: Arc<dyn ServerPorts>,
+    pub(super) readiness: Readiness,
+    pub(super) settings: HttpSettings,
+    pub(super) clock: SharedClock,
+    pub(super) metrics: HttpMetrics,
+}
+
+impl HttpState {
+    /// Puts the parts together and registers the metrics of the server.
+    pub fn new(
+        ports: Arc<dyn ServerPorts>,
+        readiness: Readiness,
+        settings: HttpSettings,
+        clock: SharedClock,
+        registry: &Arc<Registry>,
+    ) -> Arc<Self> {
+        Arc::new(Self { ports, readiness, settings, clock, metrics: HttpMetrics::new(registry) })
+    }
+}

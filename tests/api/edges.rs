@@ -1,0 +1,115 @@
+//! What happens at the edges: browsers, compression, panics, limits, clients that go away.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::client::{Setup, TestServer};
+
+/// Waits until a condition holds; panics after half a minute.
+#[track_caller]
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "still waiting until {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn cross_origin_headers() {
+    let server = TestServer::start(Setup { cors_origin: "https?://(a|b)\\.com", ..Setup::default() });
+    let answer = server.request("GET", "/api/v1/labels", &[("Origin", "https://a.com")], "");
+    for (name, value) in [
+        ("Access-Control-Allow-Headers", "Accept, Authorization, Content-Type, Origin"),
+        ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
+        ("Access-Control-Expose-Headers", "Date"),
+        ("Access-Control-Allow-Origin", "https://a.com"),
+        ("Vary", "Accept-Encoding, Origin"),
+    ] {
+        assert_eq!(answer.header(name).as_deref(), Some(value), "{name}");
+    }
+    let answer = server.request("GET", "/api/v1/labels", &[("Origin", "https://evil.com")], "");
+    assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
+    let answer = server.request("OPTIONS", "/api/v1/anything", &[("Origin", "http://b.com")], "");
+    assert_eq!((answer.status, answer.header("Access-Control-Allow-Origin").as_deref()), (204, Some("http://b.com")));
+    assert_eq!(server.request("OPTIONS", "/api/v1/query", &[], "").status, 204);
+    assert_eq!(server.request("OPTIONS", "/nope", &[], "").status, 404);
+}
+
+#[test]
+fn answers_are_compressed_on_request() {
+    let server = TestServer::start(Setup::default());
+    let plain = server.get("/api/v1/query?query=big");
+    assert_eq!(plain.header("Content-Encoding"), None);
+    for path in ["/api/v1/query?query=big", "/api/v1/labels"] {
+        let plain = server.get(path);
+        let answer = server.request("GET", path, &[("Accept-Encoding", "br, gzip")], "");
+        assert_eq!(answer.header("Content-Encoding").as_deref(), Some("gzip"));
+        let mut body = Vec::new();
+        flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut body).unwrap();
+        assert_eq!(body, plain.body);
+        let answer = server.request("GET", path, &[("Accept-Encoding", "deflate, gzip")], "");
+        let mut body = Vec::new();
+        flate2::read::ZlibDecoder::new(&answer.body[..]).read_to_end(&mut body).unwrap();
+        assert_eq!(body, plain.body);
+    }
+    let answer = server.request("GET", "/-/healthy", &[("Accept-Encoding", "gzip")], "");
+    assert_eq!(answer.header("Content-Encoding"), None);
+}
+
+#[test]
+fn a_panicking_handler_costs_one_answer() {
+    let server = TestServer::start(Setup::default());
+    let answer = server.get("/api/v1/query?query=panic");
+    let body = r#"{"status":"error","errorType":"internal","error":"the handler of this request panicked"}"#;
+    assert_eq!((answer.status, answer.text().as_str()), (500, body));
+    let answer = server.get("/query?g0.expr=panic");
+    assert_eq!(answer.status, 500);
+    assert_eq!(server.metric("watchfire_http_panics_total", &[("handler", "/api/v1/query")]), 1.0);
+    assert_eq!(server.metric("watchfire_http_panics_total", &[("handler", "/query")]), 1.0);
+    assert_eq!(server.get("/api/v1/query?query=up").status, 200);
+}
+
+#[test]
+fn requests_are_bounded() {
+    let server =
+        TestServer::start(Setup { header_len_max: Some(2_000), body_len_max: Some(1_000), ..Setup::default() });
+    let long = "x".repeat(3_000);
+    let answer = server.request("GET", "/-/healthy", &[("X-Long", &long)], "");
+    assert_eq!((answer.status, answer.text().contains("--watchfire.limit.http.header")), (431, true));
+    assert_eq!(server.get(&format!("/api/v1/query?query={long}")).status, 431);
+    let answer = server.post_form("/api/v1/query", &format!("query={long}"));
+    assert_eq!((answer.status, answer.text().contains("--watchfire.limit.http.body")), (413, true));
+    assert_eq!(server.post_form("/api/v1/query", "query=up").status, 200);
+    assert_eq!(server.raw(b"GET / HTTP/1.1\r\nBad Header\r\n\r\n").status, 400);
+}
+
+#[test]
+fn a_body_that_does_not_come_ends_in_time() {
+    let server = TestServer::start(Setup { read_timeout: Duration::from_millis(50), ..Setup::default() });
+    let head = "POST /api/v1/query HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 10\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\nque";
+    assert_eq!(server.raw(head.as_bytes()).status, 408);
+}
+
+#[test]
+fn other_bodies_are_not_parameters() {
+    let server = TestServer::start(Setup::default());
+    let answer = server.request("POST", "/api/v1/query?query=none", &[("Content-Type", "text/plain")], "query=up");
+    assert_eq!(answer.text(), r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
+}
+
+#[test]
+fn a_client_that_goes_away_ends_its_query() {
+    let server = TestServer::start(Setup::default());
+    let mut client = TcpStream::connect(server.address).unwrap();
+    client.write_all(b"GET /api/v1/query?query=hang HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    wait_until("the query has begun", || !server.ports.instant.lock().unwrap().is_empty());
+    assert_eq!(server.ports.dropped_queries.load(Ordering::SeqCst), 0);
+    drop(client);
+    wait_until("the query has ended", || server.ports.dropped_queries.load(Ordering::SeqCst) == 1);
+    let closed = || server.metric("net_conntrack_listener_conn_closed_total", &[("listener_name", "http")]);
+    wait_until("the connection is counted as closed", || closed() == 1.0);
+}

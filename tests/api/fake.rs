@@ -1,0 +1,263 @@
+//! Ports that answer from tables and remember what they were asked.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use watchfire::http::api::types::*;
+use watchfire::http::error::ApiError;
+use watchfire::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
+use watchfire::model::labels::Labels;
+use watchfire::model::matcher::{MatchOp, Matcher};
+use watchfire::model::result::{Annotations, MatrixSeries, Point, QueryValue, VectorElement};
+use watchfire::model::time::TimestampMs;
+
+#[derive(Default)]
+pub(crate) struct FakePorts {
+    pub instant: Mutex<Vec<InstantQuery>>,
+    pub range: Mutex<Vec<RangeQuery>>,
+    pub selects: Mutex<Vec<SelectRequest>>,
+    pub label_values: Mutex<Vec<LabelValuesRequest>>,
+    pub reloads: AtomicUsize,
+    pub reload_fails: AtomicBool,
+    pub quits: AtomicUsize,
+    pub dropped_queries: std::sync::Arc<AtomicUsize>,
+}
+
+fn answer<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
+    async move { Ok(value) }.boxed()
+}
+
+fn up(instance: &str) -> Labels {
+    Labels::from_pairs([("__name__", "up"), ("instance", instance), ("job", "<j>&")])
+}
+
+fn evaluated(value: QueryValue) -> QueryAnswer {
+    QueryAnswer {
+        value,
+        annotations: Annotations::default(),
+        stats: QueryStats { eval_total: 0.5, ..Default::default() },
+    }
+}
+
+/// Counts when it is dropped: a query whose client went away.
+struct Dropped(std::sync::Arc<AtomicUsize>);
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl ServerPorts for FakePorts {
+    fn query_instant(&self, query: InstantQuery) -> Answer<'_, QueryAnswer> {
+        let at = query.at;
+        let text = query.query.clone();
+        self.instant.lock().unwrap().push(query);
+        let point = |value| Point { at, value };
+        match text.as_str() {
+            "" => {
+                let error = "unknown position: parse error: no expression found in input";
+                async move { Err(ApiError::invalid_parameter("query", error)) }.boxed()
+            }
+            "1e-7" => answer(evaluated(QueryValue::Scalar(point(1e-7)))),
+            "text" => answer(evaluated(QueryValue::Text { at, text: "<b>".to_owned() })),
+            "none" => answer(evaluated(QueryValue::Vector(vec![]))),
+            "timeout" => async { Err(ApiError::timeout("query timed out in expression evaluation")) }.boxed(),
+            "panic" => async { panic!("a handler that panics") }.boxed(),
+            "hang" => {
+                let guard = Dropped(self.dropped_queries.clone());
+                async move {
+                    let _guard = guard;
+                    futures::future::pending().await
+                }
+                .boxed()
+            }
+            "big" => {
+                let element = |n: usize| VectorElement { labels: up(&format!("i{n}")), point: point(n as f64) };
+                answer(evaluated(QueryValue::Vector((0..5000).map(element).collect())))
+            }
+            "remarks" => answer(QueryAnswer {
+                annotations: Annotations {
+                    warnings: vec!["PromQL warning: <w>".to_owned()],
+                    infos: vec!["PromQL info: i (1:1)".to_owned()],
+                },
+                ..evaluated(QueryValue::Vector(vec![]))
+            }),
+            _ => answer(evaluated(QueryValue::Vector(vec![
+                VectorElement { labels: up("a:1"), point: point(0.0) },
+                VectorElement { labels: up("b:1"), point: point(1.0) },
+            ]))),
+        }
+    }
+
+    fn query_range(&self, query: RangeQuery) -> Answer<'_, QueryAnswer> {
+        let points = vec![Point { at: query.start, value: 1.0 }, Point { at: query.end, value: 2.5 }];
+        self.range.lock().unwrap().push(query);
+        answer(evaluated(QueryValue::Matrix(vec![MatrixSeries { labels: up("a:1"), points }])))
+    }
+
+    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
+        self.selects.lock().unwrap().push(request);
+        answer(Listed { items: vec![up("a:1"), up("b:1")], warnings: vec![] })
+    }
+
+    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>> {
+        self.selects.lock().unwrap().push(request);
+        answer(Listed { items: ["__name__", "instance", "job"].map(str::to_owned).to_vec(), warnings: vec![] })
+    }
+
+    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
+        self.label_values.lock().unwrap().push(request);
+        answer(Listed { items: vec!["<x>".to_owned(), "y".to_owned()], warnings: vec!["w".to_owned()] })
+    }
+
+    fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {
+        match text {
+            "{}" => Ok(vec![]),
+            "{" => Err("1:2: parse error: unexpected end of input inside braces".to_owned()),
+            r#"{sev="p"}"# => Ok(vec![Matcher::equal("sev", "p")]),
+            r#"{x=~".*"}"# => Ok(vec![Matcher::new(MatchOp::Regex, "x", ".*").unwrap()]),
+            name => Ok(vec![Matcher::equal("__name__", name)]),
+        }
+    }
+
+    fn targets(&self) -> Answer<'_, Targets> {
+        let target = |pool: &str, url: &str, health, error: &str| ActiveTarget {
+            discovered_labels: Labels::from_pairs([("__address__", "localhost:9090"), ("job", pool)]),
+            labels: Labels::from_pairs([("instance", "localhost:9090"), ("job", pool)]),
+            scrape_pool: pool.to_owned(),
+            scrape_url: url.to_owned(),
+            last_error: error.to_owned(),
+            last_scrape: Some(UnixNanos(1_435_781_450_500_000_000)),
+            last_scrape_duration: 0.0625,
+            health,
+            scrape_interval: "15s".to_owned(),
+            scrape_timeout: "10s".to_owned(),
+        };
+        answer(Targets {
+            pools: vec!["p".to_owned(), "down".to_owned(), "gone".to_owned()],
+            active: vec![
+                target("p", "http://localhost:9090/metrics", TargetHealth::Up, ""),
+                target("down", "http://other:1/m?a=<script>", TargetHealth::Down, "connection refused <b>"),
+            ],
+            dropped: vec![DroppedTarget {
+                discovered_labels: Labels::from_pairs([("__address__", "x:1")]),
+                scrape_pool: "gone".to_owned(),
+            }],
+            dropped_counts: BTreeMap::from([("down".to_owned(), 0), ("gone".to_owned(), 1), ("p".to_owned(), 0)]),
+        })
+    }
+
+    fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
+        answer(vec![group("b.yml", "z"), group("a.yml", "y")])
+    }
+
+    fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {
+        answer(Alertmanagers { active: vec!["http://am:9093/api/v2/alerts".to_owned()], dropped: vec![] })
+    }
+
+    fn config_yaml(&self) -> Answer<'_, String> {
+        answer("global:\n  x: <secret>\n".to_owned())
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        vec![("a.b".to_owned(), "1".to_owned()), ("web.cors.origin".to_owned(), ".*".to_owned())]
+    }
+
+    fn runtime(&self) -> Answer<'_, Runtime> {
+        answer(Runtime {
+            start_time: UnixNanos(1_000_000_000),
+            reload_success: true,
+            last_config_time: None,
+            corruption_count: 2,
+            storage_retention: "15d or 1GiB".to_owned(),
+        })
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
+        self.reloads.fetch_add(1, Ordering::SeqCst);
+        let fails = self.reload_fails.load(Ordering::SeqCst);
+        async move { if fails { Err("one or more errors <x>".to_owned()) } else { Ok(()) } }.boxed()
+    }
+
+    fn quit(&self) -> QuitVerdict {
+        match self.quits.fetch_add(1, Ordering::SeqCst) {
+            0 => QuitVerdict::Requested,
+            _ => QuitVerdict::AlreadyStopping,
+        }
+    }
+
+    fn actors(&self) -> Vec<ActorInfo> {
+        vec![ActorInfo {
+            kind: "scrape_target".to_owned(),
+            name: "p/<img src=x>".to_owned(),
+            parent: String::new(),
+            state: "failed".to_owned(),
+            queue: 1,
+            slots: 2,
+            refused: 3,
+            expired: 4,
+            handled: 5,
+            restarts: 6,
+            last_panic: "index out of bounds".to_owned(),
+            since: Some(UnixNanos(1_000_000_000)),
+        }]
+    }
+
+    fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition> {
+        let body = format!("# accept {}\nup 1\n", accept.unwrap_or("-")).into_bytes();
+        answer(Exposition { content_type: "text/plain; version=0.0.4; charset=utf-8".to_owned(), body })
+    }
+}
+
+fn group(file: &str, name: &str) -> RuleGroup {
+    let at = Some(UnixNanos(1_435_781_451_000_000_001));
+    let rule = |name: &str, query: &str, labels: Labels, alerting| Rule {
+        name: name.to_owned(),
+        query: query.to_owned(),
+        labels,
+        health: RuleHealth::Ok,
+        last_error: String::new(),
+        evaluation_time: 0.000198306,
+        last_evaluation: at,
+        alerting,
+    };
+    let alert = Alert {
+        labels: Labels::from_pairs([("alertname", "Al"), ("sev", "p")]),
+        annotations: Labels::from_pairs([("s", "hi <1>")]),
+        state: AlertState::Firing,
+        active_at: at,
+        keep_firing_since: None,
+        value: 1.0,
+    };
+    let alerting = Alerting {
+        state: AlertState::Firing,
+        hold: 300.0,
+        keep_firing_for: 0.0,
+        annotations: Labels::from_pairs([("s", "hi {{ $value }}")]),
+        alerts: vec![alert.clone(), Alert { keep_firing_since: at, value: 1e-9, ..alert }],
+    };
+    let mut failing = rule("bad", "x", Labels::empty(), None);
+    failing.health = RuleHealth::Err;
+    failing.last_error = "no <y>".to_owned();
+    RuleGroup {
+        name: name.to_owned(),
+        file: file.to_owned(),
+        interval: 1.0,
+        limit: 0,
+        evaluation_time: 0.5,
+        last_evaluation: None,
+        rules: vec![
+            rule("a:b", "vector(1)", Labels::from_pairs([("x", "<y>&")]), None),
+            rule("Al", "vector(1) > 0", Labels::from_pairs([("sev", "p")]), Some(alerting)),
+            failing,
+        ],
+    }
+}
+
+/// Time stamps for checks of what was asked.
+pub(crate) fn ms(at: TimestampMs) -> i64 {
+    at.0
+}

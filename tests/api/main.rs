@@ -1,0 +1,10 @@
+//! Every route: status, headers, body, as Prometheus answers them. The expected texts were compared with the answers of a
+//! Prometheus 3.14.0 server.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod client;
+mod edges;
+mod fake;
+mod pages;
+mod plain;
+mod v1;
