@@ -15,3 +15,5 @@ pub mod storage;
 
 pub mod actors;
 pub mod http;
+
+pub mod cli;

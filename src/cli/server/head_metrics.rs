@@ -1,0 +1,107 @@
+//! Prometheus's metrics about the head, read from storage when they are gathered.
+
+use crate::actors::storage_client::StorageClient;
+use crate::model::labels::Labels;
+use crate::telemetry::metrics::{MetricFamily, MetricKind, MetricValue, Registry};
+
+/// Registers the figures of the head.
+pub(super) fn register(registry: &Registry, storage: &StorageClient) {
+    let storage = storage.clone();
+    registry.collect_with(move || families(&storage));
+}
+
+fn families(storage: &StorageClient) -> Vec<MetricFamily> {
+    let stats = storage.stats();
+    let gauge = |name: &str, help: &str, value: f64| MetricFamily::single(name, help, MetricKind::Gauge, value);
+    let counter =
+        |name: &str, help: &str, value: u64| MetricFamily::single(name, help, MetricKind::Counter, value as f64);
+    let floats = |name: &str, help: &str, value: u64| MetricFamily {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        kind: MetricKind::Counter,
+        metrics: vec![(Labels::from_pairs([("type", "float")]), MetricValue::Number(value as f64))],
+    };
+    // An empty head reports the extremes, as Prometheus does.
+    let min_ms = stats.min_time.unwrap_or(i64::MAX);
+    let max_ms = stats.max_time.unwrap_or(i64::MIN);
+    let seconds = |ms: i64| (ms / 1000) as f64;
+    vec![
+        gauge("prometheus_tsdb_head_series", "Total number of series in the head block.", stats.series as f64),
+        gauge("prometheus_tsdb_head_chunks", "Total number of chunks in the head block.", stats.chunks as f64),
+        gauge(
+            "prometheus_tsdb_head_min_time",
+            "Minimum time bound of the head block. The unit is decided by the library consumer.",
+            min_ms as f64,
+        ),
+        gauge(
+            "prometheus_tsdb_head_max_time",
+            "Maximum timestamp of the head block. The unit is decided by the library consumer.",
+            max_ms as f64,
+        ),
+        gauge("prometheus_tsdb_head_min_time_seconds", "Minimum time bound of the head block.", seconds(min_ms)),
+        gauge("prometheus_tsdb_head_max_time_seconds", "Maximum timestamp of the head block.", seconds(max_ms)),
+        gauge(
+            "prometheus_tsdb_lowest_timestamp_seconds",
+            "Lowest timestamp value stored in the database.",
+            seconds(min_ms),
+        ),
+        floats(
+            "prometheus_tsdb_head_samples_appended_total",
+            "Total number of appended samples.",
+            stats.samples_appended,
+        ),
+        counter(
+            "prometheus_tsdb_head_series_created_total",
+            "Total number of series created in the head",
+            stats.series_created,
+        ),
+        counter(
+            "prometheus_tsdb_head_series_removed_total",
+            "Total number of series removed in the head",
+            stats.series_removed,
+        ),
+        counter(
+            "prometheus_tsdb_head_series_not_found_total",
+            "Total number of requests for series that were not found.",
+            stats.series_not_found,
+        ),
+        counter(
+            "prometheus_tsdb_head_chunks_created_total",
+            "Total number of chunks created in the head",
+            stats.chunks_created,
+        ),
+        counter(
+            "prometheus_tsdb_head_chunks_removed_total",
+            "Total number of chunks removed in the head",
+            stats.chunks_removed,
+        ),
+        counter(
+            "prometheus_tsdb_head_truncations_total",
+            "Total number of head truncations attempted.",
+            stats.truncations,
+        ),
+        floats(
+            "prometheus_tsdb_out_of_order_samples_total",
+            "Total number of out of order samples ingestion failed attempts due to out of order being disabled.",
+            stats.out_of_order,
+        ),
+        floats(
+            "prometheus_tsdb_out_of_bound_samples_total",
+            "Total number of out of bound samples ingestion failed attempts with out of order support disabled.",
+            stats.out_of_bounds,
+        ),
+        gauge(
+            "prometheus_tsdb_isolation_low_watermark",
+            "The lowest TSDB append ID that is still referenced.",
+            stats.low_watermark as f64,
+        ),
+        gauge(
+            "prometheus_tsdb_isolation_high_watermark",
+            "The highest TSDB append ID that has been given out.",
+            stats.high_watermark as f64,
+        ),
+        gauge("watchfire_head_index_bytes", "Bytes of the head's index segments.", stats.index_bytes as f64),
+        gauge("watchfire_head_views", "Read views of the head that are open.", stats.views as f64),
+        counter("watchfire_head_series_refused_total", "Series refused for want of room.", stats.series_refused),
+    ]
+}

@@ -1,0 +1,261 @@
+//! The server: who is started with what, in which order, and how it ends.
+//!
+//! Order that users observe, as in Prometheus: flags → configuration (exit 2) → listening (exit 1) → storage → scrapes →
+//! ready. It ends by SIGTERM, SIGINT or `/-/quit`: everything drains, sources first, within 30 s; a second signal ends it
+//! at once.
+
+mod head_metrics;
+mod jobs;
+mod parts;
+mod ports;
+mod running;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::actors::root::RootEnd;
+use crate::actors::threads;
+use crate::cli::flags::ServerFlags;
+use crate::cli::run_bare::{self, ConfigSource};
+use crate::cli::sd_notify::{Notifier, State};
+use crate::cli::server::parts::Parts;
+use crate::cli::server::running::{LoadedText, Running};
+use crate::cli::signals::{Request, Signals};
+use crate::cli::{EXIT_FAILURE, EXIT_USAGE};
+use crate::config::{LoadOptions, LoadedConfig, load_file, load_str};
+use crate::http::server::{HttpOptions, RunningServer, serve};
+use crate::http::state::{HttpSettings, HttpState, Readiness, Ready};
+use crate::model::clock::{SharedClock, SystemClock};
+use crate::telemetry::limits::{cpu_count, raise_file_limit};
+use crate::telemetry::logging::{self, LogGuard};
+use crate::telemetry::metrics::Registry;
+use crate::telemetry::{build_info, process};
+
+/// Longest time that an orderly end may take.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why the server did not start; each is logged before the process ends.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    /// The configuration is not good.
+    #[error("Error loading config (--config.file={file})")]
+    Config {
+        file: String,
+        #[source]
+        source: crate::config::ConfigError,
+    },
+    /// The configuration asks for protection that is not built.
+    #[error("Error loading config (--config.file={file}): {reason}")]
+    NotBuilt { file: String, reason: String },
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] crate::http::server::ServeError),
+    /// The system refuses something that the server cannot do without.
+    #[error("cannot {action}: {source}")]
+    System {
+        action: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config { .. } | Self::NotBuilt { .. } => EXIT_USAGE,
+            Self::Listen(_) | Self::System { .. } => EXIT_FAILURE,
+        }
+    }
+}
+
+/// Runs the server until it is told to end.
+pub fn run(flags: ServerFlags) -> ExitCode {
+    let registry = Registry::shared();
+    let log = match logging::install(flags.log_format, flags.log_level) {
+        Ok(log) => log,
+        Err(error) => {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "watchfire: {error}");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    log.register(&registry);
+    crate::actors::panics::install_hook();
+    #[cfg(debug_assertions)]
+    let _armed = match crate::actors::failpoint::arm_from_env() {
+        Ok(armed) => armed,
+        Err(error) => {
+            tracing::error!(component = "main", err = %error, "Bad failpoints");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    build_info::register(&registry);
+    process::register(&registry);
+    let code = match threads::run(start(Arc::new(flags), registry)) {
+        Ok(code) => code,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(component = "main", err = cause, "{error}");
+            ExitCode::from(error.exit_code())
+        }
+    };
+    flush(&log);
+    code
+}
+
+fn flush(log: &LogGuard) {
+    // A reader that does not take the last lines must not keep the process.
+    let _ = log.flush();
+}
+
+fn load(flags: &ServerFlags, registry: &Registry, file: &str, text: Option<&str>) -> Result<LoadedConfig, StartError> {
+    let options = LoadOptions { agent_mode: false, ..LoadOptions::default() };
+    let options = LoadOptions { defaults: jobs::flag_defaults(flags), ..options };
+    let loaded = match text {
+        Some(text) => load_str(file, text, &options),
+        None => load_file(file, &options),
+    };
+    let loaded = loaded.map_err(|source| StartError::Config { file: file.to_owned(), source })?;
+    jobs::check_built(&loaded, registry).map_err(|reason| StartError::NotBuilt { file: file.to_owned(), reason })?;
+    Ok(loaded)
+}
+
+async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitCode, StartError> {
+    let system = |action| move |source| StartError::System { action, source };
+    let mut signals = Signals::listen().map_err(system("listen for signals"))?;
+    announce(&flags);
+    // A file that is no good ends the start before anything listens; the built-in one needs to know where we listen.
+    let from_file = match &flags.config {
+        ConfigSource::File(path) => Some(load(&flags, &registry, &path.to_string_lossy(), None)?),
+        ConfigSource::BuiltIn => None,
+    };
+    let clock = SystemClock::shared();
+    let parts = Parts::start(&flags, &registry, &clock).map_err(system("start threads"))?;
+    let running = Arc::new(Running::new(clock.as_ref(), &registry));
+    let (quit, mut quit_asked) = watch::channel(false);
+    let readiness = Readiness::new(&registry);
+    let ports = parts.ports(&flags, &registry, &running, quit);
+    let state = HttpState::new(ports, readiness.clone(), http_settings(&flags), SharedClock::clone(&clock), &registry);
+    let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;
+    let mut finished = actix_rt::spawn(finished);
+    let own = addresses[0];
+    let loaded = match from_file {
+        Some(loaded) => loaded,
+        None => {
+            banner(&flags, own);
+            load(&flags, &registry, "default.yml", Some(&run_bare::config_text(own, &flags.web.route_prefix)))?
+        }
+    };
+    parts.apply(&flags, &loaded).await;
+    running.loaded(LoadedText { yaml: loaded.config.to_yaml() }, clock.as_ref());
+    readiness.set(Ready::Yes);
+    let notifier = Notifier::from_environment().map_err(system("reach the service manager (NOTIFY_SOCKET)"))?;
+    notifier.send(State::Ready, "Ready");
+    tracing::info!(component = "main", "Server is ready to receive web requests.");
+    let upkeep =
+        actix_rt::spawn(parts::upkeep(parts.storage().clone(), flags.retention().0, SharedClock::clone(&clock)));
+    let mut alive = notifier.watchdog_interval().map(|interval| tokio::time::interval(interval / 2));
+    let ended = loop {
+        tokio::select! {
+            request = signals.next() => match request {
+                Request::Stop { signal } => {
+                    tracing::warn!(component = "main", signal, "Received an OS signal, exiting gracefully...");
+                    break Ok(());
+                }
+                Request::Reload => {
+                    tracing::error!(component = "main", "Reload is not built yet; restart to apply a changed configuration");
+                }
+            },
+            _ = quit_asked.wait_for(|asked| *asked) => {
+                tracing::warn!(component = "main", "Received termination request via web service, exiting gracefully...");
+                break Ok(());
+            }
+            result = &mut finished => {
+                tracing::error!(component = "web", ?result, "The HTTP server has ended");
+                break Err(());
+            }
+            () = parts.root_failed() => break Err(()),
+            () = tick(&mut alive) => notifier.send(State::Alive, ""),
+        }
+    };
+    readiness.set(Ready::Stopping);
+    notifier.send(State::Stopping, "Stopping");
+    upkeep.abort();
+    let deadline = Instant::now() + DRAIN_WITHIN;
+    parts.root().drain(deadline);
+    tokio::select! {
+        end = parts.root().end() => {
+            if let RootEnd::Drained(unfinished) = &end && !unfinished.is_empty() {
+                tracing::warn!(component = "main", ?unfinished, "Some actors did not end in time");
+            }
+        }
+        request = signals.next() => {
+            tracing::warn!(component = "main", ?request, "Received a second signal, exiting at once");
+            return Ok(ExitCode::from(EXIT_FAILURE));
+        }
+        () = tokio::time::sleep_until(deadline) => {}
+    }
+    tokio::select! {
+        () = handle.stop(true) => {}
+        _ = signals.next() => return Ok(ExitCode::from(EXIT_FAILURE)),
+    }
+    tracing::info!(component = "main", "See you next time!");
+    Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn announce(flags: &ServerFlags) {
+    tracing::info!(
+        component = "main",
+        version = build_info::VERSION,
+        compatible = build_info::COMPATIBLE_VERSION,
+        revision = build_info::REVISION,
+        "Starting Watchfire Server"
+    );
+    let files = raise_file_limit();
+    tracing::info!(component = "main", soft = ?files.soft, hard = ?files.hard, memory = flags.limits.memory, "Limits");
+    flags.features.log();
+    for name in &flags.inactive {
+        tracing::warn!(component = "main", flag = format!("--{name}"), "This flag has no effect yet");
+    }
+}
+
+fn banner(flags: &ServerFlags, own: std::net::SocketAddr) {
+    use std::io::Write as _;
+    let url = format!("http://{own}{}", flags.web.route_prefix);
+    let data: PathBuf = std::path::absolute(&flags.storage.path).unwrap_or_else(|_| flags.storage.path.clone());
+    let _ = writeln!(std::io::stdout(), "{}", run_bare::banner(&url, &data));
+}
+
+fn http_settings(flags: &ServerFlags) -> HttpSettings {
+    HttpSettings {
+        external_url: flags.web.external_url.clone(),
+        route_prefix: flags.web.route_prefix.clone(),
+        cors_origin: flags.web.cors_origin.clone(),
+        enable_lifecycle: flags.web.enable_lifecycle,
+        page_title: flags.web.page_title.clone(),
+        listen_address: flags.web.listen_addresses[0].clone(),
+    }
+}
+
+fn http_options(flags: &ServerFlags) -> HttpOptions {
+    HttpOptions {
+        listen_addresses: flags.web.listen_addresses.clone(),
+        connections_max: flags.web.connections_max,
+        read_timeout: flags.web.read_timeout,
+        header_len_max: flags.limits.http_header,
+        body_len_max: flags.limits.http_body,
+        workers: cpu_count().clamp(1, 8),
+    }
+}

@@ -1,0 +1,257 @@
+//! What HTTP asks of the process, answered by asking actors. The only place where the endpoints' plain types and the
+//! actors' messages meet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::actors::mailbox::{BoundedAddr, SendError};
+use crate::actors::pool::Lane;
+use crate::actors::query_gateway::{
+    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
+};
+use crate::actors::registry::ActorTree;
+use crate::actors::scrape_manager::ScrapeOverview;
+use crate::cli::flags::ServerFlags;
+use crate::cli::server::running::Running;
+use crate::exposition::encode;
+use crate::http::api::types::{
+    ActiveTarget, ActorInfo, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed, QueryAnswer,
+    QueryStats, RangeQuery, RuleGroup, Runtime, SelectRequest, TargetHealth, Targets, UnixNanos,
+};
+use crate::http::error::ApiError;
+use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::read::ReadError;
+use crate::model::time::TimeRange;
+use crate::promql::eval::EvalError;
+use crate::promql::parser::parse_metric_selector;
+use crate::telemetry::metrics::Registry;
+
+/// Added to a query's own timeout: its error is better than ours.
+const ASK_MARGIN: Duration = Duration::from_secs(10);
+
+/// The process as HTTP sees it.
+pub(super) struct Ports {
+    pub(super) gateway: BoundedAddr<QueryGateway>,
+    pub(super) tree: Arc<ActorTree>,
+    pub(super) scrapes: Arc<ScrapeOverview>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) flags: Arc<ServerFlags>,
+    pub(super) running: Arc<Running>,
+    pub(super) quit: watch::Sender<bool>,
+}
+
+impl Ports {
+    fn deadline(&self, timeout: Option<Duration>) -> Instant {
+        let longest = self.flags.query.timeout.to_std();
+        Instant::now() + timeout.unwrap_or(longest).min(longest) + ASK_MARGIN
+    }
+
+    async fn query(&self, query: RunQuery) -> Result<QueryAnswer, ApiError> {
+        let deadline = self.deadline(query.timeout);
+        let outcome = self.gateway.read(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
+        Ok(answer(outcome))
+    }
+
+    async fn list(&self, listing: Listing, request: SelectRequest) -> Result<ListedNames, ApiError> {
+        let SelectRequest { selectors, start, end, hint_limit } = request;
+        let Ok(range) = TimeRange::new(start, end) else {
+            let series = matches!(listing, Listing::Series);
+            return Ok(if series { ListedNames::Series(Vec::new()) } else { ListedNames::Names(Vec::new()) });
+        };
+        let listing = RunListing { listing, selectors, range, limit: hint_limit };
+        self.gateway.read(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)
+    }
+
+    async fn names(&self, listing: Listing, request: SelectRequest) -> Result<Listed<String>, ApiError> {
+        match self.list(listing, request).await? {
+            ListedNames::Names(items) => Ok(Listed { items, warnings: Vec::new() }),
+            ListedNames::Series(_) => Err(ApiError::internal("names were asked for and series answered")),
+        }
+    }
+}
+
+fn answer(outcome: QueryOutcome) -> QueryAnswer {
+    let QueryOutcome { evaluated, queued, ran } = outcome;
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let seconds = ran.as_secs_f64();
+    let stats = QueryStats {
+        eval_total: seconds,
+        inner_eval: seconds,
+        queue: queued.as_secs_f64(),
+        exec_total: seconds,
+        queryable_samples: count(evaluated.stats.total_samples),
+        samples_read: count(evaluated.stats.total_samples),
+        peak_samples: count(evaluated.stats.peak_samples as u64),
+        ..QueryStats::default()
+    };
+    QueryAnswer { value: evaluated.value, annotations: evaluated.annotations, stats }
+}
+
+fn of_send(error: SendError) -> ApiError {
+    match error {
+        SendError::Full => ApiError::timeout("too many queries are waiting"),
+        SendError::Deadline => ApiError::timeout("query timed out in query queue"),
+        SendError::Restarted | SendError::Gone => ApiError::internal(format!("query engine: {error}")),
+    }
+}
+
+fn of_query(failure: QueryFailure) -> ApiError {
+    match failure {
+        QueryFailure::Parse(text) => ApiError::invalid_parameter("query", text),
+        QueryFailure::QueueTimeout | QueryFailure::Overloaded(_) => ApiError::timeout(failure.to_string()),
+        QueryFailure::Panicked(_) => ApiError::execution(failure.to_string()),
+        QueryFailure::Eval(error) => match error {
+            EvalError::BadQuery(text) => ApiError::invalid_parameter("query", text),
+            EvalError::Canceled(_) => ApiError::canceled(error.to_string()),
+            EvalError::Timeout(_) => ApiError::timeout(error.to_string()),
+            EvalError::TooManySamples
+            | EvalError::Budget(_)
+            | EvalError::Select(_)
+            | EvalError::Decode(_)
+            | EvalError::Execution(_) => ApiError::execution(error.to_string()),
+        },
+        QueryFailure::Read(error) => match error {
+            ReadError::Interrupted(text) => ApiError::timeout(text),
+            ReadError::ShardUnavailable { .. } => ApiError::internal(error.to_string()),
+            ReadError::Budget(_) | ReadError::Corrupt(_) => ApiError::execution(error.to_string()),
+        },
+    }
+}
+
+impl ServerPorts for Ports {
+    fn query_instant(&self, query: InstantQuery) -> Answer<'_, QueryAnswer> {
+        let run = RunQuery {
+            text: query.query,
+            span: QuerySpan::Instant { at: query.at },
+            timeout: query.timeout,
+            lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
+            lane: Lane::Queries,
+        };
+        self.query(run).boxed()
+    }
+
+    fn query_range(&self, query: RangeQuery) -> Answer<'_, QueryAnswer> {
+        let run = RunQuery {
+            text: query.query,
+            span: QuerySpan::Range { start: query.start, end: query.end, step_ms: query.step_ms },
+            timeout: query.timeout,
+            lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
+            lane: Lane::Queries,
+        };
+        self.query(run).boxed()
+    }
+
+    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
+        async move {
+            match self.list(Listing::Series, request).await? {
+                ListedNames::Series(items) => Ok(Listed { items, warnings: Vec::new() }),
+                ListedNames::Names(_) => Err(ApiError::internal("series were asked for and names answered")),
+            }
+        }
+        .boxed()
+    }
+
+    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>> {
+        self.names(Listing::LabelNames, request).boxed()
+    }
+
+    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
+        self.names(Listing::LabelValues(request.name), request.select).boxed()
+    }
+
+    fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {
+        parse_metric_selector(text).map_err(|error| error.to_string())
+    }
+
+    fn targets(&self) -> Answer<'_, Targets> {
+        let mut targets = Targets::default();
+        for pool in self.scrapes.pools() {
+            targets.pools.push(pool.name.clone());
+            targets.dropped_counts.insert(pool.name.clone(), pool.dropped_count);
+            targets.dropped.extend(pool.dropped.iter().map(|discovered| DroppedTarget {
+                discovered_labels: discovered.clone(),
+                scrape_pool: pool.name.clone(),
+            }));
+            for shared in &pool.active {
+                let (target, status) = (&shared.target, shared.status());
+                targets.active.push(ActiveTarget {
+                    discovered_labels: Labels::clone(&shared.discovered()),
+                    labels: target.labels.clone(),
+                    scrape_pool: pool.name.clone(),
+                    scrape_url: target.scrape_url.clone(),
+                    health: match (status.last_scrape_nanos, status.last_error.is_empty()) {
+                        (None, true) => TargetHealth::Unknown,
+                        (_, false) => TargetHealth::Down,
+                        (Some(_), true) => TargetHealth::Up,
+                    },
+                    last_error: status.last_error,
+                    last_scrape: status.last_scrape_nanos.map(UnixNanos),
+                    last_scrape_duration: status.last_duration.as_secs_f64(),
+                    scrape_interval: target.interval.to_string(),
+                    scrape_timeout: target.timeout.to_string(),
+                });
+            }
+        }
+        async move { Ok(targets) }.boxed()
+    }
+
+    fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {
+        async { Ok(Alertmanagers::default()) }.boxed()
+    }
+
+    fn config_yaml(&self) -> Answer<'_, String> {
+        async { Ok(self.running.config().yaml.clone()) }.boxed()
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        self.flags.status_values(self.flags.retention())
+    }
+
+    fn runtime(&self) -> Answer<'_, Runtime> {
+        async { Ok(self.running.runtime(&self.flags)) }.boxed()
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
+        async { Err("reload is not built yet; restart the server to apply a changed configuration".to_owned()) }.boxed()
+    }
+
+    fn quit(&self) -> QuitVerdict {
+        if self.quit.send_replace(true) { QuitVerdict::AlreadyStopping } else { QuitVerdict::Requested }
+    }
+
+    fn actors(&self) -> Vec<ActorInfo> {
+        let row = |row: crate::actors::registry::ActorRow| ActorInfo {
+            kind: row.kind.to_owned(),
+            name: row.name,
+            parent: row.parent.unwrap_or_default(),
+            state: row.state.as_str().to_owned(),
+            queue: u64::from(row.queue),
+            slots: u64::from(row.slots),
+            refused: row.refused,
+            expired: row.expired,
+            handled: row.handled,
+            restarts: row.restarts,
+            last_panic: row.last_panic.unwrap_or_default(),
+            since: Some(UnixNanos(row.since.0.saturating_mul(1_000_000))),
+        };
+        self.tree.rows().into_iter().map(row).collect()
+    }
+
+    fn metrics(&self, _: Option<&str>) -> Answer<'_, Exposition> {
+        async {
+            let body = encode::text(&self.registry.gather()).into_bytes();
+            Ok(Exposition { content_type: encode::TEXT_CONTENT_TYPE.to_owned(), body })
+        }
+        .boxed()
+    }
+}

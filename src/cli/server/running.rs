@@ -1,0 +1,63 @@
+//! What the process knows of itself: since when it runs and with which configuration.
+
+use arc_swap::ArcSwap;
+
+use crate::cli::flags::ServerFlags;
+use crate::http::api::types::{Runtime, UnixNanos};
+use crate::model::clock::Clock;
+use crate::telemetry::metrics::{Gauge, Registry};
+
+/// The configuration in effect, as users see it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LoadedText {
+    /// YAML with defaults, secrets replaced.
+    pub(super) yaml: String,
+}
+
+/// State for `status/runtimeinfo` and `status/config`.
+pub(super) struct Running {
+    start: UnixNanos,
+    config: ArcSwap<LoadedText>,
+    success: Gauge,
+    success_seconds: Gauge,
+}
+
+impl Running {
+    pub(super) fn new(clock: &dyn Clock, registry: &Registry) -> Self {
+        let help = "Whether the last configuration reload attempt was successful.";
+        let success = registry.gauge("prometheus_config_last_reload_successful", help, &[]);
+        let help = "Timestamp of the last successful configuration reload.";
+        let name = "prometheus_config_last_reload_success_timestamp_seconds";
+        let success_seconds = registry.gauge(name, help, &[]);
+        Self { start: UnixNanos(clock.unix_nanos()), config: ArcSwap::default(), success, success_seconds }
+    }
+
+    /// A configuration has taken effect.
+    pub(super) fn loaded(&self, config: LoadedText, clock: &dyn Clock) {
+        self.config.store(std::sync::Arc::new(config));
+        self.success.set(1.0);
+        self.success_seconds.set(clock.now().as_seconds());
+    }
+
+    pub(super) fn config(&self) -> std::sync::Arc<LoadedText> {
+        self.config.load_full()
+    }
+
+    pub(super) fn runtime(&self, flags: &ServerFlags) -> Runtime {
+        let loaded_ms = (self.success_seconds.get() * 1000.0) as i64;
+        Runtime {
+            start_time: self.start,
+            reload_success: self.success.get() == 1.0,
+            last_config_time: (0 < loaded_ms).then(|| UnixNanos(loaded_ms.saturating_mul(1_000_000))),
+            corruption_count: 0,
+            storage_retention: retention_text(flags.retention()),
+        }
+    }
+}
+
+/// `15d`, `1GiB` or `15d or 1GiB`.
+fn retention_text((time, size): (crate::model::duration::PromDuration, u64)) -> String {
+    let time = (!time.is_zero()).then(|| time.to_string());
+    let size = (0 < size).then(|| crate::config::ByteSize::new(i64::try_from(size).unwrap_or(i64::MAX)).to_string());
+    [time, size].into_iter().flatten().collect::<Vec<_>>().join(" or ")
+}

@@ -1,0 +1,46 @@
+//! The program itself: what it prints, where, and its exit codes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_watchfire")).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn check_refused(args: &[&str], code: i32, start: &str) {
+    let output = run(args);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.starts_with(start), "{text:?} does not start with {start:?}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn help_version_and_default_config_go_to_stdout() {
+    for (arg, start) in [
+        ("--help", "usage: watchfire "),
+        ("-h", "usage: watchfire "),
+        ("--version", "watchfire, version "),
+        ("--print-default-config", "# The configuration"),
+    ] {
+        let output = run(&[arg]);
+        assert_eq!(output.status.code(), Some(0), "{arg}");
+        assert!(String::from_utf8(output.stdout).unwrap().starts_with(start), "{arg}");
+        assert!(output.stderr.is_empty(), "{arg}");
+    }
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    check_refused(&["--foo"], 2, "Error parsing command line arguments: unknown long flag '--foo'\n");
+    check_refused(
+        &["--query.timeout=x"],
+        2,
+        "Error parsing command line arguments: not a valid duration string: \"x\" (--query.timeout)\n",
+    );
+    check_refused(&["--storage.agent.path=x"], 3, "The following flag(s) can only be used in agent mode: ");
+    check_refused(&["--auto-gomemlimit.ratio=0"], 1, "--auto-gomemlimit.ratio must be greater than 0 ");
+    check_refused(&["promtool", "check", "config", "x"], 2, "watchfire promtool: not built yet\n");
+    check_refused(&["--web.config.file=web.yml"], 2, "--web.config.file is not built yet");
+}

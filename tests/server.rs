@@ -1,0 +1,136 @@
+//! The built binary as a user meets it: start, health, self-scrape, queries, signals, exit codes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on panics, and tells what it skipped"
+)]
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use support::{Exporter, Server, wait_for};
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_watchfire")).current_dir(&folder).args(args).output().unwrap();
+    let text = |raw: &[u8]| String::from_utf8_lossy(raw).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn bare_start_scrapes_itself_and_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &[]);
+    assert_eq!(server.get("/-/healthy").text(), "Prometheus Server is Healthy.\n");
+    assert_eq!(server.get("/-/ready").text(), "Prometheus Server is Ready.\n");
+    let up = wait_for("up", || Some(server.query("up")).filter(|r| !r.is_empty()));
+    assert_eq!(up[0].1, "1");
+    assert_eq!(up[0].0["instance"], server.addr.as_str());
+    let metrics = server.get("/metrics");
+    assert!(metrics.text().contains("\nprometheus_tsdb_head_series "), "{}", metrics.text());
+    assert!(metrics.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    let stored = wait_for("own series", || server.single("count({__name__=~\".+\"})"));
+    assert!(stored > 100.0, "{stored}");
+    server.signal("TERM");
+    assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn the_actor_tree_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let tree = server.get("/api/watchfire/v1/actors").json();
+    let actors = tree["data"]["actors"].as_array().unwrap().clone();
+    for kind in ["root", "storage_shard", "scrape_pool", "scrape_target", "query_gateway"] {
+        let actor = actors.iter().find(|a| a["kind"] == kind).unwrap_or_else(|| panic!("no {kind} in {tree}"));
+        for field in
+            ["kind", "name", "parent", "state", "queue", "slots", "refused", "expired", "handled", "restarts", "since"]
+        {
+            assert!(actor.get(field).is_some(), "{field} is missing in {actor}");
+        }
+    }
+}
+
+#[test]
+fn the_page_needs_no_script() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let root = server.get("/");
+    assert_eq!((root.status, root.header("location")), (302, Some("/query")));
+    let page = server.get("/query");
+    assert_eq!(page.status, 200);
+    assert!(!page.text().contains("<script"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'"), "{policy}");
+    let attack = server.get("/query?g0.expr=%3Cscript%3Ealert(1)%3C%2Fscript%3E").text();
+    assert!(!attack.contains("<script>alert"), "{attack}");
+}
+
+#[test]
+fn a_configured_target_is_scraped_and_keeps_its_connection() {
+    let exporter = Exporter::start("# TYPE a counter\na{x=\"1\"} 5\n");
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "global:\n  scrape_interval: 100ms\nscrape_configs:\n- job_name: one\n  static_configs:\n  - targets: ['{}']\n",
+        exporter.addr
+    );
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    wait_for("ten scrapes", || (exporter.requests().len() >= 10).then_some(()));
+    assert_eq!(exporter.connections(), 1);
+    assert_eq!(server.single("a{job=\"one\"}"), Some(5.0));
+}
+
+#[test]
+fn a_taken_port_ends_the_start_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let flag = format!("--web.listen-address={}", taken.local_addr().unwrap());
+    let (code, _, stderr) = run(&[&flag]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&taken.local_addr().unwrap().to_string()), "{stderr}");
+    assert!(stderr.contains("--web.listen-address"), "{stderr}");
+}
+
+#[test]
+fn command_line_errors_name_the_flag() {
+    let (code, _, stderr) = run(&["--no-such-flag"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("Error parsing command line arguments: unknown long flag '--no-such-flag'"), "{stderr}");
+    let (code, _, stderr) = run(&["--query.timeout=soon"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("--query.timeout"), "{stderr}");
+}
+
+#[test]
+fn a_missing_config_file_ends_the_start_with_2() {
+    let (code, _, stderr) = run(&["--config.file=absent.yml"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("absent.yml"), "{stderr}");
+}
+
+#[test]
+fn help_and_version_end_with_0() {
+    let (code, stdout, _) = run(&["--version"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("watchfire, version "), "{stdout}");
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for flag in ["--config.file", "--storage.tsdb.path", "--query.timeout", "--watchfire.memory-limit"] {
+        assert!(help.contains(flag), "{flag} is not in the help");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &[]);
+    // Both wait when the process goes on, so the second is there as soon as the first is seen.
+    server.signal("STOP");
+    server.signal("TERM");
+    server.signal("INT");
+    server.signal("CONT");
+    assert_eq!(server.wait_exit(), Some(1), "{}", server.log());
+}
