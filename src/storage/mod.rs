@@ -4,4 +4,6 @@
 //! log writes, the shard applies → readers see the commit once all its parts are applied.
 
 pub mod chunk;
+pub mod fs;
 pub mod head;
+pub mod wal;

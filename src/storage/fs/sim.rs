@@ -1,0 +1,377 @@
+//! A file system in memory that fails on order, and forgets what was not synced when its power is cut.
+//!
+//! A file remembers its content as of the last sync, a folder its entries as of its last sync; a cut of the power goes
+//! back to those. Operations that change something are counted, and the n-th can be made to fail: a failing write
+//! leaves the first half of its data behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::storage::fs::{DirEntry, File, FileLock, Fs};
+
+/// The file system. Clones share everything.
+#[derive(Clone, Default)]
+pub struct SimFs {
+    disk: Arc<Mutex<Disk>>,
+}
+
+type Ino = usize;
+
+#[derive(Default)]
+struct Disk {
+    nodes: Vec<Node>,
+    locks: BTreeSet<PathBuf>,
+    operations: u64,
+    fail: Option<Failure>,
+}
+
+#[derive(Clone, Copy)]
+struct Failure {
+    from: u64,
+    until: u64,
+}
+
+#[derive(Clone)]
+enum Node {
+    Dir { now: BTreeMap<String, Ino>, synced: BTreeMap<String, Ino> },
+    File { now: Vec<u8>, synced: Vec<u8> },
+}
+
+impl Node {
+    fn dir() -> Self {
+        Self::Dir { now: BTreeMap::new(), synced: BTreeMap::new() }
+    }
+}
+
+const ROOT: Ino = 0;
+
+impl Disk {
+    fn step(&mut self) -> io::Result<()> {
+        self.operations += 1;
+        match self.fail {
+            Some(f) if f.from <= self.operations && self.operations <= f.until => Err(io::Error::from_raw_os_error(5)),
+            _ => Ok(()),
+        }
+    }
+
+    fn root(&mut self) -> Ino {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::dir());
+        }
+        ROOT
+    }
+
+    fn find(&mut self, path: &Path) -> io::Result<Ino> {
+        let mut at = self.root();
+        for name in names(path) {
+            let Node::Dir { now, .. } = &self.nodes[at] else { return Err(io::ErrorKind::NotADirectory.into()) };
+            at = *now.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        Ok(at)
+    }
+
+    fn parent(&mut self, path: &Path) -> io::Result<(Ino, String)> {
+        let mut parts = names(path);
+        let name = parts.pop().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent: PathBuf = parts.iter().collect();
+        Ok((self.find(&parent)?, name))
+    }
+
+    fn entries(&mut self, dir: Ino) -> io::Result<&mut BTreeMap<String, Ino>> {
+        match &mut self.nodes[dir] {
+            Node::Dir { now, .. } => Ok(now),
+            Node::File { .. } => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn data(&mut self, file: Ino) -> io::Result<&mut Vec<u8>> {
+        match &mut self.nodes[file] {
+            Node::File { now, .. } => Ok(now),
+            Node::Dir { .. } => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+}
+
+fn names(path: &Path) -> Vec<String> {
+    path.components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+impl SimFs {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Operations so far that changed something or tried to.
+    pub fn operations(&self) -> u64 {
+        self.disk.lock().operations
+    }
+
+    /// Makes the `n`-th operation from now fail (1 is the next), and `more` after it.
+    pub fn fail_nth(&self, n: u64, more: u64) {
+        let mut disk = self.disk.lock();
+        let from = disk.operations + n;
+        disk.fail = Some(Failure { from, until: from.saturating_add(more) });
+    }
+
+    /// Lets everything succeed again.
+    pub fn heal(&self) {
+        self.disk.lock().fail = None;
+    }
+
+    /// Forgets what was not synced, and who held locks.
+    pub fn cut_power(&self) {
+        let mut disk = self.disk.lock();
+        disk.locks.clear();
+        for node in &mut disk.nodes {
+            match node {
+                Node::Dir { now, synced } => now.clone_from(synced),
+                Node::File { now, synced } => now.clone_from(synced),
+            }
+        }
+    }
+
+    /// A copy with a life of its own.
+    pub fn fork(&self) -> Self {
+        let disk = self.disk.lock();
+        let copy = Disk { nodes: disk.nodes.clone(), ..Disk::default() };
+        Self { disk: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// The content of a file.
+    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut disk = self.disk.lock();
+        let file = disk.find(path)?;
+        disk.data(file).cloned()
+    }
+
+    /// Puts a file there, durably, with the folders above it; not counted as an operation.
+    pub fn put(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let mut at = disk.root();
+        let mut parts = names(path);
+        let name = parts.pop().ok_or(io::ErrorKind::InvalidInput)?;
+        for part in parts {
+            at = add(&mut disk, at, &part, Node::dir())?;
+        }
+        let file = add(&mut disk, at, &name, Node::File { now: Vec::new(), synced: Vec::new() })?;
+        disk.nodes[file] = Node::File { now: data.to_vec(), synced: data.to_vec() };
+        Ok(())
+    }
+}
+
+/// The entry `name` of a folder, made durably if it is not there.
+fn add(disk: &mut Disk, dir: Ino, name: &str, node: Node) -> io::Result<Ino> {
+    let new = disk.nodes.len();
+    let ino = *disk.entries(dir)?.entry(name.to_owned()).or_insert(new);
+    if ino == new {
+        disk.nodes.push(node);
+    }
+    if let Node::Dir { synced, .. } = &mut disk.nodes[dir] {
+        synced.insert(name.to_owned(), ino);
+    }
+    Ok(ino)
+}
+
+struct SimFile {
+    disk: Arc<Mutex<Disk>>,
+    ino: Ino,
+}
+
+impl File for SimFile {
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let done = disk.step();
+        let data = if done.is_ok() { data } else { &data[..data.len() / 2] };
+        let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let content = disk.data(self.ino)?;
+        if content.len() < offset + data.len() {
+            content.resize(offset + data.len(), 0);
+        }
+        content[offset..offset + data.len()].copy_from_slice(data);
+        done
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.disk.lock();
+        let content = disk.data(self.ino)?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        let n = buffer.len().min(content.len() - from);
+        buffer[..n].copy_from_slice(&content[from..from + n]);
+        Ok(n)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.lock().data(self.ino)?.len() as u64)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        disk.data(self.ino)?.resize(len, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        if let Node::File { now, synced } = &mut disk.nodes[self.ino] {
+            synced.clone_from(now);
+        }
+        Ok(())
+    }
+}
+
+struct SimLock {
+    disk: Arc<Mutex<Disk>>,
+    path: PathBuf,
+}
+
+impl FileLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.disk.lock().locks.remove(&self.path);
+    }
+}
+
+impl Fs for SimFs {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let mut at = disk.root();
+        for name in names(path) {
+            let new = disk.nodes.len();
+            let next = *disk.entries(at)?.entry(name).or_insert(new);
+            if next == new {
+                disk.nodes.push(Node::dir());
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut disk = self.disk.lock();
+        let at = disk.find(dir)?;
+        let entries = disk.entries(at)?.clone();
+        let entry = |(name, ino): (String, Ino)| match &disk.nodes[ino] {
+            Node::Dir { .. } => DirEntry { name, is_dir: true, len: 0 },
+            Node::File { now, .. } => DirEntry { name, is_dir: false, len: now.len() as u64 },
+        };
+        Ok(entries.into_iter().map(entry).collect())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.disk.lock().find(path).is_ok())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let (parent, name) = disk.parent(path)?;
+        let new = disk.nodes.len();
+        let ino = *disk.entries(parent)?.entry(name).or_insert(new);
+        if ino == new {
+            disk.nodes.push(Node::File { now: Vec::new(), synced: Vec::new() });
+        }
+        disk.data(ino)?.clear();
+        Ok(Box::new(SimFile { disk: Arc::clone(&self.disk), ino }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let ino = self.disk.lock().find(path)?;
+        Ok(Box::new(SimFile { disk: Arc::clone(&self.disk), ino }))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let (old_parent, old_name) = disk.parent(from)?;
+        let (new_parent, new_name) = disk.parent(to)?;
+        let ino = disk.entries(old_parent)?.remove(&old_name).ok_or(io::ErrorKind::NotFound)?;
+        disk.entries(new_parent)?.insert(new_name, ino);
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let (parent, name) = disk.parent(path)?;
+        disk.entries(parent)?.remove(&name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let ino = disk.find(path)?;
+        if let Node::Dir { now, synced } = &mut disk.nodes[ino] {
+            synced.clone_from(now);
+        }
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
+        if !self.exists(path)? {
+            self.create(path)?;
+        }
+        if !self.disk.lock().locks.insert(path.to_path_buf()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(SimLock { disk: Arc::clone(&self.disk), path: path.to_path_buf() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_cut_goes_back_to_what_was_synced() {
+        let fs = SimFs::new();
+        let (dir, file) = (Path::new("/d"), Path::new("/d/f"));
+        fs.create_dir_all(dir).unwrap();
+        fs.sync_dir(Path::new("/")).unwrap();
+        let open = fs.create(file).unwrap();
+        open.write_all_at(b"abc", 0).unwrap();
+        open.sync_data().unwrap();
+        let lost = fs.fork();
+        lost.cut_power();
+        assert!(!lost.exists(file).unwrap(), "its name was not synced");
+        fs.sync_dir(dir).unwrap();
+        open.write_all_at(b"def", 3).unwrap();
+        fs.cut_power();
+        assert_eq!(fs.read(file).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn the_ordered_operation_fails_and_leaves_half_a_write() {
+        let fs = SimFs::new();
+        let file = fs.create(Path::new("/f")).unwrap();
+        fs.fail_nth(2, 0);
+        file.write_all_at(b"ab", 0).unwrap();
+        assert!(file.write_all_at(b"cdef", 2).is_err());
+        assert_eq!(fs.read(Path::new("/f")).unwrap(), b"abcd");
+        file.truncate(2).unwrap();
+        assert_eq!(fs.operations(), 4);
+    }
+}

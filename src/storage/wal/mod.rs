@@ -1,0 +1,3 @@
+pub mod fragment;
+pub mod reader;
+pub mod record;

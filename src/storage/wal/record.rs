@@ -1,0 +1,381 @@
+//! What records say. The first byte is the type, the rest depends on it; integers are big-endian, `varint` is zigzag.
+//!
+//! ```text
+//! 1 series   { ref u64, n uvarint, n × (name, value) } …      strings: uvarint length, bytes
+//! 2 samples  ref₀ u64, t₀ u64, { varint(ref − ref₀), varint(t − t₀), value u64 } …     the first counts as well
+//! ```
+//! Other types of Prometheus are known by name and passed over.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use crate::model::labels::{Labels, LabelsBuilder};
+use crate::model::sample::SeriesRef;
+use crate::storage::head::shard::Staged;
+
+const SERIES: u8 = 1;
+const SAMPLES: u8 = 2;
+
+/// Bytes after which records with many entries are ended and another begun.
+pub const RECORD_LEN_TARGET: usize = 1 << 20;
+/// Longest record that is read, before and after decompression: far above what any writer makes.
+pub const RECORD_LEN_MAX: usize = 256 << 20;
+
+/// A record's bytes, before compression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    bytes: Vec<u8>,
+}
+
+impl Record {
+    /// Type byte and content.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A record as it stands in another log.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+}
+
+/// A series as the log names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefSeries {
+    /// The reference that samples use.
+    pub series: SeriesRef,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// A sample as the log names it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RefSample {
+    /// The series.
+    pub series: SeriesRef,
+    /// Milliseconds since the epoch.
+    pub t: i64,
+    /// The value, bit by bit.
+    pub value: f64,
+}
+
+/// What a record's first byte says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKind {
+    /// References and labels.
+    Series,
+    /// Float samples.
+    Samples,
+    /// Deleted ranges.
+    Tombstones,
+    /// Exemplars.
+    Exemplars,
+    /// Places of chunks, in the log of late samples.
+    MmapMarkers,
+    /// Type, unit and help of metrics.
+    Metadata,
+    /// Native histograms in any of their encodings.
+    Histograms,
+    /// Float samples with start times.
+    SamplesV2,
+    /// None that we know.
+    Unknown,
+}
+
+impl RecordKind {
+    /// The kind of a record's bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        match bytes.first() {
+            Some(1) => Self::Series,
+            Some(2) => Self::Samples,
+            Some(3) => Self::Tombstones,
+            Some(4) => Self::Exemplars,
+            Some(5) => Self::MmapMarkers,
+            Some(6) => Self::Metadata,
+            Some(7..=10 | 12 | 13) => Self::Histograms,
+            Some(11) => Self::SamplesV2,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Its name in reports and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Series => "series",
+            Self::Samples => "samples",
+            Self::Tombstones => "tombstones",
+            Self::Exemplars => "exemplars",
+            Self::MmapMarkers => "mmapmarkers",
+            Self::Metadata => "metadata",
+            Self::Histograms => "histograms",
+            Self::SamplesV2 => "samples_v2",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why a record with a right checksum cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// It ends too early, or a number or length in it is out of range.
+    #[error("the {kind} record is malformed")]
+    Malformed {
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// A label is not UTF-8.
+    #[error("a label is not valid UTF-8")]
+    NotUtf8,
+    /// Its data cannot be decompressed.
+    #[error("the record cannot be decompressed")]
+    Compression,
+}
+
+/// Encodes series, in one record or in several of about [`RECORD_LEN_TARGET`] bytes.
+pub fn encode_series<'a>(series: impl IntoIterator<Item = (SeriesRef, &'a Labels)>, out: &mut Vec<Record>) {
+    let mut bytes = Vec::new();
+    for (reference, labels) in series {
+        if bytes.is_empty() {
+            bytes.push(SERIES);
+        }
+        bytes.extend_from_slice(&reference.0.to_be_bytes());
+        put_uvarint(labels.len() as u64, &mut bytes);
+        for (name, value) in labels {
+            for text in [name, value] {
+                put_uvarint(text.len() as u64, &mut bytes);
+                bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+        if RECORD_LEN_TARGET <= bytes.len() {
+            out.push(Record { bytes: std::mem::take(&mut bytes) });
+        }
+    }
+    if !bytes.is_empty() {
+        out.push(Record { bytes });
+    }
+}
+
+/// Encodes samples, in one record or in several of about [`RECORD_LEN_TARGET`] bytes.
+pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Vec<Record>) {
+    let mut bytes = Vec::new();
+    let mut base = (0, 0);
+    for sample in samples {
+        if bytes.is_empty() {
+            base = (sample.series.0, sample.t);
+            bytes.push(SAMPLES);
+            bytes.extend_from_slice(&base.0.to_be_bytes());
+            bytes.extend_from_slice(&base.1.to_be_bytes());
+        }
+        put_varint(sample.series.0.wrapping_sub(base.0).cast_signed(), &mut bytes);
+        put_varint(sample.t.wrapping_sub(base.1), &mut bytes);
+        bytes.extend_from_slice(&sample.value.to_bits().to_be_bytes());
+        if RECORD_LEN_TARGET <= bytes.len() {
+            out.push(Record { bytes: std::mem::take(&mut bytes) });
+        }
+    }
+    if !bytes.is_empty() {
+        out.push(Record { bytes });
+    }
+}
+
+/// The records of staged slices: all their series before all their samples.
+pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
+    let mut records = Vec::new();
+    encode_series(staged.iter().flat_map(|s| s.new_series()).map(|new| (new.series, &new.labels)), &mut records);
+    let samples = staged.iter().flat_map(|s| s.samples());
+    encode_samples(samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value }), &mut records);
+    records
+}
+
+/// Appends the series of a series record to `out`, which on an error is as before.
+pub fn decode_series(bytes: &[u8], out: &mut Vec<RefSeries>) -> Result<(), RecordError> {
+    let before = out.len();
+    let done = read_series(bytes, out);
+    if done.is_err() {
+        out.truncate(before);
+    }
+    done
+}
+
+fn read_series(bytes: &[u8], out: &mut Vec<RefSeries>) -> Result<(), RecordError> {
+    const MALFORMED: RecordError = RecordError::Malformed { kind: "series" };
+    let mut rest = bytes.strip_prefix(&[SERIES]).ok_or(MALFORMED)?;
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    while !rest.is_empty() {
+        let series = SeriesRef(take_u64(&mut rest).ok_or(MALFORMED)?);
+        let count = take_uvarint(&mut rest).ok_or(MALFORMED)?;
+        pairs.clear();
+        for _ in 0..count {
+            // A count that is too high ends here at the latest, as each label takes bytes.
+            let name = take_str(&mut rest).ok_or(MALFORMED)?;
+            let value = take_str(&mut rest).ok_or(MALFORMED)?;
+            let text = |raw| std::str::from_utf8(raw).map_err(|_| RecordError::NotUtf8);
+            pairs.push((text(name)?, text(value)?));
+        }
+        out.push(RefSeries { series, labels: labels_of(&pairs) });
+    }
+    Ok(())
+}
+
+fn labels_of(pairs: &[(&str, &str)]) -> Labels {
+    let sorted = pairs.is_sorted_by(|a, b| a.0 < b.0) && pairs.iter().all(|(_, value)| !value.is_empty());
+    if sorted {
+        return Labels::from_sorted(pairs.iter().copied());
+    }
+    let mut builder = LabelsBuilder::new();
+    for (name, value) in pairs {
+        builder.set(name, value);
+    }
+    builder.build()
+}
+
+/// Appends the samples of a samples record to `out`, which on an error is as before.
+pub fn decode_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
+    let before = out.len();
+    let done = read_samples(bytes, out);
+    if done.is_none() {
+        out.truncate(before);
+    }
+    done.ok_or(RecordError::Malformed { kind: "samples" })
+}
+
+fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Option<()> {
+    let mut rest = bytes.strip_prefix(&[SAMPLES])?;
+    if rest.is_empty() {
+        return Some(());
+    }
+    let (base_ref, base_t) = (take_u64(&mut rest)?, take_u64(&mut rest)?.cast_signed());
+    while !rest.is_empty() {
+        let series = SeriesRef(base_ref.wrapping_add(take_varint(&mut rest)?.cast_unsigned()));
+        let t = base_t.wrapping_add(take_varint(&mut rest)?);
+        let value = f64::from_bits(take_u64(&mut rest)?);
+        out.push(RefSample { series, t, value });
+    }
+    Some(())
+}
+
+fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
+    while 0x80 <= n {
+        // The low seven bits, with the mark that more follow.
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+fn put_varint(n: i64, out: &mut Vec<u8>) {
+    put_uvarint((n << 1 ^ n >> 63).cast_unsigned(), out);
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (raw, after) = rest.split_first_chunk::<8>()?;
+    *rest = after;
+    Some(u64::from_be_bytes(*raw))
+}
+
+#[inline]
+fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
+    let mut n = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && 1 < bits {
+            return None;
+        }
+        n |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+#[inline]
+fn take_varint(rest: &mut &[u8]) -> Option<i64> {
+    let n = take_uvarint(rest)?;
+    Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
+}
+
+fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take_uvarint(rest)?).ok()?;
+    let (text, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample() -> impl Strategy<Value = RefSample> {
+        (any::<u64>(), any::<i64>(), any::<u64>()).prop_map(|(r, t, v)| RefSample {
+            series: SeriesRef(r),
+            t,
+            value: f64::from_bits(v),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn samples_round_trip(samples in vec(sample(), 0..50)) {
+            let (mut records, mut back) = (Vec::new(), Vec::new());
+            encode_samples(samples.iter().copied(), &mut records);
+            for record in &records {
+                decode_samples(record.as_bytes(), &mut back).unwrap();
+            }
+            let bits = |s: &RefSample| (s.series, s.t, s.value.to_bits());
+            prop_assert!(back.iter().map(bits).eq(samples.iter().map(bits)));
+        }
+
+        #[test]
+        fn series_round_trip(series in vec((any::<u64>(), vec(("[a-z]{1,5}", "\\PC{1,300}"), 0..5)), 0..20)) {
+            let series: Vec<_> = series.into_iter().map(|(r, pairs)| (SeriesRef(r), Labels::from_pairs(pairs))).collect();
+            let (mut records, mut back) = (Vec::new(), Vec::new());
+            encode_series(series.iter().map(|(r, l)| (*r, l)), &mut records);
+            for record in &records {
+                decode_series(record.as_bytes(), &mut back).unwrap();
+            }
+            prop_assert!(back.iter().map(|s| (s.series, &s.labels)).eq(series.iter().map(|(r, l)| (*r, l))));
+        }
+
+        #[test]
+        fn decoders_never_panic(mut bytes in vec(any::<u8>(), 0..200)) {
+            for kind in [SERIES, SAMPLES] {
+                bytes.insert(0, kind);
+                let (mut series, mut samples) = (Vec::new(), Vec::new());
+                let done = (decode_series(&bytes, &mut series), decode_samples(&bytes, &mut samples));
+                prop_assert!(done.0.is_ok() || series.is_empty());
+                prop_assert!(done.1.is_ok() || samples.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn records_have_the_bytes_of_the_format() {
+        let mut records = Vec::new();
+        encode_series([(SeriesRef(258), &Labels::from_pairs([("a", "bc")]))], &mut records);
+        let samples = [(258, 1000, 1.0), (257, 1063, 0.0)];
+        let samples = samples.map(|(r, t, value)| RefSample { series: SeriesRef(r), t, value });
+        encode_samples(samples, &mut records);
+        assert_eq!(records[0].as_bytes(), [1, 0, 0, 0, 0, 0, 0, 1, 2, 1, 1, b'a', 2, b'b', b'c']);
+        let expected = [
+            &[2, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0x03, 0xe8][..],
+            &[0, 0, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0],
+            &[1, 126, 0, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(records[1].as_bytes(), expected.concat());
+    }
+
+    #[test]
+    fn long_lists_become_several_records() {
+        let mut records = Vec::new();
+        encode_samples((0..200_000).map(|i| RefSample { series: SeriesRef(i), t: 5, value: 1.0 }), &mut records);
+        assert!(1 < records.len() && records.iter().all(|r| r.as_bytes().len() < RECORD_LEN_TARGET + 100));
+        let mut back = Vec::new();
+        records.iter().for_each(|r| decode_samples(r.as_bytes(), &mut back).unwrap());
+        assert_eq!((back.len(), back[199_999].series), (200_000, SeriesRef(199_999)));
+    }
+}
