@@ -6,4 +6,6 @@
 pub mod chunk;
 pub mod fs;
 pub mod head;
+pub mod lock;
+pub mod replay;
 pub mod wal;

@@ -22,6 +22,7 @@ mod column;
 pub mod commit;
 mod index;
 mod partition;
+pub mod restore;
 pub mod route;
 mod series;
 pub mod shard;

@@ -264,6 +264,25 @@ impl Partition {
         (sample.t, sample.value.to_bits())
     }
 
+    /// Puts a series from the log into the table and the index; if its labels are there already, returns that series.
+    /// `None` when the shard is full. No limit but the table's holds: what was promised before comes back.
+    pub(super) fn restore_series(&mut self, reference: SeriesRef, labels: &Labels) -> Option<(SeriesId, SeriesRef)> {
+        let hash = labels.hash64();
+        if let Some(id) = self.find(labels, hash) {
+            return self.table.get(id).map(|series| (id, series.cell.series()));
+        }
+        let id = self.table.insert(WriterSeries::new(reference))?;
+        self.shared.restored_series();
+        self.young.insert_unique(hash, YoungSeries { hash, labels: labels.clone(), id }, |young| young.hash);
+        self.enter_index(&NewSeries { series: reference, labels: labels.clone(), hash, id });
+        Some((id, reference))
+    }
+
+    /// The place of the series with these labels.
+    pub(super) fn restored(&self, labels: &Labels) -> Option<SeriesId> {
+        self.find(labels, labels.hash64())
+    }
+
     /// Marks a staged batch as logged, and applies all batches that are ready; the commit handle goes with it.
     pub(crate) fn apply(&mut self, slot: u64, commit: Commit) {
         if let Some(slot) = self.slot_mut(slot) {

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::model::append::{AppendReport, ShardId};
 use crate::model::read::ReadError;
+use crate::model::sample::SeriesRef;
 use crate::storage::head::HeadError;
 use crate::storage::head::bounds::AppendBounds;
 use crate::storage::head::commit::{Commit, CommitId};
@@ -331,9 +332,19 @@ impl Shard {
         self.partition.lock().table.len()
     }
 
+    /// True if a series with this reference is in its table.
+    pub fn holds(&self, series: SeriesRef) -> bool {
+        self.partition.lock().table.find(series).is_some()
+    }
+
     /// Gives up slices that were dropped; otherwise the next stage or apply does it.
     pub fn tidy(&self) {
         self.collect_abandoned(&mut self.partition.lock());
+    }
+
+    /// The partition, for whoever restores it.
+    pub(super) fn lock_partition(&self) -> parking_lot::MutexGuard<'_, Partition> {
+        self.partition.lock()
     }
 
     fn ready(&self) -> Result<parking_lot::MutexGuard<'_, Partition>, HeadError> {

@@ -67,6 +67,17 @@ impl HeadShared {
         SeriesRef(next)
     }
 
+    /// References below `above` are taken from now on.
+    pub(crate) fn raise_next_ref(&self, above: u64) {
+        self.next_ref.fetch_max(above, Ordering::Relaxed);
+    }
+
+    /// Counts a series that comes from the log, whatever the limit.
+    pub(crate) fn restored_series(&self) {
+        self.series_count.fetch_add(1, Ordering::Relaxed);
+        count(&self.counters.series_created, 1);
+    }
+
     /// Takes room for one series; on failure tells how many there are.
     pub(crate) fn reserve_series(&self) -> Result<(), u64> {
         let limit = self.series_limit;

@@ -1,0 +1,163 @@
+//! Fills the head from the log, past staging: what the log holds was checked when it was appended.
+//!
+//! Two series with the same labels become the one that was seen first, as in Prometheus; samples of the other go there.
+//! Samples that are not newer than the newest of their series are passed over: a log may hold a sample twice.
+
+use std::collections::HashMap;
+
+use parking_lot::MutexGuard;
+
+use crate::model::append::ShardId;
+use crate::model::labels::Labels;
+use crate::model::sample::SeriesRef;
+use crate::model::time::TimestampMs;
+use crate::storage::head::Head;
+use crate::storage::head::commit::CommitId;
+use crate::storage::head::partition::Partition;
+use crate::storage::head::route::shard_of;
+use crate::storage::head::series::Appended;
+use crate::storage::head::shared::count;
+use crate::storage::head::table::SeriesId;
+
+/// What was restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestoreStats {
+    /// Series in the head.
+    pub series: u64,
+    /// Samples in the head.
+    pub samples: u64,
+    /// Samples older than the bound.
+    pub too_old: u64,
+    /// Samples not newer than the newest of their series.
+    pub not_newer: u64,
+    /// Samples of series that the log does not name.
+    pub unknown_refs: u64,
+    /// Series without labels, with the reference of another or beyond what references can be.
+    pub bad_series: u64,
+    /// References that stand for the series of another (left: the later one).
+    pub aliases: HashMap<SeriesRef, SeriesRef>,
+}
+
+/// Fills shards that nobody else writes meanwhile; they are locked as long as it lives.
+pub struct Restorer<'a> {
+    head: &'a Head,
+    /// By shard; `None` for those that are not restored.
+    partitions: Vec<Option<MutexGuard<'a, Partition>>>,
+    places: HashMap<u64, Place, foldhash::fast::FixedState>,
+    min_valid: i64,
+    span: (i64, i64),
+    ref_max: u64,
+    chunks: u64,
+    stats: RestoreStats,
+}
+
+/// Where a series went.
+#[derive(Clone, Copy)]
+enum Place {
+    In(ShardId, SeriesId),
+    /// In a shard that is not restored.
+    Elsewhere,
+}
+
+impl Head {
+    /// Begins to fill all shards, or only `shard`, which is being rebuilt. Samples before `min_valid` are passed over.
+    pub fn restore(&self, shard: Option<ShardId>, min_valid: TimestampMs) -> Restorer<'_> {
+        let wanted = |id: ShardId| shard.is_none_or(|only| only == id);
+        let partitions = self.shards.iter().map(|s| wanted(s.id()).then(|| s.lock_partition())).collect();
+        Restorer {
+            head: self,
+            partitions,
+            places: HashMap::default(),
+            min_valid: min_valid.0.max(self.shared.min_valid()),
+            span: (i64::MAX, i64::MIN),
+            ref_max: 0,
+            chunks: 0,
+            stats: RestoreStats::default(),
+        }
+    }
+}
+
+impl Restorer<'_> {
+    /// A series as the log names it.
+    pub fn series(&mut self, reference: SeriesRef, labels: &Labels) {
+        // The counter of references must stay below what the table can hold; zero is none.
+        if labels.is_empty() || reference.0 == 0 || super::table::SERIES_REF_MAX - 1 <= reference.0 {
+            self.stats.bad_series += 1;
+            return;
+        }
+        self.ref_max = self.ref_max.max(reference.0);
+        let shard = shard_of(labels, self.head.shard_count());
+        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else {
+            self.places.insert(reference.0, Place::Elsewhere);
+            return;
+        };
+        if let Some(before) = self.places.get(&reference.0) {
+            // Said twice, as after a failed sync or a checkpoint. With other labels it would be another series.
+            let known = partition.restored(labels);
+            if !matches!((before, known), (Place::In(at, id), Some(same)) if *at == shard && *id == same) {
+                self.stats.bad_series += 1;
+            }
+            return;
+        }
+        let sealed = partition.index.segments.len();
+        let Some((id, first)) = partition.restore_series(reference, labels) else {
+            self.stats.bad_series += 1;
+            return;
+        };
+        if first == reference {
+            self.stats.series += 1;
+        } else {
+            self.stats.aliases.insert(reference, first);
+        }
+        self.places.insert(reference.0, Place::In(shard, id));
+        if sealed < partition.index.segments.len() {
+            while let Some(job) = partition.merge_job() {
+                partition.install(job.run());
+            }
+        }
+    }
+
+    /// A sample as the log names it.
+    #[inline]
+    pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
+        let (shard, id) = match self.places.get(&series.0) {
+            Some(Place::In(shard, id)) => (*shard, *id),
+            Some(Place::Elsewhere) => return,
+            None => {
+                self.ref_max = self.ref_max.max(series.0.min(super::table::SERIES_REF_MAX - 2));
+                self.stats.unknown_refs += 1;
+                return;
+            }
+        };
+        if t < self.min_valid {
+            self.stats.too_old += 1;
+            return;
+        }
+        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
+        let rules = self.head.shared.rules;
+        // Number 0 is before all commits, so every view sees the sample.
+        let Some(series) = partition.table.get_mut(id) else { return };
+        match series.append(t, value, CommitId(0), CommitId(0), &rules) {
+            Appended::InChunk => {}
+            Appended::NewChunk => self.chunks += 1,
+            Appended::NotNewer => {
+                self.stats.not_newer += 1;
+                return;
+            }
+        }
+        self.stats.samples += 1;
+        self.span = (self.span.0.min(t), self.span.1.max(t));
+    }
+
+    /// Ends it: new series get references above all that were seen, here or by the reader of the log (`ref_max`).
+    pub fn finish(self, ref_max: u64) -> RestoreStats {
+        let shared = &self.head.shared;
+        let seen = self.ref_max.max(ref_max.min(super::table::SERIES_REF_MAX - 2));
+        shared.raise_next_ref(seen + 1);
+        if self.span.0 <= self.span.1 {
+            shared.widen_span(self.span.0, self.span.1);
+        }
+        count(&shared.counters.chunks_created, self.chunks);
+        self.stats
+    }
+}

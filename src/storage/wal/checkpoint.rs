@@ -1,0 +1,199 @@
+//! Drops what the head no longer needs: the oldest segments become a checkpoint, which holds what is still needed.
+//!
+//! By Prometheus's rule two thirds of the finished segments go at a time. The checkpoint is written to a temporary
+//! folder, synced and renamed; only then the segments are removed. A crash in between leaves segments that the
+//! checkpoint stands for, and the next start passes them over.
+
+use std::path::{Path, PathBuf};
+
+use crate::model::sample::SeriesRef;
+use crate::model::time::TimestampMs;
+use crate::storage::fs::SharedFs;
+use crate::storage::wal::load::{RecordSink, read_until};
+use crate::storage::wal::metrics::WalMetrics;
+use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, encode_samples, encode_series};
+use crate::storage::wal::segments::{checkpoint_name, list_checkpoints, list_segments, segment_name};
+use crate::storage::wal::writer::{Position, Writer};
+use crate::storage::wal::{IoContext, WalError, WalOptions};
+
+/// Bytes of records that are gathered before they are written.
+const BATCH_LEN: usize = 4 << 20;
+
+/// What a checkpoint has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointStats {
+    /// Segments up to this one are gone.
+    pub covered: u64,
+    /// Series kept and dropped.
+    pub series: (u64, u64),
+    /// Samples kept and dropped.
+    pub samples: (u64, u64),
+}
+
+/// A checkpoint to be made of finished segments, beside the live writer.
+pub struct CheckpointJob {
+    fs: SharedFs,
+    dir: PathBuf,
+    options: WalOptions,
+    metrics: WalMetrics,
+    /// The last segment that it stands for.
+    last: u64,
+}
+
+impl Writer {
+    /// Ends the current segment and plans a checkpoint of two thirds of the others; `None` if there are too few.
+    /// The job reads finished segments only, so it may run on another thread.
+    pub fn plan_checkpoint(&mut self) -> Result<Option<CheckpointJob>, WalError> {
+        let newest = self.position().segment;
+        let first = self.first_segment()?;
+        self.next_segment()?;
+        let last = first + newest.saturating_sub(first) * 2 / 3;
+        if last <= first {
+            return Ok(None);
+        }
+        let (fs, dir) = (self.fs().clone(), self.dir().to_path_buf());
+        Ok(Some(CheckpointJob { fs, dir, options: self.options(), metrics: self.metrics().clone(), last }))
+    }
+}
+
+impl CheckpointJob {
+    /// Writes the checkpoint and removes what it stands for. `keep` tells which series references are still in use;
+    /// samples before `min_valid` are dropped. On an error the log is as before.
+    pub fn run(
+        self,
+        min_valid: TimestampMs,
+        keep: &mut dyn FnMut(SeriesRef) -> bool,
+    ) -> Result<CheckpointStats, WalError> {
+        self.metrics.truncations.inc();
+        self.metrics.checkpoints.inc();
+        let result = self.write(min_valid, keep);
+        if result.is_err() {
+            self.metrics.checkpoints_failed.inc();
+            self.metrics.truncations_failed.inc();
+        }
+        result
+    }
+
+    fn write(
+        &self,
+        min_valid: TimestampMs,
+        keep: &mut dyn FnMut(SeriesRef) -> bool,
+    ) -> Result<CheckpointStats, WalError> {
+        let name = checkpoint_name(self.last);
+        let temporary = self.dir.join(format!("{name}.tmp"));
+        if self.fs.exists(&temporary).context("read", &temporary)? {
+            self.fs.remove_dir_all(&temporary).context("remove", &temporary)?;
+        }
+        self.fs.create_dir_all(&temporary).context("create", &temporary)?;
+        let options = WalOptions { hold_unsynced: false, ..self.options };
+        // A registry of its own: a checkpoint is not the log.
+        let metrics = WalMetrics::new(&Default::default(), &self.metrics.clock);
+        let writer = Writer::create(self.fs.clone(), &temporary, 0, options, metrics)?;
+        let stats = CheckpointStats { covered: self.last, ..CheckpointStats::default() };
+        let mut filter =
+            Filter { keep, min_valid: min_valid.0, writer, stats, batch: Vec::new(), len: 0, failed: None };
+        let until = Position { segment: self.last, offset: u64::MAX };
+        let read = read_until(&self.fs, &self.dir, until, &mut filter)?;
+        if let Some(damage) = read.damage.into_iter().next() {
+            // The next start repairs it, with a copy of the original; here it would be lost for good.
+            return Err(WalError::Damaged { path: damage.path, offset: damage.offset, reason: damage.error });
+        }
+        let stats = filter.finish()?;
+        self.fs.sync_dir(&temporary).context("sync", &temporary)?;
+        let target = self.dir.join(&name);
+        self.fs.rename(&temporary, &target).context("rename", &temporary)?;
+        self.fs.sync_dir(&self.dir).context("sync", &self.dir)?;
+        self.remove_covered();
+        Ok(stats)
+    }
+
+    /// What cannot be removed is passed over by readers and removed by the next checkpoint.
+    fn remove_covered(&self) {
+        let remove = || -> Result<(), WalError> {
+            for file in list_segments(&*self.fs, &self.dir)? {
+                if file.segment <= self.last {
+                    let path = self.dir.join(segment_name(file.segment));
+                    self.fs.remove_file(&path).context("remove", &path)?;
+                }
+            }
+            for checkpoint in list_checkpoints(&*self.fs, &self.dir)? {
+                if checkpoint < self.last {
+                    let path = self.dir.join(checkpoint_name(checkpoint));
+                    self.fs.remove_dir_all(&path).context("remove", &path)?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = remove() {
+            tracing::warn!(component = "tsdb", dir = %Path::display(&self.dir), %error,
+                "cannot remove segments that a checkpoint stands for");
+        }
+    }
+}
+
+/// Passes on what is still needed.
+struct Filter<'a> {
+    keep: &'a mut dyn FnMut(SeriesRef) -> bool,
+    min_valid: i64,
+    writer: Writer,
+    stats: CheckpointStats,
+    batch: Vec<Record>,
+    len: usize,
+    failed: Option<WalError>,
+}
+
+impl Filter<'_> {
+    fn flush(&mut self) {
+        if self.failed.is_none()
+            && let Err(error) = self.writer.append(&self.batch)
+        {
+            self.failed = Some(error);
+        }
+        self.batch.clear();
+        self.len = 0;
+    }
+
+    fn count(&mut self, from: usize) {
+        self.len += self.batch.iter().skip(from).map(|r| r.as_bytes().len()).sum::<usize>();
+        if BATCH_LEN <= self.len {
+            self.flush();
+        }
+    }
+
+    fn finish(mut self) -> Result<CheckpointStats, WalError> {
+        self.flush();
+        match self.failed {
+            Some(error) => Err(error),
+            None => self.writer.sync().map(|()| self.stats),
+        }
+    }
+}
+
+impl RecordSink for Filter<'_> {
+    fn series(&mut self, series: &mut Vec<RefSeries>) {
+        let (all, from) = (series.len(), self.batch.len());
+        series.retain(|s| (self.keep)(s.series));
+        self.stats.series.0 += series.len() as u64;
+        self.stats.series.1 += (all - series.len()) as u64;
+        encode_series(series.iter().map(|s| (s.series, &s.labels)), &mut self.batch);
+        self.count(from);
+    }
+
+    fn samples(&mut self, samples: &[RefSample]) {
+        let from = self.batch.len();
+        let min_valid = self.min_valid;
+        let kept = samples.iter().filter(|s| min_valid <= s.t);
+        let count = kept.clone().count() as u64;
+        self.stats.samples.0 += count;
+        self.stats.samples.1 += samples.len() as u64 - count;
+        encode_samples(kept.copied(), &mut self.batch);
+        self.count(from);
+    }
+
+    /// What we do not read stays as it is: the directory may go back to a program that does.
+    fn other(&mut self, _: RecordKind, bytes: &[u8]) {
+        let from = self.batch.len();
+        self.batch.push(Record::from_bytes(bytes.to_vec()));
+        self.count(from);
+    }
+}

@@ -1,0 +1,78 @@
+//! The log's own metrics, under Prometheus's names.
+
+use crate::model::clock::SharedClock;
+use crate::telemetry::metrics::{Counter, Gauge, Registry};
+use crate::telemetry::summary::Summary;
+
+/// Handles of the log's metrics. Clones share the values.
+#[derive(Clone)]
+pub struct WalMetrics {
+    /// `prometheus_tsdb_wal_fsync_duration_seconds`.
+    pub fsync_seconds: Summary,
+    /// `prometheus_tsdb_wal_page_flushes_total`.
+    pub page_flushes: Counter,
+    /// `prometheus_tsdb_wal_completed_pages_total`.
+    pub completed_pages: Counter,
+    /// `prometheus_tsdb_wal_truncations_failed_total`.
+    pub truncations_failed: Counter,
+    /// `prometheus_tsdb_wal_truncations_total`.
+    pub truncations: Counter,
+    /// `prometheus_tsdb_wal_segment_current`.
+    pub segment_current: Gauge,
+    /// `prometheus_tsdb_wal_writes_failed_total`.
+    pub writes_failed: Counter,
+    /// `prometheus_tsdb_wal_storage_size_bytes`.
+    pub storage_bytes: Gauge,
+    /// `prometheus_tsdb_wal_record_part_writes_total`.
+    pub part_writes: Counter,
+    /// `prometheus_tsdb_wal_record_parts_bytes_written_total`.
+    pub part_bytes: Counter,
+    /// `prometheus_tsdb_wal_record_bytes_saved_total{compression="snappy"}`.
+    pub bytes_saved: Counter,
+    /// `prometheus_tsdb_wal_corruptions_total`.
+    pub corruptions: Counter,
+    /// `prometheus_tsdb_checkpoint_creations_total`.
+    pub checkpoints: Counter,
+    /// `prometheus_tsdb_checkpoint_creations_failed_total`.
+    pub checkpoints_failed: Counter,
+    /// `prometheus_tsdb_wal_replay_unknown_refs_total{type="samples"}`.
+    pub unknown_sample_refs: Counter,
+    pub(crate) clock: SharedClock,
+}
+
+impl WalMetrics {
+    /// Registers the metrics, at zero.
+    pub fn new(registry: &Registry, clock: &SharedClock) -> Self {
+        let name = |name: &str| format!("prometheus_tsdb_wal_{name}");
+        let counter = |of: &str, help: &str| registry.counter(&name(of), help, &[]);
+        let gauge = |of: &str, help: &str| registry.gauge(&name(of), help, &[]);
+        let quantiles = [0.5, 0.9, 0.99];
+        let fsync = "Duration of write log fsync.";
+        let unknown = "Total number of unknown series references encountered during WAL replay.";
+        let part_bytes =
+            "Total number of record part bytes written before flushing, including CRC and compression headers.";
+        let saved = "Total number of bytes saved by the optional record compression. Use this metric to learn about the effectiveness compression.";
+        let total = |of: &str, help: &str| registry.counter(&format!("prometheus_tsdb_checkpoint_{of}"), help, &[]);
+        Self {
+            fsync_seconds: registry.summary(&name("fsync_duration_seconds"), fsync, &[], &quantiles, clock),
+            page_flushes: counter("page_flushes_total", "Total number of page flushes."),
+            completed_pages: counter("completed_pages_total", "Total number of completed pages."),
+            truncations_failed: counter(
+                "truncations_failed_total",
+                "Total number of write log truncations that failed.",
+            ),
+            truncations: counter("truncations_total", "Total number of write log truncations attempted."),
+            segment_current: gauge("segment_current", "Write log segment index that TSDB is currently writing to."),
+            writes_failed: counter("writes_failed_total", "Total number of write log writes that failed."),
+            storage_bytes: gauge("storage_size_bytes", "Size of the write log directory."),
+            part_writes: counter("record_part_writes_total", "Total number of record parts written before flushing."),
+            part_bytes: counter("record_parts_bytes_written_total", part_bytes),
+            bytes_saved: registry.counter(&name("record_bytes_saved_total"), saved, &[("compression", "snappy")]),
+            corruptions: counter("corruptions_total", "Total number of WAL corruptions."),
+            checkpoints: total("creations_total", "Total number of checkpoint creations attempted."),
+            checkpoints_failed: total("creations_failed_total", "Total number of checkpoint creations that failed."),
+            unknown_sample_refs: registry.counter(&name("replay_unknown_refs_total"), unknown, &[("type", "samples")]),
+            clock: clock.clone(),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Appends records to the newest segment.
+//!
+//! A batch is one write, and it is in the log whole or not at all:
+//! - After a failed write the segment is cut back to its last good record before anything else is written. While that
+//!   fails, appends are refused; each one tries again, so a full disk heals by itself.
+//! - After a failed sync nobody knows which of the written pages are on the disk, and a second sync would not tell. The
+//!   records since the last sync are still here: they are written again to a new segment, and that one is synced.
+//!   Reading a record twice changes nothing.
+
+use std::path::{Path, PathBuf};
+
+use crate::storage::fs::{File, SharedFs};
+use crate::storage::wal::fragment::{Compression, PAGE_LEN, frame, framed_len_max, pad_page};
+use crate::storage::wal::metrics::WalMetrics;
+use crate::storage::wal::record::Record;
+use crate::storage::wal::segments::{list_segments, segment_name, storage_len};
+use crate::storage::wal::{IoContext, WalError, WalOptions};
+
+/// A place in the log: everything before it is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Bytes before it in the segment.
+    pub offset: u64,
+}
+
+/// Writes one folder of segments.
+pub struct Writer {
+    fs: SharedFs,
+    dir: PathBuf,
+    options: WalOptions,
+    metrics: WalMetrics,
+    segment: u64,
+    file: Box<dyn File>,
+    /// Bytes of whole records, with padding.
+    good_len: u64,
+    /// Of these, bytes that are known to be on the disk.
+    synced_len: u64,
+    /// Records behind `synced_len`, as they are in the file.
+    unsynced: Vec<Packed>,
+    unsynced_len: usize,
+    state: State,
+    buffer: Vec<u8>,
+    encoder: snap::raw::Encoder,
+}
+
+struct Packed {
+    compression: Compression,
+    data: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Sound,
+    /// Bytes of a failed write may lie behind `good_len`.
+    MustCut,
+    /// A sync has failed: the segment is not written any more.
+    MustRewrite,
+}
+
+impl Writer {
+    /// Begins a new segment `segment` in `dir`. Errors when it cannot be made.
+    pub(crate) fn create(
+        fs: SharedFs,
+        dir: &Path,
+        segment: u64,
+        options: WalOptions,
+        metrics: WalMetrics,
+    ) -> Result<Self, WalError> {
+        let file = create_segment(&fs, dir, segment)?;
+        metrics.segment_current.set(segment as f64);
+        let writer = Self {
+            fs,
+            dir: dir.to_path_buf(),
+            options,
+            metrics,
+            segment,
+            file,
+            good_len: 0,
+            synced_len: 0,
+            unsynced: Vec::new(),
+            unsynced_len: 0,
+            state: State::Sound,
+            buffer: Vec::new(),
+            encoder: snap::raw::Encoder::new(),
+        };
+        writer.measure();
+        Ok(writer)
+    }
+
+    /// Where the next record will stand at the earliest.
+    pub fn position(&self) -> Position {
+        Position { segment: self.segment, offset: self.good_len }
+    }
+
+    /// Bytes of records that wait for a sync; the writer syncs by itself before they fill half a segment.
+    pub fn unsynced_len(&self) -> usize {
+        self.unsynced_len
+    }
+
+    /// True if records may still be lost by a power cut.
+    pub fn wants_sync(&self) -> bool {
+        self.synced_len < self.good_len || self.state == State::MustRewrite
+    }
+
+    /// Writes the records of a batch of waiters, in one write. When this returns an error none of them is in the log.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), WalError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let result = self.try_append(records);
+        if result.is_err() {
+            self.metrics.writes_failed.inc();
+        }
+        result
+    }
+
+    fn try_append(&mut self, records: &[Record]) -> Result<(), WalError> {
+        self.recover()?;
+        let packed = self.pack(records);
+        let len: u64 = packed.iter().map(|p| framed_len_max(p.data.len()) as u64).sum();
+        if self.options.segment_len < len {
+            return Err(WalError::BatchTooLong { len, max: self.options.segment_len });
+        }
+        if self.options.segment_len < self.good_len + len {
+            self.next_segment()?;
+        }
+        self.buffer.clear();
+        let start = self.good_len;
+        for record in &packed {
+            let parts = frame(&record.data, record.compression, start, &mut self.buffer);
+            self.metrics.part_writes.add(parts);
+        }
+        self.write_buffer()?;
+        self.metrics.part_bytes.add(self.buffer.len() as u64);
+        if self.options.hold_unsynced {
+            self.unsynced_len += packed.iter().map(|p| p.data.len()).sum::<usize>();
+            self.unsynced.extend(packed);
+            if self.options.segment_len / 2 < self.unsynced_len as u64 {
+                // The batch is in the log; a failure to sync shows in the state and in the next call.
+                if let Err(error) = self.sync() {
+                    tracing::warn!(component = "tsdb", %error, "cannot sync the write log");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when all records so far survive a power cut. On an error they are still held and a later call tries
+    /// again; none of them counts as durable.
+    pub fn sync(&mut self) -> Result<(), WalError> {
+        match self.state {
+            State::MustRewrite => return self.rewrite(),
+            State::MustCut => {
+                // The good part can be synced whether or not the rest is cut; the state remembers.
+                let _ = self.cut_back();
+            }
+            State::Sound => {}
+        }
+        if self.good_len <= self.synced_len {
+            return Ok(());
+        }
+        let begun = self.metrics.clock.monotonic();
+        let synced = self.file.sync_data();
+        self.metrics.fsync_seconds.observe((self.metrics.clock.monotonic().saturating_sub(begun)).as_secs_f64());
+        match synced {
+            Ok(()) => {
+                self.forget_unsynced();
+                Ok(())
+            }
+            Err(error) => {
+                let path = self.segment_path();
+                tracing::warn!(component = "tsdb", segment = self.segment, %error, path = %path.display(),
+                    "sync of the write log failed; its records are written again to a new segment");
+                self.state = State::MustRewrite;
+                self.rewrite()
+            }
+        }
+    }
+
+    /// Ends the current segment and begins the next, as before a checkpoint. Returns the number of the new one.
+    pub fn next_segment(&mut self) -> Result<u64, WalError> {
+        self.recover()?;
+        self.buffer.clear();
+        pad_page(self.good_len, &mut self.buffer);
+        if !self.buffer.is_empty() {
+            self.write_buffer()?;
+        }
+        let before = self.segment;
+        self.sync()?;
+        // A failed sync has begun a new segment already.
+        if self.segment == before {
+            let file = create_segment(&self.fs, &self.dir, before + 1)?;
+            self.enter(before + 1, file, 0);
+        }
+        self.measure();
+        Ok(self.segment)
+    }
+
+    /// Writes the buffer behind the last good record.
+    fn write_buffer(&mut self) -> Result<(), WalError> {
+        let end = self.good_len + self.buffer.len() as u64;
+        if let Err(source) = self.file.write_all_at(&self.buffer, self.good_len) {
+            self.state = State::MustCut;
+            // If this fails as well, the next append tries again before it writes.
+            let _ = self.cut_back();
+            return Err(WalError::Io { action: "write", path: self.segment_path(), source });
+        }
+        self.metrics.page_flushes.inc();
+        self.metrics.completed_pages.add(end / PAGE_LEN as u64 - self.good_len / PAGE_LEN as u64);
+        self.good_len = end;
+        Ok(())
+    }
+
+    /// Makes the segment fit for appends again.
+    fn recover(&mut self) -> Result<(), WalError> {
+        match self.state {
+            State::Sound => Ok(()),
+            State::MustCut => self.cut_back(),
+            State::MustRewrite => self.rewrite(),
+        }
+    }
+
+    fn cut_back(&mut self) -> Result<(), WalError> {
+        self.file.truncate(self.good_len).context("cut back", &self.segment_path())?;
+        self.state = State::Sound;
+        Ok(())
+    }
+
+    /// Writes the unsynced records to a new segment and syncs it.
+    fn rewrite(&mut self) -> Result<(), WalError> {
+        let segment = self.segment + 1;
+        self.buffer.clear();
+        for record in &self.unsynced {
+            frame(&record.data, record.compression, 0, &mut self.buffer);
+        }
+        let path = self.dir.join(segment_name(segment));
+        let written = create_segment(&self.fs, &self.dir, segment).and_then(|file| {
+            file.write_all_at(&self.buffer, 0).context("write", &path)?;
+            file.sync_data().context("sync", &path)?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => {
+                let (doubtful, sound_len) = (self.segment_path(), self.synced_len);
+                let old = self.enter(segment, file, self.buffer.len() as u64);
+                self.state = State::Sound;
+                self.forget_unsynced();
+                // What the failed sync left there stands in the new segment now. If the cut fails, a reader finds the
+                // records twice, or damage without loss.
+                let held = self.options.hold_unsynced;
+                if held && let Err(error) = old.truncate(sound_len).and_then(|()| old.sync_data()) {
+                    tracing::warn!(component = "tsdb", path = %doubtful.display(), %error,
+                        "cannot cut the segment whose sync failed");
+                }
+                self.measure();
+                Ok(())
+            }
+            Err(error) => {
+                // An empty or half-written segment is made anew by the next attempt if it cannot be removed now.
+                let _ = self.fs.remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn enter(&mut self, segment: u64, file: Box<dyn File>, len: u64) -> Box<dyn File> {
+        (self.segment, self.good_len, self.synced_len) = (segment, len, 0);
+        self.metrics.segment_current.set(segment as f64);
+        std::mem::replace(&mut self.file, file)
+    }
+
+    fn forget_unsynced(&mut self) {
+        self.synced_len = self.good_len;
+        self.unsynced.clear();
+        self.unsynced_len = 0;
+    }
+
+    fn pack(&mut self, records: &[Record]) -> Vec<Packed> {
+        let mut packed = Vec::with_capacity(records.len());
+        for record in records {
+            let raw = record.as_bytes();
+            let compressed = match self.options.compression {
+                Compression::Snappy => self.encoder.compress_vec(raw).ok().filter(|data| data.len() < raw.len()),
+                Compression::None | Compression::Zstd => None,
+            };
+            packed.push(match compressed {
+                Some(data) => {
+                    self.metrics.bytes_saved.add((raw.len() - data.len()) as u64);
+                    Packed { compression: Compression::Snappy, data }
+                }
+                None => Packed { compression: Compression::None, data: raw.to_vec() },
+            });
+        }
+        packed
+    }
+
+    fn segment_path(&self) -> PathBuf {
+        self.dir.join(segment_name(self.segment))
+    }
+
+    /// Brings the size metric up to date.
+    pub(crate) fn measure(&self) {
+        if let Ok(len) = storage_len(&*self.fs, &self.dir) {
+            self.metrics.storage_bytes.set(len as f64);
+        }
+    }
+
+    pub(crate) fn fs(&self) -> &SharedFs {
+        &self.fs
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn options(&self) -> WalOptions {
+        self.options
+    }
+
+    pub(crate) fn metrics(&self) -> &WalMetrics {
+        &self.metrics
+    }
+
+    /// Number of the oldest segment.
+    pub(crate) fn first_segment(&self) -> Result<u64, WalError> {
+        Ok(list_segments(&*self.fs, &self.dir)?.first().map_or(self.segment, |s| s.segment))
+    }
+}
+
+/// Makes an empty segment whose name is durable.
+fn create_segment(fs: &SharedFs, dir: &Path, segment: u64) -> Result<Box<dyn File>, WalError> {
+    let path = dir.join(segment_name(segment));
+    let file = fs.create(&path).context("create", &path)?;
+    fs.sync_dir(dir).context("sync", dir)?;
+    Ok(file)
+}
