@@ -58,7 +58,7 @@ pub fn open(
     let begun = metrics.clock.monotonic();
     let mut restorer = head.restore(None, oldest);
     let (writer, log) = Log::open(fs, data_dir, options, metrics, &mut restorer)?;
-    let restored = restorer.finish(log.ref_max);
+    let restored = restorer.finish();
     // Without this, series whose samples are all too old would stay for ever.
     head.truncate_blocking(oldest);
     metrics.unknown_sample_refs.add(restored.unknown_refs);
@@ -78,7 +78,7 @@ pub fn rebuild_shard(
 ) -> Result<RestoreStats, WalError> {
     let mut restorer = head.restore(Some(shard), TimestampMs(i64::MIN));
     let read = read_until(fs, &data_dir.join(WAL_DIR), until, &mut restorer);
-    let stats = restorer.finish(read.as_ref().map_or(0, |report| report.ref_max));
+    let stats = restorer.finish();
     let state = match &read {
         Ok(_) => ShardState::Ready,
         Err(error) => ShardState::Failed { reason: error.to_string() },
@@ -97,4 +97,4 @@ pub fn is_live(head: &Head, aliases: &Aliases, series: SeriesRef) -> bool {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

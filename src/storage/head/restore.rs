@@ -17,7 +17,7 @@ use crate::storage::head::partition::Partition;
 use crate::storage::head::route::shard_of;
 use crate::storage::head::series::Appended;
 use crate::storage::head::shared::count;
-use crate::storage::head::table::SeriesId;
+use crate::storage::head::table::{SERIES_REF_MAX, SeriesId};
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Restorer<'_> {
     /// A series as the log names it.
     pub fn series(&mut self, reference: SeriesRef, labels: &Labels) {
         // The counter of references must stay below what the table can hold; zero is none.
-        if labels.is_empty() || reference.0 == 0 || super::table::SERIES_REF_MAX - 1 <= reference.0 {
+        if labels.is_empty() || reference.0 == 0 || SERIES_REF_MAX - 1 <= reference.0 {
             self.stats.bad_series += 1;
             return;
         }
@@ -124,7 +124,10 @@ impl Restorer<'_> {
             Some(Place::In(shard, id)) => (*shard, *id),
             Some(Place::Elsewhere) => return,
             None => {
-                self.ref_max = self.ref_max.max(series.0.min(super::table::SERIES_REF_MAX - 2));
+                // One that no series can have is nobody's; it must not use up the references.
+                if series.0 < SERIES_REF_MAX - 1 {
+                    self.ref_max = self.ref_max.max(series.0);
+                }
                 self.stats.unknown_refs += 1;
                 return;
             }
@@ -149,11 +152,10 @@ impl Restorer<'_> {
         self.span = (self.span.0.min(t), self.span.1.max(t));
     }
 
-    /// Ends it: new series get references above all that were seen, here or by the reader of the log (`ref_max`).
-    pub fn finish(self, ref_max: u64) -> RestoreStats {
+    /// Ends it: new series get references above all that were seen.
+    pub fn finish(self) -> RestoreStats {
         let shared = &self.head.shared;
-        let seen = self.ref_max.max(ref_max.min(super::table::SERIES_REF_MAX - 2));
-        shared.raise_next_ref(seen + 1);
+        shared.raise_next_ref(self.ref_max + 1);
         if self.span.0 <= self.span.1 {
             shared.widen_span(self.span.0, self.span.1);
         }

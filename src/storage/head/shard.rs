@@ -348,6 +348,10 @@ impl Shard {
     }
 
     fn ready(&self) -> Result<parking_lot::MutexGuard<'_, Partition>, HeadError> {
+        // Asked before the lock as well: whoever rebuilds the partition holds it all the while.
+        if let ShardState::Rebuilding { reason } | ShardState::Failed { reason } = self.readers.state() {
+            return Err(self.unavailable(&reason));
+        }
         let mut partition = self.partition.lock();
         match self.readers.state() {
             ShardState::Ready if self.readers.torn.load(Ordering::SeqCst) => {

@@ -155,7 +155,8 @@ impl Filter<'_> {
 
     fn count(&mut self, from: usize) {
         self.len += self.batch.iter().skip(from).map(|r| r.as_bytes().len()).sum::<usize>();
-        if BATCH_LEN <= self.len {
+        let max = BATCH_LEN.min(usize::try_from(self.writer.options().segment_len / 4).unwrap_or(BATCH_LEN));
+        if max <= self.len {
             self.flush();
         }
     }

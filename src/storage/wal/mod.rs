@@ -142,4 +142,4 @@ impl Log {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

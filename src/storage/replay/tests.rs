@@ -1,0 +1,203 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
+use crate::model::clock::ManualClock;
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::read::{FloatColumn, Unlimited};
+use crate::model::time::TimeRange;
+use crate::storage::fs::sim::SimFs;
+use crate::storage::head::HeadOptions;
+use crate::storage::wal::record::{encode_samples, encode_series, encode_staged};
+use crate::telemetry::metrics::Registry;
+
+const DATA: &str = "/data";
+const FOREVER: TimestampMs = TimestampMs(i64::MIN);
+
+fn head(shards: u16) -> Head {
+    Head::new(HeadOptions { shards, ..HeadOptions::new(ManualClock::at(TimestampMs(2_000_000_000_000))) })
+}
+
+fn metrics() -> WalMetrics {
+    let clock: crate::model::clock::SharedClock = ManualClock::at(TimestampMs(0));
+    WalMetrics::new(&Registry::default(), &clock)
+}
+
+fn reopen(fs: &SimFs, head: &Head, oldest: TimestampMs) -> (Writer, ReplayReport) {
+    let shared: SharedFs = Arc::new(fs.clone());
+    shared.create_dir_all(Path::new(DATA)).unwrap();
+    open(&shared, Path::new(DATA), WalOptions::default(), &metrics(), head, oldest).unwrap()
+}
+
+/// Appends as the actors do: stage, log, apply.
+fn append(head: &Head, writer: &mut Writer, names: std::ops::Range<u32>, at: i64) {
+    let sample = |i: u32| AppendSample {
+        series: SeriesKey::Labels(Labels::from_pairs([("__name__", "m"), ("instance", &i.to_string())])),
+        at: TimestampMs(at),
+        value: f64::from(i) + at as f64,
+    };
+    let commit = head.begin(Some(TimestampMs(at)));
+    let slices = head.route(AppendBatch { samples: names.map(sample).collect() });
+    let shard = |id: ShardId| &head.shards()[usize::from(id.0)];
+    let staged: Vec<_> = slices.into_iter().map(|(id, slice)| (id, shard(id).stage(&commit, slice).unwrap())).collect();
+    writer.append(&encode_staged(&staged.iter().map(|(_, s)| s).collect::<Vec<_>>())).unwrap();
+    drop(commit);
+    staged.into_iter().for_each(|(id, part)| drop(shard(id).apply(part).unwrap()));
+}
+
+/// All series and samples, sorted.
+fn content(head: &Head, name: &str) -> Vec<(Labels, Vec<i64>, Vec<u64>)> {
+    let view = head.queryable().view().unwrap();
+    let found = view.select(&[Matcher::equal("__name__", name)], TimeRange::ALL, &Unlimited).unwrap();
+    let mut all: Vec<_> = found
+        .iter()
+        .map(|series| {
+            let mut column = FloatColumn::default();
+            series.samples.decode(TimeRange::ALL, &mut column).unwrap();
+            (series.labels.clone(), column.timestamps, column.values.iter().map(|v| v.to_bits()).collect())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn the_head_is_the_same_after_a_restart_whatever_the_number_of_shards() {
+    let fs = SimFs::new();
+    let before = head(3);
+    let (mut writer, _) = reopen(&fs, &before, FOREVER);
+    (0..300).for_each(|i| append(&before, &mut writer, 0..20 + i % 7, i64::from(i) * 15_000));
+    drop(writer);
+    for shards in [1, 3, 5] {
+        let after = head(shards);
+        let (_, report) = reopen(&fs, &after, FOREVER);
+        assert_eq!(content(&after, "m"), content(&before, "m"));
+        assert_eq!((report.head.series, report.head.samples), (26, before.stats().samples_appended));
+        assert_eq!((report.head.unknown_refs, report.head.not_newer, report.head.bad_series), (0, 0, 0));
+        assert_eq!((after.stats().min_time, after.stats().max_time), (Some(0), Some(299 * 15_000)));
+        assert_eq!(after.stats().chunks, before.stats().chunks);
+    }
+}
+
+#[test]
+fn appends_after_a_restart_know_the_series_and_use_new_references() {
+    let fs = SimFs::new();
+    let first = head(2);
+    append(&first, &mut reopen(&fs, &first, FOREVER).0, 0..10, 1000);
+    let second = head(2);
+    let mut writer = reopen(&fs, &second, FOREVER).0;
+    append(&second, &mut writer, 5..15, 2000);
+    drop(writer);
+    let third = head(2);
+    let (_, report) = reopen(&fs, &third, FOREVER);
+    assert_eq!((report.log.ref_max, report.head.series, report.head.samples), (15, 15, 20));
+    assert!(report.head.aliases.is_empty());
+    assert_eq!(content(&third, "m"), content(&second, "m"));
+}
+
+#[test]
+fn retention_bounds_what_comes_back() {
+    let fs = SimFs::new();
+    let before = head(1);
+    let mut writer = reopen(&fs, &before, FOREVER).0;
+    append(&before, &mut writer, 0..10, 1000);
+    append(&before, &mut writer, 0..4, 2000);
+    drop(writer);
+    let after = head(1);
+    let (_, report) = reopen(&fs, &after, TimestampMs(1500));
+    assert_eq!((report.head.too_old, report.head.samples, after.stats().series), (10, 4, 4));
+    assert!(content(&after, "m").iter().all(|(_, times, _)| times == &[2000]));
+}
+
+#[test]
+fn references_of_the_same_labels_become_one_series_and_strange_ones_are_counted() {
+    let fs = SimFs::new();
+    let (mut writer, _) = reopen(&fs, &head(1), FOREVER);
+    let labels = |name| Labels::from_pairs([("__name__", "m"), ("x", name)]);
+    let (a, b) = (labels("a"), labels("b"));
+    let mut records = Vec::new();
+    let series = [(3, &a), (9, &a), (3, &a), (3, &b), (0, &b), (u64::MAX, &b)];
+    encode_series(series.map(|(r, l)| (SeriesRef(r), l)), &mut records);
+    let samples = [(3, 10), (9, 20), (9, 20), (3, 15), (77, 5)];
+    let samples = samples.map(|(r, t)| RefSample { series: SeriesRef(r), t, value: 1.0 });
+    encode_samples(samples, &mut records);
+    writer.append(&records).unwrap();
+    drop(writer);
+    let after = head(1);
+    let (mut writer, report) = reopen(&fs, &after, FOREVER);
+    let found = content(&after, "m");
+    assert_eq!((found.len(), &found[0].1), (1, &vec![10, 20]));
+    assert_eq!((report.head.not_newer, report.head.unknown_refs, report.head.bad_series), (2, 1, 3));
+    let aliases = report.head.aliases;
+    assert_eq!(aliases, Aliases::from([(SeriesRef(9), SeriesRef(3))]));
+    let live = |r| is_live(&after, &aliases, SeriesRef(r));
+    assert!(live(3) && live(9) && !live(77));
+    append(&after, &mut writer, 0..2, 1000);
+    assert!([78, 79].iter().all(|r| after.shards()[0].holds(SeriesRef(*r))), "above every reference that can be one");
+}
+
+#[test]
+fn a_shard_is_rebuilt_beside_a_live_writer() {
+    let fs = SimFs::new();
+    let head = head(3);
+    let (mut writer, _) = reopen(&fs, &head, FOREVER);
+    (0..50).for_each(|i| append(&head, &mut writer, 0..40, i64::from(i) * 15_000));
+    let before = content(&head, "m");
+    let shard = &head.shards()[1];
+    let held = shard.series_count();
+    assert!(0 < held && held < 40);
+    shard.begin_rebuild("a test");
+    assert_eq!(head.stats().series, 40 - held as u64);
+    let shared: SharedFs = Arc::new(fs.clone());
+    let stats = rebuild_shard(&shared, Path::new(DATA), &head, ShardId(1), writer.position()).unwrap();
+    assert_eq!((stats.series, stats.samples, stats.unknown_refs), (held as u64, held as u64 * 50, 0));
+    assert_eq!((content(&head, "m"), head.stats().series), (before, 40));
+    append(&head, &mut writer, 0..40, 60 * 15_000);
+    assert!(content(&head, "m").iter().all(|(_, times, _)| times.len() == 51));
+
+    shard.begin_rebuild("a test");
+    shared.remove_dir_all(&Path::new(DATA).join("wal")).unwrap();
+    assert!(rebuild_shard(&shared, Path::new(DATA), &head, ShardId(1), writer.position()).is_err());
+    assert!(matches!(shard.state(), ShardState::Failed { .. }));
+}
+
+/// Written by Prometheus 3.14 that scraped itself for twelve seconds and was killed.
+const PROMETHEUS: &[u8] = include_bytes!("../../../tests/data/wal/prometheus-3.14");
+
+#[test]
+fn a_log_of_prometheus_is_read_whole() {
+    let fs = SimFs::new();
+    fs.put(&Path::new(DATA).join("wal/00000000"), PROMETHEUS).unwrap();
+    let after = head(2);
+    let (_, report) = reopen(&fs, &after, FOREVER);
+    assert_eq!((&report.log.damage, report.head.samples), (&vec![], 1524));
+    assert_eq!((report.head.unknown_refs, report.head.bad_series, report.log.skipped().count()), (0, 0, 0));
+    let found = content(&after, "go_gc_cleanups_executed_cleanups_total");
+    assert_eq!(found[0].0.get("instance"), Some("127.0.0.1:39871"));
+    assert_eq!(found[0].1[..2], [1_795_477_864_542, 1_795_477_865_542]);
+    assert_eq!(fs.read(&Path::new(DATA).join("wal/00000000")).unwrap(), PROMETHEUS, "it is left as it was");
+}
+
+#[test]
+fn a_log_is_read_back_from_real_files() {
+    let dir = match std::env::var_os("WATCHFIRE_KEEP_WAL") {
+        Some(kept) => std::path::PathBuf::from(kept),
+        None => tempfile::tempdir().unwrap().keep(),
+    };
+    let fs = crate::storage::fs::RealFs::shared();
+    let before = head(2);
+    let now = 1_795_477_000_000;
+    let (mut writer, _) = open(&fs, &dir, WalOptions::default(), &metrics(), &before, FOREVER).unwrap();
+    (0..100).for_each(|i| append(&before, &mut writer, 0..500, now + i * 15_000));
+    writer.sync().unwrap();
+    drop(writer);
+    let after = head(2);
+    let (_, report) = open(&fs, &dir, WalOptions::default(), &metrics(), &after, FOREVER).unwrap();
+    assert_eq!((report.head.series, report.head.samples), (500, 50_000));
+    assert_eq!(content(&after, "m"), content(&before, "m"));
+    if std::env::var_os("WATCHFIRE_KEEP_WAL").is_none() {
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
