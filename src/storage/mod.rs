@@ -1,7 +1,9 @@
-//! Time series storage, as plain code without actors: chunks, and the head that takes appends and serves reads.
+//! Time series storage, as plain code without actors: chunks, the head that takes appends and serves reads, and the log
+//! that keeps it.
 //!
 //! Data flow: `model::append::AppendBatch` → [`head::Head::route`] parts it by shard → each shard stages (checks), the
-//! log writes, the shard applies → readers see the commit once all its parts are applied.
+//! log writes, the shard applies → readers see the commit once all its parts are applied. At start [`replay`] fills the head
+//! from the log. All file I/O goes through [`fs`].
 
 pub mod chunk;
 pub mod fs;

@@ -180,6 +180,7 @@ fn a_log_of_prometheus_is_read_whole() {
     assert_eq!(fs.read(&Path::new(DATA).join("wal/00000000")).unwrap(), PROMETHEUS, "it is left as it was");
 }
 
+/// With `WATCHFIRE_KEEP_WAL` the log is written to that folder and stays, to be opened with another program.
 #[test]
 fn a_log_is_read_back_from_real_files() {
     let dir = match std::env::var_os("WATCHFIRE_KEEP_WAL") {

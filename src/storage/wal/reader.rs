@@ -57,6 +57,9 @@ pub struct SegmentReader {
     record: Vec<u8>,
 }
 
+/// Where a record begins and how it is compressed, `None` at the end; or where it is wrong.
+type RecordOrError = Result<Option<(u64, Compression)>, (u64, FragmentError)>;
+
 /// What stands at a place.
 enum Found {
     Fragment(FragmentHeader),
@@ -95,7 +98,7 @@ impl SegmentReader {
     }
 
     /// Collects the fragments of a record; leaves `at` behind it, or at the fragment that is wrong.
-    fn read_record(&mut self) -> io::Result<Result<Option<(u64, Compression)>, (u64, FragmentError)>> {
+    fn read_record(&mut self) -> io::Result<RecordOrError> {
         self.record.clear();
         let mut begun: Option<u64> = None;
         loop {
