@@ -101,17 +101,24 @@ impl Lookup {
     /// Calls `found(step, index of the sample)` for each step that has one, in order. Goes from sample to sample: each
     /// one counts from its own time until the next one or the end of the lookback.
     fn for_each(self, column: &FloatColumn, mut found: impl FnMut(usize, usize)) {
+        let first_step_of = |at_ms: i64| self.steps.first_at_or_after(at_ms.saturating_add(self.offset_ms));
+        let Some(first_ms) = column.timestamps.first() else { return };
+        let mut from = first_step_of(*first_ms);
         for (index, (at_ms, value)) in column.timestamps.iter().zip(&column.values).enumerate() {
-            if is_stale(*value) {
-                continue;
+            if from >= self.steps.count() {
+                break;
             }
             let expires_ms = at_ms.saturating_add(self.lookback_ms);
-            let until_ms = column.timestamps.get(index + 1).map_or(expires_ms, |next| expires_ms.min(*next));
-            let from = self.steps.first_at_or_after(at_ms.saturating_add(self.offset_ms));
-            let to = self.steps.first_at_or_after(until_ms.saturating_add(self.offset_ms)).min(self.steps.count());
-            for step in from..to {
-                found(step, index);
+            let next_ms = column.timestamps.get(index + 1);
+            let next_from = next_ms.map_or(self.steps.count(), |next_ms| first_step_of(*next_ms));
+            if !is_stale(*value) {
+                let lasts = next_ms.is_some_and(|next_ms| *next_ms <= expires_ms);
+                let to = if lasts { next_from } else { first_step_of(expires_ms) };
+                for step in from..to.min(self.steps.count()) {
+                    found(step, index);
+                }
             }
+            from = next_from;
         }
     }
 }

@@ -56,10 +56,14 @@ impl Steps {
 
     /// First step at or after `at`; may be [`Self::count`] or more.
     pub(crate) fn first_at_or_after(self, at: i64) -> usize {
-        let ahead = i128::from(at) - i128::from(self.start);
-        if ahead <= 0 {
+        if at <= self.start {
             return 0;
         }
+        // Almost always everything fits; wide division is slow.
+        if let Some(rounded_up) = at.checked_sub(self.start).and_then(|ahead| ahead.checked_add(self.interval - 1)) {
+            return usize::try_from(rounded_up / self.interval).unwrap_or(usize::MAX);
+        }
+        let ahead = i128::from(at) - i128::from(self.start);
         let interval = i128::from(self.interval);
         usize::try_from((ahead + interval - 1) / interval).unwrap_or(usize::MAX)
     }
