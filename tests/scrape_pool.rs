@@ -77,13 +77,18 @@ impl Stage {
         let root = root::start(&arbiter, Place::root(&tree, "root"));
         let pool = Arc::new(ComputePool::start(PoolOptions::for_cores(1), &registry).unwrap());
         let head = Arc::new(Head::new(HeadOptions::new(clock.clone())));
-        let shard = Arc::new(ShardDeps { shard: Arc::clone(&head.shards()[0]), pool });
+        let shard = Arc::new(ShardDeps {
+            head: Arc::clone(&head),
+            shard: Arc::clone(&head.shards()[0]),
+            log: Arc::default(),
+            pool,
+        });
         let place = root.parent().place("shard-0");
         let shard =
             supervision::spawn(&arbiter, Policy::PERMANENT, place, move |_| StorageShard::new(Arc::clone(&shard)));
         let runtime = Arc::new(ScrapeRuntime {
             policy: watchfire::actors::policy::Policy::PERMANENT,
-            storage: StorageClient::new(head, &[shard]),
+            storage: StorageClient::new(head, Arc::default(), &[shard]),
             staging: StagingBudget::new(0),
             limits: ScrapeLimits::for_memory(0),
             new_series,

@@ -134,3 +134,59 @@ fn a_second_signal_ends_at_once_with_1() {
     server.signal("CONT");
     assert_eq!(server.wait_exit(), Some(1), "{}", server.log());
 }
+
+fn config_of(exporter: &Exporter) -> String {
+    format!(
+        "global:\n  scrape_interval: 100ms\nscrape_configs:\n- job_name: one\n  static_configs:\n  - targets: ['{}']\n",
+        exporter.addr
+    )
+}
+
+#[test]
+fn samples_survive_kill_9() {
+    let exporter = Exporter::start("a{x=\"1\"} 5\nb 7\n");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), config_of(&exporter)).unwrap();
+    let mut least = 0.0;
+    for _ in 0..3 {
+        let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+        let count = || server.single("count_over_time(a[1h])");
+        // What was there before is there again, and grows.
+        wait_for("five more samples", || count().filter(|n| least + 5.0 <= *n));
+        least = count().unwrap();
+        server.kill();
+    }
+    exporter.set(support::Behaviour::Hang);
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    let count = server.single("count_over_time(a[1h])").unwrap();
+    assert!(least <= count, "{count} of {least} samples are there");
+    assert_eq!(server.single("last_over_time(b[1h])"), Some(7.0));
+}
+
+#[test]
+fn a_data_directory_serves_one_server_and_only_what_is_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = Server::start(folder.path(), &[]);
+    let output = Command::new(env!("CARGO_BIN_EXE_watchfire"))
+        .current_dir(&folder)
+        .arg("--web.listen-address=127.0.0.1:0")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("lock"), "{stderr}");
+
+    let other = tempfile::tempdir().unwrap();
+    let block = other.path().join("data/01BZJ9WJQPWHGNC2W4J9TA62KC");
+    fs::create_dir_all(&block).unwrap();
+    fs::write(block.join("meta.json"), "{}").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_watchfire"))
+        .current_dir(&other)
+        .arg("--web.listen-address=127.0.0.1:0")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("01BZJ9WJQPWHGNC2W4J9TA62KC"), "{stderr}");
+    assert_eq!(fs::read_dir(other.path().join("data")).unwrap().count(), 1, "nothing was touched");
+}

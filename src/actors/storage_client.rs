@@ -3,20 +3,22 @@
 //! A batch of one slice is one message to one shard: the usual scrape. Any other is staged on all its shards first, and
 //! applied only when none of them refused, so that readers see all of it or nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::Instant;
 
+use crate::actors::log_writer::{LogFailure, WriteRecords};
 use crate::actors::mailbox::{BoundedAddr, Reserved, SendError};
-use crate::actors::storage_shard::{AppendSlice, ApplyStaged, StageSlice, StorageShard, Truncate};
+use crate::actors::storage_shard::{AppendSlice, ApplyStaged, Journal, LOG_WITHIN, StageSlice, StorageShard, Truncate};
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::read::Queryable;
 use crate::model::time::TimestampMs;
 use crate::storage::head::shard::Staged;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::{Head, HeadError};
+use crate::storage::wal::record::encode_staged;
 
 /// How long the second half of a commit may take. Nothing is refused for it: by then the samples have been promised.
 const APPLY_WITHIN: Duration = Duration::from_secs(60);
@@ -57,6 +59,12 @@ pub enum ShardFailure {
     /// It cannot take samples now.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// The log did not take the records.
+    #[error(transparent)]
+    Log(#[from] LogFailure),
+    /// The log's actor did not answer.
+    #[error("log writer: {0}")]
+    NotAsked(#[source] SendError),
 }
 
 impl ShardFailure {
@@ -84,18 +92,19 @@ struct ShardAddr {
 #[derive(Clone)]
 pub struct StorageClient {
     head: Arc<Head>,
+    log: Arc<OnceLock<Journal>>,
     shards: Arc<[ShardAddr]>,
 }
 
 impl StorageClient {
-    /// A client of the head's shards, in their order.
-    pub fn new(head: Arc<Head>, shards: &[BoundedAddr<StorageShard>]) -> Self {
+    /// A client of the head's shards, in their order; `log` is the one that the shards have.
+    pub fn new(head: Arc<Head>, log: Arc<OnceLock<Journal>>, shards: &[BoundedAddr<StorageShard>]) -> Self {
         let address = |addr: &BoundedAddr<StorageShard>| ShardAddr {
             normal: addr.clone(),
             reserved: addr.reserve(),
             applying: addr.reserve(),
         };
-        Self { head, shards: shards.iter().map(address).collect() }
+        Self { head, log, shards: shards.iter().map(address).collect() }
     }
 
     /// Stores a batch. It is visible when this answers; samples that are refused stand in the report.
@@ -134,8 +143,21 @@ impl StorageClient {
         }
         drop(commit);
         // A task of its own: a caller that goes away now, as a cancelled scrape does, must not leave half a commit.
-        let applied = actix::spawn(self.clone().apply(staged)).await;
+        let applied = actix::spawn(self.clone().log_and_apply(staged)).await;
         applied.unwrap_or(Err(ShardFailure::Lost)).map_err(AppendFailure::Unsure)
+    }
+
+    /// Writes the records of all parts with one message, then applies the parts.
+    async fn log_and_apply(self, staged: Vec<(ShardId, Staged)>) -> Result<AppendReport, ShardFailure> {
+        if let Some(journal) = self.log.get() {
+            let parts: Vec<&Staged> = staged.iter().map(|(_, part)| part).collect();
+            let records = encode_staged(&parts);
+            if !records.is_empty() {
+                let write = WriteRecords { records, durable: false };
+                journal.writer.ask(write, Instant::now() + LOG_WITHIN).await.map_err(ShardFailure::NotAsked)??;
+            }
+        }
+        self.apply(staged).await
     }
 
     async fn apply(self, staged: Vec<(ShardId, Staged)>) -> Result<AppendReport, ShardFailure> {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use watchfire::actors::control::ChildFailed;
 use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::kind::{self, Kind};
+use watchfire::actors::log_writer::{LOG_WRITER, LogThread, LogWriter, WriteRecords};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
@@ -26,6 +27,13 @@ use watchfire::actors::storage_client::{Priority, StorageClient};
 use watchfire::actors::storage_shard::{STORAGE_SHARD, ShardDeps, StorageShard};
 use watchfire::actors::supervision::{self, Place, SupervisedActor};
 use watchfire::model::clock::SystemClock;
+use watchfire::model::sample::SeriesRef;
+use watchfire::model::time::TimestampMs;
+use watchfire::storage::fs::RealFs;
+use watchfire::storage::replay;
+use watchfire::storage::wal::WalOptions;
+use watchfire::storage::wal::metrics::WalMetrics;
+use watchfire::storage::wal::record::{self, RefSample};
 use watchfire::telemetry::metrics::Registry;
 
 use crate::probe::{Exercise, PROBE, Probe, ProbeDeps, paused, within};
@@ -111,13 +119,29 @@ fn cases() -> Vec<Case> {
         }),
         live(&STORAGE_SHARD, Point::Handler, &[], |tree, name| {
             let scene = Scene::new(tree, "matrix");
-            let deps = ShardDeps { shard: Arc::clone(&scene.head.shards()[0]), pool: Arc::clone(&scene.pool) };
+            let deps = ShardDeps {
+                head: Arc::clone(&scene.head),
+                shard: Arc::clone(&scene.head.shards()[0]),
+                log: Arc::default(),
+                pool: Arc::clone(&scene.pool),
+            };
             let deps = Arc::new(deps);
             let place = Place::root(tree, name);
             let make = move |_: &mut _| StorageShard::new(Arc::clone(&deps));
             let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
-            let client = StorageClient::new(Arc::clone(&scene.head), std::slice::from_ref(&addr));
+            let client = StorageClient::new(Arc::clone(&scene.head), Arc::default(), std::slice::from_ref(&addr));
             Box::new(Set { addr, scene, more: (client, AtomicU32::new(0)) })
+        }),
+        live(&LOG_WRITER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, folder) = (Scene::new(tree, "matrix"), tempfile::tempdir().expect("a folder"));
+            let metrics = WalMetrics::new(&scene.registry, &scene.clock);
+            let (fs, options) = (RealFs::shared(), WalOptions::default());
+            let opened = replay::open(&fs, folder.path(), options, &metrics, &scene.head, TimestampMs::MIN);
+            let thread = LogThread::start(opened.expect("an empty log").0).expect("a thread");
+            let place = Place::root(tree, name);
+            let make = move |_: &mut _| LogWriter::new(Arc::clone(&thread));
+            let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
+            Box::new(Set { addr, scene, more: folder })
         }),
     ]
 }
@@ -197,6 +221,21 @@ impl Subject for Set<StorageShard, (StorageClient, AtomicU32)> {
         Box::pin(async move {
             let series = batch("matrix", first..first + 4096, self.scene.now(), 1.0);
             self.more.0.append(series, Priority::Normal, at_most()).await.is_ok_and(|report| report.appended == 4096)
+        })
+    }
+}
+
+impl Subject for Set<LogWriter, tempfile::TempDir> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async {
+            let mut records = Vec::new();
+            let sample = RefSample { series: SeriesRef(1), t: self.scene.now().0, value: 1.0 };
+            record::encode_samples([sample], &mut records);
+            matches!(self.addr.ask(WriteRecords { records, durable: true }, at_most()).await, Ok(Ok(_)))
         })
     }
 }

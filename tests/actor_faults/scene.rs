@@ -83,12 +83,17 @@ impl Scene {
         let options = PoolOptions { name: "scene", shared_threads: 2, lanes: [lane; 3] };
         let pool = Arc::new(ComputePool::start(options, &registry).expect("threads"));
         let spawn = |(index, shard): (usize, &Arc<watchfire::storage::head::shard::Shard>)| {
-            let deps = Arc::new(ShardDeps { shard: Arc::clone(shard), pool: Arc::clone(&pool) });
+            let deps = Arc::new(ShardDeps {
+                head: Arc::clone(&head),
+                shard: Arc::clone(shard),
+                log: Arc::default(),
+                pool: Arc::clone(&pool),
+            });
             let place = Place::root(tree, format!("{name} shard {index}"));
             supervision::spawn(&Arbiter::current(), policy, place, move |_| StorageShard::new(Arc::clone(&deps)))
         };
         let shards: Vec<_> = head.shards().iter().enumerate().map(spawn).collect();
-        let storage = StorageClient::new(Arc::clone(&head), &shards);
+        let storage = StorageClient::new(Arc::clone(&head), Arc::default(), &shards);
         let runtime = Arc::new(ScrapeRuntime {
             storage: storage.clone(),
             staging: StagingBudget::new(64 << 20),

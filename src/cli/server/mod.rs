@@ -9,6 +9,7 @@ mod jobs;
 mod parts;
 mod ports;
 mod running;
+mod storage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +56,9 @@ enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] crate::http::server::ServeError),
+    /// The data directory cannot be used.
+    #[error("opening storage failed: {0}")]
+    Storage(String),
     /// The system refuses something that the server cannot do without.
     #[error("cannot {action}: {source}")]
     System {
@@ -68,7 +72,7 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } | Self::NotBuilt { .. } => EXIT_USAGE,
-            Self::Listen(_) | Self::System { .. } => EXIT_FAILURE,
+            Self::Listen(_) | Self::Storage(_) | Self::System { .. } => EXIT_FAILURE,
         }
     }
 }
@@ -151,6 +155,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
             load(&flags, &registry, "default.yml", Some(&run_bare::config_text(own, &flags.web.route_prefix)))?
         }
     };
+    parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
     parts.apply(&flags, &loaded).await;
     running.loaded(LoadedText { yaml: loaded.config.to_yaml() }, clock.as_ref());
     readiness.set(Ready::Yes);
@@ -204,6 +209,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         () = handle.stop(true) => {}
         _ = signals.next() => return Ok(ExitCode::from(EXIT_FAILURE)),
     }
+    parts.close_storage();
     tracing::info!(component = "main", "See you next time!");
     Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }

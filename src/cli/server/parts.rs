@@ -1,30 +1,32 @@
 //! The actors of the server and the threads that they run on.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::drain::Stage;
 use crate::actors::kind;
+use crate::actors::log_writer::{LogThread, LogWriter};
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::policy::Policy;
-use crate::actors::pool::{ComputePool, PoolOptions};
+use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeManager};
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
 use crate::actors::storage_client::StorageClient;
-use crate::actors::storage_shard::{ShardDeps, StorageShard};
+use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
-use crate::cli::flags::{ServerFlags, hostname};
+use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
 use crate::cli::server::ports::Ports;
 use crate::cli::server::running::Running;
-use crate::cli::server::{head_metrics, jobs};
+use crate::cli::server::{head_metrics, jobs, storage};
 use crate::config::LoadedConfig;
 use crate::http::state::ServerPorts;
 use crate::model::clock::SharedClock;
@@ -41,6 +43,8 @@ use crate::scrape::settings::ScrapeLimits;
 use crate::scrape::staging::StagingBudget;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::{Head, HeadOptions};
+use crate::storage::lock::DirLock;
+use crate::storage::wal::metrics::WalMetrics;
 use crate::telemetry::limits::cpu_count;
 use crate::telemetry::metrics::Registry;
 
@@ -49,11 +53,28 @@ const SERIES_BYTES: u64 = 1_000;
 /// How often old samples are dropped.
 const TRUNCATE_EVERY: Duration = Duration::from_secs(60);
 
+/// What is held of the data directory while the server runs.
+struct Opened {
+    thread: Arc<LogThread>,
+    _lock: DirLock,
+}
+
+/// Time stamps before this are older than the retention.
+fn oldest(clock: &SharedClock, retention: PromDuration) -> TimestampMs {
+    let retention = if retention.is_zero() { RETENTION_DEFAULT } else { retention };
+    TimestampMs(clock.now().0.saturating_sub(retention.as_ms_i64()))
+}
+
 /// Everything that runs. Dropping it ends the threads.
 pub(super) struct Parts {
     tree: Arc<ActorTree>,
     root: Root,
     storage: StorageClient,
+    head: Arc<Head>,
+    log: Arc<OnceLock<Journal>>,
+    pool: Arc<ComputePool>,
+    writers: Thread,
+    opened: Mutex<Option<Opened>>,
     gateway: BoundedAddr<QueryGateway>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
@@ -71,7 +92,7 @@ impl Parts {
         let pool = Arc::new(ComputePool::start(PoolOptions::for_cores(cores), registry)?);
         let shard_count = u16::try_from(cores.clamp(1, 16)).unwrap_or(1);
         let shard_arbiters: Vec<_> = (0..shard_count).map(|i| threads.start(format!("storage-{i}"))).collect();
-        let storage = start_storage(flags, clock, &root, &pool, &shard_arbiters);
+        let (storage, head, log) = start_storage(flags, clock, &root, &pool, &shard_arbiters);
         head_metrics::register(registry, &storage);
         let gateway = start_gateway(flags, registry, clock, &root, &pool, (&storage, &threads.start("query")));
         let scrape_arbiters: Arc<[Thread]> =
@@ -84,7 +105,21 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
-        Ok(Self { tree, root, storage, gateway, manager_deps, manager, _threads: threads })
+        let (writers, opened) = (threads.start("log"), Mutex::default());
+        Ok(Self {
+            tree,
+            root,
+            storage,
+            head,
+            log,
+            pool,
+            writers,
+            opened,
+            gateway,
+            manager_deps,
+            manager,
+            _threads: threads,
+        })
     }
 
     /// Makes the actors what the configuration says.
@@ -121,6 +156,42 @@ impl Parts {
         })
     }
 
+    /// Takes the data directory, reads the log back into the head and starts to write it. Refuses directories that are in
+    /// use, that cannot be read, or that hold data of another program.
+    pub(super) async fn open_storage(
+        &self,
+        flags: &ServerFlags,
+        registry: &Arc<Registry>,
+        clock: &SharedClock,
+    ) -> Result<(), String> {
+        let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
+        let metrics = WalMetrics::new(registry, clock);
+        let oldest = oldest(clock, flags.retention_time);
+        let read = move |_: &_| storage::open(&flags, &head, &metrics, oldest);
+        let day = Instant::now() + Duration::from_secs(86_400);
+        let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
+        let thread =
+            LogThread::start(opened.writer).map_err(|error| format!("cannot start the log's thread: {error}"))?;
+        let for_actor = Arc::clone(&thread);
+        let place = self.root.parent().place("log");
+        let writer = supervision::spawn(&self.writers, Policy::PERMANENT, place, move |_| {
+            LogWriter::new(Arc::clone(&for_actor))
+        });
+        self.root.add(Stage::Writers, writer.clone());
+        let journal = Journal { writer, fs: opened.fs, data_dir: opened.dir, aliases: Mutex::new(opened.aliases) };
+        // Storage opens once; a second time would find the directory locked.
+        let _ = self.log.set(journal);
+        *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
+        Ok(())
+    }
+
+    /// Writes and syncs what the log still holds, and lets the data directory go.
+    pub(super) fn close_storage(&self) {
+        if let Some(opened) = self.opened.lock().take() {
+            opened.thread.close();
+        }
+    }
+
     pub(super) fn root(&self) -> &Root {
         &self.root
     }
@@ -143,7 +214,7 @@ fn start_storage(
     root: &Root,
     pool: &Arc<ComputePool>,
     arbiters: &[Thread],
-) -> StorageClient {
+) -> (StorageClient, Arc<Head>, Arc<OnceLock<Journal>>) {
     let options = HeadOptions {
         shards: u16::try_from(arbiters.len()).unwrap_or(1),
         series_limit: flags.limits.memory / 2 / SERIES_BYTES,
@@ -151,12 +222,18 @@ fn start_storage(
         ..HeadOptions::new(SharedClock::clone(clock))
     };
     let head = Arc::new(Head::new(options));
+    let log = Arc::new(OnceLock::new());
     let shards: Vec<_> = head
         .shards()
         .iter()
         .zip(arbiters)
         .map(|(shard, arbiter)| {
-            let deps = Arc::new(ShardDeps { shard: Arc::clone(shard), pool: Arc::clone(pool) });
+            let deps = Arc::new(ShardDeps {
+                head: Arc::clone(&head),
+                shard: Arc::clone(shard),
+                log: Arc::clone(&log),
+                pool: Arc::clone(pool),
+            });
             let place = root.parent().place(format!("shard-{}", shard.id().0));
             let addr =
                 supervision::spawn(arbiter, Policy::PERMANENT, place, move |_| StorageShard::new(Arc::clone(&deps)));
@@ -164,7 +241,7 @@ fn start_storage(
             addr
         })
         .collect();
-    StorageClient::new(head, &shards)
+    (StorageClient::new(Arc::clone(&head), Arc::clone(&log), &shards), head, log)
 }
 
 fn start_gateway(
