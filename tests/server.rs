@@ -190,3 +190,11 @@ fn a_data_directory_serves_one_server_and_only_what_is_ours() {
     assert!(stderr.contains("01BZJ9WJQPWHGNC2W4J9TA62KC"), "{stderr}");
     assert_eq!(fs::read_dir(other.path().join("data")).unwrap().count(), 1, "nothing was touched");
 }
+
+#[test]
+fn a_subquery_without_a_step_takes_the_evaluation_interval() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), "global:\n  evaluation_interval: 5s\n").unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    assert_eq!(server.single("count_over_time(vector(1)[1m:])"), Some(12.0));
+}

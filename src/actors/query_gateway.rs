@@ -4,7 +4,7 @@
 //! those under way, as their clients are about to be cut off.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, Handler, Message, ResponseActFuture, Supervised};
@@ -158,6 +158,8 @@ pub struct GatewayDeps {
     pool: Arc<ComputePool>,
     clock: SharedClock,
     engine: EngineOptions,
+    /// Step of subqueries that name none; the configuration sets it.
+    subquery_step_ms: AtomicI64,
     parser: ParseOptions,
     limits: QueryLimits,
     memory: Arc<MemoryPool>,
@@ -200,6 +202,7 @@ impl GatewayDeps {
             queryable,
             pool,
             clock,
+            subquery_step_ms: AtomicI64::new(engine.default_subquery_step_ms),
             engine,
             parser,
             limits,
@@ -207,6 +210,11 @@ impl GatewayDeps {
             turns: Arc::new(Semaphore::new(limits.concurrency_max.max(1))),
             metrics: GatewayMetrics { running, samples },
         })
+    }
+
+    /// Sets the step of subqueries that name none: the global evaluation interval.
+    pub fn set_subquery_step(&self, step_ms: i64) {
+        self.subquery_step_ms.store(step_ms, Ordering::Relaxed);
     }
 
     /// Evaluates on the calling thread, one of the pool's.
@@ -218,6 +226,7 @@ impl GatewayDeps {
         })?;
         let view = self.queryable.view()?;
         let mut engine = self.engine.clone();
+        engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
         engine.lookback_ms = query.lookback_ms.unwrap_or(engine.lookback_ms);
         let evaluated = match query.span {
             QuerySpan::Instant { at } => evaluate_instant(&expr, &*view, at, &engine, ctx)?,

@@ -76,6 +76,7 @@ pub(super) struct Parts {
     writers: Thread,
     opened: Mutex<Option<Opened>>,
     gateway: BoundedAddr<QueryGateway>,
+    gateway_deps: Arc<GatewayDeps>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
     _threads: Threads,
@@ -94,7 +95,8 @@ impl Parts {
         let shard_arbiters: Vec<_> = (0..shard_count).map(|i| threads.start(format!("storage-{i}"))).collect();
         let (storage, head, log) = start_storage(flags, clock, &root, &pool, &shard_arbiters);
         head_metrics::register(registry, &storage);
-        let gateway = start_gateway(flags, registry, clock, &root, &pool, (&storage, &threads.start("query")));
+        let (gateway, gateway_deps) =
+            start_gateway(flags, registry, clock, &root, &pool, (&storage, &threads.start("query")));
         let scrape_arbiters: Arc<[Thread]> =
             (0..cores.clamp(1, 4)).map(|i| threads.start(format!("scrape-{i}"))).collect();
         let runtime = scrape_runtime(flags, registry, clock, &storage);
@@ -116,6 +118,7 @@ impl Parts {
             writers,
             opened,
             gateway,
+            gateway_deps,
             manager_deps,
             manager,
             _threads: threads,
@@ -124,6 +127,7 @@ impl Parts {
 
     /// Makes the actors what the configuration says.
     pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
+        self.gateway_deps.set_subquery_step(loaded.config.global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = jobs::specs(loaded);
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
@@ -251,7 +255,7 @@ fn start_gateway(
     root: &Root,
     pool: &Arc<ComputePool>,
     (storage, arbiter): (&StorageClient, &Thread),
-) -> BoundedAddr<QueryGateway> {
+) -> (BoundedAddr<QueryGateway>, Arc<GatewayDeps>) {
     let bytes = |limit: Option<u64>| limit.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let engine = EngineOptions {
         lookback_ms: flags.query.lookback.as_ms_i64(),
@@ -275,9 +279,11 @@ fn start_gateway(
     let deps =
         GatewayDeps::new(storage.queryable(), pool, SharedClock::clone(clock), (engine, parser), limits, registry);
     let place = root.parent().place("queries");
-    let addr = supervision::spawn(arbiter, Policy::PERMANENT, place, move |_| QueryGateway::new(Arc::clone(&deps)));
+    let for_actor = Arc::clone(&deps);
+    let addr =
+        supervision::spawn(arbiter, Policy::PERMANENT, place, move |_| QueryGateway::new(Arc::clone(&for_actor)));
     root.add(Stage::Alerts, addr.clone());
-    addr
+    (addr, deps)
 }
 
 fn scrape_runtime(
