@@ -5,7 +5,7 @@
 //! stale markers first.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, ResponseActFuture, SpawnHandle, Supervised};
@@ -129,6 +129,8 @@ pub struct TargetShared {
     status: Mutex<TargetStatus>,
     /// Nanoseconds of the due time that was taken last, so that a restarted actor does not take it again; 0 for none.
     last_due: AtomicU64,
+    /// Time stamp of what was written last, in milliseconds.
+    last_at: AtomicI64,
 }
 
 impl TargetShared {
@@ -155,6 +157,7 @@ impl TargetShared {
             runtime,
             status: Mutex::default(),
             last_due: AtomicU64::new(0),
+            last_at: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -198,6 +201,7 @@ impl TargetShared {
             self.intervals.observe(began.saturating_sub(last));
         }
         let at = self.schedule.stamp(due, began_nanos);
+        self.last_at.fetch_max(at.0, Ordering::Relaxed);
         if let Some(reason) = self.barred.load_full() {
             self.report_down(at).await;
             let last_error = String::clone(&reason);
@@ -285,13 +289,21 @@ impl TargetShared {
             last_duration: Duration::ZERO,
             last_error: format!("the target's actor has failed: {reason}"),
         };
-        self.report_down(self.runtime.clock.now()).await;
+        self.report_down(self.unscheduled()).await;
+    }
+
+    /// A time stamp for what is written beside the schedule: now, but behind all that was written before, as storage keeps
+    /// the first of two values with one time stamp.
+    fn unscheduled(&self) -> TimestampMs {
+        let now = self.runtime.clock.now().0;
+        let behind = |last: i64| now.max(last.saturating_add(1));
+        let update = self.last_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(behind(last)));
+        TimestampMs(update.map_or(now, behind))
     }
 
     /// Writes the stale markers of a target that is gone.
     pub async fn end(&self) {
-        let at = self.runtime.clock.now();
-        let Some(batch) = self.cache.end_of_run(at, &self.plan) else { return };
+        let Some(batch) = self.cache.end_of_run(self.unscheduled(), &self.plan) else { return };
         let deadline = Instant::now() + APPEND_WITHIN;
         if let Err(failure) = self.runtime.storage.append(batch, Priority::Reserved, deadline).await {
             let target = self.target.scrape_url.as_str();
