@@ -12,6 +12,7 @@ pub mod promql;
 pub mod promqltest;
 pub mod scrape;
 pub mod storage;
+pub mod template;
 
 pub mod actors;
 pub mod http;

@@ -92,6 +92,7 @@ pub mod root;
 pub mod supervision;
 pub mod threads;
 
+pub mod alert_sink;
 pub mod log_writer;
 pub mod query_gateway;
 pub mod scrape_manager;

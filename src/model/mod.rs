@@ -1,6 +1,7 @@
 //! The vocabulary that every other module speaks: labels, matchers, samples, time, and the traits that part the query
 //! engine from storage. Nothing here knows of files, actors or HTTP, and nothing of ours is imported.
 
+pub mod alert;
 pub mod append;
 pub mod clock;
 pub mod duration;
