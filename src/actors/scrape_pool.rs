@@ -2,7 +2,7 @@
 //! scrape manager. Bound: its slots, for applying specifications. Failure: restarts and adopts its targets, which go on
 //! meanwhile. Shutdown: drains its targets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::actors::supervision::{self, Parent, SupervisedActor};
 use crate::client::HttpClient;
 use crate::config::relabel::{RelabelConfig, relabel};
 use crate::model::labels::Labels;
+use crate::model::time::TimestampMs;
 use crate::scrape::pool_metrics::Synced;
 use crate::scrape::settings::{MetricRelabel, SamplePlan, ScrapeSettings};
 use crate::scrape::target::{Resolved, Target, TargetDefaults, discovered_labels, resolve};
@@ -206,16 +207,23 @@ impl ScrapePool {
             metrics.over_target_limit();
         }
         let before = self.deps.view.load_full();
+        let by_key: HashMap<TargetKey, &Arc<TargetShared>> =
+            before.active.iter().map(|known| (key(known), known)).collect();
         let mut active: Vec<Arc<TargetShared>> = Vec::with_capacity(wanted.targets.len());
         for (hash, target) in wanted.targets {
-            let known = before.active.iter().find(|shared| key(shared) == (hash, spec.generation));
-            let shared = match known {
+            let shared = match by_key.get(&(hash, spec.generation)) {
                 Some(shared) => {
                     // Labels that relabelling does not look at may have changed: the API shows them.
                     shared.rediscovered(target.discovered);
                     Arc::clone(shared)
                 }
-                None => self.share(&spec, target),
+                None => {
+                    let shared = self.share(&spec, target);
+                    if let Some(predecessor) = with_labels(&before.active, &shared.target.labels) {
+                        shared.succeed(predecessor);
+                    }
+                    shared
+                }
             };
             shared.bar(barred.clone());
             let arbiter = &self.deps.arbiters[usize::try_from(hash).unwrap_or(0) % self.deps.arbiters.len()];
@@ -243,9 +251,20 @@ impl ScrapePool {
             let took = metrics.clock().monotonic().saturating_sub(began);
             metrics.synced(&spec.name, Synced { targets, target_limit: spec.target_limit, failures, took });
         }
+        let now = self.deps.view.load_full();
         let gone = self.deps.children.take_unwanted(|key| kept.contains(key));
-        let shared = |gone: &TargetKey| before.active.iter().find(|shared| key(shared) == *gone).cloned();
-        gone.into_iter().map(|(key, actor)| Arc::new(Gone { actor, shared: shared(&key) })).collect()
+        let gone = gone.into_iter().map(|(gone, actor)| {
+            let shared = by_key.get(&gone).map(|shared| Arc::clone(shared));
+            let succession = shared.as_ref().and_then(|shared| {
+                Some(Succession {
+                    successor: Arc::clone(with_labels(&now.active, &shared.target.labels)?),
+                    at: shared.unscheduled(),
+                    within: shared.target.interval.to_std().saturating_mul(2),
+                })
+            });
+            Arc::new(Gone { actor, shared, succession })
+        });
+        gone.collect()
     }
 
     fn apply(&self, ctx: &mut Context<Self>) {
@@ -258,7 +277,7 @@ impl ScrapePool {
         let deps = Arc::clone(&self.deps);
         let work = async move {
             let deadline = Instant::now() + RETIRE_WITHIN;
-            join_all(gone.iter().map(|target| target.retire(deadline))).await;
+            join_all(gone.iter().map(|target| target.end(deadline))).await;
             deps.retiring.lock().retain(|target| !gone.iter().any(|done| Arc::ptr_eq(done, target)));
         };
         ctx.spawn(work.into_actor(self).map(|(), pool, ctx: &mut Context<Self>| {
@@ -294,6 +313,12 @@ fn over_target_limit(targets: usize, limit: u64) -> Option<Arc<String>> {
     over.then(|| Arc::new(format!("target_limit exceeded (number of targets: {targets}, limit: {limit})")))
 }
 
+/// A target with these labels; targets are sorted by them.
+fn with_labels<'a>(sorted: &'a [Arc<TargetShared>], labels: &Labels) -> Option<&'a Arc<TargetShared>> {
+    let index = sorted.binary_search_by(|shared| shared.target.labels.cmp(labels)).ok()?;
+    sorted.get(index)
+}
+
 fn key(shared: &Arc<TargetShared>) -> TargetKey {
     (shared.target.hash(), shared.generation)
 }
@@ -303,9 +328,41 @@ struct Gone {
     actor: BoundedAddr<ScrapeTarget>,
     /// What it has published; none when the pool has forgotten the target in a panic.
     shared: Option<Arc<TargetShared>>,
+    /// Set when the same target goes on under a changed specification.
+    succession: Option<Succession>,
+}
+
+/// The end of a target that another one succeeds. Its series end only where the other no longer has them, and that is known
+/// after the other's first scrape: stale markers that come late, with the time of the change, are refused as out of order
+/// for series that have gone on.
+struct Succession {
+    successor: Arc<TargetShared>,
+    /// Time stamp of the stale markers.
+    at: TimestampMs,
+    /// How long to wait for the first scrape.
+    within: Duration,
 }
 
 impl Gone {
+    /// The target ends.
+    async fn end(&self, deadline: Instant) {
+        match &self.succession {
+            Some(succession) => self.hand_over(succession).await,
+            None => self.retire(deadline).await,
+        }
+    }
+
+    async fn hand_over(&self, Succession { successor, at, within }: &Succession) {
+        // One that has ended already needs no telling.
+        let _ = self.actor.signal(Drain { deadline: Instant::now() });
+        // Both waits are bounded; what happens afterwards is the same.
+        let _ = timeout(RETIRE_WITHIN, self.actor.ended()).await;
+        let _ = timeout(*within, successor.scraped()).await;
+        if let Some(shared) = &self.shared {
+            shared.end_at(*at).await;
+        }
+    }
+
     /// The target writes its stale markers and ends. For one that cannot, having failed or panicked, the pool writes them
     /// once it has ended, as nobody must scrape what is no longer wanted.
     async fn retire(&self, deadline: Instant) {
