@@ -93,6 +93,7 @@ pub mod supervision;
 pub mod threads;
 
 pub mod alert_sink;
+pub mod config_reloader;
 pub mod log_writer;
 pub mod query_gateway;
 pub mod scrape_manager;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::actors::children::Children;
+use crate::actors::config_reloader::PlanSection;
 use crate::actors::context::Context;
 use crate::actors::control::{ChildFailed, Control, Drain};
 use crate::actors::kind::{Kind, Rank};
@@ -61,6 +62,31 @@ impl ManagerDeps {
         let overview = Arc::new(ScrapeOverview::default());
         let (jobs, children) = (Mutex::new(jobs), Children::default());
         Arc::new(Self { jobs, overview, runtime, arbiters, children, retiring: Mutex::default() })
+    }
+}
+
+impl ManagerDeps {
+    /// What would become of the targets if the jobs were `jobs`.
+    pub fn plan_targets(&self, jobs: &[JobSpec]) -> PlanSection {
+        let pools = self.overview.pools.lock().clone();
+        let mut section = PlanSection::new("target");
+        for job in jobs {
+            match pools.iter().find(|pool| pool.spec.load().name == job.name) {
+                Some(pool) => pool.plan(job, &mut section),
+                None => {
+                    PoolDeps::new(job.clone(), Arc::clone(&self.runtime), Arc::clone(&self.arbiters))
+                        .plan(job, &mut section);
+                }
+            }
+        }
+        for pool in pools {
+            let spec = pool.spec.load();
+            if !jobs.iter().any(|job| job.name == spec.name) {
+                let none = JobSpec { groups: Arc::from([]), ..(**spec).clone() };
+                pool.plan(&none, &mut section);
+            }
+        }
+        section
     }
 }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::actors::children::Children;
+use crate::actors::config_reloader::PlanSection;
 use crate::actors::context::Context;
 use crate::actors::control::{ChildFailed, Control, Drain};
 use crate::actors::kind::{Kind, Rank};
@@ -124,6 +125,24 @@ impl PoolDeps {
             repeats: Mutex::default(),
             retiring: Mutex::default(),
         })
+    }
+}
+
+impl PoolDeps {
+    /// Adds to `section` what would become of the targets with the specification `next`.
+    pub fn plan(&self, next: &JobSpec, section: &mut PlanSection) {
+        let view = self.view.load_full();
+        let mut left: BTreeMap<&Labels, &Arc<TargetShared>> =
+            view.active.iter().map(|shared| (&shared.target.labels, shared)).collect();
+        let named = |url: &str| format!("{}/{url}", next.name);
+        for (hash, target) in ScrapePool::wanted(next).targets {
+            match left.remove(&target.labels) {
+                None => section.added.push(|| named(&target.scrape_url)),
+                Some(known) if key(known) == (hash, next.generation) => section.kept += 1,
+                Some(_) => section.changed.push(|| named(&target.scrape_url)),
+            }
+        }
+        left.into_values().for_each(|gone| section.removed.push(|| named(&gone.target.scrape_url)));
     }
 }
 

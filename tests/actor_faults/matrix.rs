@@ -11,6 +11,7 @@ use std::time::Duration;
 use actix::Arbiter;
 use futures::future::LocalBoxFuture;
 use tokio::time::Instant;
+use watchfire::actors::config_reloader::{CONFIG_RELOADER, ConfigReloader, RunReload, Trigger};
 use watchfire::actors::control::ChildFailed;
 use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::kind::{self, Kind};
@@ -97,6 +98,11 @@ fn cases() -> Vec<Case> {
             without: &[],
             start: |tree, name| Box::new(start_probe(tree, name)),
         },
+        live(&CONFIG_RELOADER, Point::Handler, &[], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let (addr, _) = scene.spawn_reloader(name, Arc::default());
+            Box::new(Set { addr, scene, more: () })
+        }),
         live(&SCRAPE_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
             let (scene, exporter) = (Scene::new(tree, name), Exporter::start("up_here 1\n"));
             let (addr, _) = scene.spawn_manager(name, vec![job("matrix", &exporter.addr, &["/a"], 100)]);
@@ -156,6 +162,16 @@ struct Set<A: SupervisedActor, M> {
 /// Longest time of one exercise of an actor on the machine's clock.
 fn at_most() -> Instant {
     Instant::now() + Duration::from_millis(900)
+}
+
+impl Subject for Set<ConfigReloader, ()> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(RunReload { trigger: Trigger::Http }, at_most()).await == Ok(Ok(())) })
+    }
 }
 
 impl Subject for Set<ScrapeManager, Exporter> {

@@ -2,10 +2,16 @@
 //! jobs that scrape it. Everything runs on the test's own thread and on the machine's clock; waits are for conditions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::Arbiter;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::time::Instant;
+use watchfire::actors::config_reloader::{
+    ConfigReloader, PreparedReload, ReloadPlan, ReloadReport, ReloadSource, ReloaderDeps,
+};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::pool::{ComputePool, Lane, LaneOptions, PoolOptions};
@@ -173,6 +179,20 @@ impl Scene {
         supervision::spawn(&Arbiter::current(), QUICK, place, move |_| QueryGateway::new(Arc::clone(&deps)))
     }
 
+    /// A reloader that looks for changed files all the time.
+    pub(crate) fn spawn_reloader(
+        &self,
+        name: &str,
+        source: Arc<FakeSource>,
+    ) -> (BoundedAddr<ConfigReloader>, Arc<ReloaderDeps>) {
+        let look_every = Some(Duration::from_millis(5));
+        let deps = ReloaderDeps::new(source, Arc::clone(&self.pool), SharedClock::clone(&self.clock), look_every);
+        let for_actor = Arc::clone(&deps);
+        let place = Place::root(&self.tree, name);
+        let make = move |_: &mut _| ConfigReloader::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
+    }
+
     /// All samples of the series that fulfil the matchers: label set, times, values; by label set.
     pub(crate) fn samples(&self, matchers: &[Matcher]) -> Result<Vec<(Labels, FloatColumn)>, ReadError> {
         let view = self.head.queryable().view()?;
@@ -204,6 +224,69 @@ impl Scene {
     /// The name of the scene's shard in the tree.
     pub(crate) fn shard_name(&self, index: usize) -> String {
         format!("{} shard {index}", self.name)
+    }
+}
+
+/// A configuration of which nothing but its reloads is known.
+#[derive(Default)]
+pub(crate) struct FakeSource {
+    /// Digest of the files; another one than that in effect asks for a reload.
+    pub(crate) on_disk: Mutex<String>,
+    pub(crate) in_effect: Mutex<String>,
+    /// Why the files are no good, if they are not.
+    pub(crate) fault: Mutex<Option<String>>,
+    pub(crate) reports: Mutex<Vec<ReloadReport>>,
+    /// How often somebody looked at the files.
+    pub(crate) looks: AtomicUsize,
+    /// While this is held, applying waits.
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct FakePrepared {
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl ReloadSource for FakeSource {
+    fn began(&self) {}
+
+    fn prepare(&self) -> Result<Box<dyn PreparedReload>, String> {
+        match self.fault.lock().clone() {
+            Some(fault) => Err(fault),
+            None => {
+                self.in_effect.lock().clone_from(&self.on_disk.lock());
+                Ok(Box::new(FakePrepared { gate: Arc::clone(&self.gate) }))
+            }
+        }
+    }
+
+    fn digest(&self) -> Result<String, String> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        Ok(self.on_disk.lock().clone())
+    }
+
+    fn loaded_digest(&self) -> String {
+        self.in_effect.lock().clone()
+    }
+
+    fn ended(&self, report: &ReloadReport) {
+        self.reports.lock().push(report.clone());
+    }
+
+    fn not_applied(&self) -> String {
+        "not applied".to_owned()
+    }
+}
+
+impl PreparedReload for FakePrepared {
+    fn plan(&self) -> Arc<ReloadPlan> {
+        Arc::default()
+    }
+
+    fn apply(self: Box<Self>) -> BoxFuture<'static, Vec<String>> {
+        Box::pin(async move {
+            let _open = self.gate.lock().await;
+            Vec::new()
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
 use crate::actors::log_writer::{LogThread, LogWriter};
@@ -18,17 +19,18 @@ use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeManager};
+use crate::actors::scrape_pool::JobSpec;
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
+use crate::cli::server::reload::Planned;
 use crate::cli::server::running::Running;
-use crate::cli::server::{head_metrics, jobs, storage};
-use crate::config::LoadedConfig;
-use crate::http::state::ServerPorts;
+use crate::cli::server::{head_metrics, storage};
 use crate::model::clock::SharedClock;
 use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
@@ -50,6 +52,8 @@ use crate::telemetry::metrics::Registry;
 
 /// What a series costs in the head once it has some hours of samples, for the head's share of memory.
 const SERIES_BYTES: u64 = 1_000;
+/// How long a manager may take to say who of its children has confirmed: longer than they have.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
 /// How often old samples are dropped.
 const TRUNCATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -79,7 +83,18 @@ pub(super) struct Parts {
     gateway_deps: Arc<GatewayDeps>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
+    /// The jobs in effect, with their specifications.
+    jobs: Mutex<Vec<Job>>,
+    /// The thread of the root and the reloader.
+    control: Thread,
     _threads: Threads,
+}
+
+/// The running reloader.
+#[derive(Clone)]
+pub(super) struct Reloader {
+    pub(super) addr: BoundedAddr<ConfigReloader>,
+    pub(super) deps: Arc<ReloaderDeps>,
 }
 
 impl Parts {
@@ -89,7 +104,8 @@ impl Parts {
         let seed = Random::from_process().next_u64();
         let tree = ActorTree::new(kind::ALL, registry, SharedClock::clone(clock), seed);
         let mut threads = Threads::new(registry, clock)?;
-        let root = root::start(&threads.start("root"), Place::root(&tree, "root"));
+        let control = threads.start("root");
+        let root = root::start(&control, Place::root(&tree, "root"));
         let pool = Arc::new(ComputePool::start(PoolOptions::for_cores(cores), registry)?);
         let shard_count = u16::try_from(cores.clamp(1, 16)).unwrap_or(1);
         let shard_arbiters: Vec<_> = (0..shard_count).map(|i| threads.start(format!("storage-{i}"))).collect();
@@ -121,24 +137,51 @@ impl Parts {
             gateway_deps,
             manager_deps,
             manager,
+            jobs: Mutex::default(),
+            control,
             _threads: threads,
         })
     }
 
-    /// Makes the actors what the configuration says.
-    pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
-        self.gateway_deps.set_subquery_step(loaded.config.global.evaluation_interval.as_ms_i64());
-        *self.manager_deps.jobs.lock() = jobs::specs(loaded);
+    /// The jobs in effect.
+    pub(super) fn jobs(&self) -> Vec<Job> {
+        self.jobs.lock().clone()
+    }
+
+    /// What would become of the targets with these jobs.
+    pub(super) fn plan_targets(&self, jobs: &[JobSpec]) -> PlanSection {
+        self.manager_deps.plan_targets(jobs)
+    }
+
+    /// Makes the actors what a plan says; answers with those that did not confirm in time.
+    pub(super) async fn apply(&self, planned: &Planned) -> Vec<String> {
+        let global = &planned.checked.loaded.config.global;
+        self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
+        *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
+        (*self.jobs.lock()).clone_from(&planned.jobs);
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
-        match self.manager.ask(ApplyJobs, Instant::now() + Duration::from_secs(15)).await {
-            Ok(unconfirmed) => {
-                for actor in unconfirmed {
-                    tracing::error!(component = "main", actor, "An actor did not confirm its configuration");
-                }
-            }
-            Err(error) => tracing::error!(component = "main", err = %error, "The scrape manager did not confirm"),
+        match self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN).await {
+            Ok(unconfirmed) => unconfirmed,
+            Err(error) => vec![format!("scrape_manager: {error}")],
         }
+    }
+
+    /// Starts the reloader of the given source, which looks for changed files as often as given.
+    pub(super) fn start_reloader(
+        &self,
+        source: Arc<dyn ReloadSource>,
+        clock: &SharedClock,
+        look_every: Option<Duration>,
+    ) -> Reloader {
+        let deps = ReloaderDeps::new(source, Arc::clone(&self.pool), SharedClock::clone(clock), look_every);
+        let for_actor = Arc::clone(&deps);
+        let place = self.root.parent().place("reload");
+        let addr = supervision::spawn(&self.control, Policy::PERMANENT, place, move |_| {
+            ConfigReloader::new(Arc::clone(&for_actor))
+        });
+        self.root.add(Stage::Sources, addr.clone());
+        Reloader { addr, deps }
     }
 
     /// The process as HTTP sees it.
@@ -148,7 +191,7 @@ impl Parts {
         registry: &Arc<Registry>,
         running: &Arc<Running>,
         quit: watch::Sender<bool>,
-    ) -> Arc<dyn ServerPorts> {
+    ) -> Arc<Ports> {
         Arc::new(Ports {
             gateway: self.gateway.clone(),
             tree: Arc::clone(&self.tree),
@@ -156,6 +199,7 @@ impl Parts {
             registry: Arc::clone(registry),
             flags: Arc::clone(flags),
             running: Arc::clone(running),
+            reloader: OnceLock::new(),
             quit,
         })
     }
