@@ -132,7 +132,8 @@ fn flush(log: &LogGuard) {
 /// Reads and checks a configuration: a file, or `text` as if it stood in `file`.
 fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, LoadError> {
     let options = LoadOptions { agent_mode: false, ..LoadOptions::default() };
-    let options = LoadOptions { defaults: jobs::flag_defaults(flags), ..options };
+    let built_in_rules: &[(&str, &str)] = if text.is_some() { &[run_bare::RULES] } else { &[] };
+    let options = LoadOptions { defaults: jobs::flag_defaults(flags), built_in_rules, ..options };
     let loaded = match text {
         Some(text) => load_str(file, text, &options)?,
         None => load_file(file, &options)?,
