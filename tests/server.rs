@@ -124,6 +124,33 @@ fn help_and_version_end_with_0() {
 }
 
 #[test]
+fn the_service_manager_hears_of_each_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "400000")];
+    let mut server = Server::start_with(folder.path(), &[], &variables);
+    let hears = |state: &str| loop {
+        let mut buffer = [0; 1024];
+        let len = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no {state}: {e}"));
+        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        if text.starts_with(state) {
+            return text;
+        }
+    };
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    hears("WATCHDOG=1");
+    server.signal("HUP");
+    assert!(hears("RELOADING=1").contains("MONOTONIC_USEC="));
+    hears("READY=1");
+    server.signal("TERM");
+    hears("STOPPING=1");
+    assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
+}
+
+#[test]
 fn a_second_signal_ends_at_once_with_1() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[]);

@@ -125,7 +125,13 @@ impl Server {
 
     /// Starts the binary and waits only until it listens.
     pub fn start_unready(folder: &Path, args: &[&str]) -> Self {
+        Self::start_with(folder, args, &[])
+    }
+
+    /// Starts the binary with environment variables and waits only until it listens.
+    pub fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watchfire"));
+        command.envs(variables.iter().copied());
         command.current_dir(folder).args(args).arg("--web.listen-address=127.0.0.1:0");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));

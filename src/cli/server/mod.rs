@@ -221,7 +221,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
                 break Err(());
             }
             () = parts.root_failed() => break Err(()),
-            () = tick(&mut alive) => notifier.send(State::Alive, ""),
+            () = pulse(&mut alive, &parts) => notifier.send(State::Alive, ""),
         }
     };
     readiness.set(Ready::Stopping);
@@ -267,10 +267,14 @@ fn go_duration(took: Duration) -> String {
     go_time::format_duration(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX))
 }
 
-async fn tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
+/// Returns when the service manager is to hear that we live: the root has answered.
+async fn pulse(interval: &mut Option<tokio::time::Interval>, parts: &Parts) {
+    let Some(interval) = interval else { return std::future::pending().await };
+    loop {
+        interval.tick().await;
+        if parts.root().is_alive(Instant::now() + interval.period()).await {
+            return;
+        }
     }
 }
 
