@@ -1,7 +1,10 @@
 //! The kinds of actor there are: name, rank and number of slots of each. The fault matrix of `tests/actor_faults.rs` is
 //! generated from [`ALL`], so a new kind without fault cases fails the tests.
 
-use crate::actors::{log_writer, query_gateway, root, scrape_manager, scrape_pool, scrape_target, storage_shard};
+use crate::actors::{
+    discovery, discovery_provider, log_writer, query_gateway, root, scrape_manager, scrape_pool, scrape_target,
+    storage_shard,
+};
 
 /// Where an actor stands in the order of asking: [`ask`](super::mailbox::BoundedAddr::ask) goes from a lower number to a
 /// higher one only, so that no two actors can wait for each other.
@@ -46,6 +49,8 @@ pub struct Kind {
 /// All kinds that the server runs.
 pub const ALL: &[&Kind] = &[
     &root::ROOT,
+    &discovery::DISCOVERY_MANAGER,
+    &discovery_provider::DISCOVERY_PROVIDER,
     &scrape_manager::SCRAPE_MANAGER,
     &scrape_pool::SCRAPE_POOL,
     &scrape_target::SCRAPE_TARGET,

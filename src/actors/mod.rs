@@ -93,6 +93,8 @@ pub mod supervision;
 pub mod threads;
 
 pub mod alert_sink;
+pub mod discovery;
+pub mod discovery_provider;
 pub mod log_writer;
 pub mod query_gateway;
 pub mod scrape_manager;

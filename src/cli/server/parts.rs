@@ -17,13 +17,14 @@ use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
-use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeManager};
+use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeConsumer, ScrapeManager};
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::server::discovery::Discovery;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::running::Running;
 use crate::cli::server::{head_metrics, jobs, storage};
@@ -79,6 +80,7 @@ pub(super) struct Parts {
     gateway_deps: Arc<GatewayDeps>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
+    discovery: Discovery,
     _threads: Threads,
 }
 
@@ -107,6 +109,8 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
+        let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
+        let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -121,6 +125,7 @@ impl Parts {
             gateway_deps,
             manager_deps,
             manager,
+            discovery,
             _threads: threads,
         })
     }
@@ -129,8 +134,10 @@ impl Parts {
     pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
         self.gateway_deps.set_subquery_step(loaded.config.global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = jobs::specs(loaded);
+        self.discovery.store(loaded);
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
+        self.discovery.apply().await;
         match self.manager.ask(ApplyJobs, Instant::now() + Duration::from_secs(15)).await {
             Ok(unconfirmed) => {
                 for actor in unconfirmed {
