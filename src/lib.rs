@@ -7,6 +7,7 @@ pub mod telemetry;
 
 pub mod client;
 pub mod config;
+pub mod discovery;
 pub mod exposition;
 pub mod promql;
 pub mod promqltest;

@@ -61,7 +61,7 @@ fn a_good_file_changes_what_differs_and_a_bad_one_nothing() {
     let reason = "failed to reload config: couldn't load configuration (--config.file=\"prometheus.yml\"): \
                   parsing YAML file prometheus.yml: yaml: unmarshal errors:\n  line 2: field job_nam not found";
     assert!(answer.text().starts_with(reason), "{}", answer.text());
-    assert!(server.log().contains("field job_nam not found"));
+    wait_for("the reason in the log", || server.log().contains("field job_nam not found").then_some(()));
     assert_eq!(server.get("/api/v1/status/config").text(), before);
     assert_eq!(jobs(&server), ["kept", "new"]);
     let metrics = server.get("/metrics").text();

@@ -2,7 +2,8 @@
 //! generated from [`ALL`], so a new kind without fault cases fails the tests.
 
 use crate::actors::{
-    config_reloader, log_writer, query_gateway, root, scrape_manager, scrape_pool, scrape_target, storage_shard,
+    config_reloader, discovery, discovery_provider, log_writer, query_gateway, root, scrape_manager, scrape_pool,
+    scrape_target, storage_shard,
 };
 
 /// Where an actor stands in the order of asking: [`ask`](super::mailbox::BoundedAddr::ask) goes from a lower number to a
@@ -49,6 +50,8 @@ pub struct Kind {
 pub const ALL: &[&Kind] = &[
     &root::ROOT,
     &config_reloader::CONFIG_RELOADER,
+    &discovery::DISCOVERY_MANAGER,
+    &discovery_provider::DISCOVERY_PROVIDER,
     &scrape_manager::SCRAPE_MANAGER,
     &scrape_pool::SCRAPE_POOL,
     &scrape_target::SCRAPE_TARGET,

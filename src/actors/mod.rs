@@ -94,6 +94,8 @@ pub mod threads;
 
 pub mod alert_sink;
 pub mod config_reloader;
+pub mod discovery;
+pub mod discovery_provider;
 pub mod log_writer;
 pub mod query_gateway;
 pub mod scrape_manager;

@@ -17,13 +17,14 @@ use tokio::time::{Instant, timeout};
 use crate::actors::children::Children;
 use crate::actors::config_reloader::PlanSection;
 use crate::actors::context::Context;
-use crate::actors::control::{ChildFailed, Control, Drain};
+use crate::actors::control::{ChildFailed, Control, Drain, Reload};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::scrape_target::{Retire, ScrapeRuntime, ScrapeTarget, TargetShared};
 use crate::actors::supervision::{self, Parent, SupervisedActor};
 use crate::client::HttpClient;
 use crate::config::relabel::{RelabelConfig, relabel};
+pub use crate::discovery::TargetGroup;
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 use crate::scrape::pool_metrics::Synced;
@@ -38,17 +39,6 @@ pub static SCRAPE_POOL: Kind = Kind { name: "scrape_pool", rank: Rank::MANAGER.b
 const RETIRE_WITHIN: Duration = Duration::from_secs(30);
 /// Bad targets that are named in the log when they change; the others are counted.
 const FAILURES_LOGGED_MAX: usize = 10;
-
-/// Targets with labels in common, as discovery gives them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetGroup {
-    /// Where it comes from; stands in error texts.
-    pub source: String,
-    /// Label sets of the targets, `__address__` among them.
-    pub targets: Vec<Labels>,
-    /// Labels that all have.
-    pub labels: Labels,
-}
 
 /// What a job is.
 #[derive(Clone)]
@@ -96,6 +86,8 @@ pub struct PoolView {
 pub struct PoolDeps {
     /// The specification; whoever changes it stores it here first and sends [`Apply`] then.
     pub spec: ArcSwap<JobSpec>,
+    /// What discovery has found for the job; whoever changes it stores it here first and signals [`Reload`] then.
+    pub discovered: ArcSwap<Vec<TargetGroup>>,
     /// What all targets share.
     pub runtime: Arc<ScrapeRuntime>,
     /// Threads that targets run on.
@@ -118,6 +110,7 @@ impl PoolDeps {
         let view = PoolView { name: spec.name.clone(), ..PoolView::default() };
         Arc::new(Self {
             spec: ArcSwap::from_pointee(spec),
+            discovered: ArcSwap::default(),
             runtime,
             arbiters,
             view: ArcSwap::from_pointee(view),
@@ -135,7 +128,7 @@ impl PoolDeps {
         let mut left: BTreeMap<&Labels, &Arc<TargetShared>> =
             view.active.iter().map(|shared| (&shared.target.labels, shared)).collect();
         let named = |url: &str| format!("{}/{url}", next.name);
-        for (hash, target) in ScrapePool::wanted(next).targets {
+        for (hash, target) in ScrapePool::wanted(next, &self.discovered.load()).targets {
             match left.remove(&target.labels) {
                 None => section.added.push(|| named(&target.scrape_url)),
                 Some(known) if key(known) == (hash, next.generation) => section.kept += 1,
@@ -172,10 +165,12 @@ impl ScrapePool {
     }
 
     /// Resolves the groups into targets, one for each label set and URL.
-    fn wanted(spec: &JobSpec) -> Wanted {
+    fn wanted(spec: &JobSpec, discovered: &[TargetGroup]) -> Wanted {
         let mut wanted =
             Wanted { targets: BTreeMap::new(), dropped: Vec::new(), dropped_count: 0, failures: Vec::new() };
-        for group in spec.groups.iter() {
+        // A job that is gone has no targets, whatever is found for it.
+        let discovered = if spec.removed { &[] } else { discovered };
+        for group in spec.groups.iter().chain(discovered) {
             for (index, target) in group.targets.iter().enumerate() {
                 let discovered = discovered_labels(&spec.defaults, target, &group.labels);
                 match resolve(&spec.defaults, discovered, |labels| relabel(labels, &spec.relabel)) {
@@ -219,7 +214,7 @@ impl ScrapePool {
         let metrics = &self.deps.runtime.pools;
         let began = metrics.clock().monotonic();
         let spec = self.deps.spec.load_full();
-        let wanted = Self::wanted(&spec);
+        let wanted = Self::wanted(&spec, &self.deps.discovered.load());
         self.log_failures(&wanted.failures, began);
         let barred = over_target_limit(wanted.targets.len(), spec.target_limit);
         if barred.is_some() {
@@ -427,6 +422,15 @@ impl Handler<Admitted<Apply>> for ScrapePool {
         if !spec.removed {
             metrics.reloaded(spec.defaults.scrape_interval.to_std(), metrics.clock().monotonic().saturating_sub(began));
         }
+    }
+}
+
+impl Handler<Control<Reload>> for ScrapePool {
+    type Result = ();
+
+    /// Discovery has found other groups.
+    fn handle(&mut self, _: Control<Reload>, ctx: &mut Context<Self>) {
+        self.apply(ctx);
     }
 }
 

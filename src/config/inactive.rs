@@ -53,7 +53,6 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].http_headers", "headers are not added yet"),
     additive("rule_files", "rules are not evaluated", present),
     additive("alerting.alertmanagers", "alerts are not sent", present),
-    additive("scrape_configs[].file_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
     additive("scrape_configs[].scrape_protocols", "only text formats are asked for", asks_for_protobuf),

@@ -13,6 +13,8 @@ use futures::future::LocalBoxFuture;
 use tokio::time::Instant;
 use watchfire::actors::config_reloader::{CONFIG_RELOADER, ConfigReloader, RunReload, Trigger};
 use watchfire::actors::control::ChildFailed;
+use watchfire::actors::discovery::{ApplyProviders, Consumer, DISCOVERY_MANAGER, DiscoveryManager, GroupsBySet};
+use watchfire::actors::discovery_provider::{DISCOVERY_PROVIDER, DiscoveryProvider, FirstLook};
 use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::kind::{self, Kind};
 use watchfire::actors::log_writer::{LOG_WRITER, LogThread, LogWriter, WriteRecords};
@@ -103,6 +105,16 @@ fn cases() -> Vec<Case> {
             let (addr, _) = scene.spawn_reloader(name, Arc::default());
             Box::new(Set { addr, scene, more: () })
         }),
+        live(&DISCOVERY_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let (addr, _) = scene.spawn_discovery(name, Arc::new(Nobody));
+            Box::new(Set { addr, scene, more: () })
+        }),
+        live(&DISCOVERY_PROVIDER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, folder) = (Scene::new(tree, name), tempfile::tempdir().expect("a folder"));
+            let (addr, _) = scene.spawn_provider(name, folder.path().join("*.json").to_str().expect("a name"));
+            Box::new(Set { addr, scene, more: folder })
+        }),
         live(&SCRAPE_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
             let (scene, exporter) = (Scene::new(tree, name), Exporter::start("up_here 1\n"));
             let (addr, _) = scene.spawn_manager(name, vec![job("matrix", &exporter.addr, &["/a"], 100)]);
@@ -171,6 +183,33 @@ impl Subject for Set<ConfigReloader, ()> {
 
     fn exercise(&self) -> LocalBoxFuture<'_, bool> {
         Box::pin(async { self.addr.ask(RunReload { trigger: Trigger::Http }, at_most()).await == Ok(Ok(())) })
+    }
+}
+
+/// Wants no groups.
+struct Nobody;
+
+impl Consumer for Nobody {
+    fn discovered(&self, _: GroupsBySet) {}
+}
+
+impl Subject for Set<DiscoveryManager, ()> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyProviders, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<DiscoveryProvider, tempfile::TempDir> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(FirstLook, at_most()).await.is_ok() })
     }
 }
 

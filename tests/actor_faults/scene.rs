@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use watchfire::actors::config_reloader::{
     ConfigReloader, PreparedReload, ReloadPlan, ReloadReport, ReloadSource, ReloaderDeps,
 };
+use watchfire::actors::discovery::{Consumer, DiscoveryDeps, DiscoveryManager};
+use watchfire::actors::discovery_provider::{DiscoveryProvider, ProviderDeps};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::pool::{ComputePool, Lane, LaneOptions, PoolOptions};
@@ -24,6 +26,9 @@ use watchfire::actors::storage_client::StorageClient;
 use watchfire::actors::storage_shard::{ShardDeps, StorageShard};
 use watchfire::actors::supervision::{self, Place};
 use watchfire::client::{ClientOptions, HttpClient};
+use watchfire::config::discovery::FileSd;
+use watchfire::discovery::metrics::ManagerMetrics;
+use watchfire::discovery::{ProviderConfig, ProviderKit};
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::{Clock, SharedClock, SystemClock};
 use watchfire::model::duration::PromDuration;
@@ -156,6 +161,34 @@ impl Scene {
         let place = Place::root(&self.tree, name);
         let make = move |_: &mut _| ScrapeManager::new(Arc::clone(&for_actor));
         (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
+    }
+
+    /// A discovery manager without sets that hands on to `consumer`.
+    pub(crate) fn spawn_discovery(
+        &self,
+        name: &str,
+        consumer: Arc<dyn Consumer>,
+    ) -> (BoundedAddr<DiscoveryManager>, Arc<DiscoveryDeps>) {
+        let kit = ProviderKit::new(&self.registry, &self.clock);
+        let metrics = ManagerMetrics::new(&self.registry, &self.clock, "scrape");
+        let deps = DiscoveryDeps::new(kit, metrics, consumer, Arbiter::current(), QUICK);
+        let for_actor = Arc::clone(&deps);
+        let make = move |_: &mut _| DiscoveryManager::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, Place::root(&self.tree, name), make), deps)
+    }
+
+    /// A provider of the files that match `pattern`.
+    pub(crate) fn spawn_provider(
+        &self,
+        name: &str,
+        pattern: &str,
+    ) -> (BoundedAddr<DiscoveryProvider>, Arc<ProviderDeps>) {
+        let kit = Arc::new(ProviderKit::new(&self.registry, &self.clock));
+        let metrics = Arc::new(ManagerMetrics::new(&self.registry, &self.clock, "scrape"));
+        let deps = ProviderDeps::new(name.to_owned(), files(pattern), &kit, &metrics, &Arc::default());
+        let for_actor = Arc::clone(&deps);
+        let make = move |_: &mut _| DiscoveryProvider::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, Place::root(&self.tree, name), make), deps)
     }
 
     pub(crate) fn spawn_gateway(&self, name: &str) -> BoundedAddr<QueryGateway> {
@@ -329,6 +362,11 @@ pub(crate) fn job(name: &str, address: &str, paths: &[&str], interval_ms: u64) -
         keep_dropped: 0,
         groups: Arc::from([group]),
     }
+}
+
+/// File discovery of a pattern that is refreshed each hour.
+pub(crate) fn files(pattern: &str) -> ProviderConfig {
+    ProviderConfig::File(FileSd { files: vec![pattern.into()], refresh_interval: PromDuration::from_secs(3600) })
 }
 
 /// An instant query of a user.

@@ -11,7 +11,7 @@ use crate::config::{ByteSize, FlagDefaults, LoadedConfig, ScrapeConfig, ScrapePr
 use crate::exposition::content_type::Format;
 use crate::model::labels::Labels;
 use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings};
-use crate::scrape::target::{ADDRESS, TargetDefaults};
+use crate::scrape::target::TargetDefaults;
 use crate::telemetry::build_info;
 use crate::telemetry::metrics::Registry;
 
@@ -165,10 +165,5 @@ fn fallback(protocol: &ScrapeProtocol) -> Option<Format> {
 }
 
 fn static_groups(job: &ScrapeConfig) -> Arc<[TargetGroup]> {
-    let group = |group: &crate::config::TargetGroup| TargetGroup {
-        source: group.source.clone(),
-        targets: group.targets.iter().map(|address| Labels::from_pairs([(ADDRESS, address)])).collect(),
-        labels: Labels::from_pairs(group.labels.0.iter()),
-    };
-    job.discovery.static_configs.iter().map(group).collect()
+    job.discovery.static_groups().iter().map(TargetGroup::from).collect()
 }

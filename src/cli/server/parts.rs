@@ -18,7 +18,7 @@ use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
-use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeManager};
+use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeConsumer, ScrapeManager};
 use crate::actors::scrape_pool::JobSpec;
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
 use crate::actors::storage_client::StorageClient;
@@ -26,6 +26,7 @@ use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::server::discovery::Discovery;
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::Planned;
@@ -87,6 +88,7 @@ pub(super) struct Parts {
     jobs: Mutex<Vec<Job>>,
     /// The thread of the root and the reloader.
     control: Thread,
+    discovery: Discovery,
     _threads: Threads,
 }
 
@@ -123,6 +125,8 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
+        let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
+        let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -139,6 +143,7 @@ impl Parts {
             manager,
             jobs: Mutex::default(),
             control,
+            discovery,
             _threads: threads,
         })
     }
@@ -159,12 +164,15 @@ impl Parts {
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
         (*self.jobs.lock()).clone_from(&planned.jobs);
+        self.discovery.store(&planned.checked.loaded);
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
+        let mut unconfirmed = self.discovery.apply().await;
         match self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN).await {
-            Ok(unconfirmed) => unconfirmed,
-            Err(error) => vec![format!("scrape_manager: {error}")],
+            Ok(pools) => unconfirmed.extend(pools),
+            Err(error) => unconfirmed.push(format!("scrape_manager: {error}")),
         }
+        unconfirmed
     }
 
     /// Starts the reloader of the given source, which looks for changed files as often as given.
