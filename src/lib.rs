@@ -8,6 +8,7 @@ pub mod telemetry;
 pub mod client;
 pub mod config;
 pub mod exposition;
+pub mod notify;
 pub mod promql;
 pub mod promqltest;
 pub mod scrape;

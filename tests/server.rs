@@ -231,3 +231,30 @@ fn a_target_that_demands_basic_auth_is_scraped_and_the_password_is_shown_nowhere
         }
     }
 }
+
+#[test]
+fn alertmanagers_and_those_that_relabelling_dropped_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "alerting:
+  alertmanagers:
+  - path_prefix: /am
+    basic_auth: {username: user, password: hunter2}
+    static_configs: [{targets: ['127.0.0.1:1', 'dropped:9093']}]
+    relabel_configs: [{source_labels: [__address__], regex: 'dropped:.*', action: drop}]
+";
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let mut server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    let found = server.get("/api/v1/alertmanagers").json()["data"].clone();
+    assert_eq!(found["activeAlertmanagers"], serde_json::json!([{"url": "http://127.0.0.1:1/am/api/v2/alerts"}]));
+    assert_eq!(found["droppedAlertmanagers"], serde_json::json!([{"url": "http://dropped:9093/am/api/v2/alerts"}]));
+    let metrics = server.get("/metrics").text();
+    for line in [
+        "prometheus_notifications_alertmanagers_discovered 1",
+        "prometheus_notifications_queue_capacity 10000",
+        "prometheus_notifications_queue_length{alertmanager=\"http://127.0.0.1:1/am/api/v2/alerts\"} 0",
+    ] {
+        assert!(metrics.lines().any(|given| given == line), "{line} in {metrics}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
+}

@@ -92,8 +92,11 @@ pub mod root;
 pub mod supervision;
 pub mod threads;
 
+pub mod alert_router;
 pub mod alert_sink;
 pub mod log_writer;
+pub mod notifier;
+pub mod notifier_manager;
 pub mod query_gateway;
 pub mod scrape_manager;
 pub mod scrape_pool;

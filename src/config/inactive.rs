@@ -54,7 +54,6 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].proxy_url", "targets are asked directly"),
     protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
     additive("rule_files", "rules are not evaluated", present),
-    additive("alerting.alertmanagers", "alerts are not sent", present),
     additive("scrape_configs[].file_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
@@ -199,6 +198,7 @@ mod tests {
     fn what_works_is_not_listed() {
         let text = "
 global: {scrape_interval: 5s, sample_limit: 5, external_labels: {a: b}}
+alerting: {alertmanagers: [{static_configs: [{targets: [am]}], alert_relabel_configs: [{regex: a, action: labeldrop}]}]}
 scrape_configs:
 - job_name: a
   scrape_protocols: [PrometheusText0.0.4]
@@ -236,8 +236,7 @@ remote_write: [{url: http://h}]
         assert_eq!(of("global.query_log_file"), Some((Kind::Additive, 1)));
         // Native histograms bring protobuf along.
         assert_eq!(of("scrape_configs[].scrape_protocols"), Some((Kind::Additive, 3)));
-        assert_eq!(of("alerting.alertmanagers"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 11);
+        assert_eq!(found.len(), 10);
     }
 
     #[test]

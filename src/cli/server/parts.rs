@@ -24,6 +24,7 @@ use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::running::Running;
 use crate::cli::server::{head_metrics, jobs, storage};
@@ -79,6 +80,8 @@ pub(super) struct Parts {
     gateway_deps: Arc<GatewayDeps>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
+    /// Where rule groups leave their alerts, among others.
+    pub(super) alerting: ExternalAlerting,
     _threads: Threads,
 }
 
@@ -107,6 +110,7 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
+        let alerting = ExternalAlerting::start(flags, registry, clock, &root, &threads.start("alerts"));
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -121,6 +125,7 @@ impl Parts {
             gateway_deps,
             manager_deps,
             manager,
+            alerting,
             _threads: threads,
         })
     }
@@ -139,6 +144,7 @@ impl Parts {
             }
             Err(error) => tracing::error!(component = "main", err = %error, "The scrape manager did not confirm"),
         }
+        self.alerting.apply(loaded).await;
     }
 
     /// The process as HTTP sees it.
@@ -153,6 +159,7 @@ impl Parts {
             gateway: self.gateway.clone(),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
+            notifiers: self.alerting.overview(),
             registry: Arc::clone(registry),
             flags: Arc::clone(flags),
             running: Arc::clone(running),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::mailbox::{BoundedAddr, SendError};
+use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::Lane;
 use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
@@ -40,6 +41,7 @@ pub(super) struct Ports {
     pub(super) gateway: BoundedAddr<QueryGateway>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
+    pub(super) notifiers: Arc<NotifierOverview>,
     pub(super) registry: Arc<Registry>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
@@ -206,7 +208,8 @@ impl ServerPorts for Ports {
     }
 
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {
-        async { Ok(Alertmanagers::default()) }.boxed()
+        let found = Alertmanagers { active: self.notifiers.active(), dropped: self.notifiers.dropped() };
+        async { Ok(found) }.boxed()
     }
 
     fn config_yaml(&self) -> Answer<'_, String> {
