@@ -124,6 +124,11 @@ impl Credentials {
         Self { sources, turns: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
+    #[cfg(test)]
+    pub(super) fn turns_left(&self) -> usize {
+        self.turns.available_permits()
+    }
+
     /// Adds what the request does not have: an `Authorization` header of its own, or userinfo in its URL, goes first.
     /// Errors name the file, never its content.
     pub(super) async fn add_to(&self, request: &mut Request, deadline: Instant) -> Result<(), Failure> {

@@ -385,3 +385,30 @@ async fn secrets_are_not_shown() {
         assert!(!error.to_string().contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_credential_file_that_hangs_holds_few_threads_and_no_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let file = path.to_string_lossy().into_owned().into();
+    let authorization =
+        Authorization { auth_type: "Bearer".into(), credentials_file: file, ..Authorization::default() };
+    let client = with(HttpClientConfig { authorization: Some(authorization), ..HttpClientConfig::default() });
+    // Nobody writes to the pipe, so opening it does not return.
+    let at = Instant::now() + Duration::from_millis(50);
+    let sent = (0..20).map(|_| client.send(Request::get(Url::parse("http://host/").unwrap()), at));
+    for answer in futures::future::join_all(sent).await {
+        assert_eq!(answer.unwrap_err().failure, Failure::Deadline);
+    }
+    assert_eq!(client.credentials.turns_left(), 0);
+    let patience = soon();
+    while client.credentials.turns_left() < 4 {
+        assert!(Instant::now() < patience, "the turns come back");
+        // Lets go whoever has come as far as opening it by now.
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        drop(rustix::fs::open(&path, flags, rustix::fs::Mode::empty()));
+        tokio::task::yield_now().await;
+    }
+}
