@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod discovery;
 pub mod exposition;
+pub mod notify;
 pub mod promql;
 pub mod promqltest;
 pub mod scrape;

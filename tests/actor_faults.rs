@@ -14,6 +14,9 @@ mod mailbox;
 #[cfg(debug_assertions)]
 #[path = "actor_faults/matrix.rs"]
 mod matrix;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/notifiers.rs"]
+mod notifiers;
 #[path = "actor_faults/probe.rs"]
 mod probe;
 #[path = "actor_faults/process.rs"]

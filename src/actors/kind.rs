@@ -2,8 +2,8 @@
 //! generated from [`ALL`], so a new kind without fault cases fails the tests.
 
 use crate::actors::{
-    config_reloader, discovery, discovery_provider, log_writer, query_gateway, root, scrape_manager, scrape_pool,
-    scrape_target, storage_shard,
+    config_reloader, discovery, discovery_provider, log_writer, notifier, notifier_manager, query_gateway, root,
+    scrape_manager, scrape_pool, scrape_target, storage_shard,
 };
 
 /// Where an actor stands in the order of asking: [`ask`](super::mailbox::BoundedAddr::ask) goes from a lower number to a
@@ -56,6 +56,8 @@ pub const ALL: &[&Kind] = &[
     &scrape_pool::SCRAPE_POOL,
     &scrape_target::SCRAPE_TARGET,
     &query_gateway::QUERY_GATEWAY,
+    &notifier_manager::NOTIFIER_MANAGER,
+    &notifier::NOTIFIER,
     &storage_shard::STORAGE_SHARD,
     &log_writer::LOG_WRITER,
 ];

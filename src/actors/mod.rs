@@ -92,11 +92,14 @@ pub mod root;
 pub mod supervision;
 pub mod threads;
 
+pub mod alert_router;
 pub mod alert_sink;
 pub mod config_reloader;
 pub mod discovery;
 pub mod discovery_provider;
 pub mod log_writer;
+pub mod notifier;
+pub mod notifier_manager;
 pub mod query_gateway;
 pub mod scrape_manager;
 pub mod scrape_pool;

@@ -19,6 +19,8 @@ use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::kind::{self, Kind};
 use watchfire::actors::log_writer::{LOG_WRITER, LogThread, LogWriter, WriteRecords};
 use watchfire::actors::mailbox::BoundedAddr;
+use watchfire::actors::notifier::{NOTIFIER, Notifier, NotifierHandle};
+use watchfire::actors::notifier_manager::{ApplyNotifiers, NOTIFIER_MANAGER, NotifierManager};
 use watchfire::actors::policy::Policy;
 use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
 use watchfire::actors::registry::{ActorState, ActorTree, Entry};
@@ -39,6 +41,7 @@ use watchfire::storage::wal::metrics::WalMetrics;
 use watchfire::storage::wal::record::{self, RefSample};
 use watchfire::telemetry::metrics::Registry;
 
+use crate::notifiers::{self, Alertmanagers};
 use crate::probe::{Exercise, PROBE, Probe, ProbeDeps, paused, within};
 use crate::scene::{QUICK, Scene, batch, instant, job, live, values};
 use crate::support::Exporter;
@@ -134,6 +137,18 @@ fn cases() -> Vec<Case> {
         live(&QUERY_GATEWAY, Point::Handler, &[NO_TIMER], |tree, name| {
             let scene = Scene::new(tree, name);
             Box::new(Set { addr: scene.spawn_gateway(name), scene, more: () })
+        }),
+        live(&NOTIFIER_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, receiver) = (Scene::new(tree, name), Exporter::start(""));
+            let alertmanagers = Alertmanagers::new(&scene, notifiers::LIMITS);
+            let addr = alertmanagers.spawn_manager(&scene, name, &notifiers::config(&[&receiver.addr]));
+            Box::new(Set { addr, scene, more: (alertmanagers, receiver) })
+        }),
+        live(&NOTIFIER, Point::Handler, &[(Point::Timer, "it has one only while it drains")], |tree, name| {
+            let (scene, receiver) = (Scene::new(tree, name), Exporter::start(""));
+            let alertmanagers = Alertmanagers::new(&scene, notifiers::LIMITS);
+            let handle = alertmanagers.spawn_notifier(&scene, name, &receiver.addr);
+            Box::new(Set { addr: handle.actor.clone(), scene, more: (handle, receiver) })
         }),
         live(&STORAGE_SHARD, Point::Handler, &[], |tree, name| {
             let scene = Scene::new(tree, "matrix");
@@ -261,6 +276,36 @@ impl Subject for Set<QueryGateway, ()> {
         Box::pin(async {
             let answer = self.addr.ask(instant("6 * 7", self.scene.now()), at_most()).await;
             matches!(answer, Ok(Ok(outcome)) if values(&outcome) == [42.0])
+        })
+    }
+}
+
+impl Subject for Set<NotifierManager, (Alertmanagers, Exporter)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyNotifiers, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<Notifier, (NotifierHandle, Exporter)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// One notification.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let received = || self.more.1.requests().len();
+        let before = received();
+        self.more.0.push(&[Arc::new(notifiers::alert("matrix"))]);
+        Box::pin(async move {
+            let deadline = at_most();
+            while received() == before && Instant::now() < deadline && !self.addr.entry().state().refuses() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            before < received()
         })
     }
 }

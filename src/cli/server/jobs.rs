@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::actors::scrape_pool::{JobSpec, TargetGroup};
 use crate::cli::flags::ServerFlags;
-use crate::client::{ClientOptions, HttpClient};
+use crate::client::HttpClient;
 use crate::config::inactive::{Inactive, Kind};
 use crate::config::{ByteSize, FlagDefaults, LoadedConfig, ScrapeConfig, ScrapeProtocol, ValidationScheme, relabel};
 use crate::exposition::content_type::Format;
@@ -109,15 +109,14 @@ fn spec(job: &ScrapeConfig, before: Option<&Job>) -> JobSpec {
         settings: Arc::new(settings(job)),
         relabel: job.relabel_configs.clone().into(),
         metric_relabel,
-        client: same_client.map_or_else(|| client(job), |before| before.spec.client.clone()),
+        client: same_client.map_or_else(
+            || HttpClient::from_config(build_info::user_agent(), &job.http),
+            |before| before.spec.client.clone(),
+        ),
         target_limit: job.target_limit,
         keep_dropped: job.keep_dropped_targets,
         groups: static_groups(job),
     }
-}
-
-fn client(job: &ScrapeConfig) -> HttpClient {
-    HttpClient::new(ClientOptions { user_agent: build_info::user_agent(), follow_redirects: job.http.follow_redirects })
 }
 
 fn defaults(job: &ScrapeConfig) -> TargetDefaults {

@@ -26,12 +26,14 @@ use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::discovery::Discovery;
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::Planned;
 use crate::cli::server::running::Running;
 use crate::cli::server::{head_metrics, storage};
+use crate::config::LoadedConfig;
 use crate::model::clock::SharedClock;
 use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
@@ -89,6 +91,8 @@ pub(super) struct Parts {
     /// The thread of the root and the reloader.
     control: Thread,
     discovery: Discovery,
+    /// Where rule groups leave their alerts, among others.
+    pub(super) alerting: ExternalAlerting,
     _threads: Threads,
 }
 
@@ -127,6 +131,7 @@ impl Parts {
         root.add(Stage::Work, manager.clone());
         let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
         let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
+        let alerting = ExternalAlerting::start(flags, registry, clock, &root, &threads.start("alerts"));
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -144,6 +149,7 @@ impl Parts {
             jobs: Mutex::default(),
             control,
             discovery,
+            alerting,
             _threads: threads,
         })
     }
@@ -153,9 +159,9 @@ impl Parts {
         self.jobs.lock().clone()
     }
 
-    /// What would become of the targets with these jobs.
-    pub(super) fn plan_targets(&self, jobs: &[JobSpec]) -> PlanSection {
-        self.manager_deps.plan_targets(jobs)
+    /// What would become of everything but the jobs themselves with this configuration and its jobs.
+    pub(super) fn plan(&self, loaded: &LoadedConfig, jobs: &[JobSpec]) -> Vec<PlanSection> {
+        vec![self.manager_deps.plan_targets(jobs), self.alerting.plan(loaded)]
     }
 
     /// Makes the actors what a plan says; answers with those that did not confirm in time.
@@ -168,10 +174,13 @@ impl Parts {
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
         let mut unconfirmed = self.discovery.apply().await;
-        match self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN).await {
+        let scrapes = self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN);
+        let (scrapes, notifiers) = futures::join!(scrapes, self.alerting.apply(&planned.checked.loaded));
+        match scrapes {
             Ok(pools) => unconfirmed.extend(pools),
             Err(error) => unconfirmed.push(format!("scrape_manager: {error}")),
         }
+        unconfirmed.extend(notifiers);
         unconfirmed
     }
 
@@ -204,6 +213,7 @@ impl Parts {
             gateway: self.gateway.clone(),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
+            notifiers: self.alerting.overview(),
             registry: Arc::clone(registry),
             flags: Arc::clone(flags),
             running: Arc::clone(running),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
 use crate::actors::mailbox::{BoundedAddr, SendError};
+use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::Lane;
 use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
@@ -45,6 +46,7 @@ pub(super) struct Ports {
     pub(super) gateway: BoundedAddr<QueryGateway>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
+    pub(super) notifiers: Arc<NotifierOverview>,
     pub(super) registry: Arc<Registry>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
@@ -213,7 +215,8 @@ impl ServerPorts for Ports {
     }
 
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {
-        async { Ok(Alertmanagers::default()) }.boxed()
+        let found = Alertmanagers { active: self.notifiers.active(), dropped: self.notifiers.dropped() };
+        async { Ok(found) }.boxed()
     }
 
     fn config_yaml(&self) -> Answer<'_, String> {

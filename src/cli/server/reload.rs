@@ -88,8 +88,8 @@ impl ServerReload {
             jobs.iter().map(|job| (job.config.job_name.clone(), &job.config))
         }
         let specs: Vec<_> = jobs.iter().map(|job| job.spec.clone()).collect();
-        let sections =
-            vec![PlanSection::compare("job", by_name(&before), by_name(&jobs)), self.parts.plan_targets(&specs)];
+        let mut sections = vec![PlanSection::compare("job", by_name(&before), by_name(&jobs))];
+        sections.extend(self.parts.plan(&checked.loaded, &specs));
         Planned { checked, jobs, plan: Arc::new(ReloadPlan { sections }) }
     }
 
