@@ -10,6 +10,7 @@ pub mod config;
 pub mod exposition;
 pub mod promql;
 pub mod promqltest;
+pub mod rules;
 pub mod scrape;
 pub mod storage;
 pub mod template;
