@@ -15,6 +15,9 @@ mod matrix;
 mod probe;
 #[path = "actor_faults/process.rs"]
 mod process;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/rules.rs"]
+mod rules;
 #[path = "actor_faults/scene.rs"]
 mod scene;
 #[cfg(debug_assertions)]

@@ -95,6 +95,8 @@ pub mod threads;
 pub mod alert_sink;
 pub mod log_writer;
 pub mod query_gateway;
+pub mod rule_group;
+pub mod rule_manager;
 pub mod scrape_manager;
 pub mod scrape_pool;
 pub mod scrape_target;

@@ -112,8 +112,10 @@ pub enum Listed {
 #[derive(Message)]
 #[rtype(result = "Result<T, QueryFailure>")]
 pub struct RunRule<T: Send + 'static> {
-    job: Arc<dyn Fn(&dyn RuleQueries) -> T + Send + Sync>,
+    job: Arc<RuleJob<T>>,
 }
+
+type RuleJob<T> = dyn Fn(&dyn RuleQueries) -> T + Send + Sync;
 
 impl<T: Send + 'static> RunRule<T> {
     /// Runs this.

@@ -51,7 +51,6 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].proxy_url", "targets are asked directly"),
     protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
     protective("scrape_configs[].http_headers", "headers are not added yet"),
-    additive("rule_files", "rules are not evaluated", present),
     additive("alerting.alertmanagers", "alerts are not sent", present),
     additive("scrape_configs[].file_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),

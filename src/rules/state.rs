@@ -62,14 +62,15 @@ pub struct CarriedOver {
 /// Matches rules by name and labels, repeated ones in their order: those keep series and alerts. Health and times begin
 /// anew.
 pub fn carry_over(from: &GroupSpec, states: &[Arc<RuleState>], to: &GroupSpec) -> CarriedOver {
-    let mut known: HashMap<(&str, &Labels), VecDeque<(&RuleSpec, &Arc<RuleState>)>> = HashMap::new();
+    let mut known: HashMap<_, VecDeque<(&RuleSpec, &Arc<RuleState>)>> = HashMap::new();
     for (rule, state) in from.rules.iter().zip(states) {
         known.entry(rule.identity()).or_default().push_back((rule, state));
     }
     let mut carried = CarriedOver::default();
     for rule in &to.rules {
         let found = known.get_mut(&rule.identity()).and_then(VecDeque::pop_front);
-        let mut next = RuleState::new(found.is_none_or(|(_, state)| state.restored));
+        let mut next =
+            RuleState::new(found.is_none_or(|(before, state)| before.alerting().is_none() || state.restored));
         if let Some((before, state)) = found {
             next.series = Arc::clone(&state.series);
             if before.alerting().is_some() && rule.alerting().is_some() {

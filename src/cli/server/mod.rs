@@ -8,6 +8,7 @@ mod head_metrics;
 mod jobs;
 mod parts;
 mod ports;
+mod rules;
 mod running;
 mod storage;
 
@@ -28,7 +29,7 @@ use crate::cli::server::parts::Parts;
 use crate::cli::server::running::{LoadedText, Running};
 use crate::cli::signals::{Request, Signals};
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE};
-use crate::config::{LoadOptions, LoadedConfig, load_file, load_str};
+use crate::config::{ConfigError, LoadOptions, LoadedConfig, load_file, load_str};
 use crate::http::server::{HttpOptions, RunningServer, serve};
 use crate::http::state::{HttpSettings, HttpState, Readiness, Ready};
 use crate::model::clock::{SharedClock, SystemClock};
@@ -48,7 +49,7 @@ enum StartError {
     Config {
         file: String,
         #[source]
-        source: crate::config::ConfigError,
+        source: ConfigError,
     },
     /// The configuration asks for protection that is not built.
     #[error("Error loading config (--config.file={file}): {reason}")]
@@ -118,12 +119,19 @@ fn flush(log: &LogGuard) {
 }
 
 fn load(flags: &ServerFlags, registry: &Registry, file: &str, text: Option<&str>) -> Result<LoadedConfig, StartError> {
-    let options = LoadOptions { agent_mode: false, ..LoadOptions::default() };
-    let options = LoadOptions { defaults: jobs::flag_defaults(flags), ..options };
-    let loaded = match text {
-        Some(text) => load_str(file, text, &options),
-        None => load_file(file, &options),
-    };
+    let loaded = rules::with_checks(flags, |checks| {
+        let options = LoadOptions { agent_mode: false, ..LoadOptions::default() };
+        let options = LoadOptions { defaults: jobs::flag_defaults(flags), ..options };
+        match text {
+            // The rules of the built-in configuration are built in, whatever files there are.
+            Some(text) => load_str(file, text, &options).and_then(|mut loaded| {
+                let texts = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect();
+                loaded.rule_files = vec![rules::built_in(&checks).map_err(|errors| ConfigError::Rules(texts(errors)))?];
+                Ok(loaded)
+            }),
+            None => load_file(file, &LoadOptions { rules: Some(checks), ..options }),
+        }
+    });
     let loaded = loaded.map_err(|source| StartError::Config { file: file.to_owned(), source })?;
     jobs::check_built(&loaded, registry).map_err(|reason| StartError::NotBuilt { file: file.to_owned(), reason })?;
     Ok(loaded)

@@ -11,12 +11,14 @@ use tokio::time::Instant;
 use crate::actors::drain::Stage;
 use crate::actors::kind;
 use crate::actors::log_writer::{LogThread, LogWriter};
-use crate::actors::mailbox::BoundedAddr;
+use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
+use crate::actors::rule_group::RuleRuntime;
+use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
 use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeManager};
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
 use crate::actors::storage_client::StorageClient;
@@ -26,7 +28,7 @@ use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
 use crate::cli::server::ports::Ports;
 use crate::cli::server::running::Running;
-use crate::cli::server::{head_metrics, jobs, storage};
+use crate::cli::server::{head_metrics, jobs, rules, storage};
 use crate::config::LoadedConfig;
 use crate::http::state::ServerPorts;
 use crate::model::clock::SharedClock;
@@ -35,7 +37,6 @@ use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
-use crate::promql::parser::ParseOptions;
 use crate::scrape::metrics::ScrapeMetrics;
 use crate::scrape::pool_metrics::PoolMetrics;
 use crate::scrape::schedule::offset_seed;
@@ -79,6 +80,8 @@ pub(super) struct Parts {
     gateway_deps: Arc<GatewayDeps>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
+    rule_deps: Arc<rule_manager::ManagerDeps>,
+    rules: BoundedAddr<RuleManager>,
     _threads: Threads,
 }
 
@@ -107,6 +110,9 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
+        let sink = rules::DroppedAlerts::new(registry);
+        let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
+        let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -121,24 +127,24 @@ impl Parts {
             gateway_deps,
             manager_deps,
             manager,
+            rule_deps,
+            rules,
             _threads: threads,
         })
     }
 
     /// Makes the actors what the configuration says.
-    pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
+    pub(super) async fn apply(&self, flags: &ServerFlags, loaded: &LoadedConfig) {
         self.gateway_deps.set_subquery_step(loaded.config.global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = jobs::specs(loaded);
+        *self.rule_deps.groups.lock() = rules::specs(flags, loaded);
+        let external_labels = loaded.config.global.external_labels.labels();
+        self.rule_deps.runtime.around.store(Arc::new(rules::surroundings(flags, external_labels)));
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
-        match self.manager.ask(ApplyJobs, Instant::now() + Duration::from_secs(15)).await {
-            Ok(unconfirmed) => {
-                for actor in unconfirmed {
-                    tracing::error!(component = "main", actor, "An actor did not confirm its configuration");
-                }
-            }
-            Err(error) => tracing::error!(component = "main", err = %error, "The scrape manager did not confirm"),
-        }
+        let deadline = Instant::now() + Duration::from_secs(15);
+        report("scrape_manager", self.manager.ask(ApplyJobs, deadline).await);
+        report("rule_manager", self.rules.ask(ApplyRules, Instant::now() + Duration::from_secs(15)).await);
     }
 
     /// The process as HTTP sees it.
@@ -153,6 +159,7 @@ impl Parts {
             gateway: self.gateway.clone(),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
+            rules: Arc::clone(&self.rule_deps.overview),
             registry: Arc::clone(registry),
             flags: Arc::clone(flags),
             running: Arc::clone(running),
@@ -212,6 +219,33 @@ impl Parts {
     }
 }
 
+/// Logs which actors did not confirm.
+fn report(manager: &str, applied: Result<Vec<String>, SendError>) {
+    match applied {
+        Ok(unconfirmed) => {
+            for actor in unconfirmed {
+                tracing::error!(component = "main", actor, "An actor did not confirm its configuration");
+            }
+        }
+        Err(error) => tracing::error!(component = "main", manager, err = %error, "A manager did not confirm"),
+    }
+}
+
+/// Starts the rule manager, without groups: rules wait for storage to be open and for the configuration.
+fn start_rules(
+    root: &Root,
+    thread: &Thread,
+    runtime: Arc<RuleRuntime>,
+) -> (BoundedAddr<RuleManager>, Arc<rule_manager::ManagerDeps>) {
+    let deps = rule_manager::ManagerDeps::new(runtime, thread.clone());
+    let for_actor = Arc::clone(&deps);
+    let place = root.parent().place("rules");
+    let manager =
+        supervision::spawn(thread, Policy::PERMANENT, place, move |_| RuleManager::new(Arc::clone(&for_actor)));
+    root.add(Stage::Work, manager.clone());
+    (manager, deps)
+}
+
 fn start_storage(
     flags: &ServerFlags,
     clock: &SharedClock,
@@ -263,12 +297,7 @@ fn start_gateway(
         delayed_name_removal: flags.features.is_enabled("promql-delayed-name-removal"),
         ..EngineOptions::default()
     };
-    let parser = ParseOptions {
-        experimental_functions: flags.features.is_enabled("promql-experimental-functions"),
-        extended_range_selectors: flags.features.is_enabled("promql-extended-range-selectors"),
-        fill_modifiers: flags.features.is_enabled("promql-binop-fill-modifiers"),
-        ..ParseOptions::default()
-    };
+    let parser = rules::parse_options(flags);
     let limits = QueryLimits {
         timeout: flags.query.timeout.to_std(),
         concurrency_max: flags.query.concurrency_max,

@@ -14,8 +14,10 @@ use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
 };
 use crate::actors::registry::ActorTree;
+use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
 use crate::cli::flags::ServerFlags;
+use crate::cli::server::rules;
 use crate::cli::server::running::Running;
 use crate::exposition::encode;
 use crate::http::api::types::{
@@ -40,6 +42,7 @@ pub(super) struct Ports {
     pub(super) gateway: BoundedAddr<QueryGateway>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
+    pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
@@ -202,7 +205,7 @@ impl ServerPorts for Ports {
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
-        async { Ok(Vec::new()) }.boxed()
+        async { Ok(self.rules.groups().iter().map(rules::shown).collect()) }.boxed()
     }
 
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {
