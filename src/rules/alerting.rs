@@ -114,6 +114,14 @@ pub(crate) fn advance(
     for alert in after.values_mut().filter(|alert| alert.state != AlertState::Inactive) {
         active += 1;
         let held = at.saturating_sub(alert.active_at);
+        if held < 0 {
+            // The clock was set back. What fires goes on; what pends begins anew.
+            if alert.state == AlertState::Firing {
+                continue;
+            }
+            alert.active_at = at;
+        }
+        let held = held.max(0);
         if alert.state == AlertState::Pending && hold <= held {
             (alert.state, alert.fired_at) = (AlertState::Firing, Some(at));
         }
@@ -214,7 +222,9 @@ fn is_due(alert: &ActiveAlert, at: i64, resend_delay: i64) -> bool {
         return false;
     }
     let Some(sent) = alert.last_sent_at else { return true };
-    alert.resolved_at.is_some_and(|resolved| sent < resolved) || sent.saturating_add(resend_delay) < at
+    let changed = alert.resolved_at.is_some_and(|resolved| sent < resolved);
+    // One that was sent later than now was sent before the clock was set back.
+    changed || at < sent || sent.saturating_add(resend_delay) < at
 }
 
 fn ms(nanos: i64) -> TimestampMs {
@@ -322,6 +332,16 @@ mod tests {
         let alert = firing.alert();
         assert_eq!((alert.fired_at, alert.last_sent_at, alert.active_at), (None, None, 10 * SECOND));
         assert_eq!(firing.step(70, true), FIRING);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_resolves_nothing() {
+        let mut firing = play("for: 10s", &[(1000, true, PENDING), (1010, true, FIRING)]);
+        assert_eq!(firing.sent(1010).len(), 1);
+        assert_eq!(firing.step(500, true), FIRING);
+        assert_eq!(firing.sent(500).len(), 1, "it is sent on, or others take it for resolved");
+        play("for: 10s", &[(1000, true, PENDING), (500, true, PENDING), (510, true, FIRING)]);
+        play("for: 0s", &[(1000, true, FIRING), (500, true, FIRING), (510, false, INACTIVE)]);
     }
 
     #[test]
