@@ -51,6 +51,9 @@ fn a_rule_is_recorded_and_an_alert_goes_from_pending_to_firing_to_nothing() {
     let labels = serde_json::json!({"__name__": "zone:demand:sum", "zone": "a", "by": "rule", "team": "t"});
     assert_eq!(recorded.0, labels);
     assert!(alert(&server, "DemandHigh").is_none());
+    // Alerts are written once their state from before the start has been looked for.
+    let evaluations = || server.single("count_over_time(zone:demand:sum[1m])");
+    wait_for("some evaluations", || evaluations().filter(|count| 3.0 <= *count));
 
     exporter.set_body("demand{zone=\"a\"} 7\n");
     let firing = wait_for("the alert", || alert(&server, "DemandHigh").filter(|alert| alert["state"] == "firing"));
@@ -62,7 +65,7 @@ fn a_rule_is_recorded_and_an_alert_goes_from_pending_to_firing_to_nothing() {
     let alerts = wait_for("ALERTS", || server.query("ALERTS{alertstate=\"firing\"}").pop());
     assert_eq!((alerts.1.as_str(), &alerts.0["severity"]), ("1", &Value::from("page")));
     let pending = server.single("count_over_time(ALERTS{alertstate=\"pending\"}[1m])").unwrap();
-    assert!(2.0 <= pending, "it was pending for {pending} evaluations");
+    assert!(1.0 <= pending, "it was pending for {pending} evaluations");
     assert_eq!(server.query("ALERTS{alertstate=\"pending\"}"), [], "that series has ended");
     let since = server.single("ALERTS_FOR_STATE").unwrap();
     assert!(server.single("vector(time())").unwrap() - since < 60.0);
