@@ -12,6 +12,7 @@ pub mod exposition;
 pub mod notify;
 pub mod promql;
 pub mod promqltest;
+pub mod rules;
 pub mod scrape;
 pub mod storage;
 pub mod template;

@@ -24,6 +24,8 @@ mod process;
 #[cfg(debug_assertions)]
 #[path = "actor_faults/reload.rs"]
 mod reload;
+#[path = "actor_faults/rules.rs"]
+mod rules;
 #[path = "actor_faults/scene.rs"]
 mod scene;
 #[cfg(debug_assertions)]

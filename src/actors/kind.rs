@@ -3,7 +3,7 @@
 
 use crate::actors::{
     config_reloader, discovery, discovery_provider, log_writer, notifier, notifier_manager, query_gateway, root,
-    scrape_manager, scrape_pool, scrape_target, storage_shard,
+    rule_group, rule_manager, scrape_manager, scrape_pool, scrape_target, storage_shard,
 };
 
 /// Where an actor stands in the order of asking: [`ask`](super::mailbox::BoundedAddr::ask) goes from a lower number to a
@@ -55,6 +55,8 @@ pub const ALL: &[&Kind] = &[
     &scrape_manager::SCRAPE_MANAGER,
     &scrape_pool::SCRAPE_POOL,
     &scrape_target::SCRAPE_TARGET,
+    &rule_manager::RULE_MANAGER,
+    &rule_group::RULE_GROUP,
     &query_gateway::QUERY_GATEWAY,
     &notifier_manager::NOTIFIER_MANAGER,
     &notifier::NOTIFIER,

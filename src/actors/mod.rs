@@ -101,6 +101,8 @@ pub mod log_writer;
 pub mod notifier;
 pub mod notifier_manager;
 pub mod query_gateway;
+pub mod rule_group;
+pub mod rule_manager;
 pub mod scrape_manager;
 pub mod scrape_pool;
 pub mod scrape_target;

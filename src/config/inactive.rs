@@ -53,7 +53,6 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].tls_config", "targets are asked with the system's certificates only"),
     protective("scrape_configs[].proxy_url", "targets are asked directly"),
     protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
-    additive("rule_files", "rules are not evaluated", present),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
     additive("scrape_configs[].scrape_protocols", "only text formats are asked for", asks_for_protobuf),

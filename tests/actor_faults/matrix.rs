@@ -25,6 +25,8 @@ use watchfire::actors::policy::Policy;
 use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
 use watchfire::actors::registry::{ActorState, ActorTree, Entry};
 use watchfire::actors::root::{self, ROOT, Root};
+use watchfire::actors::rule_group::{Apply as ApplyGroup, GroupDeps, RULE_GROUP, RuleGroup};
+use watchfire::actors::rule_manager::{ApplyRules, RULE_MANAGER, RuleManager};
 use watchfire::actors::scrape_manager::{ApplyJobs, SCRAPE_MANAGER, ScrapeManager};
 use watchfire::actors::scrape_pool::{Apply, SCRAPE_POOL, ScrapePool};
 use watchfire::actors::scrape_target::{SCRAPE_TARGET, ScrapeTarget, TargetShared};
@@ -43,7 +45,7 @@ use watchfire::telemetry::metrics::Registry;
 
 use crate::notifiers::{self, Alertmanagers};
 use crate::probe::{Exercise, PROBE, Probe, ProbeDeps, paused, within};
-use crate::scene::{QUICK, Scene, batch, instant, job, live, values};
+use crate::scene::{KeptAlerts, QUICK, Scene, batch, instant, job, live, record, rule_group, values};
 use crate::support::Exporter;
 
 /// How the matrix brings an actor of a kind to life.
@@ -133,6 +135,19 @@ fn cases() -> Vec<Case> {
             let shared = scene.target(&exporter.addr, "/a", 20);
             let addr = scene.spawn_target(name, &shared, QUICK);
             Box::new(Set { addr, scene, more: (shared, exporter) })
+        }),
+        live(&RULE_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let runtime = scene.rules(&Arc::new(KeptAlerts::default()));
+            let groups = vec![rule_group("matrix", 100, vec![record("r", "1")])];
+            let (addr, _) = scene.spawn_rule_manager(name, groups, &runtime);
+            Box::new(Set { addr, scene, more: () })
+        }),
+        live(&RULE_GROUP, Point::Timer, &[], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let runtime = scene.rules(&Arc::new(KeptAlerts::default()));
+            let (addr, deps) = scene.spawn_group(name, rule_group("matrix", 20, vec![record("r", "1")]), &runtime);
+            Box::new(Set { addr, scene, more: deps })
         }),
         live(&QUERY_GATEWAY, Point::Handler, &[NO_TIMER], |tree, name| {
             let scene = Scene::new(tree, name);
@@ -263,6 +278,36 @@ impl Subject for Set<ScrapeTarget, (Arc<TargetShared>, Exporter)> {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             last() != before
+        })
+    }
+}
+
+impl Subject for Set<RuleManager, ()> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyRules, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<RuleGroup, Arc<GroupDeps>> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// One evaluation.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let last = || self.more.view().evaluated_at;
+        let before = last();
+        Box::pin(async move {
+            let deadline = at_most();
+            let told = self.addr.ask(ApplyGroup, deadline).await.is_ok();
+            while last() == before && Instant::now() < deadline && !self.addr.entry().state().refuses() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            told && last() != before
         })
     }
 }

@@ -9,6 +9,7 @@ use actix::Arbiter;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use watchfire::actors::alert_sink::AlertSink;
 use watchfire::actors::config_reloader::{
     ConfigReloader, PreparedReload, ReloadPlan, ReloadReport, ReloadSource, ReloaderDeps,
 };
@@ -19,6 +20,8 @@ use watchfire::actors::policy::Policy;
 use watchfire::actors::pool::{ComputePool, Lane, LaneOptions, PoolOptions};
 use watchfire::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits, QueryOutcome, QuerySpan, RunQuery};
 use watchfire::actors::registry::ActorTree;
+use watchfire::actors::rule_group::{GroupDeps, RuleGroup, RuleRuntime};
+use watchfire::actors::rule_manager::{self, RuleManager};
 use watchfire::actors::scrape_manager::{ManagerDeps, ScrapeManager};
 use watchfire::actors::scrape_pool::{JobSpec, PoolDeps, ScrapePool, TargetGroup};
 use watchfire::actors::scrape_target::{ScrapeRuntime, ScrapeTarget, TargetShared, TickMetrics};
@@ -29,9 +32,11 @@ use watchfire::client::{ClientOptions, HttpClient};
 use watchfire::config::discovery::FileSd;
 use watchfire::discovery::metrics::ManagerMetrics;
 use watchfire::discovery::{ProviderConfig, ProviderKit};
+use watchfire::model::alert::Alert;
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::{Clock, SharedClock, SystemClock};
 use watchfire::model::duration::PromDuration;
+use watchfire::model::external_url::ExternalUrl;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
 use watchfire::model::read::{FloatColumn, ReadError, Unlimited};
@@ -39,6 +44,10 @@ use watchfire::model::result::QueryValue;
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::EngineOptions;
 use watchfire::promql::parser::ParseOptions;
+use watchfire::rules::evaluate::Surroundings;
+use watchfire::rules::metrics::RuleMetrics;
+use watchfire::rules::restore::RestoreLimits;
+use watchfire::rules::spec::{AlertSpec, GroupSpec, RuleKind, RuleSpec};
 use watchfire::scrape::metrics::ScrapeMetrics;
 use watchfire::scrape::pool_metrics::PoolMetrics;
 use watchfire::scrape::settings::{NewSeriesLimit, SamplePlan, ScrapeLimits, ScrapeSettings};
@@ -189,6 +198,50 @@ impl Scene {
         let for_actor = Arc::clone(&deps);
         let make = move |_: &mut _| DiscoveryProvider::new(Arc::clone(&for_actor));
         (supervision::spawn(&Arbiter::current(), QUICK, Place::root(&self.tree, name), make), deps)
+    }
+
+    /// What rule groups share, with a gateway of their own; what they send is kept.
+    pub(crate) fn rules(&self, sent: &Arc<KeptAlerts>) -> Arc<RuleRuntime> {
+        let external_url = ExternalUrl { scheme: "http".into(), host: "here".into(), path: String::new() };
+        let around = Surroundings { external_url, external_labels: Labels::empty(), resend_delay: 60_000_000_000 };
+        Arc::new(RuleRuntime {
+            gateway: self.spawn_gateway(&format!("{} queries", self.name)),
+            query_timeout: Duration::from_secs(30),
+            storage: self.storage.clone(),
+            sink: Arc::clone(sent) as Arc<dyn AlertSink>,
+            metrics: RuleMetrics::new(&self.registry, &self.clock),
+            clock: SharedClock::clone(&self.clock),
+            around: arc_swap::ArcSwap::from_pointee(around),
+            restore: RestoreLimits { outage_tolerance: 3_600_000_000_000, grace_period: 600_000_000_000 },
+            policy: QUICK,
+        })
+    }
+
+    pub(crate) fn spawn_group(
+        &self,
+        name: &str,
+        spec: GroupSpec,
+        runtime: &Arc<RuleRuntime>,
+    ) -> (BoundedAddr<RuleGroup>, Arc<GroupDeps>) {
+        let deps = GroupDeps::new(spec, Arc::clone(runtime), true);
+        let for_actor = Arc::clone(&deps);
+        let place = Place::root(&self.tree, name);
+        let make = move |_: &mut _| RuleGroup::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
+    }
+
+    pub(crate) fn spawn_rule_manager(
+        &self,
+        name: &str,
+        groups: Vec<GroupSpec>,
+        runtime: &Arc<RuleRuntime>,
+    ) -> (BoundedAddr<RuleManager>, Arc<rule_manager::ManagerDeps>) {
+        let deps = rule_manager::ManagerDeps::new(Arc::clone(runtime), Arbiter::current());
+        *deps.groups.lock() = groups;
+        let for_actor = Arc::clone(&deps);
+        let place = Place::root(&self.tree, name);
+        let make = move |_: &mut _| RuleManager::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
     }
 
     pub(crate) fn spawn_gateway(&self, name: &str) -> BoundedAddr<QueryGateway> {
@@ -367,6 +420,40 @@ pub(crate) fn job(name: &str, address: &str, paths: &[&str], interval_ms: u64) -
 /// File discovery of a pattern that is refreshed each hour.
 pub(crate) fn files(pattern: &str) -> ProviderConfig {
     ProviderConfig::File(FileSd { files: vec![pattern.into()], refresh_interval: PromDuration::from_secs(3600) })
+}
+
+/// Keeps alerts that are sent.
+#[derive(Default)]
+pub(crate) struct KeptAlerts(pub(crate) parking_lot::Mutex<Vec<Alert>>);
+
+impl AlertSink for KeptAlerts {
+    fn send(&self, alerts: Vec<Alert>) {
+        self.0.lock().extend(alerts);
+    }
+}
+
+/// A group of the file `f`.
+pub(crate) fn rule_group(name: &str, interval_ms: u64, rules: Vec<RuleSpec>) -> GroupSpec {
+    GroupSpec {
+        file: "f".to_owned(),
+        name: name.to_owned(),
+        interval: PromDuration::from_ms(interval_ms),
+        query_offset: PromDuration::ZERO,
+        limit: 0,
+        rules,
+    }
+}
+
+/// A recording rule.
+pub(crate) fn record(name: &str, expr: &str) -> RuleSpec {
+    RuleSpec { name: name.to_owned(), expr: expr.to_owned(), labels: Labels::empty(), kind: RuleKind::Recording }
+}
+
+/// An alerting rule.
+pub(crate) fn alert(name: &str, expr: &str, hold_ms: u64) -> RuleSpec {
+    let hold = PromDuration::from_ms(hold_ms);
+    let alert = AlertSpec { hold, keep_firing_for: PromDuration::ZERO, annotations: Labels::empty() };
+    RuleSpec { kind: RuleKind::Alerting(alert), ..record(name, expr) }
 }
 
 /// An instant query of a user.

@@ -11,6 +11,7 @@ mod jobs;
 mod parts;
 mod ports;
 mod reload;
+mod rules;
 mod running;
 mod storage;
 
@@ -131,15 +132,21 @@ fn flush(log: &LogGuard) {
     let _ = log.flush();
 }
 
-/// Reads and checks a configuration: a file, or `text` as if it stood in `file`.
+/// Reads and checks a configuration with its rule files: a file, or `text` as if it stood in `file`.
 fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, LoadError> {
-    let options = LoadOptions { agent_mode: false, ..LoadOptions::default() };
-    let built_in_rules: &[(&str, &str)] = if text.is_some() { &[run_bare::RULES] } else { &[] };
-    let options = LoadOptions { defaults: jobs::flag_defaults(flags), built_in_rules, ..options };
-    let loaded = match text {
-        Some(text) => load_str(file, text, &options)?,
-        None => load_file(file, &options)?,
-    };
+    let loaded = rules::with_checks(flags, |checks| {
+        let options = LoadOptions {
+            agent_mode: false,
+            defaults: jobs::flag_defaults(flags),
+            rules: Some(checks),
+            built_in_rules: if text.is_some() { &[run_bare::RULES] } else { &[] },
+            ..LoadOptions::default()
+        };
+        match text {
+            Some(text) => load_str(file, text, &options),
+            None => load_file(file, &options),
+        }
+    })?;
     let inactive = jobs::check_built(&loaded).map_err(LoadError::NotBuilt)?;
     Ok(Checked { loaded, inactive })
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actors::alert_sink::AlertSink;
 use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
@@ -18,6 +19,8 @@ use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
+use crate::actors::rule_group::RuleRuntime;
+use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
 use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeConsumer, ScrapeManager};
 use crate::actors::scrape_pool::JobSpec;
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
@@ -32,7 +35,7 @@ use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::Planned;
 use crate::cli::server::running::Running;
-use crate::cli::server::{head_metrics, storage};
+use crate::cli::server::{head_metrics, rules, storage};
 use crate::config::LoadedConfig;
 use crate::model::clock::SharedClock;
 use crate::model::duration::PromDuration;
@@ -40,7 +43,7 @@ use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
-use crate::promql::parser::ParseOptions;
+use crate::rules::spec::GroupSpec;
 use crate::scrape::metrics::ScrapeMetrics;
 use crate::scrape::pool_metrics::PoolMetrics;
 use crate::scrape::schedule::offset_seed;
@@ -93,6 +96,8 @@ pub(super) struct Parts {
     discovery: Discovery,
     /// Where rule groups leave their alerts, among others.
     pub(super) alerting: ExternalAlerting,
+    rule_deps: Arc<rule_manager::ManagerDeps>,
+    rules: BoundedAddr<RuleManager>,
     _threads: Threads,
 }
 
@@ -132,6 +137,9 @@ impl Parts {
         let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
         let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
         let alerting = ExternalAlerting::start(flags, registry, clock, &root, &threads.start("alerts"));
+        let sink = Arc::clone(&alerting.router) as Arc<dyn AlertSink>;
+        let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
+        let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -150,6 +158,8 @@ impl Parts {
             control,
             discovery,
             alerting,
+            rule_deps,
+            rules,
             _threads: threads,
         })
     }
@@ -159,9 +169,12 @@ impl Parts {
         self.jobs.lock().clone()
     }
 
-    /// What would become of everything but the jobs themselves with this configuration and its jobs.
-    pub(super) fn plan(&self, loaded: &LoadedConfig, jobs: &[JobSpec]) -> Vec<PlanSection> {
-        vec![self.manager_deps.plan_targets(jobs), self.alerting.plan(loaded)]
+    /// What would become of everything but the jobs themselves with this configuration, its jobs and its rule groups.
+    pub(super) fn plan(&self, loaded: &LoadedConfig, jobs: &[JobSpec], groups: &[GroupSpec]) -> Vec<PlanSection> {
+        let before = self.rule_deps.groups.lock();
+        let keyed = |group| -> (String, &GroupSpec) { (GroupSpec::key(group), group) };
+        let groups = PlanSection::compare("rule_group", before.iter().map(keyed), groups.iter().map(keyed));
+        vec![self.manager_deps.plan_targets(jobs), groups, self.alerting.plan(loaded)]
     }
 
     /// Makes the actors what a plan says; answers with those that did not confirm in time.
@@ -170,15 +183,22 @@ impl Parts {
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
         (*self.jobs.lock()).clone_from(&planned.jobs);
+        let external_labels = global.external_labels.labels();
         self.discovery.store(&planned.checked.loaded);
+        self.rule_deps.groups.lock().clone_from(&planned.groups);
+        self.rule_deps.runtime.around.store(Arc::new(rules::surroundings(&planned.flags, external_labels)));
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
         let mut unconfirmed = self.discovery.apply().await;
         let scrapes = self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN);
-        let (scrapes, notifiers) = futures::join!(scrapes, self.alerting.apply(&planned.checked.loaded));
-        match scrapes {
-            Ok(pools) => unconfirmed.extend(pools),
-            Err(error) => unconfirmed.push(format!("scrape_manager: {error}")),
+        let rules = self.rules.ask(ApplyRules, Instant::now() + CONFIRM_WITHIN);
+        let notifiers = self.alerting.apply(&planned.checked.loaded);
+        let (scrapes, rules, notifiers) = futures::join!(scrapes, rules, notifiers);
+        for (manager, answer) in [("scrape_manager", scrapes), ("rule_manager", rules)] {
+            match answer {
+                Ok(children) => unconfirmed.extend(children),
+                Err(error) => unconfirmed.push(format!("{manager}: {error}")),
+            }
         }
         unconfirmed.extend(notifiers);
         unconfirmed
@@ -214,6 +234,7 @@ impl Parts {
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
             notifiers: self.alerting.overview(),
+            rules: Arc::clone(&self.rule_deps.overview),
             registry: Arc::clone(registry),
             flags: Arc::clone(flags),
             running: Arc::clone(running),
@@ -274,6 +295,21 @@ impl Parts {
     }
 }
 
+/// Starts the rule manager, without groups: rules wait for storage to be open and for the configuration.
+fn start_rules(
+    root: &Root,
+    thread: &Thread,
+    runtime: Arc<RuleRuntime>,
+) -> (BoundedAddr<RuleManager>, Arc<rule_manager::ManagerDeps>) {
+    let deps = rule_manager::ManagerDeps::new(runtime, thread.clone());
+    let for_actor = Arc::clone(&deps);
+    let place = root.parent().place("rules");
+    let manager =
+        supervision::spawn(thread, Policy::PERMANENT, place, move |_| RuleManager::new(Arc::clone(&for_actor)));
+    root.add(Stage::Work, manager.clone());
+    (manager, deps)
+}
+
 fn start_storage(
     flags: &ServerFlags,
     clock: &SharedClock,
@@ -325,12 +361,7 @@ fn start_gateway(
         delayed_name_removal: flags.features.is_enabled("promql-delayed-name-removal"),
         ..EngineOptions::default()
     };
-    let parser = ParseOptions {
-        experimental_functions: flags.features.is_enabled("promql-experimental-functions"),
-        extended_range_selectors: flags.features.is_enabled("promql-extended-range-selectors"),
-        fill_modifiers: flags.features.is_enabled("promql-binop-fill-modifiers"),
-        ..ParseOptions::default()
-    };
+    let parser = rules::parse_options(flags);
     let limits = QueryLimits {
         timeout: flags.query.timeout.to_std(),
         concurrency_max: flags.query.concurrency_max,

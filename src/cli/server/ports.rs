@@ -16,9 +16,11 @@ use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
 };
 use crate::actors::registry::ActorTree;
+use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
 use crate::cli::flags::ServerFlags;
 use crate::cli::server::parts::Reloader;
+use crate::cli::server::rules;
 use crate::cli::server::running::Running;
 use crate::exposition::encode;
 use crate::http::api::types::{
@@ -47,6 +49,7 @@ pub(super) struct Ports {
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
     pub(super) notifiers: Arc<NotifierOverview>,
+    pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
@@ -211,7 +214,7 @@ impl ServerPorts for Ports {
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
-        async { Ok(Vec::new()) }.boxed()
+        async { Ok(self.rules.groups().iter().map(rules::shown).collect()) }.boxed()
     }
 
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {

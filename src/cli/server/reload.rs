@@ -13,11 +13,12 @@ use crate::cli::sd_notify::{Notifier, State};
 use crate::cli::server::jobs::{self, Job};
 use crate::cli::server::parts::Parts;
 use crate::cli::server::running::{LoadedText, Running};
-use crate::cli::server::{LoadError, go_duration, load};
+use crate::cli::server::{LoadError, go_duration, load, rules};
 use crate::config::inactive::Inactive;
 use crate::config::{LoadedConfig, ScrapeConfig, digest_of};
 use crate::model::clock::SharedClock;
 use crate::model::go;
+use crate::rules::spec::GroupSpec;
 use crate::telemetry::metrics::Registry;
 
 /// Where the configuration comes from.
@@ -70,6 +71,8 @@ pub(super) struct ServerReload {
 pub(super) struct Planned {
     pub(super) checked: Checked,
     pub(super) jobs: Vec<Job>,
+    pub(super) groups: Vec<GroupSpec>,
+    pub(super) flags: Arc<ServerFlags>,
     plan: Arc<ReloadPlan>,
 }
 
@@ -89,14 +92,20 @@ impl ServerReload {
         }
         let specs: Vec<_> = jobs.iter().map(|job| job.spec.clone()).collect();
         let mut sections = vec![PlanSection::compare("job", by_name(&before), by_name(&jobs))];
-        sections.extend(self.parts.plan(&checked.loaded, &specs));
-        Planned { checked, jobs, plan: Arc::new(ReloadPlan { sections }) }
+        let groups = rules::specs(&self.flags, &checked.loaded);
+        sections.extend(self.parts.plan(&checked.loaded, &specs, &groups));
+        let (flags, plan) = (Arc::clone(&self.flags), Arc::new(ReloadPlan { sections }));
+        Planned { checked, jobs, groups, flags, plan }
     }
 
     /// Makes a plan take effect; answers with the actors that did not confirm in time.
     pub(super) async fn apply(&self, planned: Planned) -> Vec<String> {
         let unconfirmed = self.parts.apply(&planned).await;
         let Checked { loaded, inactive } = planned.checked;
+        for file in loaded.rule_files.iter().filter(|file| file.more_documents) {
+            let text = "Multiple document yaml rules files are not supported, only the first document is processed";
+            tracing::warn!(component = "rule manager", file = file.path, "{text}");
+        }
         jobs::show_inactive(&self.running.config().inactive, &inactive, &self.registry);
         self.running.loaded(LoadedText { yaml: loaded.config.to_yaml(), digest: loaded.digest, inactive });
         unconfirmed
