@@ -121,12 +121,12 @@ fn same_object(a: &Value, b: &Value) -> Result<bool, String> {
                 && a.fields.iter().zip(&b.fields).all(|((_, a), (_, b))| basic(a) == basic(b)))
         }
         _ if std::mem::discriminant(a) != std::mem::discriminant(b) => {
-            let shown = format::printed(a).unwrap_or_default();
+            let shown = format::as_text(a);
             let other = format::printed(b).unwrap_or_default();
             Err(format!("non-comparable types {shown}: {}, {}: {other}", a.type_name(), b.type_name()))
         }
         _ => {
-            let shown = format::printed(b).unwrap_or_default();
+            let shown = format::as_text(b);
             Err(format!("non-comparable type {shown}: {}", b.type_name()))
         }
     }

@@ -202,10 +202,13 @@ impl<'t> Executor<'t> {
     ) -> Done<Value> {
         let Some((final_name, before)) = names.split_last() else { return self.fail("empty field") };
         let mut receiver = receiver.clone();
+        let mut type_name = receiver.type_name();
         for name in before {
-            receiver = self.field(dot, name, node, &[], None, &receiver)?;
+            let inner = self.field(dot, name, node, &[], None, (&receiver, &type_name))?;
+            type_name = if receiver.hides_type_of(name) { "interface {}".to_owned() } else { inner.type_name() };
+            receiver = inner;
         }
-        self.field(dot, final_name, node, args, last, &receiver)
+        self.field(dot, final_name, node, args, last, (&receiver, &type_name))
     }
 
     fn field(
@@ -215,7 +218,7 @@ impl<'t> Executor<'t> {
         node: &'t Arg,
         args: &'t [Arg],
         last: Option<Value>,
-        receiver: &Value,
+        (receiver, type_name): (&Value, &str),
     ) -> Done<Value> {
         if matches!(receiver, Value::Nil) {
             if self.missing_key == MissingKey::Error {
@@ -253,7 +256,7 @@ impl<'t> Executor<'t> {
             }
             _ => {}
         }
-        self.fail(&format!("can't evaluate field {name} in type {}", receiver.type_name()))
+        self.fail(&format!("can't evaluate field {name} in type {type_name}"))
     }
 
     fn function(
@@ -312,8 +315,10 @@ impl<'t> Executor<'t> {
             }
             Callee::Builtin => builtins::call(name, &values),
             Callee::Function => {
-                if name == "query" {
-                    self.spend(super::QUERY_STEPS)?;
+                match name {
+                    "query" => self.spend(super::QUERY_STEPS)?,
+                    "match" | "reReplaceAll" => self.spend(super::REGEXP_STEPS)?,
+                    _ => {}
                 }
                 self.functions.call(name, &values)
             }

@@ -20,6 +20,13 @@ pub(super) fn printed(value: &Value) -> Option<String> {
     }
 }
 
+/// As `%s` prints it, for error texts.
+pub(super) fn as_text(value: &Value) -> String {
+    let mut printer = Printer::new();
+    printer.arg(value, 's');
+    printer.finish().unwrap_or_default()
+}
+
 /// `fmt.Sprint`: spaces between what is not a text.
 pub(super) fn sprint(values: &[Value]) -> Result<String, String> {
     let mut printer = Printer::new();

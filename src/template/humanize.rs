@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::literal;
 use super::methods;
 use super::time::Time;
 use super::value::Value;
@@ -16,7 +17,11 @@ pub(super) fn to_float(value: &Value) -> Result<f64, String> {
         Value::Int(number) => Ok(*number as f64),
         Value::Uint(number) => Ok(*number as f64),
         Value::Duration(nanos) => Ok(methods::seconds(*nanos)),
-        Value::Str(text) => go_number::parse_float(text).map_err(|error| error.to_string()),
+        Value::Str(text) => {
+            let number = go_number::parse_float(text).map_err(|error| error.to_string());
+            number.or_else(|error| literal::signed_float(text).ok_or(error))
+        }
+        Value::Nil | Value::NilInterface => Err("can't convert <nil> to float".to_owned()),
         other => Err(format!("can't convert {} to float", other.type_name())),
     }
 }
@@ -86,8 +91,8 @@ pub(super) fn duration(value: f64) -> String {
     }
     let sign = if value < 0.0 { "-" } else { "" };
     let magnitude = value.abs();
-    // The cast saturates, where Go's gives the smallest number.
-    let total = magnitude as i64;
+    // Go's conversion gives the smallest number where this one would give the largest.
+    let total = if magnitude < i64::MAX as f64 { magnitude as i64 } else { i64::MIN };
     let (seconds, minutes, hours, days) = (total % 60, total / 60 % 60, total / 3600 % 24, total / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{sign}{}s", four_digits(magnitude)),

@@ -157,6 +157,14 @@ fn integer(text: &str) -> Option<u64> {
     u64::from_str_radix(&digits, radix).ok()
 }
 
+/// A float that may have a sign, underscores and a hexadecimal form.
+pub(super) fn signed_float(text: &str) -> Option<f64> {
+    match text.strip_prefix('-') {
+        Some(rest) => float(rest).map(|number| -number),
+        None => float(text.strip_prefix('+').unwrap_or(text)),
+    }
+}
+
 /// A float without sign, if it is one and finite.
 fn float(text: &str) -> Option<f64> {
     if text.contains('_') && !underscores_fine(text) {
@@ -166,7 +174,8 @@ fn float(text: &str) -> Option<f64> {
     if let Some(hexadecimal) = plain.strip_prefix("0x") {
         return hexadecimal_float(hexadecimal);
     }
-    if !plain.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | '+' | '-')) {
+    let digits_first = plain.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    if !digits_first || !plain.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | '+' | '-')) {
         return None;
     }
     plain.parse().ok().filter(|value: &f64| value.is_finite())

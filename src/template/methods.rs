@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::call::{Signature, Type};
 use super::layout;
 use super::time::Time;
-use super::value::{List, ListKind, MapKind, Value};
+use super::value::{List, ListKind, MapKind, PAIR, Value};
 
 /// What a method of the value takes; `None` if the value has no such method.
 pub(super) fn signature(receiver: &Value, name: &str) -> Option<Signature> {
@@ -83,7 +83,7 @@ fn unknown(name: &str) -> Result<Value, String> {
 
 fn pair_list(pairs: &[(&str, &str)]) -> Value {
     let pair = |(name, value): &(&str, &str)| {
-        Value::record("template.Pair", vec![("Name", Value::text(*name)), ("Value", Value::text(*value))])
+        Value::record(PAIR, vec![("Name", Value::text(*name)), ("Value", Value::text(*value))])
     };
     Value::list(ListKind::Pairs, pairs.iter().map(pair).collect())
 }

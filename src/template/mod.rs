@@ -43,7 +43,9 @@ pub const OUTPUT_LEN_MAX: usize = 1 << 20;
 /// Most steps of one expansion: nodes and calls, and 64 bytes of text each that functions work on.
 pub const STEPS_MAX: usize = 2_000_000;
 /// Steps that a query counts for.
-const QUERY_STEPS: usize = 10_000;
+const QUERY_STEPS: usize = 2_000;
+/// Steps that compiling a regular expression counts for.
+const REGEXP_STEPS: usize = 200;
 
 /// What precedes the text of each alert's template.
 const ALERT_DEFINITIONS: &str = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}\
@@ -113,6 +115,10 @@ pub fn expand_alert_value(
     value: Value,
     environment: &Environment<'_>,
 ) -> Result<String, TemplateError> {
+    // Most labels and annotations are plain texts.
+    if !text.contains("{{") && text.len() <= OUTPUT_LEN_MAX {
+        return Ok(text.to_owned());
+    }
     let fields = vec![
         ("Labels", Value::labels(MapKind::Strings, data.labels)),
         ("ExternalLabels", Value::labels(MapKind::Strings, data.external_labels)),

@@ -87,7 +87,9 @@ impl Printer {
             return self.string(&text, verb);
         }
         match value {
-            Value::Nil | Value::NilInterface => self.push("<nil>"),
+            Value::Nil | Value::NilInterface => {
+                self.push(if self.flags.sharp_v { "interface {}(nil)" } else { "<nil>" })
+            }
             Value::Bool(truth) => match verb {
                 't' | 'v' => self.pad(if *truth { "true" } else { "false" }),
                 _ => self.bad_verb(value, verb),

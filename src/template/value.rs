@@ -110,6 +110,8 @@ pub struct Struct {
 
 /// The type of `*template.sample`, by which `label`, `value` and `strvalue` know their argument.
 const SAMPLE: &str = "template.sample";
+/// The type of the name and value pairs of Alertmanager.
+pub(super) const PAIR: &str = "template.Pair";
 
 impl Value {
     /// A text.
@@ -192,6 +194,15 @@ impl Value {
             return Err(format!("lists and maps are nested more than {NESTING_MAX} levels deep"));
         }
         Ok(self)
+    }
+
+    /// Whether Go knows only at run time what type its field or element `name` has.
+    pub(super) fn hides_type_of(&self, name: &str) -> bool {
+        match self.indirect() {
+            Self::Map(map) => map.kind == MapKind::Any,
+            Self::Struct(record) => name == "Value" && record.type_name != PAIR,
+            _ => false,
+        }
     }
 
     /// The name of its type in Go.

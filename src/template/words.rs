@@ -27,14 +27,26 @@ pub(super) fn title(text: &str, rest: Rest) -> String {
         out.push(c);
         let joins = matches!(c, '\'' | '.' | ':' | '\u{2019}' | '\u{b7}');
         let stays = c == '_' || c.is_numeric() || is_mark(c);
-        in_word = in_word && (stays || (joins && chars.peek().is_some_and(|next| next.is_alphabetic())));
+        in_word = in_word && (stays || (joins && chars.peek().is_some_and(|next| next.is_alphanumeric())));
     }
     out
 }
 
 fn push_title(out: &mut String, c: char) {
-    // Some letters have a title case of their own, as `ǆ`, which is rare enough to take the capital for it.
-    out.extend(c.to_uppercase());
+    let digraph = match c {
+        'Ǆ' | 'ǆ' => Some('ǅ'),
+        'Ǉ' | 'ǉ' => Some('ǈ'),
+        'Ǌ' | 'ǌ' => Some('ǋ'),
+        'Ǳ' | 'ǳ' => Some('ǲ'),
+        _ => None,
+    };
+    if let Some(title) = digraph {
+        return out.push(title);
+    }
+    let mut upper = c.to_uppercase();
+    out.extend(upper.next());
+    // What becomes several letters, as `ß`, starts with the only capital.
+    out.extend(upper.flat_map(char::to_lowercase));
 }
 
 fn is_mark(c: char) -> bool {
