@@ -113,6 +113,13 @@ pub(super) enum ArgKind {
     Pipe(Box<Pipe>),
 }
 
+impl ArgKind {
+    /// True for what cannot take the value of the command before it.
+    pub(super) fn is_constant(&self) -> bool {
+        matches!(self, Self::Bool(_) | Self::Dot | Self::Nil | Self::Number(_) | Self::Str { .. })
+    }
+}
+
 /// A number in each of the types that can hold it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Number {

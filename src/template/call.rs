@@ -87,6 +87,8 @@ impl Signature {
 pub(super) trait Functions {
     /// What the function takes; `None` if there is no such function.
     fn signature(&self, name: &str) -> Option<Signature>;
+    /// The steps that a call counts for, beyond those for the size of its arguments.
+    fn steps(&self, name: &str, args: &[Value]) -> usize;
     /// Calls it with arguments that fit its signature. Where a type can be nil, the value may be nil.
     fn call(&self, name: &str, args: &[Value]) -> Result<Value, String>;
 }
@@ -315,11 +317,7 @@ impl<'t> Executor<'t> {
             }
             Callee::Builtin => builtins::call(name, &values),
             Callee::Function => {
-                match name {
-                    "query" => self.spend(super::QUERY_STEPS)?,
-                    "match" | "reReplaceAll" => self.spend(super::REGEXP_STEPS)?,
-                    _ => {}
-                }
+                self.spend(self.functions.steps(name, &values))?;
                 self.functions.call(name, &values)
             }
             Callee::Method(receiver) => methods::call(receiver, name, &values),

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use super::builtins::{numbered, query_escape};
 use super::call::{Functions, Signature, Type};
 use super::humanize::{self, NoTime};
+use super::regexps::Regexps;
 use super::time::Time;
-use super::value::{ListKind, Value, back_quoted};
+use super::value::{ListKind, Value};
 use super::words;
 use crate::model::duration::PromDuration;
 use crate::model::external_url::{ExternalUrl, split_host_port};
-use crate::model::regexp::Regexp;
 use crate::model::time::TimestampMs;
 
-/// Longest text that a replacement may give before it is tried, in bytes.
-const REPLACED_LEN_MAX: usize = 16 << 20;
+/// Steps that a query counts for.
+const QUERY_STEPS: usize = 2_000;
 
 /// What `query` asks; the error is the engine's text.
 pub(super) type Query<'a> = &'a dyn Fn(&str) -> Result<Vec<Value>, String>;
@@ -24,6 +24,7 @@ pub(super) struct PrometheusFunctions<'a> {
     pub(super) external_url: &'a ExternalUrl,
     pub(super) at: TimestampMs,
     pub(super) query: Query<'a>,
+    pub(super) regexps: Regexps,
 }
 
 /// What one of Prometheus's functions takes.
@@ -51,6 +52,14 @@ impl Functions for PrometheusFunctions<'_> {
         signature(name)
     }
 
+    fn steps(&self, name: &str, args: &[Value]) -> usize {
+        match (name, args) {
+            ("query", _) => QUERY_STEPS,
+            ("match" | "reReplaceAll", [pattern, ..]) => self.regexps.steps(pattern),
+            _ => 0,
+        }
+    }
+
     fn call(&self, name: &str, args: &[Value]) -> Result<Value, String> {
         if let [value] = args
             && let Some(result) = of_number(name, value)
@@ -71,8 +80,8 @@ impl Functions for PrometheusFunctions<'_> {
             "value" => sample_field(first, "Value"),
             "args" => numbered(args).check_nesting(),
             "sortByLabel" => Ok(sorted(second, text(0))),
-            "reReplaceAll" => replace(text(0), text(1), text(2)),
-            "match" => matches(text(0), text(1)),
+            "reReplaceAll" => self.regexps.replace(text(0), text(1), text(2)),
+            "match" => self.regexps.matches(text(0), text(1)),
             "safeHtml" => Ok(first.clone()),
             "title" => Ok(Value::text(words::title(text(0), words::Rest::Kept))),
             "toUpper" => Ok(Value::text(text(0).to_uppercase())),
@@ -133,25 +142,6 @@ fn sorted(samples: &Value, name: &str) -> Value {
     let mut items = list.items.to_vec();
     items.sort_by_cached_key(label);
     Value::list(ListKind::QueryResult, items)
-}
-
-/// `regexp.MatchString`.
-pub(super) fn matches(pattern: &str, text: &str) -> Result<Value, String> {
-    let regexp = Regexp::unanchored(pattern).map_err(|error| error.to_string())?;
-    Ok(Value::Bool(regexp.is_match(text)))
-}
-
-/// `regexp.MustCompile(pattern).ReplaceAllString(text, template)`.
-pub(super) fn replace(pattern: &str, template: &str, text: &str) -> Result<Value, String> {
-    let regexp =
-        Regexp::unanchored(pattern).map_err(|error| format!("regexp: Compile({}): {error}", back_quoted(pattern)))?;
-    // Each of at most `len + 1` matches adds the template, and each of its groups adds at most the whole text.
-    let groups = template.matches('$').count();
-    let len = text.len().saturating_add(1).saturating_mul(1 + template.len() + groups);
-    if REPLACED_LEN_MAX < len {
-        return Err(format!("replacement may exceed the limit of {REPLACED_LEN_MAX} bytes"));
-    }
-    Ok(Value::text(regexp.replace_all(text, template)))
 }
 
 fn strip_domain(host_port: &str) -> String {

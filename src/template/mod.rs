@@ -23,6 +23,7 @@ mod methods;
 pub mod notification;
 mod parse;
 mod print;
+mod regexps;
 mod time;
 mod tokens;
 mod value;
@@ -34,6 +35,7 @@ pub use self::value::{List, ListKind, Map, MapKind, Struct, Value};
 
 use self::exec::{TreeSet, execute};
 use self::functions::PrometheusFunctions;
+use self::regexps::Regexps;
 use crate::model::external_url::ExternalUrl;
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
@@ -42,10 +44,6 @@ use crate::model::time::TimestampMs;
 pub const OUTPUT_LEN_MAX: usize = 1 << 20;
 /// Most steps of one expansion: nodes and calls, and 64 bytes of text each that functions work on.
 pub const STEPS_MAX: usize = 2_000_000;
-/// Steps that a query counts for.
-const QUERY_STEPS: usize = 2_000;
-/// Steps that compiling a regular expression counts for.
-const REGEXP_STEPS: usize = 200;
 
 /// What precedes the text of each alert's template.
 const ALERT_DEFINITIONS: &str = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}\
@@ -153,8 +151,12 @@ pub fn expand(
     missing_key: MissingKey,
     surroundings: &Surroundings<'_>,
 ) -> Result<String, TemplateError> {
-    let functions =
-        PrometheusFunctions { external_url: surroundings.external_url, at: surroundings.at, query: surroundings.query };
+    let functions = PrometheusFunctions {
+        external_url: surroundings.external_url,
+        at: surroundings.at,
+        query: surroundings.query,
+        regexps: Regexps::default(),
+    };
     let parsed = parse::parse(name, text, &is_function)
         .map_err(|error| TemplateError(format!("error parsing template {name}: {error}")))?;
     let mut trees = TreeSet::default();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::call::{Functions, Signature, Type};
 use super::exec::{MissingKey, TreeSet, execute};
-use super::functions::{matches, replace, time_value};
+use super::functions::time_value;
+use super::regexps::Regexps;
 use super::time::Time;
 use super::value::{ListKind, MapKind, Value};
 use super::{TemplateError, builtins, encoding, humanize, json, layout, methods, parse, words};
@@ -40,6 +41,7 @@ impl NotificationTemplates {
             templates: self,
             data,
             now,
+            regexps: Regexps::default(),
             resolved: RefCell::new(BTreeMap::new()),
             resolving: RefCell::new(Vec::new()),
         };
@@ -74,6 +76,7 @@ struct NotificationFunctions<'a> {
     templates: &'a NotificationTemplates,
     data: &'a Value,
     now: TimestampMs,
+    regexps: Regexps,
     /// Route labels that were expanded.
     resolved: RefCell<BTreeMap<String, String>>,
     /// Names of the route labels that are being expanded, outermost first.
@@ -124,6 +127,13 @@ impl Functions for NotificationFunctions<'_> {
         signature(name)
     }
 
+    fn steps(&self, name: &str, args: &[Value]) -> usize {
+        match (name, args) {
+            ("match" | "reReplaceAll", [pattern, ..]) => self.regexps.steps(pattern),
+            _ => 0,
+        }
+    }
+
     fn call(&self, name: &str, args: &[Value]) -> Result<Value, String> {
         let text = |index: usize| args.get(index).and_then(Value::as_str).unwrap_or("");
         let first = args.first().unwrap_or(&Value::Nil);
@@ -147,8 +157,8 @@ impl Functions for NotificationFunctions<'_> {
                 };
                 methods::joined(&texts, text(0)).map(Value::text)
             }
-            "match" => matches(text(0), text(1)),
-            "reReplaceAll" => replace(text(0), text(1), text(2)),
+            "match" => self.regexps.matches(text(0), text(1)),
+            "reReplaceAll" => self.regexps.replace(text(0), text(1), text(2)),
             "stringSlice" => Ok(Value::list(ListKind::Strings, args.to_vec())),
             "date" => Ok(Value::text(time_of(second).map_or_else(String::new, |time| layout::format(time, text(0))))),
             "tz" => match time_of(second).and_then(|time| time.in_zone(text(0))) {
@@ -181,7 +191,7 @@ fn time_of(value: &Value) -> Option<&Time> {
 }
 
 fn dict(args: &[Value]) -> Result<Value, String> {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err("dict requires an even number of arguments".to_owned());
     }
     let mut entries = BTreeMap::new();

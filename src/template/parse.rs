@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::ast::{Arg, ArgKind, Branch, BranchKind, Command, List, Node, Pipe, Tree};
 use super::lexer::{Kind, Lexer, Token};
 use super::literal;
-use super::tokens::Lookahead;
+use super::tokens::{Lookahead, field_name};
 use crate::model::go;
 
 /// Most levels of actions and parentheses within each other.
@@ -398,13 +398,7 @@ impl Parser<'_> {
             return self.fail(&format!("missing value for {context}"));
         }
         for (index, command) in pipe.commands.iter().enumerate().skip(1) {
-            let constant = |arg: &Arg| {
-                matches!(
-                    arg.kind,
-                    ArgKind::Bool(_) | ArgKind::Dot | ArgKind::Nil | ArgKind::Number(_) | ArgKind::Str { .. }
-                )
-            };
-            if command.args.first().is_some_and(constant) {
+            if command.args.first().is_some_and(|arg| arg.kind.is_constant()) {
                 return self.fail(&format!("non executable command in pipeline stage {}", index + 1));
             }
         }
@@ -454,10 +448,11 @@ impl Parser<'_> {
                 before.extend(names);
                 ArgKind::Variable(before)
             }
-            ArgKind::Bool(_) | ArgKind::Str { .. } | ArgKind::Number(_) | ArgKind::Nil | ArgKind::Dot => {
+            kind if kind.is_constant() => {
+                let term = Arg { pos: term.pos, kind };
                 return self.fail(&format!("unexpected . after term {}", go::quote(&term.to_string())));
             }
-            _ => ArgKind::Chain(Box::new(term), names),
+            kind => ArgKind::Chain(Box::new(Arg { pos: term.pos, kind }), names),
         };
         Ok(Some(Arg { pos: first.pos, kind }))
     }
@@ -502,9 +497,4 @@ impl Parser<'_> {
         };
         Ok(Some(Arg { pos: token.pos, kind }))
     }
-}
-
-/// The name of a field without its dot.
-fn field_name(token: &Token) -> String {
-    token.text.trim_start_matches('.').to_owned()
 }

@@ -74,11 +74,11 @@ impl Printer {
             (Value::Nil | Value::NilInterface, _) => self.push(&format!("%!{verb}(<nil>)")),
             (_, 'T') => self.string(&value.type_name(), 's'),
             (_, 'p' | 'w') => self.bad_verb(value, verb),
-            _ => self.value(value, verb, 0),
+            _ => self.value(value, verb),
         }
     }
 
-    fn value(&mut self, value: &Value, verb: char, depth: usize) {
+    fn value(&mut self, value: &Value, verb: char) {
         if self.full {
             return;
         }
@@ -107,14 +107,14 @@ impl Printer {
             Value::Time(time) => self.string(&time.to_string(), 's'),
             Value::Pointer(inner) => {
                 self.push("&");
-                self.value(inner, verb, depth + 1);
+                self.value(inner, verb);
             }
             Value::List(list) => {
                 let (open, close) = if self.flags.sharp_v { ("{", "}") } else { ("[", "]") };
                 self.open(value, open);
                 for (index, item) in list.items.iter().enumerate() {
                     self.separate(index);
-                    self.value(item, verb, depth + 1);
+                    self.value(item, verb);
                 }
                 self.push(close);
             }
@@ -123,9 +123,9 @@ impl Printer {
                 self.open(value, open);
                 for (index, (key, item)) in map.entries.iter().enumerate() {
                     self.separate(index);
-                    self.value(&Value::Str(key.clone()), verb, depth + 1);
+                    self.value(&Value::Str(key.clone()), verb);
                     self.push(":");
-                    self.value(item, verb, depth + 1);
+                    self.value(item, verb);
                 }
                 self.push(close);
             }
@@ -137,7 +137,7 @@ impl Printer {
                         self.push(name);
                         self.push(":");
                     }
-                    self.value(item, verb, depth + 1);
+                    self.value(item, verb);
                 }
                 self.push("}");
             }
@@ -160,7 +160,7 @@ impl Printer {
     fn bad_verb(&mut self, value: &Value, verb: char) {
         self.erroring = true;
         self.push(&format!("%!{verb}({}=", value.type_name()));
-        self.value(value, 'v', 0);
+        self.value(value, 'v');
         self.push(")");
         self.erroring = false;
     }

@@ -68,3 +68,8 @@ impl Lookahead {
         self.last.line
     }
 }
+
+/// The name of a field without its dot.
+pub(super) fn field_name(token: &Token) -> String {
+    token.text.trim_start_matches('.').to_owned()
+}
