@@ -177,6 +177,12 @@ fn expands_as_go_with_alertmanager_functions() {
     check_all("alertmanager.json");
 }
 
+/// Templates of random parts, kept with what Go made of them.
+#[test]
+fn expands_random_templates_as_go() {
+    check_all("random.json");
+}
+
 #[track_caller]
 fn fails_with(text: &str, expected: &str) {
     let error = expand_values(text, MissingKey::Zero).unwrap_err();

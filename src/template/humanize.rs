@@ -189,3 +189,48 @@ fn indexed(spans: &[Span], buckets: &[f64]) -> Vec<(i64, f64)> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Texts that Prometheus printed.
+    #[test]
+    fn histograms_print_as_in_prometheus() {
+        let spans = |runs: &[(i32, u32)]| -> Vec<Span> {
+            runs.iter().map(|(offset, length)| Span { offset: *offset, length: *length }).collect()
+        };
+        let custom = FloatHistogram {
+            schema: -53,
+            count: 6.0,
+            sum: 20.0,
+            positive_spans: spans(&[(0, 3)]),
+            positive_buckets: vec![1.0, 2.0, 3.0],
+            custom_values: vec![5.0, 10.0],
+            ..FloatHistogram::default()
+        };
+        assert_eq!(histogram(&custom), "{count:6, sum:20, [-Inf,5]:1, (5,10]:2, (10,+Inf]:3}");
+        let coarse = FloatHistogram {
+            schema: -2,
+            count: 1e7,
+            sum: 1e7,
+            positive_spans: spans(&[(2, 1)]),
+            positive_buckets: vec![1e7],
+            ..FloatHistogram::default()
+        };
+        assert_eq!(histogram(&coarse), "{count:1e+07, sum:1e+07, (16,256]:1e+07}");
+        let signed = FloatHistogram {
+            zero_threshold: 0.001,
+            zero_count: 2.0,
+            count: 15.5,
+            sum: -3.25,
+            positive_spans: spans(&[(0, 2), (1, 1)]),
+            positive_buckets: vec![1.0, 0.0, 3.5],
+            negative_spans: spans(&[(-1, 2)]),
+            negative_buckets: vec![4.0, 5.0],
+            ..FloatHistogram::default()
+        };
+        let text = "{count:15.5, sum:-3.25, [-1,-0.5):5, [-0.5,-0.25):4, [-0.001,0.001]:2, (0.5,1]:1, (4,8]:3.5}";
+        assert_eq!(histogram(&signed), text);
+    }
+}
