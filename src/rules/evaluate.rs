@@ -46,14 +46,25 @@ pub struct Evaluated {
     pub sample_count: usize,
     /// Series that the rule had or may have from now on; to be stored before the batch is appended.
     pub held: Arc<SeriesSet>,
-    /// Why templates were not expanded, the first few.
-    pub template_errors: Vec<String>,
+    /// What became of templates.
+    pub expansions: Expansions,
     /// Series of the rule's samples.
     series: Arc<SeriesSet>,
     /// The series of each sample of the batch, in order.
     order: Vec<Labels>,
     /// The query's memory, as long as its result lives on in the batch.
     _memory: Charge,
+}
+
+/// What became of templates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expansions {
+    /// Texts that were expanded or should have been.
+    pub count: u64,
+    /// Those that could not be.
+    pub failed: u64,
+    /// Why not, the first few.
+    pub errors: Vec<String>,
 }
 
 /// Evaluates the rule `index` of a group at `at` (nanoseconds since the epoch).
@@ -68,13 +79,13 @@ pub fn evaluate(
     let data_time = group.data_time(at);
     let queried = queries.instant(&rule.expr, data_time)?;
     let result = elements(queried.value)?;
-    let mut template_errors = Vec::new();
+    let mut expansions = Expansions::default();
     let (mut alerts, mut send) = (Arc::clone(&before.alerts), Vec::new());
     let samples = match &rule.kind {
         RuleKind::Recording => recording::record(rule, group.limit, result)?,
         RuleKind::Alerting(alert) => {
             let templates = Templates { rule, at, around, queries };
-            let seen = templates.seen(alert, result, &mut template_errors)?;
+            let seen = templates.seen(alert, result, &mut expansions)?;
             let mut after = alerting::advance(alert, group.limit, &before.alerts, seen, at)?;
             let samples = if before.restored { alerting::samples(rule, &after) } else { Vec::new() };
             let generator_url = format!("{}{}", around.external_url, rule.table_link());
@@ -94,7 +105,7 @@ pub fn evaluate(
         send,
         sample_count,
         held: union(&before.series, &series),
-        template_errors,
+        expansions,
         series: Arc::new(series),
         order: samples.iter().map(|(labels, _)| labels.clone()).collect(),
         batch: batch(samples, data_time),
@@ -168,18 +179,18 @@ impl Templates<'_> {
         &self,
         alert: &AlertSpec,
         result: Vec<VectorElement>,
-        errors: &mut Vec<String>,
+        expansions: &mut Expansions,
     ) -> Result<BTreeMap<Labels, Seen>, RuleError> {
         let mut seen = BTreeMap::new();
         for element in result {
             let mut labels = element.labels.to_builder();
             labels.del(METRIC_NAME);
             for (name, text) in &self.rule.labels {
-                labels.set(name, &self.expand(text, &element, errors));
+                labels.set(name, &self.expand(text, &element, expansions));
             }
             labels.set(ALERT_NAME, &self.rule.name);
             let annotations: Vec<(&str, String)> =
-                alert.annotations.iter().map(|(name, text)| (name, self.expand(text, &element, errors))).collect();
+                alert.annotations.iter().map(|(name, text)| (name, self.expand(text, &element, expansions))).collect();
             let annotations = Labels::from_sorted(annotations.iter().map(|(name, text)| (*name, text.as_str())));
             if seen.insert(labels.build(), Seen { annotations, value: element.point.value }).is_some() {
                 return Err(RuleError::SameAlert);
@@ -188,7 +199,8 @@ impl Templates<'_> {
         Ok(seen)
     }
 
-    fn expand(&self, text: &str, element: &VectorElement, errors: &mut Vec<String>) -> String {
+    fn expand(&self, text: &str, element: &VectorElement, expansions: &mut Expansions) -> String {
+        expansions.count += 1;
         if !text.contains("{{") {
             return text.to_owned();
         }
@@ -202,8 +214,9 @@ impl Templates<'_> {
         let environment = Environment { external_url: &self.around.external_url, at, query: &query };
         let name = format!("__alert_{}", self.rule.name);
         expand_alert(&name, text, &data, &environment).unwrap_or_else(|error| {
-            if errors.len() < TEMPLATE_ERRORS_MAX {
-                errors.push(error.to_string());
+            expansions.failed += 1;
+            if expansions.errors.len() < TEMPLATE_ERRORS_MAX {
+                expansions.errors.push(error.to_string());
             }
             format!("<error expanding template: {error}>")
         })

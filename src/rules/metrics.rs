@@ -50,6 +50,8 @@ pub struct RuleMetrics {
     rule_histogram: Histogram,
     group_summary: Summary,
     group_histogram: Histogram,
+    expansions: Counter,
+    expansion_failures: Counter,
 }
 
 impl RuleMetrics {
@@ -64,6 +66,16 @@ impl RuleMetrics {
             rule_histogram: histogram("prometheus_rule_evaluation_duration_histogram_seconds", rule),
             group_summary: summary("prometheus_rule_group_duration_seconds", group, &[0.01, 0.05, 0.5, 0.9, 0.99]),
             group_histogram: histogram("prometheus_rule_group_duration_histogram_seconds", group),
+            expansions: registry.counter(
+                "prometheus_template_text_expansions_total",
+                "The total number of template text expansions.",
+                &[],
+            ),
+            expansion_failures: registry.counter(
+                "prometheus_template_text_expansion_failures_total",
+                "The total number of template text expansion failures.",
+                &[],
+            ),
             registry: Arc::clone(registry),
         }
     }
@@ -147,6 +159,12 @@ impl GroupMetrics {
     pub fn describe(&self, rules: usize, interval_seconds: f64) {
         self.rules.set(rules as f64);
         self.interval.set(interval_seconds);
+    }
+
+    /// A rule's templates were expanded.
+    pub fn expanded(&self, count: u64, failed: u64) {
+        self.all.expansions.add(count);
+        self.all.expansion_failures.add(failed);
     }
 
     /// A rule took so long.

@@ -76,6 +76,7 @@ impl GroupDeps {
                 return 0;
             }
         };
+        self.metrics.expanded(evaluated.expansions.count, evaluated.expansions.failed);
         slot.update(|state| {
             (state.alerts, state.series) = (Arc::clone(&evaluated.alerts), Arc::clone(&evaluated.held));
             (state.health, state.last_error) = (Health::Good, String::new());
@@ -150,7 +151,7 @@ impl GroupDeps {
         } else if let Some((reason, count)) = other {
             let what = "Rule evaluation result discarded";
             self.log(rule, slot, index, what, &format!("{reason}, num_dropped {count}"));
-        } else if let Some(error) = evaluated.template_errors.first() {
+        } else if let Some(error) = evaluated.expansions.errors.first() {
             self.log(rule, slot, index, "Expanding alert template failed", error);
         } else {
             slot.log.lock().succeeded();
