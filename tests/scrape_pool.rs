@@ -147,8 +147,9 @@ fn job(revision: u64, targets: Vec<Labels>) -> JobSpec {
         removed: false,
         defaults: TargetDefaults {
             job_name: "j".into(),
-            scrape_interval: PromDuration::parse("100ms").unwrap(),
-            scrape_timeout: PromDuration::parse("100ms").unwrap(),
+            // Long enough for a scrape on a busy machine; a test waits for the first one only.
+            scrape_interval: PromDuration::parse("2s").unwrap(),
+            scrape_timeout: PromDuration::parse("2s").unwrap(),
             metrics_path: "/metrics".into(),
             scheme: "http".into(),
             params: Vec::new(),

@@ -328,9 +328,10 @@ fn serve(stream: TcpStream, state: &Mutex<ExporterState>) {
 
 fn endless(out: &mut TcpStream) -> std::io::Result<()> {
     write!(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-    for i in 0u64.. {
-        let line = format!("endless_metric{{i=\"{i}\"}} 1\n");
-        write!(out, "{:x}\r\n{line}\r\n", line.len())?;
+    for block in 0u64.. {
+        let line = |i: u64| format!("endless_metric{{i=\"{i}\"}} 1\n");
+        let lines: String = (block * 1000..(block + 1) * 1000).map(line).collect();
+        out.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes())?;
     }
     Ok(())
 }
