@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use watchfire::actors::control::ChildFailed;
 use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::kind::{self, Kind};
-use watchfire::actors::log_writer::{LOG_WRITER, LogThread, LogWriter, WriteRecords};
+use watchfire::actors::log_writer::{self, LOG_WRITER, LogThread, LogWriter, SyncMode};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
@@ -132,12 +132,12 @@ fn cases() -> Vec<Case> {
             let client = StorageClient::new(Arc::clone(&scene.head), Arc::default(), std::slice::from_ref(&addr));
             Box::new(Set { addr, scene, more: (client, AtomicU32::new(0)) })
         }),
-        live(&LOG_WRITER, Point::Handler, &[NO_TIMER], |tree, name| {
+        live(&LOG_WRITER, Point::Handler, &[NO_TIMER, (Point::Future, "its future waits for panics")], |tree, name| {
             let (scene, folder) = (Scene::new(tree, "matrix"), tempfile::tempdir().expect("a folder"));
             let metrics = WalMetrics::new(&scene.registry, &scene.clock);
             let (fs, options) = (RealFs::shared(), WalOptions::default());
             let opened = replay::open(&fs, folder.path(), options, &metrics, &scene.head, TimestampMs::MIN);
-            let thread = LogThread::start(opened.expect("an empty log").0).expect("a thread");
+            let thread = LogThread::start(opened.expect("an empty log").0, SyncMode::Commit).expect("a thread");
             let place = Place::root(tree, name);
             let make = move |_: &mut _| LogWriter::new(Arc::clone(&thread));
             let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
@@ -235,7 +235,7 @@ impl Subject for Set<LogWriter, tempfile::TempDir> {
             let mut records = Vec::new();
             let sample = RefSample { series: SeriesRef(1), t: self.scene.now().0, value: 1.0 };
             record::encode_samples([sample], &mut records);
-            matches!(self.addr.ask(WriteRecords { records, durable: true }, at_most()).await, Ok(Ok(_)))
+            log_writer::write(&self.addr, records, true, PATIENCE).await.is_ok()
         })
     }
 }

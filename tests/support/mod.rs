@@ -125,8 +125,14 @@ impl Server {
 
     /// Starts the binary and waits only until it listens.
     pub fn start_unready(folder: &Path, args: &[&str]) -> Self {
+        Self::start_with(folder, args, &[])
+    }
+
+    /// The same with environment variables.
+    pub fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watchfire"));
         command.current_dir(folder).args(args).arg("--web.listen-address=127.0.0.1:0");
+        command.envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (tell, told) = mpsc::channel();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::actors::drain::Stage;
 use crate::actors::kind;
-use crate::actors::log_writer::{LogThread, LogWriter};
+use crate::actors::log_writer::{LogThread, LogWriter, SyncMode};
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane, PoolOptions};
@@ -23,7 +23,7 @@ use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
-use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, WalSync, hostname};
 use crate::cli::server::ports::Ports;
 use crate::cli::server::running::Running;
 use crate::cli::server::{head_metrics, jobs, storage};
@@ -168,6 +168,11 @@ impl Parts {
         registry: &Arc<Registry>,
         clock: &SharedClock,
     ) -> Result<(), String> {
+        let mode = match flags.storage.wal_sync {
+            WalSync::Commit => SyncMode::Commit,
+            WalSync::Interval => SyncMode::Interval,
+            WalSync::Off => SyncMode::Off,
+        };
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics::new(registry, clock);
         let oldest = oldest(clock, flags.retention_time);
@@ -175,14 +180,20 @@ impl Parts {
         let day = Instant::now() + Duration::from_secs(86_400);
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
         let thread =
-            LogThread::start(opened.writer).map_err(|error| format!("cannot start the log's thread: {error}"))?;
+            LogThread::start(opened.writer, mode).map_err(|error| format!("cannot start the log's thread: {error}"))?;
         let for_actor = Arc::clone(&thread);
         let place = self.root.parent().place("log");
         let writer = supervision::spawn(&self.writers, Policy::PERMANENT, place, move |_| {
             LogWriter::new(Arc::clone(&for_actor))
         });
         self.root.add(Stage::Writers, writer.clone());
-        let journal = Journal { writer, fs: opened.fs, data_dir: opened.dir, aliases: Mutex::new(opened.aliases) };
+        let journal = Journal {
+            writer,
+            fs: opened.fs,
+            data_dir: opened.dir,
+            aliases: Mutex::new(opened.aliases),
+            files: Mutex::default(),
+        };
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });

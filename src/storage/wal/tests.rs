@@ -155,6 +155,32 @@ fn appends_stop_while_a_failed_write_cannot_be_cut_and_go_on_when_it_can() {
     assert_eq!(distinct(open(&fs).unwrap().2.times), [1, 4]);
 }
 
+#[cfg(debug_assertions)]
+#[test]
+fn after_a_panic_in_a_write_or_sync_nothing_of_the_append_is_left_and_the_rest_is_there() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    for tear in [writer::Tear::Write, writer::Tear::Sync] {
+        for width in [5, 4000] {
+            let fs = SimFs::new();
+            let (mut writer, _, _) = open(&fs).unwrap();
+            writer.append(&batch(1, 5)).unwrap();
+            writer.sync().unwrap();
+            writer.append(&batch(2, 5)).unwrap();
+            writer.tear_next(tear);
+            let cut = AssertUnwindSafe(|| {
+                writer.append(&batch(3, width)).unwrap();
+                writer.sync().unwrap();
+            });
+            catch_unwind(cut).unwrap_err();
+            writer.undo_append();
+            writer.next_segment().unwrap();
+            writer.append(&batch(4, 5)).unwrap();
+            let (_, report, seen) = open(&fs.fork()).unwrap();
+            assert_eq!((distinct(seen.times), report.damage), (vec![1, 2, 4], vec![]), "{tear:?}, {width}");
+        }
+    }
+}
+
 #[test]
 fn a_failed_sync_moves_the_unsynced_records_to_a_new_segment() {
     let fs = SimFs::new();
