@@ -1,6 +1,7 @@
 //! The actors of the server and the threads that they run on.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ pub(super) struct Parts {
     opened: Mutex<Option<Opened>>,
     gateway: BoundedAddr<QueryGateway>,
     gateway_deps: Arc<GatewayDeps>,
+    runtime: Arc<ScrapeRuntime>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
     _threads: Threads,
@@ -100,7 +102,7 @@ impl Parts {
         let scrape_arbiters: Arc<[Thread]> =
             (0..cores.clamp(1, 4)).map(|i| threads.start(format!("scrape-{i}"))).collect();
         let runtime = scrape_runtime(flags, registry, clock, &storage);
-        let manager_deps = ManagerDeps::new(Vec::new(), runtime, Arc::clone(&scrape_arbiters));
+        let manager_deps = ManagerDeps::new(Vec::new(), Arc::clone(&runtime), Arc::clone(&scrape_arbiters));
         let for_actor = Arc::clone(&manager_deps);
         let place = root.parent().place("scrape");
         let manager = supervision::spawn(&scrape_arbiters[0], Policy::PERMANENT, place, move |_| {
@@ -119,6 +121,7 @@ impl Parts {
             opened,
             gateway,
             gateway_deps,
+            runtime,
             manager_deps,
             manager,
             _threads: threads,
@@ -127,6 +130,9 @@ impl Parts {
 
     /// Makes the actors what the configuration says.
     pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
+        // New targets are scraped by it; those that stay keep their offset, as in Prometheus.
+        let seed = offset_seed(&hostname(), &loaded.config.global.external_labels.labels());
+        self.runtime.offset_seed.store(seed, Ordering::Relaxed);
         self.gateway_deps.set_subquery_step(loaded.config.global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = jobs::specs(loaded);
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
@@ -317,7 +323,8 @@ fn scrape_runtime(
         pools: PoolMetrics::new(registry, clock),
         ticks: TickMetrics::new(registry),
         clock: SharedClock::clone(clock),
-        offset_seed: offset_seed(&hostname(), &Labels::empty()),
+        // External labels come with the configuration.
+        offset_seed: AtomicU64::new(offset_seed(&hostname(), &Labels::empty())),
         policy: Policy::PERMANENT,
     })
 }
