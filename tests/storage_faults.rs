@@ -1,9 +1,11 @@
-//! Panics of shards and of the log's thread in the built binary: what is stored is the same before and after a kill -9.
+//! Panics of shards and of the log's thread in the built binary: what is stored is the same before and after a kill -9,
+//! and the log that retention shortens keeps what is within it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use support::{Behaviour, Exporter, Server, encode, request, wait_for};
@@ -135,4 +137,61 @@ mod a_panic_leaves_the_same_samples_before_and_after_a_kill {
     fn after_the_log_was_synced() {
         check("log_writer", "after-sync");
     }
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_failed_shard_or_log_writer_makes_the_server_unready_and_it_lives() {
+    let (_exporter, folder) = scene();
+    let points = "storage_shard.handler=panic:1000000,log_writer.started=panic:1000000";
+    let server = Server::start_with(folder.path(), &ARGS, &[("WATCHFIRE_FAILPOINTS", points)]);
+    let reason = wait_for("both to fail", || {
+        let answer = server.get("/-/ready");
+        let text = answer.text();
+        let both = text.contains("storage_shard") && text.contains("log_writer");
+        (answer.status == 503 && both).then_some(text)
+    });
+    assert!(reason.contains("has failed") && reason.contains("failpoint"), "{reason}");
+    assert_eq!(server.get("/-/healthy").status, 200);
+    assert!(server.get("/metrics").text().contains("\nprometheus_ready 0\n"));
+    assert!(actors(&server, "log_writer").iter().all(|actor| actor["state"] == "failed"));
+    assert_eq!(number(&server, "vector(1)"), Some(1.0), "queries that need no shard are answered");
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_log_is_shortened_as_data_grows_old_and_keeps_the_rest() {
+    let (exporter, folder) = scene();
+    let retention = "storage:\n  tsdb:\n    retention:\n      time: 40s\n";
+    let file = folder.path().join("prometheus.yml");
+    fs::write(&file, fs::read_to_string(&file).unwrap() + retention).unwrap();
+    let server = Server::start(folder.path(), &ARGS);
+    assert_eq!(server.get("/api/v1/status/flags").json()["data"]["storage.tsdb.retention.time"], "40s");
+    let wal = folder.path().join("data/wal");
+    wait_for("a checkpoint", || {
+        let names = names(&wal);
+        let made = names.iter().any(|name| name.starts_with("checkpoint.") && !name.ends_with(".tmp"));
+        (made && !names.contains(&"00000000".to_owned())).then_some(())
+    });
+    let at = scrapes(&server, 3.0);
+    let recent = |server: &Server| {
+        let series = wait_for("an answer", || query(server, "{job=\"one\"}[5s]", Some(&at)));
+        let mut lines: Vec<String> = series.iter().map(ToString::to_string).collect();
+        lines.sort();
+        lines
+    };
+    let before = recent(&server);
+    assert_eq!(before.len(), 25);
+    server.kill();
+    exporter.set(Behaviour::Hang);
+    let server = Server::start(folder.path(), &ARGS);
+    assert_eq!(recent(&server), before);
+    // What is older than the retention goes from memory as well.
+    wait_for("the end of all samples", || query(&server, "m", Some(&at)).filter(Vec::is_empty));
 }

@@ -10,6 +10,7 @@ mod parts;
 mod ports;
 mod running;
 mod storage;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -155,15 +156,15 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
             load(&flags, &registry, "default.yml", Some(&run_bare::config_text(own, &flags.web.route_prefix)))?
         }
     };
+    parts.settle(&loaded);
     parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
     parts.apply(&flags, &loaded).await;
-    running.loaded(LoadedText { yaml: loaded.config.to_yaml() }, clock.as_ref());
+    running.loaded(LoadedText::of(&loaded), clock.as_ref());
     readiness.set(Ready::Yes);
     let notifier = Notifier::from_environment().map_err(system("reach the service manager (NOTIFY_SOCKET)"))?;
     notifier.send(State::Ready, "Ready");
     tracing::info!(component = "main", "Server is ready to receive web requests.");
-    let upkeep =
-        actix_rt::spawn(parts::upkeep(parts.storage().clone(), flags.retention().0, SharedClock::clone(&clock)));
+    let upkeep = actix_rt::spawn(parts.upkeep(&readiness, &clock).run());
     let mut alive = notifier.watchdog_interval().map(|interval| tokio::time::interval(interval / 2));
     let ended = loop {
         tokio::select! {
@@ -188,9 +189,9 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
             () = tick(&mut alive) => notifier.send(State::Alive, ""),
         }
     };
+    upkeep.abort();
     readiness.set(Ready::Stopping);
     notifier.send(State::Stopping, "Stopping");
-    upkeep.abort();
     let deadline = Instant::now() + DRAIN_WITHIN;
     parts.root().drain(deadline);
     tokio::select! {

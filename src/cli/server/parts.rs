@@ -24,14 +24,14 @@ use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
-use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, WalSync, hostname};
+use crate::cli::flags::{ServerFlags, WalSync, hostname};
 use crate::cli::server::ports::Ports;
 use crate::cli::server::running::Running;
+use crate::cli::server::upkeep::{Retention, Upkeep};
 use crate::cli::server::{head_metrics, jobs, storage};
 use crate::config::LoadedConfig;
-use crate::http::state::ServerPorts;
+use crate::http::state::{Readiness, ServerPorts};
 use crate::model::clock::SharedClock;
-use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::model::time::TimestampMs;
@@ -51,19 +51,11 @@ use crate::telemetry::metrics::Registry;
 
 /// What a series costs in the head once it has some hours of samples, for the head's share of memory.
 const SERIES_BYTES: u64 = 1_000;
-/// How often old samples are dropped.
-const TRUNCATE_EVERY: Duration = Duration::from_secs(60);
 
 /// What is held of the data directory while the server runs.
 struct Opened {
     thread: Arc<LogThread>,
     _lock: DirLock,
-}
-
-/// Time stamps before this are older than the retention.
-fn oldest(clock: &SharedClock, retention: PromDuration) -> TimestampMs {
-    let retention = if retention.is_zero() { RETENTION_DEFAULT } else { retention };
-    TimestampMs(clock.now().0.saturating_sub(retention.as_ms_i64()))
 }
 
 /// Everything that runs. Dropping it ends the threads.
@@ -79,6 +71,7 @@ pub(super) struct Parts {
     gateway: BoundedAddr<QueryGateway>,
     gateway_deps: Arc<GatewayDeps>,
     runtime: Arc<ScrapeRuntime>,
+    retention: Arc<Retention>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
     _threads: Threads,
@@ -122,17 +115,25 @@ impl Parts {
             gateway,
             gateway_deps,
             runtime,
+            retention: Arc::default(),
             manager_deps,
             manager,
             _threads: threads,
         })
     }
 
-    /// Makes the actors what the configuration says.
-    pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
+    /// Takes over what the configuration says of storage and schedules. Before storage is opened as well, as retention
+    /// bounds what comes back.
+    pub(super) fn settle(&self, loaded: &LoadedConfig) {
+        self.retention.set(loaded.config.retention().time);
         // New targets are scraped by it; those that stay keep their offset, as in Prometheus.
         let seed = offset_seed(&hostname(), &loaded.config.global.external_labels.labels());
         self.runtime.offset_seed.store(seed, Ordering::Relaxed);
+    }
+
+    /// Makes the actors what the configuration says.
+    pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
+        self.settle(loaded);
         self.gateway_deps.set_subquery_step(loaded.config.global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = jobs::specs(loaded);
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
@@ -181,7 +182,7 @@ impl Parts {
         };
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics::new(registry, clock);
-        let oldest = oldest(clock, flags.retention_time);
+        let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
         let read = move |_: &_| storage::open(&flags, &head, &metrics, oldest);
         let day = Instant::now() + Duration::from_secs(86_400);
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
@@ -217,8 +218,18 @@ impl Parts {
         &self.root
     }
 
-    pub(super) fn storage(&self) -> &StorageClient {
-        &self.storage
+    /// What is to run beside the actors once storage is open.
+    pub(super) fn upkeep(&self, readiness: &Readiness, clock: &SharedClock) -> Upkeep {
+        Upkeep {
+            storage: self.storage.clone(),
+            head: Arc::clone(&self.head),
+            log: Arc::clone(&self.log),
+            pool: Arc::clone(&self.pool),
+            tree: Arc::clone(&self.tree),
+            retention: Arc::clone(&self.retention),
+            clock: SharedClock::clone(clock),
+            readiness: readiness.clone(),
+        }
     }
 
     /// Returns when the root has given up; never while it runs.
@@ -327,16 +338,4 @@ fn scrape_runtime(
         offset_seed: AtomicU64::new(offset_seed(&hostname(), &Labels::empty())),
         policy: Policy::PERMANENT,
     })
-}
-
-/// Drops samples that are older than the retention, once a minute.
-pub(super) async fn upkeep(storage: StorageClient, retention: PromDuration, clock: SharedClock) {
-    let mut ticks = tokio::time::interval(TRUNCATE_EVERY);
-    loop {
-        ticks.tick().await;
-        let TimestampMs(now) = clock.now();
-        if !retention.is_zero() {
-            storage.truncate(TimestampMs(now.saturating_sub(retention.as_ms_i64())));
-        }
-    }
 }

@@ -268,7 +268,7 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
     (0..100).for_each(|t| writer.append(&batch(t, 300)).unwrap());
     let before = fs.fork();
     let job = writer.plan_checkpoint().unwrap().unwrap();
-    let stats = job.run(TimestampMs(30), &mut |series| series == SeriesRef(1)).unwrap();
+    let stats = job.run(TimestampMs(30), &mut |series| Some(series == SeriesRef(1))).unwrap();
     assert_eq!(stats.series, (1, 1));
     assert!(0 < stats.samples.0 && stats.samples.1 == 30 * 301);
     let wal = Path::new(DATA).join(WAL_DIR);
@@ -280,7 +280,7 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
     assert_eq!((seen.series, distinct(seen.times), seen.others), (vec![1], (30..=100).collect(), 1));
     // A second one reads the first.
     (101..200).for_each(|t| writer.append(&batch(t, 300)).unwrap());
-    writer.plan_checkpoint().unwrap().unwrap().run(TimestampMs(90), &mut |_| true).unwrap();
+    writer.plan_checkpoint().unwrap().unwrap().run(TimestampMs(90), &mut |_| Some(true)).unwrap();
     drop(writer);
     let seen = open(&fs).unwrap().2;
     assert_eq!((seen.series, distinct(seen.times), seen.others), (vec![1], (90..200).collect(), 1));
@@ -289,7 +289,7 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
         let fs = before.fork();
         let (mut writer, _, _) = open(&fs).unwrap();
         fs.fail_nth(n, 0);
-        let done = writer.plan_checkpoint().and_then(|job| job.unwrap().run(TimestampMs(30), &mut |_| true));
+        let done = writer.plan_checkpoint().and_then(|job| job.unwrap().run(TimestampMs(30), &mut |_| Some(true)));
         let untouched = fs.operations() < n;
         fs.heal();
         let times = distinct(open(&fs).unwrap().2.times);
