@@ -154,6 +154,11 @@ impl Scene {
         Self::with_clock(tree, name, 1, QUICK, steps.clock())
     }
 
+    /// The same with shards under a policy of their own.
+    pub(crate) fn resting_on(steps: &Steps, tree: &Arc<ActorTree>, name: &str, policy: Policy) -> Self {
+        Self::with_clock(tree, name, 1, policy, steps.clock())
+    }
+
     pub(crate) fn with_shards(tree: &Arc<ActorTree>, name: &str, count: u16, policy: Policy) -> Self {
         Self::with_clock(tree, name, count, policy, SystemClock::shared())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use watchfire::actors::failpoint::{Point, arm};
+use watchfire::actors::policy::Policy;
 use watchfire::actors::registry::{ActorRow, ActorState};
 use watchfire::actors::scrape_manager::ApplyJobs;
 use watchfire::actors::scrape_pool::{Apply, JobSpec};
@@ -14,6 +15,7 @@ use watchfire::model::sample::is_stale;
 use crate::matrix::tree;
 use crate::probe::within;
 use crate::scene::{QUICK, Scene, holds, job, live, stepped};
+use crate::shard::rest;
 use crate::support::{Behaviour, Exporter};
 
 /// Interval of targets on a clock that moves by hand.
@@ -184,5 +186,36 @@ fn hanging_targets_and_endless_bodies_hold_bounded_memory_and_delay_nobody() {
             actor.ask(Retire, within(30)).await.unwrap();
         }
         steps.holds("all memory is given back", || scene.runtime.staging.used() == 0).await;
+    });
+}
+
+#[test]
+fn a_slow_shard_delays_no_target_of_another_and_its_own_give_their_memory_back() {
+    const RESTING: Policy = Policy { delay_first_ms: 25_000, delay_max_ms: 25_000, ..Policy::PERMANENT };
+    stepped(async |steps| {
+        let tree = tree();
+        let (slow, beside) = (Scene::resting_on(&steps, &tree, "slow", RESTING), Scene::on(&steps, &tree, "quick"));
+        let exporter = Exporter::start("kept 1\n");
+        let target = slow.target(&exporter.addr, "/slow", INTERVAL_MS);
+        let _slow = slow.spawn_target("of the slow shard", &target, QUICK);
+        let _quick = beside.spawn_target("of the other", &beside.target(&exporter.addr, "/quick", INTERVAL_MS), QUICK);
+        let ticks = &beside.runtime.ticks;
+        let polite = || ticks.begun.get() == beside.ended();
+        let running = || tree.rows().iter().all(|row| row.state == ActorState::Running);
+        steps.holds("all run", running).await;
+        steps.pass(INTERVAL, || polite() && slow.runtime.ticks.begun.get() == slow.ended()).await;
+        rest(&slow, 0).await;
+        for _ in 0..2 {
+            steps.pass(INTERVAL, polite).await;
+            let row = slow.shards[0].entry().row();
+            assert!(row.queue <= row.slots && slow.runtime.staging.used() <= 64 << 20, "{row:?}");
+        }
+        assert_eq!(slow.ended(), 1, "nothing is stored while the shard rests");
+        steps.pass(INTERVAL, polite).await;
+        steps.pass(INTERVAL, || polite() && slow.runtime.staging.used() == 0).await;
+        assert_eq!((ticks.begun.get(), ticks.skipped.get(), ticks.late.get()), (5, 0, 0));
+        assert_eq!(beside.samples(&[Matcher::equal("__name__", "up")]).unwrap()[0].1.values, [1.0; 5]);
+        assert_eq!(slow.last("kept"), [1.0], "scrapes are stored again");
+        assert!(1 <= slow.runtime.ticks.not_stored.get(), "what was lost is counted");
     });
 }
