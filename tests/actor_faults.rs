@@ -9,6 +9,9 @@ mod facts;
 #[cfg(debug_assertions)]
 #[path = "actor_faults/gateway.rs"]
 mod gateway;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/log.rs"]
+mod log;
 #[path = "actor_faults/mailbox.rs"]
 mod mailbox;
 #[cfg(debug_assertions)]

@@ -32,6 +32,7 @@ use watchfire::model::sample::is_stale;
 use watchfire::model::time::TimeRange;
 use watchfire::scrape::metrics::ScrapeMetrics;
 use watchfire::scrape::pool_metrics::PoolMetrics;
+use watchfire::scrape::schedule::{Fnv64, Schedule, offset_seed};
 use watchfire::scrape::settings::{NewSeriesLimit, ScrapeLimits, ScrapeSettings};
 use watchfire::scrape::staging::StagingBudget;
 use watchfire::scrape::target::TargetDefaults;
@@ -68,6 +69,7 @@ async fn exporter() -> (String, Arc<AtomicUsize>) {
 
 struct Stage {
     registry: Arc<Registry>,
+    runtime: Arc<ScrapeRuntime>,
     deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
     head: Arc<Head>,
@@ -101,14 +103,14 @@ impl Stage {
             pools: PoolMetrics::new(&registry, &clock),
             ticks: TickMetrics::new(&registry),
             clock,
-            offset_seed: 0,
+            offset_seed: 0.into(),
         });
-        let deps = ManagerDeps::new(Vec::new(), runtime, Arc::from([arbiter.clone()]));
+        let deps = ManagerDeps::new(Vec::new(), Arc::clone(&runtime), Arc::from([arbiter.clone()]));
         let for_actor = Arc::clone(&deps);
         let manager = supervision::spawn(&arbiter, Policy::PERMANENT, root.parent().place("scrape"), move |_| {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
-        Self { registry, deps, manager, head, _root: root }
+        Self { registry, runtime, deps, manager, head, _root: root }
     }
 
     async fn apply(&self, jobs: Vec<JobSpec>) {
@@ -161,8 +163,9 @@ fn job(revision: u64, targets: Vec<Labels>) -> JobSpec {
         removed: false,
         defaults: TargetDefaults {
             job_name: "j".into(),
-            scrape_interval: PromDuration::parse("100ms").unwrap(),
-            scrape_timeout: PromDuration::parse("100ms").unwrap(),
+            // Long enough for a scrape on a busy machine; a test waits for the first one only.
+            scrape_interval: PromDuration::parse("2s").unwrap(),
+            scrape_timeout: PromDuration::parse("2s").unwrap(),
             metrics_path: "/metrics".into(),
             scheme: "http".into(),
             params: Vec::new(),
@@ -254,6 +257,27 @@ fn too_many_new_series_count_as_a_failed_scrape() {
         let stage = Stage::new(NewSeriesLimit::Fixed(1));
         stage.apply(vec![job(1, vec![Labels::from_pairs([("__address__", address.as_str())])])]).await;
         stage.reaches("scrape has more than 1 new series; see --watchfire.limit.scrape.new-series").await;
+    });
+}
+
+#[test]
+fn new_targets_take_the_seed_that_external_labels_give_and_others_keep_theirs() {
+    actix::System::new().block_on(async {
+        let target = |name: &str| Labels::from_pairs([("__address__", "127.0.0.1:9"), ("instance", name)]);
+        let schedules =
+            |stage: &Stage| -> Vec<Schedule> { stage.view().active.iter().map(|target| target.schedule).collect() };
+        let stage = Stage::new(NewSeriesLimit::Automatic);
+        stage.apply(vec![job(1, vec![target("a")])]).await;
+        let before = schedules(&stage);
+        let seed = offset_seed("host", &Labels::from_pairs([("replica", "b")]));
+        assert_eq!(seed, Fnv64::new().with(b"host{replica=\"b\"}").finish(), "as Prometheus writes them");
+        stage.runtime.offset_seed.store(seed, Ordering::SeqCst);
+        stage.apply(vec![job(2, vec![target("a"), target("b")])]).await;
+        let (after, view) = (schedules(&stage), stage.view());
+        assert_eq!(after[0], before[0], "a target that stays keeps its due times");
+        let interval = view.active[1].schedule.interval();
+        assert_eq!(after[1], Schedule::new(interval, view.active[1].target.hash(), seed));
+        assert_ne!(after[1], Schedule::new(interval, view.active[1].target.hash(), 0));
     });
 }
 

@@ -74,14 +74,16 @@ fn a_configured_target_is_scraped_and_keeps_its_connection() {
     let exporter = Exporter::start("# TYPE a counter\na{x=\"1\"} 5\n");
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "global:\n  scrape_interval: 100ms\nscrape_configs:\n- job_name: one\n  static_configs:\n  - targets: ['{}']\n",
+        "global:\n  scrape_interval: 500ms\nscrape_configs:\n- job_name: one\n  static_configs:\n  - targets: ['{}']\n",
         exporter.addr
     );
     fs::write(folder.path().join("prometheus.yml"), config).unwrap();
     let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
     wait_for("ten scrapes", || (exporter.requests().len() >= 10).then_some(()));
-    assert_eq!(exporter.connections(), 1);
-    assert_eq!(server.single("a{job=\"one\"}"), Some(5.0));
+    // A scrape that a busy machine did not finish in time costs its connection.
+    let failed = server.single("count_over_time(up{job=\"one\"}[1h]) - sum_over_time(up{job=\"one\"}[1h])").unwrap();
+    assert!(exporter.connections() as f64 <= 1.0 + failed, "{} connections", exporter.connections());
+    assert_eq!(server.single("last_over_time(a{job=\"one\"}[1h])"), Some(5.0));
 }
 
 #[test]
@@ -284,4 +286,54 @@ fn alertmanagers_and_those_that_relabelling_dropped_are_shown() {
     }
     server.signal("TERM");
     assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let (good, bad, folder) = (Exporter::start("a 1\n"), Exporter::start(""), tempfile::tempdir().unwrap());
+    bad.set(support::Behaviour::Status("500 Internal Server Error".to_owned()));
+    // Each failed scrape is a line of the log.
+    let failing: Vec<String> = (0..100).map(|n| format!("'{}/{n}'", bad.addr)).collect();
+    let config = format!(
+        "global:\n  scrape_interval: 200ms\nscrape_configs:\n- job_name: good\n  static_configs:\n  - targets: ['{}']\n\
+         - job_name: bad\n  relabel_configs:\n  - source_labels: [__address__]\n    regex: '([^/]+)/(.*)'\n    \
+         target_label: __param_n\n    replacement: '$2'\n  - source_labels: [__address__]\n    regex: '([^/]+)/(.*)'\n    \
+         target_label: __address__\n    replacement: '$1'\n  static_configs:\n  - targets: [{}]\n",
+        good.addr,
+        failing.join(", ")
+    );
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_watchfire"));
+    command.current_dir(&folder).args(["--config.file=prometheus.yml", "--log.level=debug"]);
+    command.arg("--web.listen-address=127.0.0.1:0").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let addr = loop {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the server has ended");
+        if let Some(at) = line.contains("Listening on").then(|| line.find("address=")).flatten() {
+            break line[at + "address=".len()..].trim().to_owned();
+        }
+    };
+    let ask = |path: &str| support::request(&addr, "GET", path, &[], b"").ok().filter(|answer| answer.status == 200);
+    let dropped = || {
+        let metrics = ask("/metrics")?.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("watchfire_log_lines_dropped_total "))?.to_owned();
+        line.parse::<f64>().ok().filter(|lines| 0.0 < *lines)
+    };
+    // As many as the queue and the pipe hold.
+    for lines in [2000, 4000, 6000, 8000] {
+        wait_for("failed scrapes", || (lines <= bad.requests().len()).then_some(()));
+    }
+    wait_for("lines to be dropped", dropped);
+    let before = good.requests().len();
+    wait_for("more scrapes", || (before + 5 <= good.requests().len()).then_some(()));
+    assert!(ask("/api/v1/query?query=a").is_some() && ask("/-/ready").is_some());
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let ended = wait_for("the end", || child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0), "a log that is stuck does not keep the process");
+    drop(log);
 }

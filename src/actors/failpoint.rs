@@ -24,10 +24,25 @@ pub enum Point {
     Restarting,
     /// While a future of it is dropped.
     Drop,
+    /// At a step of its own work, one of [`STEPS`].
+    Step(&'static str),
 }
 
+/// Steps of the work of single kinds, next to the points that all have: kind and step.
+pub const STEPS: [(&str, &str); 9] = [
+    ("storage_shard", "before-apply"),
+    ("storage_shard", "in-apply"),
+    ("storage_shard", "after-apply"),
+    ("log_writer", "before-write"),
+    ("log_writer", "in-write"),
+    ("log_writer", "after-write"),
+    ("log_writer", "before-sync"),
+    ("log_writer", "in-sync"),
+    ("log_writer", "after-sync"),
+];
+
 impl Point {
-    /// All points; the fault matrix is this list times the kinds.
+    /// The points of every actor; the fault matrix is this list times the kinds.
     pub const ALL: [Self; 6] = [Self::Handler, Self::Timer, Self::Future, Self::Started, Self::Restarting, Self::Drop];
 
     /// The word in `WATCHFIRE_FAILPOINTS`.
@@ -39,7 +54,13 @@ impl Point {
             Self::Started => "started",
             Self::Restarting => "restarting",
             Self::Drop => "drop",
+            Self::Step(step) => step,
         }
+    }
+
+    fn parse(kind: &str, word: &str) -> Option<Self> {
+        let step = STEPS.iter().find(|(of, step)| *of == kind && *step == word);
+        step.map(|(_, step)| Self::Step(step)).or_else(|| Self::ALL.into_iter().find(|point| point.as_str() == word))
     }
 }
 
@@ -101,7 +122,7 @@ fn parse(list: &str) -> Result<Vec<Armed>, BadFailpoint> {
         let (place, action) = item.split_once('=')?;
         let (who, word) = place.trim().rsplit_once('.')?;
         let (kind, name) = who.split_once('/').map_or((who, None), |(kind, name)| (kind, Some(name)));
-        let point = Point::ALL.into_iter().find(|point| point.as_str() == word)?;
+        let point = Point::parse(kind, word)?;
         let times = action.trim().strip_prefix("panic:")?.parse().ok()?;
         Some(arm(kind, name, point, times))
     };
@@ -111,16 +132,20 @@ fn parse(list: &str) -> Result<Vec<Armed>, BadFailpoint> {
 
 /// Panics if the point is armed for this actor, or for another part of the layer of this kind and name.
 pub(super) fn hit(kind: &str, name: &str, point: Point) {
+    assert!(!take(kind, name, point), "failpoint {kind}/{name}.{}", point.as_str());
+}
+
+/// Whether the point is to panic now; whoever asks does it.
+pub(super) fn take(kind: &str, name: &str, point: Point) -> bool {
     if COUNT.load(Ordering::Relaxed) == 0 {
-        return;
+        return false;
     }
     let take = |left: usize| left.checked_sub(1);
-    let hit = CHARGES.lock().iter().any(|charge| {
+    CHARGES.lock().iter().any(|charge| {
         let meant =
             charge.point == point && charge.kind == kind && charge.name.as_ref().is_none_or(|only| only == name);
         meant && charge.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
-    });
-    assert!(!hit, "failpoint {kind}/{name}.{}", point.as_str());
+    })
 }
 
 #[cfg(test)]
@@ -132,7 +157,12 @@ mod tests {
         let armed = parse("parse_a.timer=panic:2, parse_b/x/y.z.drop=panic:1,").unwrap();
         assert_eq!(armed.iter().map(Armed::left).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(armed[1].charge.name.as_deref(), Some("x/y.z"));
-        for bad in ["x", "a.b=panic:1", "a.timer=sleep:1", "a.timer=panic:", "timer=panic:1"] {
+        let steps = parse("storage_shard.in-apply=panic:1,log_writer/log.before-sync=panic:2").unwrap();
+        let points: Vec<_> = steps.iter().map(|armed| armed.charge.point).collect();
+        assert_eq!(points, [Point::Step("in-apply"), Point::Step("before-sync")]);
+        for bad in
+            ["parse_a.in-apply=panic:1", "x", "a.b=panic:1", "a.timer=sleep:1", "a.timer=panic:", "timer=panic:1"]
+        {
             assert_eq!(parse(bad).err(), Some(BadFailpoint(bad.to_owned())));
         }
     }

@@ -1,25 +1,32 @@
 //! The write-ahead log. Owns the thread that writes it: the actor only queues and is told. Started when storage opens.
-//! Bound: its slots, each the records of one commit. Failure: restarts, the thread goes on; should the thread's own work
-//! panic, it goes on in a new segment and the commits that waited fail. Shutdown: after the shards; the thread syncs what
-//! is left and ends.
+//! Bound: its slots, each the records of one commit. Failure: restarts, the thread goes on and answers those that wait;
+//! should the thread's own work panic, commits that it has not answered are taken back from the log and fail, it goes on
+//! in a new segment, and the actor counts the panic as its own. Shutdown: after the shards; the thread syncs what is left
+//! and ends.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use actix::WrapFuture;
-use actix::prelude::{Actor, ActorContext, ActorFutureExt, Handler, Message, ResponseActFuture, Supervised};
+use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, Supervised};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
+#[cfg(debug_assertions)]
+use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
-use crate::actors::mailbox::Admitted;
+use crate::actors::mailbox::{Admitted, BoundedAddr, SendError, Serves, Slot};
+use crate::actors::panics;
 use crate::actors::supervision::SupervisedActor;
+use crate::storage::wal::WalError;
+use crate::storage::wal::checkpoint::CheckpointJob;
 use crate::storage::wal::record::Record;
+#[cfg(debug_assertions)]
+use crate::storage::wal::writer::Tear;
 use crate::storage::wal::writer::{Position, Writer};
 
 const SLOTS: u32 = 1024;
@@ -32,27 +39,89 @@ const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// Records of so many bytes are gathered for one write at most.
 const GATHERED_LEN_MAX: usize = 4 << 20;
 
-/// Write the records of one commit. Answers when they are written, or when they are synced as well, with where the log
-/// ends then. No records: only tells where it ends.
+/// Whether records are synced before whoever wants that is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Yes; the others' within a second.
+    Commit,
+    /// No; all within a second.
+    Interval,
+    /// Only whole segments, and what is left at an orderly end.
+    Off,
+}
+
+/// Write the records of one commit, as [`write`] asks for it.
 #[derive(Message)]
-#[rtype(result = "Result<Position, LogFailure>")]
+#[rtype(result = "()")]
 pub struct WriteRecords {
     /// In the order in which a replay needs them.
-    pub records: Vec<Record>,
+    records: Vec<Record>,
     /// Whether to wait until a power cut cannot take them.
-    pub durable: bool,
+    durable: bool,
+    /// Answered by the thread, whatever becomes of the actor; dropped if nothing was written.
+    done: oneshot::Sender<Result<Position, LogFailure>>,
+}
+
+/// End the current segment and plan a checkpoint, as [`plan_checkpoint`] asks for it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PlanCheckpoint {
+    done: oneshot::Sender<Result<Option<CheckpointJob>, WalError>>,
+}
+
+/// Has the records of one commit written, and synced if `durable`; returns where the log ends then. No records: only tells
+/// where it ends. Waits for a slot no longer than `within`, and then as long as the thread takes: what it does not answer
+/// may still be written. After an error nothing of the commit stands in the log.
+pub async fn write(
+    writer: &BoundedAddr<LogWriter>,
+    records: Vec<Record>,
+    durable: bool,
+    within: Duration,
+) -> Result<Position, LogFailure> {
+    let (done, written) = oneshot::channel();
+    submit(writer, WriteRecords { records, durable, done }, within).await?;
+    written.await.unwrap_or(Err(LogFailure::Lost))
+}
+
+/// Has the actor pass an order on. After an error nothing is or will be done; else the order's own channel tells, also when
+/// the actor has panicked over it.
+async fn submit<M>(writer: &BoundedAddr<LogWriter>, order: M, within: Duration) -> Result<(), LogFailure>
+where
+    LogWriter: Serves<M>,
+    M: Message<Result = ()> + Send + 'static,
+{
+    match writer.ask(order, tokio::time::Instant::now() + within).await {
+        Err(error) if !error.may_have_happened() => Err(LogFailure::NotAsked(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Ends the current segment and plans a checkpoint of those before; `None` if there are too few.
+pub async fn plan_checkpoint(
+    writer: &BoundedAddr<LogWriter>,
+    within: Duration,
+) -> Result<Option<CheckpointJob>, LogFailure> {
+    let (done, planned) = oneshot::channel();
+    submit(writer, PlanCheckpoint { done }, within).await?;
+    match planned.await {
+        Ok(planned) => planned.map_err(|error| LogFailure::Refused(error.to_string().into())),
+        Err(_) => Err(LogFailure::Lost),
+    }
 }
 
 /// Why records were not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogFailure {
-    /// The disk refuses, or the records do not fit. Nothing of the commit stands in the log.
+    /// The actor did not take them.
+    #[error("the log was not written: {0}")]
+    NotAsked(#[source] SendError),
+    /// The disk refuses, or the records do not fit.
     #[error("the log was not written: {0}")]
     Refused(Arc<str>),
     /// They are written, but could not be synced.
     #[error("the log was not synced: {0}")]
     NotSynced(Arc<str>),
-    /// The thread panicked over them, or has ended; they may stand in the log.
+    /// The thread panicked over them, or has ended.
     #[error("the log's thread gave the records up")]
     Lost,
 }
@@ -61,35 +130,71 @@ struct Job {
     records: Vec<Record>,
     durable: bool,
     done: oneshot::Sender<Result<Position, LogFailure>>,
+    /// The message's, until the thread is done.
+    _slot: Slot,
+}
+
+enum Order {
+    Write(Job),
+    Plan(oneshot::Sender<Result<Option<CheckpointJob>, WalError>>),
+}
+
+/// Panics of the thread that the actor has not taken for its own yet.
+#[derive(Default)]
+struct Panics {
+    texts: Mutex<Vec<String>>,
+    bell: Notify,
+}
+
+impl Panics {
+    fn tell(&self, text: String) {
+        self.texts.lock().push(text);
+        self.bell.notify_one();
+    }
+
+    async fn next(&self) -> String {
+        loop {
+            if let Some(text) = self.texts.lock().pop() {
+                return text;
+            }
+            self.bell.notified().await;
+        }
+    }
 }
 
 /// The thread that writes the log. Outlives the actor's restarts.
 pub struct LogThread {
-    jobs: Mutex<Option<SyncSender<Job>>>,
+    orders: Mutex<Option<SyncSender<Order>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    panics: Arc<Panics>,
 }
 
 impl LogThread {
     /// Starts the thread. Errors when the system gives none.
-    pub fn start(writer: Writer) -> std::io::Result<Arc<Self>> {
-        let (jobs, queue) = sync_channel(SLOTS as usize);
-        let work = move || write_jobs(writer, &queue);
+    pub fn start(writer: Writer, mode: SyncMode) -> std::io::Result<Arc<Self>> {
+        let (orders, queue) = sync_channel(SLOTS as usize + 1);
+        let panics = Arc::<Panics>::default();
+        let for_thread = Arc::clone(&panics);
+        let work = move || Work { writer, mode, unsynced_since: None, panics: for_thread }.run(&queue);
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
-        Ok(Arc::new(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self { orders: Mutex::new(Some(orders)), thread: Mutex::new(Some(thread)), panics }))
     }
 
-    fn submit(&self, job: Job) -> Result<(), LogFailure> {
-        let jobs = self.jobs.lock();
-        let Some(jobs) = jobs.as_ref() else { return Err(LogFailure::Lost) };
-        jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => LogFailure::Refused("its queue is full".into()),
-            TrySendError::Disconnected(_) => LogFailure::Lost,
-        })
+    /// Leaves an order to the thread; one that it cannot take is answered.
+    fn submit(&self, order: Order) {
+        let refused = match self.orders.lock().as_ref() {
+            Some(orders) => orders.try_send(order),
+            None => return,
+        };
+        // A plan is made another time.
+        if let Err(TrySendError::Full(Order::Write(job))) = refused {
+            let _ = job.done.send(Err(LogFailure::Refused("its queue is full".into())));
+        }
     }
 
     /// Lets the thread write and sync what is queued, and waits until it has ended.
     pub fn close(&self) {
-        self.jobs.lock().take();
+        self.orders.lock().take();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             // A panic of the thread was logged by the hook.
@@ -98,78 +203,144 @@ impl LogThread {
     }
 }
 
+/// How far the thread is with a batch of commits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nobody was told anything.
+    Unanswered,
+    /// Some have been told that they are written.
+    Answered,
+}
+
 /// The thread's work: one write for all that wait, and one sync for all that need it.
-fn write_jobs(mut writer: Writer, queue: &Receiver<Job>) {
-    let mut unsynced_since: Option<Instant> = None;
-    loop {
-        let wait = unsynced_since.map_or(SYNC_AFTER, |since| SYNC_AFTER.saturating_sub(since.elapsed()));
-        let first = match queue.recv_timeout(wait) {
-            Ok(job) => Some(job),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                let _ = sync(&mut writer);
+struct Work {
+    writer: Writer,
+    mode: SyncMode,
+    unsynced_since: Option<Instant>,
+    panics: Arc<Panics>,
+}
+
+impl Work {
+    fn run(mut self, queue: &Receiver<Order>) {
+        loop {
+            let wait = self.unsynced_since.map_or(SYNC_AFTER, |since| SYNC_AFTER.saturating_sub(since.elapsed()));
+            let first = match queue.recv_timeout(wait) {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = panics::catch(|| self.sync());
+                    return;
+                }
+            };
+            let (mut jobs, mut plan, mut len): (Vec<Job>, _, usize) = (Vec::new(), None, 0);
+            for order in first.into_iter().chain(queue.try_iter()) {
+                match order {
+                    Order::Write(job) => {
+                        len += job.records.iter().map(|record| record.as_bytes().len()).sum::<usize>();
+                        jobs.push(job);
+                    }
+                    Order::Plan(done) => plan = Some(done),
+                }
+                if plan.is_some() || GATHERED_LEN_MAX <= len {
+                    break;
+                }
+            }
+            let due = self.unsynced_since.is_some_and(|since| SYNC_AFTER <= since.elapsed());
+            let (mut progress, wrote) = (Progress::Unanswered, 0 < len);
+            if let Err(text) = panics::catch(|| self.write(jobs, due, &mut progress)) {
+                self.recover(text, wrote && progress == Progress::Unanswered);
+            }
+            if let Some(done) = plan {
+                match panics::catch(|| self.writer.plan_checkpoint()) {
+                    // An asker that has gone needs no answer, here and below.
+                    Ok(planned) => drop(done.send(planned)),
+                    Err(text) => self.recover(text, false),
+                }
+            }
+            let unsynced = self.mode != SyncMode::Off && self.writer.wants_sync();
+            let since = self.unsynced_since.filter(|_| !due);
+            self.unsynced_since = unsynced.then(|| since.unwrap_or_else(Instant::now));
+        }
+    }
+
+    /// After a panic. Commits of which nobody was told that they are written have failed, so they must not come back after
+    /// a restart. What the panic has left of the segment is doubtful: the next records go into a new one.
+    fn recover(&mut self, text: String, undo: bool) {
+        let repaired = panics::catch(|| {
+            if undo {
+                self.writer.undo_append();
+            }
+            self.writer.next_segment()
+        });
+        match repaired {
+            Ok(Ok(segment)) => tracing::warn!(component = "tsdb", segment, "The log goes on in a new segment"),
+            Ok(Err(err)) => tracing::error!(component = "tsdb", %err, "The log cannot go on in a new segment"),
+            Err(err) => tracing::error!(component = "tsdb", err, "The log cannot go on in a new segment"),
+        }
+        self.panics.tell(text);
+    }
+
+    fn write(&mut self, mut jobs: Vec<Job>, due: bool, progress: &mut Progress) {
+        let records: Vec<Record> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.records)).collect();
+        if !records.is_empty() {
+            #[cfg(debug_assertions)]
+            self.pass("before-write", "in-write", Tear::Write);
+            if let Err(error) = self.writer.append(&records) {
+                tracing::error!(component = "tsdb", err = %error, "Writing the log failed");
+                let text: Arc<str> = error.to_string().into();
+                for job in jobs {
+                    let _ = job.done.send(Err(LogFailure::Refused(Arc::clone(&text))));
+                }
                 return;
             }
-        };
-        let mut jobs: Vec<Job> = Vec::new();
-        let mut len = 0;
-        for job in first.into_iter().chain(queue.try_iter()) {
-            len += job.records.iter().map(|record| record.as_bytes().len()).sum::<usize>();
-            jobs.push(job);
-            if GATHERED_LEN_MAX <= len {
-                break;
-            }
+            #[cfg(debug_assertions)]
+            failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-write"));
         }
-        let due = unsynced_since.is_some_and(|since| SYNC_AFTER <= since.elapsed());
-        let worked = catch_unwind(AssertUnwindSafe(|| {
-            write(&mut writer, jobs, due);
-        }));
-        if worked.is_err() {
-            // What the panic has left of the segment is unknown: the next records go into a new one.
-            if let Err(err) = writer.next_segment() {
-                tracing::error!(component = "tsdb", %err, "The log cannot go on in a new segment");
-            }
+        let position = self.writer.position();
+        let waits = |job: &Job| job.durable && self.mode == SyncMode::Commit;
+        let (durable, visible): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(waits);
+        for job in visible {
+            *progress = Progress::Answered;
+            let _ = job.done.send(Ok(position));
         }
-        unsynced_since = writer.wants_sync().then(|| unsynced_since.filter(|_| !due).unwrap_or_else(Instant::now));
+        if durable.is_empty() && !due {
+            return;
+        }
+        let synced = self.sync().map(|()| position);
+        for job in durable {
+            *progress = Progress::Answered;
+            let _ = job.done.send(synced.clone());
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), LogFailure> {
+        if !self.writer.wants_sync() {
+            return Ok(());
+        }
+        #[cfg(debug_assertions)]
+        self.pass("before-sync", "in-sync", Tear::Sync);
+        let synced = self.writer.sync().map_err(|error| {
+            tracing::error!(component = "tsdb", err = %error, "Syncing the log failed");
+            LogFailure::NotSynced(error.to_string().into())
+        });
+        #[cfg(debug_assertions)]
+        failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-sync"));
+        synced
+    }
+
+    /// The failpoints before and within a call of the writer.
+    #[cfg(debug_assertions)]
+    fn pass(&mut self, before: &'static str, within: &'static str, tear: Tear) {
+        failpoint::hit(LOG_WRITER.name, THREAD, Point::Step(before));
+        if failpoint::take(LOG_WRITER.name, THREAD, Point::Step(within)) {
+            self.writer.tear_next(tear);
+        }
     }
 }
 
-fn write(writer: &mut Writer, mut jobs: Vec<Job>, due: bool) {
-    let records: Vec<Record> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.records)).collect();
-    if !records.is_empty()
-        && let Err(error) = writer.append(&records)
-    {
-        tracing::error!(component = "tsdb", err = %error, "Writing the log failed");
-        let text: Arc<str> = error.to_string().into();
-        for job in jobs {
-            // Askers that have gone need no answer, here and below.
-            let _ = job.done.send(Err(LogFailure::Refused(Arc::clone(&text))));
-        }
-        return;
-    }
-    let position = writer.position();
-    let (durable, visible): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.durable);
-    for job in visible {
-        let _ = job.done.send(Ok(position));
-    }
-    if durable.is_empty() && !due {
-        return;
-    }
-    let synced = sync(writer).map(|()| position);
-    for job in durable {
-        let _ = job.done.send(synced.clone());
-    }
-}
-
-fn sync(writer: &mut Writer) -> Result<(), LogFailure> {
-    if !writer.wants_sync() {
-        return Ok(());
-    }
-    writer.sync().map_err(|error| {
-        tracing::error!(component = "tsdb", err = %error, "Syncing the log failed");
-        LogFailure::NotSynced(error.to_string().into())
-    })
-}
+/// Name of the thread for failpoints.
+#[cfg(debug_assertions)]
+const THREAD: &str = "thread";
 
 /// The actor.
 pub struct LogWriter {
@@ -185,6 +356,16 @@ impl LogWriter {
 
 impl Actor for LogWriter {
     type Context = Context<Self>;
+
+    /// A panic of the thread restarts the actor as if it were its own, so that it shows and counts.
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let panics = Arc::clone(&self.thread.panics);
+        let follow = async move {
+            let text = panics.next().await;
+            panic!("the log's thread panicked: {text}");
+        };
+        ctx.spawn(follow.into_actor(self));
+    }
 }
 
 impl Supervised for LogWriter {}
@@ -194,20 +375,20 @@ impl SupervisedActor for LogWriter {
 }
 
 impl Handler<Admitted<WriteRecords>> for LogWriter {
-    type Result = ResponseActFuture<Self, Result<Position, LogFailure>>;
+    type Result = ();
 
-    fn handle(&mut self, write: Admitted<WriteRecords>, _: &mut Context<Self>) -> Self::Result {
-        let (WriteRecords { records, durable }, slot) = write.into_parts();
-        let (done, written) = oneshot::channel();
-        let submitted = self.thread.submit(Job { records, durable, done });
-        let answer = async move {
-            submitted?;
-            written.await.unwrap_or(Err(LogFailure::Lost))
-        };
-        Box::pin(answer.into_actor(self).map(move |answer, _, _| {
-            drop(slot);
-            answer
-        }))
+    fn handle(&mut self, write: Admitted<WriteRecords>, _: &mut Context<Self>) {
+        let (WriteRecords { records, durable, done }, slot) = write.into_parts();
+        self.thread.submit(Order::Write(Job { records, durable, done, _slot: slot }));
+    }
+}
+
+impl Handler<Admitted<PlanCheckpoint>> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, plan: Admitted<PlanCheckpoint>, _: &mut Context<Self>) {
+        let (plan, _slot) = plan.into_parts();
+        self.thread.submit(Order::Plan(plan.done));
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::actors::log_writer::{LogFailure, WriteRecords};
+use crate::actors::log_writer::{self, LogFailure};
 use crate::actors::mailbox::{BoundedAddr, Reserved, SendError};
 use crate::actors::storage_shard::{AppendSlice, ApplyStaged, Journal, LOG_WITHIN, StageSlice, StorageShard, Truncate};
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
@@ -62,9 +62,9 @@ pub enum ShardFailure {
     /// The log did not take the records.
     #[error(transparent)]
     Log(#[from] LogFailure),
-    /// The log's actor did not answer.
-    #[error("log writer: {0}")]
-    NotAsked(#[source] SendError),
+    /// The commit is still under way.
+    #[error("the commit takes too long")]
+    Late,
 }
 
 impl ShardFailure {
@@ -143,19 +143,20 @@ impl StorageClient {
         }
         drop(commit);
         // A task of its own: a caller that goes away now, as a cancelled scrape does, must not leave half a commit.
-        let applied = actix::spawn(self.clone().log_and_apply(staged)).await;
+        let applied = timeout(LOG_WITHIN + APPLY_WITHIN, actix::spawn(self.clone().log_and_apply(staged))).await;
+        let applied = applied.map_err(|_| AppendFailure::Unsure(ShardFailure::Late))?;
         applied.unwrap_or(Err(ShardFailure::Lost)).map_err(AppendFailure::Unsure)
     }
 
     /// Writes the records of all parts with one message, then applies the parts.
-    async fn log_and_apply(self, staged: Vec<(ShardId, Staged)>) -> Result<AppendReport, ShardFailure> {
+    async fn log_and_apply(self, mut staged: Vec<(ShardId, Staged)>) -> Result<AppendReport, ShardFailure> {
         if let Some(journal) = self.log.get() {
             let parts: Vec<&Staged> = staged.iter().map(|(_, part)| part).collect();
             let records = encode_staged(&parts);
             if !records.is_empty() {
-                let write = WriteRecords { records, durable: false };
-                journal.writer.ask(write, Instant::now() + LOG_WITHIN).await.map_err(ShardFailure::NotAsked)??;
+                log_writer::write(&journal.writer, records, false, LOG_WITHIN).await?;
             }
+            staged.iter_mut().for_each(|(_, part)| part.set_logged());
         }
         self.apply(staged).await
     }
@@ -166,9 +167,16 @@ impl StorageClient {
             let addr = &self.shards[usize::from(shard.0)].applying;
             async move { (shard, addr.ask(ApplyStaged(part), deadline).await) }
         });
-        let mut report = AppendReport::default();
+        let (mut report, mut answers) = (AppendReport::default(), Vec::new());
         for (shard, answer) in join_all(applies).await {
-            report.absorb(answer.map_err(ShardFailure::of_send(shard))??);
+            if answer.is_err() {
+                // A part that the actor did not come to is in the log: without it the commit would never be complete.
+                self.head.shards()[usize::from(shard.0)].tidy();
+            }
+            answers.push(answer.map_err(ShardFailure::of_send(shard)));
+        }
+        for answer in answers {
+            report.absorb(answer??);
         }
         report.sort();
         Ok(report)

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, ResponseActFuture, Supervised};
 use actix::{ActorFutureExt, WrapFuture};
-use futures::future::FutureExt;
+use futures::future::ready;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
+#[cfg(debug_assertions)]
+use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
-use crate::actors::log_writer::{LogWriter, WriteRecords};
+use crate::actors::log_writer::{self, LogWriter};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::supervision::SupervisedActor;
@@ -29,8 +32,10 @@ use crate::storage::head::{Head, HeadError, MergedSegment, Reclaimed};
 use crate::storage::replay::{self, Aliases};
 use crate::storage::wal::record::encode_staged;
 
-/// How long the log may take for one commit.
+/// How long a commit may wait for a slot of the log writer.
 pub(super) const LOG_WITHIN: Duration = Duration::from_secs(30);
+/// How long a rebuild waits for commits that the log may still take.
+const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long reading a partition back may wait and take.
 const REBUILD_WITHIN: Duration = Duration::from_secs(600);
 /// How often a shard looks whether its index wants merging and memory can be given back.
@@ -89,6 +94,8 @@ pub struct Journal {
     pub data_dir: PathBuf,
     /// References whose records stand for other series' references; what a checkpoint has to keep.
     pub aliases: Mutex<Aliases>,
+    /// Held by whoever reads the log's files or removes some.
+    pub files: Mutex<()>,
 }
 
 /// What a shard is given.
@@ -137,6 +144,22 @@ impl StorageShard {
         }
     }
 
+    /// Applies what the log has.
+    fn apply(&self, staged: Staged, _ctx: &Context<Self>) -> Result<AppendReport, HeadError> {
+        #[cfg(debug_assertions)]
+        {
+            failpoint::hit(STORAGE_SHARD.name, _ctx.entry().name(), Point::Step("before-apply"));
+            let cut = || failpoint::take(STORAGE_SHARD.name, _ctx.entry().name(), Point::Step("in-apply"));
+            if !staged.samples().is_empty() && cut() {
+                self.deps.shard.tear_next();
+            }
+        }
+        let applied = self.deps.shard.apply(staged);
+        #[cfg(debug_assertions)]
+        failpoint::hit(STORAGE_SHARD.name, _ctx.entry().name(), Point::Step("after-apply"));
+        applied
+    }
+
     fn install(&mut self, merged: MergedSegment, ctx: &mut Context<Self>) {
         self.deps.shard.install(merged);
         self.upkeep(ctx);
@@ -147,6 +170,8 @@ impl Actor for StorageShard {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // A panic may have kept commits that the log has from being applied.
+        self.deps.shard.tidy();
         ctx.run_interval(UPKEEP_EVERY, Self::upkeep);
     }
 }
@@ -190,22 +215,44 @@ async fn rebuild(deps: Arc<ShardDeps>) {
         deps.shard.set_state(ShardState::Failed { reason });
     };
     let Some(journal) = deps.log.get() else { return failed("there is no log".to_owned()) };
-    let ask = WriteRecords { records: Vec::new(), durable: false };
-    let until = match journal.writer.ask(ask, Instant::now() + LOG_WITHIN).await {
-        Ok(Ok(position)) => position,
-        Ok(Err(error)) => return failed(error.to_string()),
+    // What was staged before the panic and is on its way to the log has to be behind us: it is read back as well.
+    let deadline = Instant::now() + SETTLE_WITHIN;
+    while 0 < deps.shard.unlogged() {
+        if deadline <= Instant::now() {
+            return failed("the log does not answer".to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let until = match log_writer::write(&journal.writer, Vec::new(), false, LOG_WITHIN).await {
+        Ok(position) => position,
         Err(error) => return failed(error.to_string()),
     };
-    let (head, fs, dir) = (Arc::clone(&deps.head), Arc::clone(&journal.fs), journal.data_dir.clone());
-    let read = move |_: &_| replay::rebuild_shard(&fs, &dir, &head, id, until);
+    let read_deps = Arc::clone(&deps);
+    let read = move |_: &_| {
+        let journal = read_deps.log.get().ok_or_else(|| "there is no log".to_owned())?;
+        let _files = journal.files.lock();
+        let read = replay::rebuild_shard(&journal.fs, &journal.data_dir, &read_deps.head, id, until);
+        read.map_err(|error| error.to_string())
+    };
     match deps.pool.run(Lane::Storage, Instant::now() + REBUILD_WITHIN, read).await {
         Ok(Ok(stats)) => {
             journal.aliases.lock().extend(stats.aliases);
             tracing::warn!(component = "tsdb", shard = id.0, "A shard was rebuilt from the log");
         }
-        Ok(Err(error)) => failed(error.to_string()),
+        Ok(Err(error)) => failed(error),
         Err(error) => failed(error.to_string()),
     }
+}
+
+/// Has the records of a staged slice written; the slice counts as logged then.
+async fn log(deps: &ShardDeps, journal: &Journal, mut staged: Staged) -> Result<Staged, HeadError> {
+    let records = encode_staged(&[&staged]);
+    if !records.is_empty() {
+        let written = log_writer::write(&journal.writer, records, false, LOG_WITHIN).await;
+        written.map_err(|error| not_logged(&deps.shard, error))?;
+    }
+    staged.set_logged();
+    Ok(staged)
 }
 
 /// What a shard says when the log did not take a commit.
@@ -222,25 +269,36 @@ impl Handler<Admitted<AppendSlice>> for StorageShard {
         let staged = self.deps.shard.stage(&commit, append.slice);
         // The commit has no other part: once this one is applied it is complete.
         drop(commit);
-        let deps = Arc::clone(&self.deps);
-        let logged = async move {
-            let staged = staged?;
-            let Some(journal) = deps.log.get() else { return Ok(staged) };
-            let records = encode_staged(&[&staged]);
-            if records.is_empty() {
-                return Ok(staged);
-            }
-            let write = WriteRecords { records, durable: false };
-            match journal.writer.ask(write, Instant::now() + LOG_WITHIN).await {
-                Ok(Ok(_)) => Ok(staged),
-                Ok(Err(error)) => Err(not_logged(&deps.shard, error)),
-                Err(error) => Err(not_logged(&deps.shard, error)),
-            }
+        let staged = match staged {
+            Ok(staged) => staged,
+            Err(error) => return Box::pin(ready(Err(error)).into_actor(self)),
         };
-        Box::pin(logged.boxed_local().into_actor(self).map(move |logged, actor, _| {
-            let applied = logged.and_then(|staged| actor.deps.shard.apply(staged));
+        if self.deps.log.get().is_none() {
+            let applied = ready(()).into_actor(self).map(move |(), actor, ctx: &mut Context<Self>| {
+                let applied = actor.apply(staged, ctx);
+                drop(slot);
+                applied
+            });
+            return Box::pin(applied);
+        }
+        let (tell, told) = oneshot::channel();
+        let (applied, settled) = oneshot::channel::<()>();
+        let deps = Arc::clone(&self.deps);
+        // A task of its own: a panic of the actor must not take the answer away, as what the log has is to be applied.
+        actix::spawn(async move {
+            let Some(journal) = deps.log.get() else { return };
+            let logged = log(&deps, journal, staged).await;
+            // If the actor does not wait any more, the slice is dropped here.
+            drop(tell.send(logged));
+            let _ = settled.await;
+            deps.shard.tidy();
             drop(slot);
-            applied
+        });
+        Box::pin(told.into_actor(self).map(move |told, actor, ctx: &mut Context<Self>| {
+            let lost = Err(not_logged(&actor.deps.shard, "the log was not asked"));
+            let outcome = told.unwrap_or(lost).and_then(|staged| actor.apply(staged, ctx));
+            drop(applied);
+            outcome
         }))
     }
 }
@@ -257,9 +315,9 @@ impl Handler<Admitted<StageSlice>> for StorageShard {
 impl Handler<Admitted<ApplyStaged>> for StorageShard {
     type Result = Result<AppendReport, HeadError>;
 
-    fn handle(&mut self, apply: Admitted<ApplyStaged>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, apply: Admitted<ApplyStaged>, ctx: &mut Context<Self>) -> Self::Result {
         let (apply, _slot) = apply.into_parts();
-        self.deps.shard.apply(apply.0)
+        self.apply(apply.0, ctx)
     }
 }
 

@@ -110,6 +110,11 @@ impl Config {
         self.encode().to_yaml()
     }
 
+    /// What is deleted when; flags count where the file says nothing.
+    pub fn retention(&self) -> RetentionConfig {
+        self.storage.tsdb.as_ref().and_then(|tsdb| tsdb.retention.clone()).unwrap_or_default()
+    }
+
     /// One job as YAML, secrets replaced.
     pub fn job_to_yaml(job: &ScrapeConfig) -> String {
         job.encode().to_yaml()

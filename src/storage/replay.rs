@@ -96,5 +96,16 @@ pub fn is_live(head: &Head, aliases: &Aliases, series: SeriesRef) -> bool {
     holds(series) || aliases.get(&series).is_some_and(|first| holds(*first))
 }
 
+/// Tells a checkpoint which series references are still in use; `None` when that cannot be known, as a shard's partition
+/// is thrown away and read back from the very files that the checkpoint is to replace.
+pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef) -> Option<bool> + 'a {
+    let whole = || head.shards().iter().map(|shard| shard.whole()).collect::<Option<Vec<u64>>>();
+    let before = whole();
+    move |series| {
+        let live = is_live(head, aliases, series);
+        (live || before.is_some() && whole() == before).then_some(live)
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@ pub mod build_info;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
-pub mod panics;
 pub mod process;
 pub mod repeat;
 pub mod summary;

@@ -1,8 +1,11 @@
 //! Real surroundings for the actors of the server: a head in memory with its shards, an exporter on a port of its own,
-//! jobs that scrape it. Everything runs on the test's own thread and on the machine's clock; waits are for conditions.
+//! jobs that scrape it. Everything runs on the test's own thread; waits are for conditions. The clock is the machine's
+//! ([`live`]), or one that stands while others work and moves by hand ([`stepped`]), so that due times can be counted
+//! however slow the machine is.
 
-use std::sync::Arc;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use actix::Arbiter;
@@ -34,7 +37,7 @@ use watchfire::discovery::metrics::ManagerMetrics;
 use watchfire::discovery::{ProviderConfig, ProviderKit};
 use watchfire::model::alert::Alert;
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
-use watchfire::model::clock::{Clock, SharedClock, SystemClock};
+use watchfire::model::clock::{Clock, ManualClock, SharedClock, SystemClock};
 use watchfire::model::duration::PromDuration;
 use watchfire::model::external_url::ExternalUrl;
 use watchfire::model::labels::Labels;
@@ -76,6 +79,76 @@ pub(crate) async fn holds(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Runs a test on a clock that it moves by hand.
+pub(crate) fn stepped<T>(test: impl AsyncFnOnce(Steps) -> T) -> T {
+    crate::probe::paused(async {
+        let (hold, held) = mpsc::channel::<()>();
+        // A paused clock does not jump ahead by itself as long as a blocking task runs.
+        let holder = tokio::task::spawn_blocking(move || held.recv().is_ok());
+        let clock = ManualClock::at(TimestampMs(1_795_000_000_000));
+        let outcome = test(Steps { clock, passed: Cell::default(), _hold: hold }).await;
+        holder.await.expect("the holder waits and ends");
+        outcome
+    })
+}
+
+/// The clock of a [`stepped`] test: the one that actors ask and the one that their timers run on, moved together.
+pub(crate) struct Steps {
+    clock: Arc<ManualClock>,
+    passed: Cell<Duration>,
+    _hold: mpsc::Sender<()>,
+}
+
+impl Steps {
+    pub(crate) fn clock(&self) -> SharedClock {
+        SharedClock::clone(&(Arc::clone(&self.clock) as SharedClock))
+    }
+
+    /// Lets time pass in steps of a fortieth of `whole` until `whole` has passed since the last such end; after each step
+    /// waits until all that has begun is done.
+    pub(crate) async fn pass(&self, whole: Duration, idle: impl Fn() -> bool) {
+        while self.passed.get() < whole {
+            self.step((whole / 40).min(whole - self.passed.get())).await;
+            self.holds("what has begun is done", &idle).await;
+        }
+        self.passed.set(Duration::ZERO);
+    }
+
+    /// Lets a millisecond pass at a time until the future is done.
+    pub(crate) async fn until<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            if let std::task::Poll::Ready(done) = futures::poll!(&mut future) {
+                return done;
+            }
+            self.step(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn step(&self, by: Duration) {
+        self.clock.advance(by);
+        self.passed.set(self.passed.get() + by);
+        tokio::time::advance(by).await;
+        // All is on this thread: whoever was woken has had its turn after some of these.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until the condition holds; the clock stands meanwhile.
+    pub(crate) async fn holds(&self, what: &str, condition: impl Fn() -> bool) {
+        let begun = std::time::Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < PATIENCE, "gave up waiting until {what}");
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            // Peers are threads; they have their turn as well.
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// A head with its shards, and what scrapes and queries need.
 pub(crate) struct Scene {
     pub(crate) tree: Arc<ActorTree>,
@@ -96,8 +169,22 @@ impl Scene {
         Self::with_shards(tree, name, 1, QUICK)
     }
 
+    /// The same on a clock that the test moves.
+    pub(crate) fn on(steps: &Steps, tree: &Arc<ActorTree>, name: &str) -> Self {
+        Self::with_clock(tree, name, 1, QUICK, steps.clock())
+    }
+
+    /// The same with shards under a policy of their own.
+    pub(crate) fn resting_on(steps: &Steps, tree: &Arc<ActorTree>, name: &str, policy: Policy) -> Self {
+        Self::with_clock(tree, name, 1, policy, steps.clock())
+    }
+
     pub(crate) fn with_shards(tree: &Arc<ActorTree>, name: &str, count: u16, policy: Policy) -> Self {
-        let (registry, clock) = (Registry::shared(), SystemClock::shared());
+        Self::with_clock(tree, name, count, policy, SystemClock::shared())
+    }
+
+    fn with_clock(tree: &Arc<ActorTree>, name: &str, count: u16, policy: Policy, clock: SharedClock) -> Self {
+        let registry = Registry::shared();
         let head = Arc::new(Head::new(HeadOptions { shards: count, ..HeadOptions::new(SharedClock::clone(&clock)) }));
         let lane = LaneOptions { queue_max: 64, reserved_threads: 0 };
         let options = PoolOptions { name: "scene", shared_threads: 2, lanes: [lane; 3] };
@@ -117,13 +204,13 @@ impl Scene {
         let runtime = Arc::new(ScrapeRuntime {
             storage: storage.clone(),
             staging: StagingBudget::new(64 << 20),
-            limits: ScrapeLimits { body_len_max: 8 << 20, line_len_max: 1 << 20, new_series_max: 0 },
+            limits: ScrapeLimits { body_len_max: 1 << 20, line_len_max: 1 << 20, new_series_max: 0 },
             new_series: NewSeriesLimit::Fixed(0),
             pools: PoolMetrics::new(&registry, &clock),
             metrics: ScrapeMetrics::new(&registry),
             ticks: TickMetrics::new(&registry),
             clock: SharedClock::clone(&clock),
-            offset_seed: 7,
+            offset_seed: 7.into(),
             policy: QUICK,
         });
         let (tree, name) = (Arc::clone(tree), name.to_owned());
@@ -296,6 +383,12 @@ impl Scene {
     pub(crate) fn last(&self, metric: &str) -> Vec<f64> {
         let found = self.samples(&[Matcher::equal("__name__", metric)]).unwrap_or_default();
         found.into_iter().filter_map(|(_, column)| column.values.last().copied()).collect()
+    }
+
+    /// How many scrapes have left their `up`.
+    pub(crate) fn ended(&self) -> u64 {
+        let found = self.samples(&[Matcher::equal("__name__", "up")]).unwrap_or_default();
+        found.iter().map(|(_, column)| column.len() as u64).sum()
     }
 
     pub(crate) fn now(&self) -> TimestampMs {

@@ -25,7 +25,7 @@ fn numbers(metric: &'static str, shard: u16) -> impl Iterator<Item = u32> {
 }
 
 /// Makes a shard panic twice, so that it rests for a while before it is restarted.
-async fn rest(scene: &Scene, shard: usize) {
+pub(crate) async fn rest(scene: &Scene, shard: usize) {
     let name = scene.shard_name(shard);
     let _armed = [Point::Handler, Point::Restarting].map(|point| arm("storage_shard", Some(&name), point, 1));
     assert_eq!(scene.shards[shard].ask(Truncate, within(1)).await, Err(SendError::Restarted));

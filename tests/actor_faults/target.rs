@@ -1,9 +1,11 @@
 //! Targets, pools and the manager at fault: who else notices, and what the series say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use watchfire::actors::failpoint::{Point, arm};
-use watchfire::actors::registry::ActorState;
+use watchfire::actors::policy::Policy;
+use watchfire::actors::registry::{ActorRow, ActorState};
 use watchfire::actors::scrape_manager::ApplyJobs;
 use watchfire::actors::scrape_pool::{Apply, JobSpec};
 use watchfire::actors::scrape_target::Retire;
@@ -12,32 +14,49 @@ use watchfire::model::sample::is_stale;
 
 use crate::matrix::tree;
 use crate::probe::within;
-use crate::scene::{QUICK, Scene, holds, job, live};
+use crate::scene::{QUICK, Scene, holds, job, live, stepped};
+use crate::shard::rest;
 use crate::support::{Behaviour, Exporter};
+
+/// Interval of targets on a clock that moves by hand.
+const INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL_MS: u64 = 10_000;
 
 #[test]
 fn a_panicking_target_forgets_no_series_and_its_sibling_misses_nothing() {
-    live(async {
+    stepped(async |steps| {
         let tree = tree();
-        let (scene, beside) = (Scene::new(&tree, "panicking"), Scene::new(&tree, "beside"));
+        let (scene, beside) = (Scene::on(&steps, &tree, "panicking"), Scene::on(&steps, &tree, "beside"));
         let exporter = Exporter::start("kept 1\n");
-        let subject = scene.target(&exporter.addr, "/subject", 300);
+        let subject = scene.target(&exporter.addr, "/subject", INTERVAL_MS);
         let actor = scene.spawn_target("panicking target", &subject, QUICK);
-        let _sibling = beside.spawn_target("its sibling", &beside.target(&exporter.addr, "/sibling", 300), QUICK);
-        holds("both are scraped", || scene.last("kept") == [1.0] && beside.last("kept") == [1.0]).await;
-        let before = beside.runtime.ticks.begun.get();
+        let sibling = beside.target(&exporter.addr, "/sibling", INTERVAL_MS);
+        let _sibling = beside.spawn_target("its sibling", &sibling, QUICK);
+        let begun = |scene: &Scene| scene.runtime.ticks.begun.get();
+        let idle = |cut: u64| begun(&beside) == beside.ended() && begun(&scene) == scene.ended() + cut;
+        steps.holds("both run", || scene.tree.rows().iter().all(|row| row.state == ActorState::Running)).await;
+        steps.pass(INTERVAL, || idle(0)).await;
+        assert_eq!((scene.last("kept"), beside.last("kept")), (vec![1.0], vec![1.0]));
+        let mut cut = 0;
         for point in [Point::Timer, Point::Future, Point::Timer] {
             let armed = arm("scrape_target", Some("panicking target"), point, 1);
-            holds("the target panics", || armed.left() == 0).await;
+            let in_future = || u64::from(point == Point::Future && armed.left() == 0);
+            steps.pass(INTERVAL, || idle(cut + in_future())).await;
+            cut += in_future();
+            assert_eq!(armed.left(), 0, "it panics at its due time");
         }
-        let samples = || scene.samples(&[Matcher::equal("__name__", "kept")]).unwrap()[0].1.clone();
-        let so_far = samples().len();
-        holds("it is scraped again", || so_far + 1 < samples().len()).await;
-        assert!(samples().values.iter().all(|value| *value == 1.0), "no stale marker between");
+        steps.pass(INTERVAL, || idle(cut)).await;
+        steps.pass(INTERVAL, || idle(cut)).await;
+        let samples = scene.samples(&[Matcher::equal("__name__", "kept")]).unwrap()[0].1.clone();
+        assert_eq!(
+            samples.values,
+            [1.0, 1.0, 1.0],
+            "a scrape at each due time without a panic, no stale marker between"
+        );
         let ticks = &scene.runtime.ticks;
-        assert!(2 <= ticks.skipped.get() + ticks.begun.get() - so_far as u64, "lost due times are counted");
-        holds("the sibling is scraped", || before + 3 <= beside.runtime.ticks.begun.get()).await;
-        assert_eq!(beside.runtime.ticks.skipped.get(), 0);
+        assert_eq!((ticks.begun.get(), ticks.skipped.get()), (4, 2), "lost due times are counted");
+        let ticks = &beside.runtime.ticks;
+        assert_eq!((ticks.begun.get(), ticks.skipped.get(), ticks.late.get()), (6, 0, 0));
 
         actor.ask(Retire, within(30)).await.unwrap();
         assert!(is_stale(scene.last("kept")[0]) && is_stale(scene.last("up")[0]), "only its end marks the series");
@@ -74,32 +93,35 @@ fn a_failed_target_is_down_until_a_try_succeeds_and_its_end_is_marked_all_the_sa
 }
 
 #[test]
-fn two_hundred_targets_go_on_while_their_pool_panics() {
-    live(async {
-        let scene = Scene::new(&tree(), "many");
+fn two_hundred_targets_are_scraped_once_in_each_interval_while_their_pool_panics() {
+    stepped(async |steps| {
+        let scene = Scene::on(&steps, &tree(), "many");
         let exporter = Exporter::start("kept 1\n");
         let paths: Vec<String> = (0..200).map(|n| format!("/{n}")).collect();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        let (pool, _deps) = scene.spawn_pool("panicking pool", job("many", &exporter.addr, &paths, 2000));
-        let per_path = || {
-            let mut counts = BTreeMap::<String, usize>::new();
-            exporter.requests().into_iter().for_each(|(line, _)| *counts.entry(line).or_default() += 1);
-            counts
-        };
-        holds("all are scraped", || per_path().len() == 200).await;
-        let begun = scene.runtime.ticks.begun.get();
-        for _ in 0..5 {
-            let armed = arm("scrape_pool", Some("panicking pool"), Point::Handler, 1);
-            assert!(pool.ask(Apply, within(30)).await.is_err());
-            assert_eq!(armed.left(), 0);
-            pool.ask(Apply, within(30)).await.unwrap();
-            assert_eq!(scene.count("scrape_target"), 200, "neither orphaned nor doubled");
+        let (pool, _deps) = scene.spawn_pool("panicking pool", job("many", &exporter.addr, &paths, INTERVAL_MS));
+        let ticks = &scene.runtime.ticks;
+        // Each leaves its one sample and five report series.
+        let idle = || ticks.begun.get() * 6 == scene.head.stats().samples_appended;
+        let running = |row: &ActorRow| row.state == ActorState::Running;
+        let all = || scene.count("scrape_target") == 200 && scene.tree.rows().iter().all(running);
+        steps.holds("all run", all).await;
+        for round in 1..=7 {
+            // No panic in the first round, and none in the last.
+            if (2..=6).contains(&round) {
+                let armed = arm("scrape_pool", Some("panicking pool"), Point::Handler, 1);
+                assert!(steps.until(pool.ask(Apply, within(30))).await.is_err());
+                assert_eq!(armed.left(), 0);
+                steps.until(pool.ask(Apply, within(30))).await.unwrap();
+                assert_eq!(scene.count("scrape_target"), 200, "neither orphaned nor doubled");
+            }
+            steps.pass(INTERVAL, idle).await;
+            let mut requests = BTreeMap::<String, usize>::new();
+            exporter.requests().into_iter().for_each(|(line, _)| *requests.entry(line).or_default() += 1);
+            assert_eq!(requests.len(), 200, "in round {round}");
+            assert!(requests.values().all(|count| *count == round), "in round {round}: {requests:?}");
         }
-        holds("two more rounds", || begun + 400 <= scene.runtime.ticks.begun.get()).await;
-        let counts = per_path();
-        let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
-        assert!(most - least <= 1, "{least} to {most} requests");
-        assert_eq!(scene.runtime.ticks.skipped.get(), 0);
+        assert_eq!((ticks.begun.get(), ticks.skipped.get(), ticks.late.get()), (1400, 0, 0));
     });
 }
 
@@ -135,25 +157,65 @@ fn a_restarted_manager_adopts_its_pools_and_a_removed_job_ends_with_stale_marker
 
 #[test]
 fn hanging_targets_and_endless_bodies_hold_bounded_memory_and_delay_nobody() {
-    live(async {
+    stepped(async |steps| {
         let tree = tree();
-        let (scene, beside) = (Scene::new(&tree, "hostile"), Scene::new(&tree, "polite"));
+        let (scene, beside) = (Scene::on(&steps, &tree, "hostile"), Scene::on(&steps, &tree, "polite"));
         let (hanging, endless, good) = (Exporter::start(""), Exporter::start(""), Exporter::start("kept 1\n"));
         hanging.set(Behaviour::Hang);
         endless.set(Behaviour::Endless);
-        let hostile = [scene.target(&hanging.addr, "/h", 500), scene.target(&endless.addr, "/e", 500)];
-        let actors = [("hanging", &hostile[0]), ("endless", &hostile[1])].map(|(n, t)| scene.spawn_target(n, t, QUICK));
-        let _polite = beside.spawn_target("polite", &beside.target(&good.addr, "/g", 500), QUICK);
-        holds("both fail", || {
+        let hostile = [("hanging", &hanging, "/h"), ("endless", &endless, "/e")];
+        let hostile = hostile.map(|(name, peer, path)| (name, scene.target(&peer.addr, path, INTERVAL_MS)));
+        let actors = hostile.each_ref().map(|(name, target)| scene.spawn_target(name, target, QUICK));
+        let _polite = beside.spawn_target("polite", &beside.target(&good.addr, "/g", INTERVAL_MS), QUICK);
+        let ticks = &beside.runtime.ticks;
+        let polite = || {
             assert!(scene.runtime.staging.used() <= 64 << 20);
-            hostile.iter().all(|target| !target.status().last_error.is_empty())
-        })
-        .await;
-        holds("the polite one is scraped", || 3 <= beside.runtime.ticks.begun.get()).await;
-        assert_eq!((beside.runtime.ticks.skipped.get(), beside.last("up")), (0, vec![1.0]));
+            ticks.begun.get() == beside.ended()
+        };
+        let failed = |target: usize| !hostile[target].1.status().last_error.is_empty();
+        let running = || scene.tree.rows().iter().all(|row| row.state == ActorState::Running);
+        steps.holds("all run", running).await;
+        steps.pass(INTERVAL, polite).await;
+        steps.holds("the endless body is cut off", || polite() && failed(1)).await;
+        steps.pass(INTERVAL, polite).await;
+        steps.holds("the hanging one is given up", || polite() && failed(0)).await;
+        steps.pass(INTERVAL, polite).await;
+        assert_eq!((ticks.begun.get(), ticks.skipped.get(), ticks.late.get()), (3, 0, 0));
+        assert_eq!(beside.samples(&[Matcher::equal("__name__", "up")]).unwrap()[0].1.values, [1.0; 3]);
         for actor in &actors {
             actor.ask(Retire, within(30)).await.unwrap();
         }
-        holds("all memory is given back", || scene.runtime.staging.used() == 0).await;
+        steps.holds("all memory is given back", || scene.runtime.staging.used() == 0).await;
+    });
+}
+
+#[test]
+fn a_slow_shard_delays_no_target_of_another_and_its_own_give_their_memory_back() {
+    const RESTING: Policy = Policy { delay_first_ms: 25_000, delay_max_ms: 25_000, ..Policy::PERMANENT };
+    stepped(async |steps| {
+        let tree = tree();
+        let (slow, beside) = (Scene::resting_on(&steps, &tree, "slow", RESTING), Scene::on(&steps, &tree, "quick"));
+        let exporter = Exporter::start("kept 1\n");
+        let target = slow.target(&exporter.addr, "/slow", INTERVAL_MS);
+        let _slow = slow.spawn_target("of the slow shard", &target, QUICK);
+        let _quick = beside.spawn_target("of the other", &beside.target(&exporter.addr, "/quick", INTERVAL_MS), QUICK);
+        let ticks = &beside.runtime.ticks;
+        let polite = || ticks.begun.get() == beside.ended();
+        let running = || tree.rows().iter().all(|row| row.state == ActorState::Running);
+        steps.holds("all run", running).await;
+        steps.pass(INTERVAL, || polite() && slow.runtime.ticks.begun.get() == slow.ended()).await;
+        rest(&slow, 0).await;
+        for _ in 0..2 {
+            steps.pass(INTERVAL, polite).await;
+            let row = slow.shards[0].entry().row();
+            assert!(row.queue <= row.slots && slow.runtime.staging.used() <= 64 << 20, "{row:?}");
+        }
+        assert_eq!(slow.ended(), 1, "nothing is stored while the shard rests");
+        steps.pass(INTERVAL, polite).await;
+        steps.pass(INTERVAL, || polite() && slow.runtime.staging.used() == 0).await;
+        assert_eq!((ticks.begun.get(), ticks.skipped.get(), ticks.late.get()), (5, 0, 0));
+        assert_eq!(beside.samples(&[Matcher::equal("__name__", "up")]).unwrap()[0].1.values, [1.0; 5]);
+        assert_eq!(slow.last("kept"), [1.0], "scrapes are stored again");
+        assert!(1 <= slow.runtime.ticks.not_stored.get(), "what was lost is counted");
     });
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Setup, TestServer};
 
-/// Waits until a condition holds; panics after half a minute.
+/// Waits until a condition holds; panics after a minute.
 #[track_caller]
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "still waiting until {what}");
         std::thread::yield_now();

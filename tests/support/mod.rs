@@ -131,8 +131,8 @@ impl Server {
     /// Starts the binary with environment variables and waits only until it listens.
     pub fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watchfire"));
-        command.envs(variables.iter().copied());
         command.current_dir(folder).args(args).arg("--web.listen-address=127.0.0.1:0");
+        command.envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (tell, told) = mpsc::channel();
@@ -351,9 +351,10 @@ fn serve(stream: TcpStream, state: &Mutex<ExporterState>) {
 
 fn endless(out: &mut TcpStream) -> std::io::Result<()> {
     write!(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-    for i in 0u64.. {
-        let line = format!("endless_metric{{i=\"{i}\"}} 1\n");
-        write!(out, "{:x}\r\n{line}\r\n", line.len())?;
+    for block in 0u64.. {
+        let line = |i: u64| format!("endless_metric{{i=\"{i}\"}} 1\n");
+        let lines: String = (block * 1000..(block + 1) * 1000).map(line).collect();
+        out.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes())?;
     }
     Ok(())
 }

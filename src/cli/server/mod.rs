@@ -14,6 +14,7 @@ mod reload;
 mod rules;
 mod running;
 mod storage;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -185,6 +186,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
             (load(&text)?, text)
         }
     };
+    parts.settle(&checked.loaded);
     parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
     let notifier = Notifier::from_environment().map_err(system("reach the service manager (NOTIFY_SOCKET)"))?;
     let reload = Arc::new(ServerReload {
@@ -205,8 +207,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let notifier = &reload.notifier;
     notifier.send(State::Ready, "Ready");
     tracing::info!(component = "main", "Server is ready to receive web requests.");
-    let upkeep =
-        actix_rt::spawn(parts::upkeep(parts.storage().clone(), flags.retention().0, SharedClock::clone(&clock)));
+    let upkeep = actix_rt::spawn(parts.upkeep(&readiness, &clock).run());
     let mut alive = notifier.watchdog_interval().map(|interval| tokio::time::interval(interval / 2));
     let ended = loop {
         tokio::select! {
@@ -233,9 +234,9 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
             () = pulse(&mut alive, &parts) => notifier.send(State::Alive, ""),
         }
     };
+    upkeep.abort();
     readiness.set(Ready::Stopping);
     notifier.send(State::Stopping, "Stopping");
-    upkeep.abort();
     let deadline = Instant::now() + DRAIN_WITHIN;
     parts.root().drain(deadline);
     tokio::select! {

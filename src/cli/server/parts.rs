@@ -1,6 +1,7 @@
 //! The actors of the server and the threads that they run on.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::actors::alert_sink::AlertSink;
 use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
-use crate::actors::log_writer::{LogThread, LogWriter};
+use crate::actors::log_writer::{LogThread, LogWriter, SyncMode};
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane, PoolOptions};
@@ -28,17 +29,18 @@ use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
-use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::flags::{ServerFlags, WalSync, hostname};
 use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::discovery::Discovery;
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::Planned;
 use crate::cli::server::running::Running;
+use crate::cli::server::upkeep::{Retention, Upkeep};
 use crate::cli::server::{head_metrics, rules, storage};
 use crate::config::LoadedConfig;
+use crate::http::state::Readiness;
 use crate::model::clock::SharedClock;
-use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::model::time::TimestampMs;
@@ -60,19 +62,11 @@ use crate::telemetry::metrics::Registry;
 const SERIES_BYTES: u64 = 1_000;
 /// How long a manager may take to say who of its children has confirmed: longer than they have.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
-/// How often old samples are dropped.
-const TRUNCATE_EVERY: Duration = Duration::from_secs(60);
 
 /// What is held of the data directory while the server runs.
 struct Opened {
     thread: Arc<LogThread>,
     _lock: DirLock,
-}
-
-/// Time stamps before this are older than the retention.
-fn oldest(clock: &SharedClock, retention: PromDuration) -> TimestampMs {
-    let retention = if retention.is_zero() { RETENTION_DEFAULT } else { retention };
-    TimestampMs(clock.now().0.saturating_sub(retention.as_ms_i64()))
 }
 
 /// Everything that runs. Dropping it ends the threads.
@@ -87,6 +81,8 @@ pub(super) struct Parts {
     opened: Mutex<Option<Opened>>,
     gateway: BoundedAddr<QueryGateway>,
     gateway_deps: Arc<GatewayDeps>,
+    runtime: Arc<ScrapeRuntime>,
+    retention: Arc<Retention>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
     /// The jobs in effect, with their specifications.
@@ -127,7 +123,7 @@ impl Parts {
         let scrape_arbiters: Arc<[Thread]> =
             (0..cores.clamp(1, 4)).map(|i| threads.start(format!("scrape-{i}"))).collect();
         let runtime = scrape_runtime(flags, registry, clock, &storage);
-        let manager_deps = ManagerDeps::new(Vec::new(), runtime, Arc::clone(&scrape_arbiters));
+        let manager_deps = ManagerDeps::new(Vec::new(), Arc::clone(&runtime), Arc::clone(&scrape_arbiters));
         let for_actor = Arc::clone(&manager_deps);
         let place = root.parent().place("scrape");
         let manager = supervision::spawn(&scrape_arbiters[0], Policy::PERMANENT, place, move |_| {
@@ -152,6 +148,8 @@ impl Parts {
             opened,
             gateway,
             gateway_deps,
+            runtime,
+            retention: Arc::default(),
             manager_deps,
             manager,
             jobs: Mutex::default(),
@@ -177,8 +175,18 @@ impl Parts {
         vec![self.manager_deps.plan_targets(jobs), groups, self.alerting.plan(loaded)]
     }
 
+    /// Takes over what the configuration says of storage and schedules. Before storage is opened as well, as retention
+    /// bounds what comes back.
+    pub(super) fn settle(&self, loaded: &LoadedConfig) {
+        self.retention.set(loaded.config.retention().time);
+        // New targets are scraped by it; those that stay keep their offset, as in Prometheus.
+        let seed = offset_seed(&hostname(), &loaded.config.global.external_labels.labels());
+        self.runtime.offset_seed.store(seed, Ordering::Relaxed);
+    }
+
     /// Makes the actors what a plan says; answers with those that did not confirm in time.
     pub(super) async fn apply(&self, planned: &Planned) -> Vec<String> {
+        self.settle(&planned.checked.loaded);
         let global = &planned.checked.loaded.config.global;
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
@@ -251,21 +259,32 @@ impl Parts {
         registry: &Arc<Registry>,
         clock: &SharedClock,
     ) -> Result<(), String> {
+        let mode = match flags.storage.wal_sync {
+            WalSync::Commit => SyncMode::Commit,
+            WalSync::Interval => SyncMode::Interval,
+            WalSync::Off => SyncMode::Off,
+        };
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics::new(registry, clock);
-        let oldest = oldest(clock, flags.retention_time);
+        let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
         let read = move |_: &_| storage::open(&flags, &head, &metrics, oldest);
         let day = Instant::now() + Duration::from_secs(86_400);
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
         let thread =
-            LogThread::start(opened.writer).map_err(|error| format!("cannot start the log's thread: {error}"))?;
+            LogThread::start(opened.writer, mode).map_err(|error| format!("cannot start the log's thread: {error}"))?;
         let for_actor = Arc::clone(&thread);
         let place = self.root.parent().place("log");
         let writer = supervision::spawn(&self.writers, Policy::PERMANENT, place, move |_| {
             LogWriter::new(Arc::clone(&for_actor))
         });
         self.root.add(Stage::Writers, writer.clone());
-        let journal = Journal { writer, fs: opened.fs, data_dir: opened.dir, aliases: Mutex::new(opened.aliases) };
+        let journal = Journal {
+            writer,
+            fs: opened.fs,
+            data_dir: opened.dir,
+            aliases: Mutex::new(opened.aliases),
+            files: Mutex::default(),
+        };
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
@@ -283,8 +302,18 @@ impl Parts {
         &self.root
     }
 
-    pub(super) fn storage(&self) -> &StorageClient {
-        &self.storage
+    /// What is to run beside the actors once storage is open.
+    pub(super) fn upkeep(&self, readiness: &Readiness, clock: &SharedClock) -> Upkeep {
+        Upkeep {
+            storage: self.storage.clone(),
+            head: Arc::clone(&self.head),
+            log: Arc::clone(&self.log),
+            pool: Arc::clone(&self.pool),
+            tree: Arc::clone(&self.tree),
+            retention: Arc::clone(&self.retention),
+            clock: SharedClock::clone(clock),
+            readiness: readiness.clone(),
+        }
     }
 
     /// Returns when the root has given up; never while it runs.
@@ -399,19 +428,8 @@ fn scrape_runtime(
         pools: PoolMetrics::new(registry, clock),
         ticks: TickMetrics::new(registry),
         clock: SharedClock::clone(clock),
-        offset_seed: offset_seed(&hostname(), &Labels::empty()),
+        // External labels come with the configuration.
+        offset_seed: AtomicU64::new(offset_seed(&hostname(), &Labels::empty())),
         policy: Policy::PERMANENT,
     })
-}
-
-/// Drops samples that are older than the retention, once a minute.
-pub(super) async fn upkeep(storage: StorageClient, retention: PromDuration, clock: SharedClock) {
-    let mut ticks = tokio::time::interval(TRUNCATE_EVERY);
-    loop {
-        ticks.tick().await;
-        let TimestampMs(now) = clock.now();
-        if !retention.is_zero() {
-            storage.truncate(TimestampMs(now.saturating_sub(retention.as_ms_i64())));
-        }
-    }
 }

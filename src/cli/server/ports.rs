@@ -227,11 +227,11 @@ impl ServerPorts for Ports {
     }
 
     fn flags(&self) -> Vec<(String, String)> {
-        self.flags.status_values(self.flags.retention())
+        self.flags.status_values(self.running.config().retention)
     }
 
     fn runtime(&self) -> Answer<'_, Runtime> {
-        async { Ok(self.running.runtime(&self.flags)) }.boxed()
+        async { Ok(self.running.runtime()) }.boxed()
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -107,7 +107,7 @@ impl ServerReload {
             tracing::warn!(component = "rule manager", file = file.path, "{text}");
         }
         jobs::show_inactive(&self.running.config().inactive, &inactive, &self.registry);
-        self.running.loaded(LoadedText { yaml: loaded.config.to_yaml(), digest: loaded.digest, inactive });
+        self.running.loaded(LoadedText::of(&loaded, inactive));
         unconfirmed
     }
 

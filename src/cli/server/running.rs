@@ -2,10 +2,11 @@
 
 use arc_swap::ArcSwap;
 
-use crate::cli::flags::ServerFlags;
+use crate::config::LoadedConfig;
 use crate::config::inactive::Inactive;
 use crate::http::api::types::{Runtime, UnixNanos};
 use crate::model::clock::Clock;
+use crate::model::duration::PromDuration;
 use crate::telemetry::metrics::{Gauge, Registry};
 
 /// The configuration in effect, as users see it.
@@ -17,6 +18,17 @@ pub(super) struct LoadedText {
     pub(super) digest: String,
     /// What it sets without effect.
     pub(super) inactive: Vec<Inactive>,
+    /// How long and how much data is kept; flags count where the file says nothing.
+    pub(super) retention: (PromDuration, u64),
+}
+
+impl LoadedText {
+    pub(super) fn of(loaded: &LoadedConfig, inactive: Vec<Inactive>) -> Self {
+        let retention = loaded.config.retention();
+        let size = u64::try_from(retention.size.bytes()).unwrap_or(0);
+        let (yaml, digest) = (loaded.config.to_yaml(), loaded.digest.clone());
+        Self { yaml, digest, inactive, retention: (retention.time, size) }
+    }
 }
 
 /// State for `status/runtimeinfo` and `status/config`.
@@ -54,20 +66,20 @@ impl Running {
         self.config.load_full()
     }
 
-    pub(super) fn runtime(&self, flags: &ServerFlags) -> Runtime {
+    pub(super) fn runtime(&self) -> Runtime {
         let loaded_ms = (self.success_seconds.get() * 1000.0) as i64;
         Runtime {
             start_time: self.start,
             reload_success: self.success.get() == 1.0,
             last_config_time: (0 < loaded_ms).then(|| UnixNanos(loaded_ms.saturating_mul(1_000_000))),
             corruption_count: 0,
-            storage_retention: retention_text(flags.retention()),
+            storage_retention: retention_text(self.config().retention),
         }
     }
 }
 
 /// `15d`, `1GiB` or `15d or 1GiB`.
-fn retention_text((time, size): (crate::model::duration::PromDuration, u64)) -> String {
+fn retention_text((time, size): (PromDuration, u64)) -> String {
     let time = (!time.is_zero()).then(|| time.to_string());
     let size = (0 < size).then(|| crate::config::ByteSize::new(i64::try_from(size).unwrap_or(i64::MAX)).to_string());
     [time, size].into_iter().flatten().collect::<Vec<_>>().join(" or ")

@@ -333,7 +333,10 @@ impl Partition {
         let (rules, low) = (self.shared.rules, self.shared.horizon.low_watermark());
         let (mut appended, mut chunks) = (0, 0);
         let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
-        for sample in &batch.samples {
+        for (at, sample) in batch.samples.iter().enumerate() {
+            if cfg!(debug_assertions) && at == batch.samples.len() / 2 {
+                self.readers.may_tear();
+            }
             let series = self.table.get_mut(sample.id).expect("a series with staged samples stays in the table");
             if slot_of(series.staged) == slot_field(slot) {
                 series.staged = NOT_STAGED;

@@ -128,7 +128,9 @@ impl Restorer<'_> {
                 if series.0 < SERIES_REF_MAX - 1 {
                     self.ref_max = self.ref_max.max(series.0);
                 }
-                self.stats.unknown_refs += 1;
+                // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
+                let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
+                *count += 1;
                 return;
             }
         };

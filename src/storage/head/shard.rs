@@ -61,10 +61,7 @@ pub(crate) struct Applying<'a> {
 
 impl<'a> Applying<'a> {
     pub(crate) fn begin(readers: &'a ShardReaders) -> Self {
-        let marks = Self { readers, done: false };
-        #[cfg(debug_assertions)]
-        assert!(!readers.tear.swap(false, Ordering::SeqCst), "failpoint between the marks");
-        marks
+        Self { readers, done: false }
     }
 
     pub(crate) fn done(mut self) {
@@ -106,6 +103,12 @@ impl ShardReaders {
 
     fn state(&self) -> ShardState {
         self.status.load().state.clone()
+    }
+
+    /// Panics if a fault test wants it.
+    pub(crate) fn may_tear(&self) {
+        #[cfg(debug_assertions)]
+        assert!(!self.tear.swap(false, Ordering::SeqCst), "failpoint between the marks");
     }
 
     /// Errors unless the shard is ready and still has the partition of `generation`.
@@ -158,13 +161,22 @@ pub struct Shard {
     partition: Mutex<Partition>,
     /// Set while a slice is staged.
     staging: AtomicBool,
-    abandoned: Arc<Abandoned>,
+    dropped: Arc<Mutex<Vec<Dropped>>>,
+    /// Held by every staged slice that the log may still take.
+    unlogged: Arc<()>,
 }
 
-/// Slots of staged batches that were dropped, by generation of the partition; the shard collects them.
-type Abandoned = Mutex<Vec<(u64, u64)>>;
+/// A staged batch that was dropped; the shard gives it up, or applies it if the log has it.
+#[derive(Debug)]
+struct Dropped {
+    generation: u64,
+    slot: u64,
+    /// Of a batch in the log.
+    logged: Option<Commit>,
+}
 
-/// A checked slice that waits for the log. Dropping it gives the slice up.
+/// A checked slice that waits for the log. Dropping it gives the slice up, or, once the log has it, leaves it to the shard
+/// to be applied: what comes back after a restart must not be missing before.
 #[derive(Debug)]
 pub struct Staged {
     shard: ShardId,
@@ -174,7 +186,9 @@ pub struct Staged {
     report: AppendReport,
     /// Taken when it is applied.
     commit: Option<Commit>,
-    abandoned: Arc<Abandoned>,
+    dropped: Arc<Mutex<Vec<Dropped>>>,
+    /// Given back when the log has it.
+    unlogged: Option<Arc<()>>,
 }
 
 impl Staged {
@@ -193,6 +207,11 @@ impl Staged {
         &self.batch.samples
     }
 
+    /// The log has it: from now on it is applied, whatever becomes of this value.
+    pub fn set_logged(&mut self) {
+        self.unlogged = None;
+    }
+
     /// What will have become of the slice once it is applied; indexes are those of the whole batch.
     pub fn report(&self) -> &AppendReport {
         &self.report
@@ -201,8 +220,9 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if self.commit.is_some() {
-            self.abandoned.lock().push((self.generation, self.slot));
+        if let Some(commit) = self.commit.take() {
+            let logged = self.unlogged.is_none().then_some(commit);
+            self.dropped.lock().push(Dropped { generation: self.generation, slot: self.slot, logged });
         }
     }
 }
@@ -216,7 +236,8 @@ impl Shard {
             readers,
             partition: Mutex::new(partition),
             staging: AtomicBool::new(false),
-            abandoned: Arc::default(),
+            dropped: Arc::default(),
+            unlogged: Arc::default(),
         }
     }
 
@@ -244,16 +265,21 @@ impl Shard {
             batch,
             report,
             commit: Some(commit.commit.clone()),
-            abandoned: Arc::clone(&self.abandoned),
+            dropped: Arc::clone(&self.dropped),
+            unlogged: Some(Arc::clone(&self.unlogged)),
         })
     }
 
     /// Applies a staged slice whose records the log has. It is applied after all slices that were staged before it;
-    /// readers see it once all parts of its commit are applied. Errors when the shard was rebuilt meanwhile.
+    /// readers see it once all parts of its commit are applied. A shard that was rebuilt meanwhile has it if the log has.
+    /// Errors when the shard is not ready, and when it was rebuilt without it.
     pub fn apply(&self, mut staged: Staged) -> Result<AppendReport, HeadError> {
         assert_eq!(staged.shard, self.id(), "a slice is applied by the shard that staged it");
         let mut partition = self.ready()?;
         if staged.generation != self.readers.generation() {
+            if staged.unlogged.is_none() {
+                return Ok(std::mem::take(&mut staged.report));
+            }
             return Err(self.unavailable("it was rebuilt after the samples were checked"));
         }
         if let Some(commit) = staged.commit.take() {
@@ -323,7 +349,7 @@ impl Shard {
     /// Does the next step of an ordered truncation, looking at `series_max` series at most.
     pub fn reclaim(&self, series_max: usize) -> Reclaimed {
         let mut partition = self.partition.lock();
-        self.collect_abandoned(&mut partition);
+        self.collect_dropped(&mut partition);
         partition.reclaim(series_max)
     }
 
@@ -337,9 +363,24 @@ impl Shard {
         self.partition.lock().table.find(series).is_some()
     }
 
-    /// Gives up slices that were dropped; otherwise the next stage or apply does it.
+    /// Gives up slices that were dropped, or applies them if the log has them; otherwise the next stage or apply does it.
     pub fn tidy(&self) {
-        self.collect_abandoned(&mut self.partition.lock());
+        // Whoever holds it does the same, or restores it.
+        let Some(mut partition) = self.partition.try_lock() else { return };
+        if !self.readers.torn.load(Ordering::SeqCst) {
+            self.collect_dropped(&mut partition);
+        }
+    }
+
+    /// Staged slices that the log may still take.
+    pub fn unlogged(&self) -> usize {
+        Arc::strong_count(&self.unlogged) - 1
+    }
+
+    /// The number of the partition, which changes when it is thrown away; `None` while it is not whole.
+    pub fn whole(&self) -> Option<u64> {
+        let status = self.readers.status.load();
+        (status.state == ShardState::Ready && !self.readers.torn.load(Ordering::SeqCst)).then_some(status.generation)
     }
 
     /// The partition, for whoever restores it.
@@ -358,7 +399,7 @@ impl Shard {
                 Err(self.unavailable("a panic has cut a commit short"))
             }
             ShardState::Ready => {
-                self.collect_abandoned(&mut partition);
+                self.collect_dropped(&mut partition);
                 Ok(partition)
             }
             ShardState::Rebuilding { reason } | ShardState::Failed { reason } => Err(self.unavailable(&reason)),
@@ -369,12 +410,13 @@ impl Shard {
         HeadError::ShardUnavailable { shard: self.id().0, reason: reason.to_owned() }
     }
 
-    fn collect_abandoned(&self, partition: &mut Partition) {
-        let abandoned = std::mem::take(&mut *self.abandoned.lock());
+    fn collect_dropped(&self, partition: &mut Partition) {
+        let dropped = std::mem::take(&mut *self.dropped.lock());
         let generation = self.readers.generation();
-        for (of, slot) in abandoned {
-            if of == generation {
-                partition.abandon(slot);
+        for one in dropped.into_iter().filter(|one| one.generation == generation) {
+            match one.logged {
+                Some(commit) => partition.apply(one.slot, commit),
+                None => partition.abandon(one.slot),
             }
         }
         partition.apply_ready();

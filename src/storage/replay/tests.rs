@@ -163,6 +163,64 @@ fn a_shard_is_rebuilt_beside_a_live_writer() {
     assert!(matches!(shard.state(), ShardState::Failed { .. }));
 }
 
+/// A head whose samples before [`BOUND`] have been dropped, half of the series with them, and its log of some segments.
+fn truncated(fs: &SimFs) -> (Head, Writer, Aliases) {
+    let head = head(2);
+    let (mut writer, report) = reopen(fs, &head, FOREVER);
+    for i in 0..60 {
+        append(&head, &mut writer, 0..if i < 20 { 40 } else { 20 }, i * 15_000);
+        if i % 10 == 9 {
+            writer.next_segment().unwrap();
+        }
+    }
+    head.truncate_blocking(BOUND);
+    (head, writer, report.head.aliases)
+}
+
+const BOUND: TimestampMs = TimestampMs(30 * 15_000);
+
+#[test]
+fn a_checkpoint_keeps_what_the_head_shows_whichever_operation_fails() {
+    for n in 1.. {
+        let fs = SimFs::new();
+        let (head, mut writer, aliases) = truncated(&fs);
+        assert_eq!(head.stats().series, 20);
+        let before = fs.operations();
+        fs.fail_nth(n, 0);
+        let job = writer.plan_checkpoint();
+        let made = job.and_then(|job| job.unwrap().run(BOUND, &mut keeper(&head, &aliases)));
+        let untouched = fs.operations() - before < n;
+        fs.heal();
+        append(&head, &mut writer, 0..20, 60 * 15_000);
+        let after = super::tests::head(3);
+        let (_, report) = reopen(&fs.fork(), &after, BOUND);
+        assert_eq!(content(&after, "m"), content(&head, "m"), "operation {n} failed");
+        assert_eq!((report.head.unknown_refs, report.log.damage), (0, vec![]), "operation {n} failed");
+        if untouched {
+            let stats = made.unwrap();
+            assert_eq!((stats.series, 0 < stats.samples.0, 0 < stats.samples.1), ((20, 20), true, true));
+            assert!(10 < n);
+            return;
+        }
+    }
+}
+
+#[test]
+fn no_checkpoint_is_made_while_a_shard_is_being_restored() {
+    let fs = SimFs::new();
+    let (head, mut writer, aliases) = truncated(&fs);
+    let before = content(&head, "m");
+    let job = writer.plan_checkpoint().unwrap().unwrap();
+    let mut keep = keeper(&head, &aliases);
+    head.shards()[1].begin_rebuild("a test");
+    assert!(matches!(job.run(BOUND, &mut keep), Err(WalError::Unsettled)));
+    let shared: SharedFs = Arc::new(fs.clone());
+    rebuild_shard(&shared, Path::new(DATA), &head, ShardId(1), writer.position()).unwrap();
+    assert_eq!(content(&head, "m"), before);
+    let job = writer.plan_checkpoint().unwrap().unwrap();
+    job.run(BOUND, &mut keeper(&head, &aliases)).unwrap();
+}
+
 /// Written by Prometheus 3.14 that scraped itself for twelve seconds and was killed.
 const PROMETHEUS: &[u8] = include_bytes!("../../../tests/data/wal/prometheus-3.14");
 

@@ -57,12 +57,12 @@ impl Writer {
 }
 
 impl CheckpointJob {
-    /// Writes the checkpoint and removes what it stands for. `keep` tells which series references are still in use;
-    /// samples before `min_valid` are dropped. On an error the log is as before.
+    /// Writes the checkpoint and removes what it stands for. `keep` tells which series references are still in use, or that
+    /// it cannot tell; samples before `min_valid` are dropped. On an error the log is as before.
     pub fn run(
         self,
         min_valid: TimestampMs,
-        keep: &mut dyn FnMut(SeriesRef) -> bool,
+        keep: &mut dyn FnMut(SeriesRef) -> Option<bool>,
     ) -> Result<CheckpointStats, WalError> {
         self.metrics.truncations.inc();
         self.metrics.checkpoints.inc();
@@ -77,7 +77,7 @@ impl CheckpointJob {
     fn write(
         &self,
         min_valid: TimestampMs,
-        keep: &mut dyn FnMut(SeriesRef) -> bool,
+        keep: &mut dyn FnMut(SeriesRef) -> Option<bool>,
     ) -> Result<CheckpointStats, WalError> {
         let name = checkpoint_name(self.last);
         let temporary = self.dir.join(format!("{name}.tmp"));
@@ -133,7 +133,7 @@ impl CheckpointJob {
 
 /// Passes on what is still needed.
 struct Filter<'a> {
-    keep: &'a mut dyn FnMut(SeriesRef) -> bool,
+    keep: &'a mut dyn FnMut(SeriesRef) -> Option<bool>,
     min_valid: i64,
     writer: Writer,
     stats: CheckpointStats,
@@ -173,7 +173,13 @@ impl Filter<'_> {
 impl RecordSink for Filter<'_> {
     fn series(&mut self, series: &mut Vec<RefSeries>) {
         let (all, from) = (series.len(), self.batch.len());
-        series.retain(|s| (self.keep)(s.series));
+        series.retain(|s| match (self.keep)(s.series) {
+            Some(keep) => keep,
+            None => {
+                self.failed.get_or_insert(WalError::Unsettled);
+                false
+            }
+        });
         self.stats.series.0 += series.len() as u64;
         self.stats.series.1 += (all - series.len()) as u64;
         encode_series(series.iter().map(|s| (s.series, &s.labels)), &mut self.batch);

@@ -93,6 +93,9 @@ pub enum WalError {
         /// What is wrong.
         reason: String,
     },
+    /// A checkpoint was given up: which series are in use is not known now.
+    #[error("a part of the head is being restored")]
+    Unsettled,
     /// A segment holds records that cannot be decompressed here. It is left as it is.
     #[error("segment {} holds records compressed with zstd, which are not supported", path.display())]
     Zstd {

@@ -155,6 +155,32 @@ fn appends_stop_while_a_failed_write_cannot_be_cut_and_go_on_when_it_can() {
     assert_eq!(distinct(open(&fs).unwrap().2.times), [1, 4]);
 }
 
+#[cfg(debug_assertions)]
+#[test]
+fn after_a_panic_in_a_write_or_sync_nothing_of_the_append_is_left_and_the_rest_is_there() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    for tear in [writer::Tear::Write, writer::Tear::Sync] {
+        for width in [5, 4000] {
+            let fs = SimFs::new();
+            let (mut writer, _, _) = open(&fs).unwrap();
+            writer.append(&batch(1, 5)).unwrap();
+            writer.sync().unwrap();
+            writer.append(&batch(2, 5)).unwrap();
+            writer.tear_next(tear);
+            let cut = AssertUnwindSafe(|| {
+                writer.append(&batch(3, width)).unwrap();
+                writer.sync().unwrap();
+            });
+            catch_unwind(cut).unwrap_err();
+            writer.undo_append();
+            writer.next_segment().unwrap();
+            writer.append(&batch(4, 5)).unwrap();
+            let (_, report, seen) = open(&fs.fork()).unwrap();
+            assert_eq!((distinct(seen.times), report.damage), (vec![1, 2, 4], vec![]), "{tear:?}, {width}");
+        }
+    }
+}
+
 #[test]
 fn a_failed_sync_moves_the_unsynced_records_to_a_new_segment() {
     let fs = SimFs::new();
@@ -242,7 +268,7 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
     (0..100).for_each(|t| writer.append(&batch(t, 300)).unwrap());
     let before = fs.fork();
     let job = writer.plan_checkpoint().unwrap().unwrap();
-    let stats = job.run(TimestampMs(30), &mut |series| series == SeriesRef(1)).unwrap();
+    let stats = job.run(TimestampMs(30), &mut |series| Some(series == SeriesRef(1))).unwrap();
     assert_eq!(stats.series, (1, 1));
     assert!(0 < stats.samples.0 && stats.samples.1 == 30 * 301);
     let wal = Path::new(DATA).join(WAL_DIR);
@@ -254,7 +280,7 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
     assert_eq!((seen.series, distinct(seen.times), seen.others), (vec![1], (30..=100).collect(), 1));
     // A second one reads the first.
     (101..200).for_each(|t| writer.append(&batch(t, 300)).unwrap());
-    writer.plan_checkpoint().unwrap().unwrap().run(TimestampMs(90), &mut |_| true).unwrap();
+    writer.plan_checkpoint().unwrap().unwrap().run(TimestampMs(90), &mut |_| Some(true)).unwrap();
     drop(writer);
     let seen = open(&fs).unwrap().2;
     assert_eq!((seen.series, distinct(seen.times), seen.others), (vec![1], (90..200).collect(), 1));
@@ -263,7 +289,7 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
         let fs = before.fork();
         let (mut writer, _, _) = open(&fs).unwrap();
         fs.fail_nth(n, 0);
-        let done = writer.plan_checkpoint().and_then(|job| job.unwrap().run(TimestampMs(30), &mut |_| true));
+        let done = writer.plan_checkpoint().and_then(|job| job.unwrap().run(TimestampMs(30), &mut |_| Some(true)));
         let untouched = fs.operations() < n;
         fs.heal();
         let times = distinct(open(&fs).unwrap().2.times);

@@ -6,6 +6,8 @@
 //! - After a failed sync nobody knows which of the written pages are on the disk, and a second sync would not tell. The
 //!   records since the last sync are still here: they are written again to a new segment, and that one is synced.
 //!   Reading a record twice changes nothing.
+//! - After a panic in a write the segment is cut back like after a failed one; an append whose waiters were never
+//!   answered can be taken back ([`Writer::undo_append`]).
 
 use std::path::{Path, PathBuf};
 
@@ -41,8 +43,30 @@ pub struct Writer {
     unsynced: Vec<Packed>,
     unsynced_len: usize,
     state: State,
+    last_append: Option<LastAppend>,
     buffer: Vec<u8>,
     encoder: snap::raw::Encoder,
+    /// Where the next call of its kind is to panic.
+    #[cfg(debug_assertions)]
+    tear: Option<Tear>,
+}
+
+/// Where the last append begins.
+struct LastAppend {
+    segment: u64,
+    offset: u64,
+    /// Unsynced records before it.
+    unsynced: usize,
+}
+
+/// For fault tests: what is to be cut short by a panic.
+#[cfg(debug_assertions)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tear {
+    /// A write, with half of its bytes written.
+    Write,
+    /// A sync, before the disk was asked.
+    Sync,
 }
 
 struct Packed {
@@ -82,8 +106,11 @@ impl Writer {
             unsynced: Vec::new(),
             unsynced_len: 0,
             state: State::Sound,
+            last_append: None,
             buffer: Vec::new(),
             encoder: snap::raw::Encoder::new(),
+            #[cfg(debug_assertions)]
+            tear: None,
         };
         writer.measure();
         Ok(writer)
@@ -116,7 +143,29 @@ impl Writer {
         result
     }
 
+    /// Takes the last append back, for whoever has told nobody that it was done and was cut short by a panic: its records
+    /// must not be there after a restart. It stays if its records stand in another segment by now, as after a failed sync.
+    pub fn undo_append(&mut self) {
+        let Some(last) = self.last_append.take().filter(|last| last.segment == self.segment) else { return };
+        self.good_len = last.offset;
+        self.synced_len = self.synced_len.min(last.offset);
+        self.unsynced.truncate(last.unsynced);
+        self.unsynced_len = self.unsynced.iter().map(|record| record.data.len()).sum();
+        if self.state != State::MustRewrite {
+            self.state = State::MustCut;
+            // If this fails, the next append tries again before it writes.
+            let _ = self.cut_back();
+        }
+    }
+
+    /// For fault tests: lets the next write or sync panic.
+    #[cfg(debug_assertions)]
+    pub fn tear_next(&mut self, what: Tear) {
+        self.tear = Some(what);
+    }
+
     fn try_append(&mut self, records: &[Record]) -> Result<(), WalError> {
+        self.last_append = None;
         self.recover()?;
         let packed = self.pack(records);
         let len: u64 = packed.iter().map(|p| framed_len_max(p.data.len()) as u64).sum();
@@ -128,6 +177,7 @@ impl Writer {
         }
         self.buffer.clear();
         let start = self.good_len;
+        self.last_append = Some(LastAppend { segment: self.segment, offset: start, unsynced: self.unsynced.len() });
         for record in &packed {
             let parts = frame(&record.data, record.compression, start, &mut self.buffer);
             self.metrics.part_writes.add(parts);
@@ -160,6 +210,10 @@ impl Writer {
         }
         if self.good_len <= self.synced_len {
             return Ok(());
+        }
+        #[cfg(debug_assertions)]
+        if self.tear.take_if(|tear| *tear == Tear::Sync).is_some() {
+            panic!("failpoint within a sync of the log");
         }
         let begun = self.metrics.clock.monotonic();
         let synced = self.file.sync_data();
@@ -201,12 +255,20 @@ impl Writer {
     /// Writes the buffer behind the last good record.
     fn write_buffer(&mut self) -> Result<(), WalError> {
         let end = self.good_len + self.buffer.len() as u64;
+        // Until it is done: a panic leaves it so.
+        self.state = State::MustCut;
+        #[cfg(debug_assertions)]
+        if self.tear.take_if(|tear| *tear == Tear::Write).is_some() {
+            let half = self.buffer.len() / 2;
+            let _ = self.file.write_all_at(self.buffer.get(..half).unwrap_or_default(), self.good_len);
+            panic!("failpoint within a write of the log");
+        }
         if let Err(source) = self.file.write_all_at(&self.buffer, self.good_len) {
-            self.state = State::MustCut;
             // If this fails as well, the next append tries again before it writes.
             let _ = self.cut_back();
             return Err(WalError::Io { action: "write", path: self.segment_path(), source });
         }
+        self.state = State::Sound;
         self.metrics.page_flushes.inc();
         self.metrics.completed_pages.add(end / PAGE_LEN as u64 - self.good_len / PAGE_LEN as u64);
         self.good_len = end;

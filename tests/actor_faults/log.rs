@@ -1,0 +1,84 @@
+//! The log's thread and the disk: what each way of syncing promises, and what a thread that waits for the disk holds up.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use actix::Arbiter;
+use watchfire::actors::log_writer::{self, LogThread, LogWriter, SyncMode};
+use watchfire::actors::mailbox::BoundedAddr;
+use watchfire::actors::supervision::{self, Place};
+use watchfire::model::clock::SystemClock;
+use watchfire::model::sample::SeriesRef;
+use watchfire::model::time::TimestampMs;
+use watchfire::storage::fs::SharedFs;
+use watchfire::storage::fs::sim::SimFs;
+use watchfire::storage::head::{Head, HeadOptions};
+use watchfire::storage::replay;
+use watchfire::storage::wal::WalOptions;
+use watchfire::storage::wal::metrics::WalMetrics;
+use watchfire::storage::wal::record::{self, Record, RefSample};
+use watchfire::telemetry::metrics::Registry;
+
+use crate::matrix::tree;
+use crate::scene::{PATIENCE, QUICK, holds, live};
+
+const DATA: &str = "/data";
+
+/// Opens the log; returns its writer and how many samples it held.
+fn open(fs: &SimFs, options: WalOptions) -> (watchfire::storage::wal::writer::Writer, u64) {
+    let clock = SystemClock::shared();
+    let head = Head::new(HeadOptions::new(Arc::clone(&clock)));
+    let shared: SharedFs = Arc::new(fs.clone());
+    shared.create_dir_all(Path::new(DATA)).expect("a folder");
+    shared.sync_dir(Path::new("/")).expect("a sync");
+    let metrics = WalMetrics::new(&Registry::default(), &clock);
+    let opened = replay::open(&shared, Path::new(DATA), options, &metrics, &head, TimestampMs::MIN);
+    let (writer, report) = opened.expect("a log");
+    (writer, report.log.samples)
+}
+
+fn start(fs: &SimFs, mode: SyncMode) -> (BoundedAddr<LogWriter>, Arc<LogThread>) {
+    let options = WalOptions { hold_unsynced: mode != SyncMode::Off, ..WalOptions::default() };
+    let thread = LogThread::start(open(fs, options).0, mode).expect("a thread");
+    let for_actor = Arc::clone(&thread);
+    let place = Place::root(&tree(), "log");
+    let make = move |_: &mut _| LogWriter::new(Arc::clone(&for_actor));
+    (supervision::spawn(&Arbiter::current(), QUICK, place, make), thread)
+}
+
+fn sample(t: i64) -> Vec<Record> {
+    let mut records = Vec::new();
+    record::encode_samples([RefSample { series: SeriesRef(1), t, value: 1.0 }], &mut records);
+    records
+}
+
+/// Samples that are still there when the power is cut now.
+fn after_a_power_cut(fs: &SimFs) -> u64 {
+    let fs = fs.fork();
+    fs.cut_power();
+    open(&fs, WalOptions::default()).1
+}
+
+#[test]
+fn acknowledged_writes_survive_a_power_cut_as_wal_sync_says() {
+    live(async {
+        let (commit, interval, off) = (SimFs::new(), SimFs::new(), SimFs::new());
+        let modes = [(&commit, SyncMode::Commit), (&interval, SyncMode::Interval), (&off, SyncMode::Off)];
+        let writers = modes.map(|(fs, mode)| start(fs, mode));
+        for (writer, _) in &writers {
+            log_writer::write(writer, sample(1), true, PATIENCE).await.unwrap();
+        }
+        assert_eq!(after_a_power_cut(&commit), 1, "synced before it was answered");
+        holds("the interval is over", || after_a_power_cut(&interval) == 1).await;
+        assert_eq!(after_a_power_cut(&off), 0, "the disk was not asked");
+        // What is only to be visible is synced by the second.
+        log_writer::write(&writers[0].0, sample(2), false, PATIENCE).await.unwrap();
+        holds("it is synced as well", || after_a_power_cut(&commit) == 2).await;
+        for (_, thread) in &writers {
+            thread.close();
+        }
+        assert_eq!(after_a_power_cut(&off), 1, "an orderly end leaves all");
+        let refused = log_writer::write(&writers[0].0, sample(3), false, PATIENCE).await;
+        assert_eq!(refused, Err(log_writer::LogFailure::Lost), "a thread that has ended writes nothing");
+    });
+}
