@@ -163,7 +163,7 @@ async fn timed_out_when(setup: &Setup, peer: &Peer, condition: impl Fn() -> bool
     let begun = std::time::Instant::now();
     let jump = async {
         while !condition() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the scrape does not get there");
+            assert!(begun.elapsed() < Duration::from_secs(300), "the scrape does not get there");
             tokio::task::yield_now().await;
         }
         // Timers are kept in whole milliseconds.
@@ -334,7 +334,7 @@ async fn endless_bodies_end_at_a_limit() {
     unlimited.limits = ScrapeLimits { body_len_max: 0, line_len_max: 0, new_series_max: 0 };
     let comments = peer(endless("# comment\n")).await;
     // More than the kernel holds for a client that does not read.
-    let read = || 32 << 20 < comments.sent.load(Ordering::SeqCst);
+    let read = || 8 << 20 < comments.sent.load(Ordering::SeqCst);
     check_down(&timed_out_when(&unlimited, &comments, read).await, "context deadline exceeded");
 }
 

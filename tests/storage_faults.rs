@@ -168,11 +168,11 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn the_log_is_shortened_as_data_grows_old_and_keeps_the_rest() {
     let (exporter, folder) = scene();
-    let retention = "storage:\n  tsdb:\n    retention:\n      time: 40s\n";
+    let retention = "storage:\n  tsdb:\n    retention:\n      time: 30s\n";
     let file = folder.path().join("prometheus.yml");
     fs::write(&file, fs::read_to_string(&file).unwrap() + retention).unwrap();
     let server = Server::start(folder.path(), &ARGS);
-    assert_eq!(server.get("/api/v1/status/flags").json()["data"]["storage.tsdb.retention.time"], "40s");
+    assert_eq!(server.get("/api/v1/status/flags").json()["data"]["storage.tsdb.retention.time"], "30s");
     let wal = folder.path().join("data/wal");
     wait_for("a checkpoint", || {
         let names = names(&wal);

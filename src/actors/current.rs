@@ -95,11 +95,15 @@ impl Drop for Scope {
     }
 }
 
-/// The last part of a type's path, generic arguments kept: `Append` of `watchfire::actors::shard::Append`.
+/// Generic arguments that are longer say little: those of futures are pages.
+const ARGUMENTS_LEN_MAX: usize = 80;
+
+/// The last part of a type's path, short generic arguments kept: `Append` of `watchfire::actors::shard::Append`.
 pub(super) fn short_name(type_name: &str) -> &str {
     let head = type_name.split('<').next().unwrap_or(type_name);
     let start = head.rfind("::").map_or(0, |at| at + 2);
-    type_name.get(start..).unwrap_or(type_name)
+    let end = if type_name.len() - head.len() <= ARGUMENTS_LEN_MAX { type_name.len() } else { head.len() };
+    type_name.get(start..end).unwrap_or(type_name)
 }
 
 #[cfg(test)]
@@ -111,5 +115,6 @@ mod tests {
         assert_eq!(short_name("watchfire::actors::shard::Append"), "Append");
         assert_eq!(short_name("a::b::Control<a::c::Drain>"), "Control<a::c::Drain>");
         assert_eq!(short_name("Tick"), "Tick");
+        assert_eq!(short_name(&format!("a::Map<{}>", "b::C, ".repeat(20))), "Map");
     }
 }

@@ -129,7 +129,7 @@ fn report(thread: &Watched, late: Duration) -> Stall {
         thread = thread.name,
         kind,
         actor = name,
-        message,
+        work = message,
         seconds,
         "a thread has stalled"
     );

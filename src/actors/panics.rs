@@ -52,7 +52,8 @@ fn log(info: &PanicHookInfo<'_>, place: &str) {
             component = "actors",
             kind = activity.actor.kind().name,
             actor = activity.actor.name(),
-            message = current::short_name(activity.message),
+            // Not `message`: that is the name of the line's own text.
+            work = current::short_name(activity.message),
             thread,
             place,
             panic = text,

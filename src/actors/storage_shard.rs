@@ -42,6 +42,8 @@ const REBUILD_WITHIN: Duration = Duration::from_secs(600);
 const UPKEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long a merge may wait and take; one that comes too late is planned again.
 const MERGE_WITHIN: Duration = Duration::from_secs(60);
+/// How often a shard that could not be restored tries again.
+const RETRY_EVERY: Duration = Duration::from_secs(60);
 /// Series looked at in one step of a truncation: well under a millisecond.
 const RECLAIM_SERIES_MAX: usize = 2_000;
 
@@ -114,15 +116,31 @@ pub struct ShardDeps {
 pub struct StorageShard {
     deps: Arc<ShardDeps>,
     merging: bool,
+    /// When the last try began to restore a shard that had failed.
+    retried_at: Option<Instant>,
 }
 
 impl StorageShard {
     /// A shard over the partition in `deps`.
     pub fn new(deps: Arc<ShardDeps>) -> Self {
-        Self { deps, merging: false }
+        Self { deps, merging: false, retried_at: None }
+    }
+
+    /// What kept the log from being read back may be over.
+    fn retry(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        if self.deps.log.get().is_none() || self.retried_at.is_some_and(|at| now < at + RETRY_EVERY) {
+            return;
+        }
+        self.retried_at = Some(now);
+        self.deps.shard.begin_rebuild("it is tried again after a failure");
+        ctx.rebuild(rebuild(Arc::clone(&self.deps)).into_actor(self));
     }
 
     fn upkeep(&mut self, ctx: &mut Context<Self>) {
+        if matches!(self.deps.shard.state(), ShardState::Failed { .. }) {
+            return self.retry(ctx);
+        }
         let shard = &self.deps.shard;
         shard.tidy();
         if shard.reclaim(RECLAIM_SERIES_MAX) == Reclaimed::More {

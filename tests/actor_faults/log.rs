@@ -2,16 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Arbiter;
+use parking_lot::Mutex;
 use watchfire::actors::log_writer::{self, LogThread, LogWriter, SyncMode};
 use watchfire::actors::mailbox::BoundedAddr;
+use watchfire::actors::storage_client::Priority;
+use watchfire::actors::storage_shard::Journal;
 use watchfire::actors::supervision::{self, Place};
 use watchfire::model::clock::SystemClock;
 use watchfire::model::sample::SeriesRef;
 use watchfire::model::time::TimestampMs;
 use watchfire::storage::fs::SharedFs;
 use watchfire::storage::fs::sim::SimFs;
+use watchfire::storage::head::shard::ShardState;
 use watchfire::storage::head::{Head, HeadOptions};
 use watchfire::storage::replay;
 use watchfire::storage::wal::WalOptions;
@@ -20,7 +25,8 @@ use watchfire::storage::wal::record::{self, Record, RefSample};
 use watchfire::telemetry::metrics::Registry;
 
 use crate::matrix::tree;
-use crate::scene::{PATIENCE, QUICK, holds, live};
+use crate::probe::within;
+use crate::scene::{PATIENCE, QUICK, Scene, batch, holds, live, stepped};
 
 const DATA: &str = "/data";
 
@@ -80,5 +86,32 @@ fn acknowledged_writes_survive_a_power_cut_as_wal_sync_says() {
         assert_eq!(after_a_power_cut(&off), 1, "an orderly end leaves all");
         let refused = log_writer::write(&writers[0].0, sample(3), false, PATIENCE).await;
         assert_eq!(refused, Err(log_writer::LogFailure::Lost), "a thread that has ended writes nothing");
+    });
+}
+
+#[test]
+fn a_shard_that_could_not_be_restored_is_tried_again() {
+    stepped(async |steps| {
+        let (scene, fs) = (Scene::on(&steps, &tree(), "restored"), SimFs::new());
+        let (writer, thread) = start(&fs, SyncMode::Commit);
+        let journal = Journal {
+            writer,
+            fs: Arc::new(fs),
+            data_dir: DATA.into(),
+            aliases: Mutex::default(),
+            files: Mutex::default(),
+        };
+        assert!(scene.log.set(journal).is_ok());
+        let samples = batch("m", 0..100, scene.now(), 1.0);
+        scene.storage.append(samples, Priority::Normal, within(30)).await.unwrap();
+        let before = scene.samples(&[]).unwrap();
+        assert_eq!(before.len(), 100);
+        let shard = &scene.head.shards()[0];
+        shard.begin_rebuild("a test");
+        shard.set_state(ShardState::Failed { reason: "the disk was away".to_owned() });
+        assert!(scene.samples(&[]).is_err(), "no partial answer");
+        steps.pass(Duration::from_secs(2), || true).await;
+        steps.holds("it is restored", || scene.samples(&[]).is_ok_and(|found| found == before)).await;
+        thread.close();
     });
 }

@@ -130,7 +130,7 @@ fn the_panic_hook_logs_each_panic_with_its_actor_message_text_and_place() {
         "an actor panicked",
         r#"kind="probe""#,
         r#"actor="a""#,
-        r#"message="Panic""#,
+        r#"work="Panic""#,
         r#"panic="in a handler""#,
         "probe.rs",
     ] {

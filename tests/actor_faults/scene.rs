@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use actix::Arbiter;
@@ -29,7 +29,7 @@ use watchfire::actors::scrape_manager::{ManagerDeps, ScrapeManager};
 use watchfire::actors::scrape_pool::{JobSpec, PoolDeps, ScrapePool, TargetGroup};
 use watchfire::actors::scrape_target::{ScrapeRuntime, ScrapeTarget, TargetShared, TickMetrics};
 use watchfire::actors::storage_client::StorageClient;
-use watchfire::actors::storage_shard::{ShardDeps, StorageShard};
+use watchfire::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use watchfire::actors::supervision::{self, Place};
 use watchfire::client::{ClientOptions, HttpClient};
 use watchfire::config::discovery::FileSd;
@@ -157,6 +157,8 @@ pub(crate) struct Scene {
     pub(crate) head: Arc<Head>,
     pub(crate) shards: Vec<BoundedAddr<StorageShard>>,
     pub(crate) storage: StorageClient,
+    /// What the shards write to; empty until a test sets it.
+    pub(crate) log: Arc<OnceLock<Journal>>,
     pub(crate) pool: Arc<ComputePool>,
     pub(crate) runtime: Arc<ScrapeRuntime>,
     /// Stands before the names of its actors, as failpoints know actors by name.
@@ -189,18 +191,19 @@ impl Scene {
         let lane = LaneOptions { queue_max: 64, reserved_threads: 0 };
         let options = PoolOptions { name: "scene", shared_threads: 2, lanes: [lane; 3] };
         let pool = Arc::new(ComputePool::start(options, &registry).expect("threads"));
+        let log = Arc::<OnceLock<Journal>>::default();
         let spawn = |(index, shard): (usize, &Arc<watchfire::storage::head::shard::Shard>)| {
             let deps = Arc::new(ShardDeps {
                 head: Arc::clone(&head),
                 shard: Arc::clone(shard),
-                log: Arc::default(),
+                log: Arc::clone(&log),
                 pool: Arc::clone(&pool),
             });
             let place = Place::root(tree, format!("{name} shard {index}"));
             supervision::spawn(&Arbiter::current(), policy, place, move |_| StorageShard::new(Arc::clone(&deps)))
         };
         let shards: Vec<_> = head.shards().iter().enumerate().map(spawn).collect();
-        let storage = StorageClient::new(Arc::clone(&head), Arc::default(), &shards);
+        let storage = StorageClient::new(Arc::clone(&head), Arc::clone(&log), &shards);
         let runtime = Arc::new(ScrapeRuntime {
             storage: storage.clone(),
             staging: StagingBudget::new(64 << 20),
@@ -214,7 +217,7 @@ impl Scene {
             policy: QUICK,
         });
         let (tree, name) = (Arc::clone(tree), name.to_owned());
-        Self { tree, registry, clock, head, shards, storage, pool, runtime, name }
+        Self { tree, registry, clock, head, shards, storage, log, pool, runtime, name }
     }
 
     /// A target of `address` under `path`, not yet spawned.
