@@ -1,6 +1,9 @@
 //! Faults of actors: what actix does and what our layer makes of it, and the matrix of every kind of actor times every
 //! kind of panic. Mostly on a paused clock, on the test's own thread; nothing sleeps.
 
+#[cfg(debug_assertions)]
+#[path = "actor_faults/alerts.rs"]
+mod alerts;
 #[path = "actor_faults/facts.rs"]
 mod facts;
 #[cfg(debug_assertions)]

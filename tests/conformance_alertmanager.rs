@@ -159,7 +159,9 @@ fn matchers_are_read_as_in_alertmanager() {
     check(&fallback, "single", &one(matchers::parse_one));
     let compliance = data("matchers-compliance.json").unwrap();
     check(&compliance, "list", &matchers::parse_list);
-    for case in cases(&compliance["list"]) {
+    // That no matchers differ from no matchers concerns Go alone.
+    let some = |case: &&Value| case["matchers"].as_array().is_none_or(|matchers| !matchers.is_empty());
+    for case in cases(&compliance["list"]).iter().filter(some) {
         let differ = syntax::utf8_list(text(case, "input")).ok().map(plain) != expected(case).ok();
         assert_eq!(differ, case["parsers_disagree"] == true, "{case}");
     }

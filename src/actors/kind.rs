@@ -1,7 +1,10 @@
 //! The kinds of actor there are: name, rank and number of slots of each. The fault matrix of `tests/actor_faults.rs` is
 //! generated from [`ALL`], so a new kind without fault cases fails the tests.
 
-use crate::actors::{log_writer, query_gateway, root, scrape_manager, scrape_pool, scrape_target, storage_shard};
+use crate::actors::{
+    aggregation_group, alert_dispatcher, log_writer, query_gateway, receiver, root, scrape_manager, scrape_pool,
+    scrape_target, storage_shard,
+};
 
 /// Where an actor stands in the order of asking: [`ask`](super::mailbox::BoundedAddr::ask) goes from a lower number to a
 /// higher one only, so that no two actors can wait for each other.
@@ -50,6 +53,9 @@ pub const ALL: &[&Kind] = &[
     &scrape_pool::SCRAPE_POOL,
     &scrape_target::SCRAPE_TARGET,
     &query_gateway::QUERY_GATEWAY,
+    &alert_dispatcher::ALERT_DISPATCHER,
+    &aggregation_group::AGGREGATION_GROUP,
+    &receiver::RECEIVER,
     &storage_shard::STORAGE_SHARD,
     &log_writer::LOG_WRITER,
 ];

@@ -92,9 +92,13 @@ pub mod root;
 pub mod supervision;
 pub mod threads;
 
+pub mod aggregation_group;
+pub mod alert_dispatcher;
 pub mod alert_sink;
 pub mod log_writer;
+pub mod notification_log;
 pub mod query_gateway;
+pub mod receiver;
 pub mod scrape_manager;
 pub mod scrape_pool;
 pub mod scrape_target;

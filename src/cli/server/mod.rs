@@ -4,6 +4,7 @@
 //! ready. It ends by SIGTERM, SIGINT or `/-/quit`: everything drains, sources first, within 30 s; a second signal ends it
 //! at once.
 
+mod alerting;
 mod head_metrics;
 mod jobs;
 mod parts;
@@ -53,6 +54,9 @@ enum StartError {
     /// The configuration asks for protection that is not built.
     #[error("Error loading config (--config.file={file}): {reason}")]
     NotBuilt { file: String, reason: String },
+    /// `alertmanager.yml` is not good, or asks for what is not built.
+    #[error("Error loading config (--alertmanager.config.file={file}): {reason}")]
+    Alertmanager { file: String, reason: String },
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] crate::http::server::ServeError),
@@ -71,7 +75,7 @@ enum StartError {
 impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::NotBuilt { .. } => EXIT_USAGE,
+            Self::Config { .. } | Self::NotBuilt { .. } | Self::Alertmanager { .. } => EXIT_USAGE,
             Self::Listen(_) | Self::Storage(_) | Self::System { .. } => EXIT_FAILURE,
         }
     }
@@ -138,6 +142,11 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         ConfigSource::File(path) => Some(load(&flags, &registry, &path.to_string_lossy(), None)?),
         ConfigSource::BuiltIn => None,
     };
+    let notifying = flags.alerts.config_file.as_deref();
+    let notifying = alerting::load(notifying).map_err(|reason| StartError::Alertmanager {
+        file: notifying.map(|file| file.display().to_string()).unwrap_or_default(),
+        reason,
+    })?;
     let clock = SystemClock::shared();
     let parts = Parts::start(&flags, &registry, &clock).map_err(system("start threads"))?;
     let running = Arc::new(Running::new(clock.as_ref(), &registry));
@@ -156,6 +165,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         }
     };
     parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
+    parts.start_notifying(&flags, notifying).await.map_err(StartError::Storage)?;
     parts.apply(&flags, &loaded).await;
     running.loaded(LoadedText { yaml: loaded.config.to_yaml() }, clock.as_ref());
     readiness.set(Ready::Yes);

@@ -24,10 +24,11 @@ use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
+use crate::cli::server::alerting::Alerting;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::running::Running;
 use crate::cli::server::{head_metrics, jobs, storage};
-use crate::config::LoadedConfig;
+use crate::config::{LoadedConfig, alertmanager};
 use crate::http::state::ServerPorts;
 use crate::model::clock::SharedClock;
 use crate::model::duration::PromDuration;
@@ -79,6 +80,7 @@ pub(super) struct Parts {
     gateway_deps: Arc<GatewayDeps>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
+    alerting: Alerting,
     _threads: Threads,
 }
 
@@ -107,6 +109,7 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
+        let alerting = Alerting::start(flags, registry, clock, &root, &pool, threads.start("alerts"));
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -121,6 +124,7 @@ impl Parts {
             gateway_deps,
             manager_deps,
             manager,
+            alerting,
             _threads: threads,
         })
     }
@@ -189,8 +193,21 @@ impl Parts {
         Ok(())
     }
 
-    /// Writes and syncs what the log still holds, and lets the data directory go.
+    /// Starts to notify by `alertmanager.yml`, once storage is open.
+    pub(super) async fn start_notifying(
+        &self,
+        flags: &ServerFlags,
+        config: Option<Arc<alertmanager::Config>>,
+    ) -> Result<(), String> {
+        let Some(config) = config else { return Ok(()) };
+        self.alerting.open_log(&flags.alerts.storage_path, &self.pool).await?;
+        self.alerting.apply(config).await;
+        Ok(())
+    }
+
+    /// Writes and syncs what the logs still hold, and lets the data directory go.
     pub(super) fn close_storage(&self) {
+        self.alerting.close();
         if let Some(opened) = self.opened.lock().take() {
             opened.thread.close();
         }
