@@ -25,6 +25,7 @@ use crate::alertmanager::group::{FlushAlert, GroupState, Life, Now, Tick};
 use crate::alertmanager::retry::FailureReason;
 use crate::alertmanager::route::RouteOptions;
 use crate::model::labels::Labels;
+use crate::telemetry::repeat::{RepeatLimiter, Verdict};
 
 /// The kind.
 pub static AGGREGATION_GROUP: Kind = Kind { name: "aggregation_group", rank: Rank::GATEWAY.below(1), slots: 1 };
@@ -60,6 +61,7 @@ pub struct GroupDeps {
     state: Mutex<GroupState>,
     runtime: Arc<AlertRuntime>,
     failure: Mutex<Option<String>>,
+    repeats: Mutex<RepeatLimiter>,
 }
 
 /// What time it is for groups.
@@ -77,7 +79,8 @@ impl GroupDeps {
     ) -> Arc<Self> {
         let state = GroupState::new(first, spec.options.group_wait.to_std(), now(&runtime));
         let (spec, state) = (ArcSwap::from_pointee(spec), Mutex::new(state));
-        Arc::new(Self { key, labels, spec, state, runtime, failure: Mutex::default() })
+        let (failure, repeats) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { key, labels, spec, state, runtime, failure, repeats })
     }
 
     /// Takes an alert; `Ended` if a new group has to.
@@ -176,10 +179,16 @@ impl AggregationGroup {
     fn flushed(&mut self, flushed: Flushed, ctx: &mut Context<Self>) {
         self.flushing = false;
         let life = match &flushed.failure {
-            None => self.deps.with_state(|state| state.flushed(&flushed.flush.alerts)),
+            None => {
+                self.deps.repeats.lock().succeeded();
+                self.deps.with_state(|state| state.flushed(&flushed.flush.alerts))
+            }
             Some(err) => {
-                let (component, group) = ("dispatcher", self.deps.key.as_str());
-                tracing::error!(component, aggr_group = group, err, "Notify for alerts failed");
+                let now = self.deps.runtime.clock.monotonic();
+                if let Verdict::Log { repeated } = self.deps.repeats.lock().failed(err, now) {
+                    let (component, group) = ("dispatcher", self.deps.key.as_str());
+                    tracing::error!(component, aggr_group = group, err, repeated, "Notify for alerts failed");
+                }
                 Life::Goes
             }
         };

@@ -40,7 +40,7 @@ pub static ALERT_DISPATCHER: Kind = Kind { name: "alert_dispatcher", rank: Rank:
 /// Alerts that may wait for the dispatcher.
 pub const QUEUE_CAPACITY: usize = 10_000;
 /// Alerts that are sorted before others on the thread have their turn.
-const TAKEN_AT_A_TIME: usize = 64;
+const TAKEN_AT_A_TIME: usize = 16;
 /// How often what has ended is let go of.
 const TIDY_EVERY: Duration = Duration::from_secs(30);
 /// How often alerts that are over are forgotten, in multiples of that.

@@ -22,6 +22,8 @@ use crate::model::clock::SharedClock;
 const WAITING_MAX: usize = 1024;
 /// Entries written and synced at a time, at most.
 const GATHERED_MAX: usize = 256;
+/// How long an entry may take to be written: a disk that hangs must not hold a group for ever.
+const RECORD_WITHIN: Duration = Duration::from_secs(30);
 /// How often the file is written anew, if anything has changed.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(15 * 60);
 
@@ -34,6 +36,9 @@ pub enum NotRecorded {
     /// Too many wait.
     #[error("the notification log's queue is full")]
     Full,
+    /// The disk does not answer. The entry may be in the file later.
+    #[error("the notification log was not written in time")]
+    Late,
     /// The thread does not run, or has given the entry up.
     #[error("the notification log is not open")]
     Closed,
@@ -118,7 +123,10 @@ impl NotificationLog {
     async fn store(&self, entry: MeshEntry) -> Result<(), NotRecorded> {
         let (done, stored) = oneshot::channel();
         self.submit(Job { entry, done })?;
-        stored.await.unwrap_or(Err(NotRecorded::Closed))
+        match tokio::time::timeout(RECORD_WITHIN, stored).await {
+            Ok(stored) => stored.unwrap_or(Err(NotRecorded::Closed)),
+            Err(_) => Err(NotRecorded::Late),
+        }
     }
 
     fn submit(&self, job: Job) -> Result<(), NotRecorded> {

@@ -152,7 +152,7 @@ pub(crate) mod tests {
     #[test]
     fn messages_are_in_alertmanagers_order() {
         let set = |pairs: &[(&str, &str)]| Labels::from_pairs(pairs.iter().copied());
-        let mut sets = vec![
+        let mut sets = [
             set(&[("a", "1"), ("b", "2")]),
             set(&[("a", "9")]),
             set(&[("instance", "1"), ("z", "1")]),

@@ -157,3 +157,25 @@ pub mod syntax {
     pub use super::classic::parse_list as classic_list;
     pub use super::utf8::{parse_list as utf8_list, parse_one as utf8_one};
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn never_panics(text: String) {
+            let _ = (parse_list(&text), parse_one(&text));
+        }
+
+        /// What is shown of a configuration can be read again.
+        #[test]
+        fn printed_matchers_come_back(name in ".+", value: String, op in 0..2) {
+            let op = if op == 0 { MatchOp::Equal } else { MatchOp::NotEqual };
+            let matcher = AlertMatcher::new(op, &name, &value).unwrap();
+            prop_assert_eq!(parse_list(&matcher.to_string()), Ok(vec![matcher]));
+        }
+    }
+}
