@@ -33,6 +33,7 @@ use crate::model::alert::{Alert, Fingerprint};
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 use crate::telemetry::build_info;
+use crate::telemetry::metrics::{MetricFamily, MetricKind, MetricValue};
 
 /// The kind.
 pub static ALERT_DISPATCHER: Kind = Kind { name: "alert_dispatcher", rank: Rank::GATEWAY, slots: 4 };
@@ -185,22 +186,27 @@ impl DispatcherDeps {
         views
     }
 
-    /// Brings the gauges up to date; for whoever gathers metrics.
-    pub fn refresh_gauges(&self) {
+    /// How many groups there are, and alerts by state; for whoever gathers metrics.
+    pub fn families(&self) -> Vec<MetricFamily> {
         let known = self.known.lock();
-        let (mut processed, mut waiting, mut groups) = (0, 0, 0);
+        let (mut active, mut unprocessed, mut groups) = (0.0, 0.0, 0.0);
         for group in known.groups.values() {
             group.deps.with_state(|state| {
-                groups += usize::from(!state.has_ended());
-                for (_, told) in state.alerts() {
-                    if told { processed += 1 } else { waiting += 1 }
+                groups += f64::from(u8::from(!state.has_ended()));
+                for (_, processed) in state.alerts() {
+                    *(if processed { &mut active } else { &mut unprocessed }) += 1.0;
                 }
             });
         }
-        let metrics = &self.runtime.metrics;
-        metrics.groups.set(groups as f64);
-        metrics.alerts.0.set(f64::from(processed));
-        metrics.alerts.1.set(f64::from(waiting));
+        let state = |state: &str, count| (Labels::from_pairs([("state", state)]), MetricValue::Number(count));
+        let alerts = MetricFamily {
+            name: "alertmanager_alerts".to_owned(),
+            help: "How many alerts by state.".to_owned(),
+            kind: MetricKind::Gauge,
+            metrics: vec![state("active", active), state("suppressed", 0.0), state("unprocessed", unprocessed)],
+        };
+        let (name, help) = ("alertmanager_dispatcher_aggregation_groups", "Number of active aggregation groups");
+        vec![alerts, MetricFamily::single(name, help, MetricKind::Gauge, groups)]
     }
 
     fn told(&self, known: &Known, options: &RouteOptions) -> Vec<Told> {
@@ -349,8 +355,6 @@ impl DispatcherDeps {
         if known.ticks.is_multiple_of(COLLECT_EVERY) {
             known.store.collect(now);
         }
-        drop(known);
-        self.refresh_gauges();
     }
 
     /// Tells groups to end, then receivers, and waits.

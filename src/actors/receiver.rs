@@ -74,7 +74,7 @@ pub struct ReceiverSpec {
 
 /// What a receiver is given.
 pub struct ReceiverDeps {
-    /// What it is; each attempt looks anew.
+    /// What it is; each delivery looks anew.
     pub spec: ArcSwap<ReceiverSpec>,
     /// What all share.
     pub runtime: Arc<AlertRuntime>,

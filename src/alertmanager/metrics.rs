@@ -91,10 +91,6 @@ pub struct AlertmanagerMetrics {
     pub received_resolved: Counter,
     /// Alerts that the full queue has lost.
     pub dropped: Counter,
-    /// Groups.
-    pub groups: Gauge,
-    /// Alerts of groups that were part of a flush, and those that were not.
-    pub alerts: (Gauge, Gauge),
     /// How long sorting an alert into its groups takes, in seconds.
     pub processing: Summary,
     /// Receivers and integrations configured.
@@ -138,11 +134,7 @@ impl AlertmanagerMetrics {
             let labels = [("status", status), ("version", "v2")];
             registry.counter("alertmanager_alerts_received_total", "The total number of received alerts.", &labels)
         };
-        let state =
-            |state: &str| registry.gauge("alertmanager_alerts", "How many alerts by state.", &[("state", state)]);
         let gauge = |name: &str, help: &str| registry.gauge(name, help, &[]);
-        let suppressed = state("suppressed");
-        suppressed.set(0.0);
         let name = "alertmanager_dispatcher_alert_processing_duration_seconds";
         let help = "Summary of latencies for the processing of alerts.";
         Self {
@@ -154,8 +146,6 @@ impl AlertmanagerMetrics {
                 "Alerts that the dispatcher's full queue has lost, oldest first.",
                 &[],
             ),
-            groups: gauge("alertmanager_dispatcher_aggregation_groups", "Number of active aggregation groups"),
-            alerts: (state("active"), state("unprocessed")),
             processing: registry.summary(name, help, &[], &[], clock),
             receivers: gauge("alertmanager_receivers", "Number of configured receivers."),
             integrations: gauge("alertmanager_integrations", "Number of configured integrations."),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use watchfire::actors::aggregation_group::AGGREGATION_GROUP;
 use watchfire::actors::alert_dispatcher::{ALERT_DISPATCHER, AlertDispatcher, DispatcherDeps, DispatcherHandle};
 use watchfire::actors::alert_sink::AlertSink;
+use watchfire::actors::control::Drain;
 use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::kind;
 use watchfire::actors::notification_log::NotificationLog;
@@ -31,7 +32,7 @@ use watchfire::model::random::Random;
 use watchfire::model::time::TimestampMs;
 use watchfire::telemetry::metrics::{MetricValue, Registry};
 
-use crate::scene::{QUICK, holds, live};
+use crate::scene::{PATIENCE, QUICK, holds, live};
 use crate::support::Webhook;
 
 /// What alerting needs, on the test's own thread.
@@ -173,6 +174,8 @@ fn a_webhook_hears_of_beginning_and_end() {
         let reasons: Vec<_> = webhook.messages().iter().map(|m| m["notification_reason"].clone()).collect();
         assert_eq!(reasons, ["first notification", "all alerts resolved"]);
         assert_eq!(scene.count("notifications_total", None), 2.0);
+        let names: Vec<String> = scene.dispatcher.families().into_iter().map(|family| family.name).collect();
+        assert_eq!(names, ["alertmanager_alerts", "alertmanager_dispatcher_aggregation_groups"]);
     });
 }
 
@@ -354,5 +357,51 @@ fn a_new_configuration_keeps_groups_and_sorts_alerts_anew() {
         // A receiver that nothing names ends, and so do groups.
         apply(&handle, "{receiver: b}", &[("b", other.url())]).await;
         holds("it ends", || !scene.tree.rows().iter().any(|row| row.name == "a/webhook[0]")).await;
+    });
+}
+
+#[test]
+fn a_disk_that_refuses_makes_nobody_be_told_twice() {
+    live(async {
+        let (folder, webhook) = (tempfile::tempdir().unwrap(), Webhook::start());
+        // A file where the folder should be: every write fails until it is gone.
+        let blocked = folder.path().join("blocked");
+        std::fs::write(&blocked, "").unwrap();
+        let scene = AlertScene::at(&tree(), &blocked, 1000);
+        let handle = scene.dispatcher("d", QUICK_ROUTE, &[("a", webhook.url())]).await;
+        handle.send(vec![alert("x", true)]);
+        let failure = || handle.overview().first().and_then(|group| group.failure.clone()).unwrap_or_default();
+        holds("the flush fails", || failure().contains("the notification log was not written")).await;
+        // The end is not let go of either, as nothing durable says that it was told.
+        handle.send(vec![alert("x", false)]);
+        holds("the end is told", || webhook.statuses() == ["firing", "resolved"]).await;
+        let tries = || scene.runtime.metrics.nflog.queries.get();
+        let before = tries();
+        holds("more flushes have failed", || before + 10 <= tries() && !failure().is_empty()).await;
+        assert_eq!(handle.overview().len(), 1);
+        std::fs::remove_file(&blocked).unwrap();
+        holds("the group ends", || handle.overview().is_empty()).await;
+        assert_eq!(NflogFile::new(&blocked).load().unwrap().entries.len(), 1);
+        assert_eq!(webhook.statuses(), ["firing", "resolved"]);
+    });
+}
+
+#[test]
+fn a_drain_ends_all_in_time() {
+    live(async {
+        let (scene, dead) = (AlertScene::new(&tree()), Webhook::start());
+        dead.hang();
+        let handle = scene.dispatcher("d", QUICK_ROUTE, &[("a", dead.url())]).await;
+        handle.send(vec![alert("x", true), alert("y", true)]);
+        holds("both are under way", || dead.messages().len() == 2).await;
+        let deadline = Instant::now() + std::time::Duration::from_millis(300);
+        handle.addr().signal(Drain { deadline }).unwrap();
+        holds("all end", || scene.tree.rows().is_empty()).await;
+        assert!(deadline <= Instant::now(), "what is under way gets the time that is left");
+        let idle = AlertScene::new(&tree());
+        let handle = idle.dispatcher("d", QUICK_ROUTE, &[("a", dead.url())]).await;
+        let deadline = Instant::now() + PATIENCE;
+        handle.addr().signal(Drain { deadline }).unwrap();
+        holds("all end at once", || idle.tree.rows().is_empty()).await;
     });
 }

@@ -172,7 +172,7 @@ mod tests {
     fn entry(group: &str) -> MeshEntry {
         let receiver = Receiver { group_name: "r".to_owned(), integration: "webhook".to_owned(), idx: 0 };
         let key = EntryKey { group_key: group.to_owned(), receiver };
-        MeshEntry::told(&key, &Hashes { firing: vec![7; 300], resolved: Vec::new() }, 1, 2)
+        MeshEntry::told(&key, &Hashes { firing: vec![7; 100], resolved: Vec::new() }, 1, 2)
     }
 
     #[test]

@@ -65,11 +65,8 @@ impl Alerting {
             AlertDispatcher::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Alerts, addr.clone());
-        let gauges = Arc::clone(&deps);
-        registry.collect_with(move || {
-            gauges.refresh_gauges();
-            Vec::new()
-        });
+        let counted = Arc::clone(&deps);
+        registry.collect_with(move || counted.families());
         Self { dispatcher: DispatcherHandle::new(deps, addr), log, metrics, clock: SharedClock::clone(clock) }
     }
 
