@@ -4,6 +4,9 @@
 #[cfg(debug_assertions)]
 #[path = "actor_faults/alerts.rs"]
 mod alerts;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/discovery.rs"]
+mod discovery;
 #[path = "actor_faults/facts.rs"]
 mod facts;
 #[cfg(debug_assertions)]
@@ -14,10 +17,18 @@ mod mailbox;
 #[cfg(debug_assertions)]
 #[path = "actor_faults/matrix.rs"]
 mod matrix;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/notifiers.rs"]
+mod notifiers;
 #[path = "actor_faults/probe.rs"]
 mod probe;
 #[path = "actor_faults/process.rs"]
 mod process;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/reload.rs"]
+mod reload;
+#[path = "actor_faults/rules.rs"]
+mod rules;
 #[path = "actor_faults/scene.rs"]
 mod scene;
 #[cfg(debug_assertions)]

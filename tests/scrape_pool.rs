@@ -26,6 +26,10 @@ use watchfire::client::{ClientOptions, HttpClient};
 use watchfire::model::clock::SystemClock;
 use watchfire::model::duration::PromDuration;
 use watchfire::model::labels::Labels;
+use watchfire::model::matcher::Matcher;
+use watchfire::model::read::{FloatColumn, Unlimited};
+use watchfire::model::sample::is_stale;
+use watchfire::model::time::TimeRange;
 use watchfire::scrape::metrics::ScrapeMetrics;
 use watchfire::scrape::pool_metrics::PoolMetrics;
 use watchfire::scrape::settings::{NewSeriesLimit, ScrapeLimits, ScrapeSettings};
@@ -66,6 +70,7 @@ struct Stage {
     registry: Arc<Registry>,
     deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
+    head: Arc<Head>,
     _root: Root,
 }
 
@@ -88,7 +93,7 @@ impl Stage {
             supervision::spawn(&arbiter, Policy::PERMANENT, place, move |_| StorageShard::new(Arc::clone(&shard)));
         let runtime = Arc::new(ScrapeRuntime {
             policy: watchfire::actors::policy::Policy::PERMANENT,
-            storage: StorageClient::new(head, Arc::default(), &[shard]),
+            storage: StorageClient::new(Arc::clone(&head), Arc::default(), &[shard]),
             staging: StagingBudget::new(0),
             limits: ScrapeLimits::for_memory(0),
             new_series,
@@ -103,7 +108,7 @@ impl Stage {
         let manager = supervision::spawn(&arbiter, Policy::PERMANENT, root.parent().place("scrape"), move |_| {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
-        Self { registry, deps, manager, _root: root }
+        Self { registry, deps, manager, head, _root: root }
     }
 
     async fn apply(&self, jobs: Vec<JobSpec>) {
@@ -128,6 +133,15 @@ impl Stage {
             assert!(start.elapsed() < Duration::from_secs(60), "{states:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// All values of the series of a metric.
+    fn values(&self, metric: &str) -> Vec<f64> {
+        let view = self.head.queryable().view().unwrap();
+        let selected = view.select(&[Matcher::equal("__name__", metric)], TimeRange::ALL, &Unlimited).unwrap();
+        let mut column = FloatColumn::default();
+        selected.iter().for_each(|series| series.samples.decode(TimeRange::ALL, &mut column).unwrap());
+        column.values
     }
 
     fn number(&self, name: &str) -> Option<f64> {
@@ -206,6 +220,30 @@ fn a_target_of_which_only_discovered_labels_change_goes_on() {
         let after = Arc::clone(&stage.view().active[0]);
         assert!(Arc::ptr_eq(&before, &after), "its memory of series stays");
         assert_eq!(after.discovered().get("__meta_zone"), Some("b"));
+    });
+}
+
+#[test]
+fn series_that_a_changed_job_still_has_go_on_and_the_others_end() {
+    actix::System::new().block_on(async {
+        let (address, _) = exporter().await;
+        let targets = || vec![Labels::from_pairs([("__address__", address.as_str())])];
+        let stage = Stage::new(NewSeriesLimit::Automatic);
+        stage.apply(vec![job(1, targets())]).await;
+        stage.reaches("").await;
+        let only_a: Arc<watchfire::scrape::settings::MetricRelabel> =
+            Arc::new(|labels: Labels| (labels.metric_name() == "a").then_some(labels));
+        let changed = JobSpec { generation: 2, metric_relabel: Some(only_a), ..job(2, targets()) };
+        stage.apply(vec![changed]).await;
+        assert_eq!(stage.view().active[0].status().last_error, "", "the last outcome is shown until the next");
+        let start = Instant::now();
+        while !stage.values("b").last().copied().is_some_and(is_stale) {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?}", stage.values("b"));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(2 <= stage.values("a").len());
+        assert!(stage.values("a").iter().all(|value| *value == 1.0), "{:?}", stage.values("a"));
+        assert!(stage.values("up").iter().all(|value| *value == 1.0), "{:?}", stage.values("up"));
     });
 }
 

@@ -11,7 +11,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
-use support::{Exporter, Server, wait_for};
+use support::{Behaviour, Exporter, Server, wait_for};
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -173,6 +173,33 @@ fn help_and_version_end_with_0() {
 }
 
 #[test]
+fn the_service_manager_hears_of_each_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "400000")];
+    let mut server = Server::start_with(folder.path(), &[], &variables);
+    let hears = |state: &str| loop {
+        let mut buffer = [0; 1024];
+        let len = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no {state}: {e}"));
+        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        if text.starts_with(state) {
+            return text;
+        }
+    };
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    hears("WATCHDOG=1");
+    server.signal("HUP");
+    assert!(hears("RELOADING=1").contains("MONOTONIC_USEC="));
+    hears("READY=1");
+    server.signal("TERM");
+    hears("STOPPING=1");
+    assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
+}
+
+#[test]
 fn a_second_signal_ends_at_once_with_1() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[]);
@@ -246,4 +273,64 @@ fn a_subquery_without_a_step_takes_the_evaluation_interval() {
     fs::write(folder.path().join("prometheus.yml"), "global:\n  evaluation_interval: 5s\n").unwrap();
     let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
     assert_eq!(server.single("count_over_time(vector(1)[1m:])"), Some(12.0));
+}
+
+#[test]
+fn a_target_that_demands_basic_auth_is_scraped_and_the_password_is_shown_nowhere() {
+    let exporter = Exporter::start("");
+    let line = "authorization: Basic dXNlcjpodW50ZXIy".to_owned();
+    exporter.set(Behaviour::Guarded { line, body: "a 5\n".to_owned() });
+    let job = |name: &str, auth: &str| {
+        format!("- {{job_name: {name}, {auth}, static_configs: [{{targets: ['{}']}}]}}\n", exporter.addr)
+    };
+    let good = job("good", "basic_auth: {username: user, password: hunter2}");
+    let bad = job("bad", "basic_auth: {username: user, password: hunter3}");
+    let config = format!("global:\n  scrape_interval: 100ms\nscrape_configs:\n{good}{bad}");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml", "--log.level=debug"]);
+    wait_for("a sample", || server.single("a{job=\"good\"}"));
+    let refused = wait_for("a refusal", || {
+        let targets = server.get("/api/v1/targets").json()["data"]["activeTargets"].clone();
+        let bad = targets.as_array()?.iter().find(|target| target["scrapePool"] == "bad").cloned()?;
+        Some(bad["lastError"].as_str()?.to_owned()).filter(|error| !error.is_empty())
+    });
+    assert_eq!(refused, "server returned HTTP status 401 Unauthorized");
+    assert_eq!(server.single("up{job=\"bad\"}"), Some(0.0));
+    let shown = server.get("/api/v1/status/config").json()["data"]["yaml"].as_str().unwrap().to_owned();
+    assert!(shown.contains("password: <secret>"), "{shown}");
+    let pages =
+        ["/api/v1/targets", "/targets", "/query", "/metrics", "/api/watchfire/v1/actors", "/api/v1/status/flags"];
+    for text in pages.map(|page| server.get(page).text()).iter().chain([&shown, &server.log()]) {
+        for secret in ["hunter", "dXNlcjpodW50ZXIy", "dXNlcjpodW50ZXIz"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+#[test]
+fn alertmanagers_and_those_that_relabelling_dropped_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "alerting:
+  alertmanagers:
+  - path_prefix: /am
+    basic_auth: {username: user, password: hunter2}
+    static_configs: [{targets: ['127.0.0.1:1', 'dropped:9093']}]
+    relabel_configs: [{source_labels: [__address__], regex: 'dropped:.*', action: drop}]
+";
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let mut server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    let found = server.get("/api/v1/alertmanagers").json()["data"].clone();
+    assert_eq!(found["activeAlertmanagers"], serde_json::json!([{"url": "http://127.0.0.1:1/am/api/v2/alerts"}]));
+    assert_eq!(found["droppedAlertmanagers"], serde_json::json!([{"url": "http://dropped:9093/am/api/v2/alerts"}]));
+    let metrics = server.get("/metrics").text();
+    for line in [
+        "prometheus_notifications_alertmanagers_discovered 1",
+        "prometheus_notifications_queue_capacity 10000",
+        "prometheus_notifications_queue_length{alertmanager=\"http://127.0.0.1:1/am/api/v2/alerts\"} 0",
+    ] {
+        assert!(metrics.lines().any(|given| given == line), "{line} in {metrics}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
 }

@@ -376,8 +376,11 @@ impl DispatcherDeps {
 }
 
 fn spec(id: ReceiverId, webhook: &Webhook) -> ReceiverSpec {
-    let follow_redirects = webhook.http_config.as_ref().is_none_or(|http| http.follow_redirects);
-    let client = HttpClient::new(ClientOptions { user_agent: build_info::user_agent(), follow_redirects });
+    let user_agent = build_info::user_agent();
+    let client = match &webhook.http_config {
+        Some(http) => HttpClient::from_config(user_agent, http),
+        None => HttpClient::new(ClientOptions { user_agent, follow_redirects: true }),
+    };
     ReceiverSpec { id, webhook: webhook.clone(), client }
 }
 

@@ -2,7 +2,8 @@
 //! generated from [`ALL`], so a new kind without fault cases fails the tests.
 
 use crate::actors::{
-    aggregation_group, alert_dispatcher, log_writer, query_gateway, receiver, root, scrape_manager, scrape_pool,
+    aggregation_group, alert_dispatcher, config_reloader, discovery, discovery_provider, log_writer, notifier,
+    notifier_manager, query_gateway, receiver, root, rule_group, rule_manager, scrape_manager, scrape_pool,
     scrape_target, storage_shard,
 };
 
@@ -49,10 +50,17 @@ pub struct Kind {
 /// All kinds that the server runs.
 pub const ALL: &[&Kind] = &[
     &root::ROOT,
+    &config_reloader::CONFIG_RELOADER,
+    &discovery::DISCOVERY_MANAGER,
+    &discovery_provider::DISCOVERY_PROVIDER,
     &scrape_manager::SCRAPE_MANAGER,
     &scrape_pool::SCRAPE_POOL,
     &scrape_target::SCRAPE_TARGET,
+    &rule_manager::RULE_MANAGER,
+    &rule_group::RULE_GROUP,
     &query_gateway::QUERY_GATEWAY,
+    &notifier_manager::NOTIFIER_MANAGER,
+    &notifier::NOTIFIER,
     &alert_dispatcher::ALERT_DISPATCHER,
     &aggregation_group::AGGREGATION_GROUP,
     &receiver::RECEIVER,

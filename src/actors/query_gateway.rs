@@ -23,14 +23,16 @@ use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
-use crate::model::read::{Queryable, ReadBudget, ReadError, ReadView};
+use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView};
+use crate::model::sample::Sample;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::{
     Charge, EngineOptions, EvalError, Evaluated, MemoryPool, Phase, QueryContext, QueryLedger, evaluate_instant,
     evaluate_range,
 };
-use crate::promql::parser::{ParseOptions, parse_expr, position};
-use crate::promql::support::check_supported;
+use crate::promql::parser::ParseOptions;
+use crate::promql::support::parse_supported;
+use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
 
 /// The kind. Further queries than have slots are refused.
@@ -103,6 +105,29 @@ pub enum Listed {
     Series(Vec<Labels>),
     /// Names or values.
     Names(Vec<String>),
+}
+
+/// Run a rule's job on the lane of the rules: its queries are evaluated within the limits of one query. The job may run
+/// twice, as its queries only read.
+#[derive(Message)]
+#[rtype(result = "Result<T, QueryFailure>")]
+pub struct RunRule<T: Send + 'static> {
+    job: Arc<RuleJob<T>>,
+}
+
+type RuleJob<T> = dyn Fn(&dyn RuleQueries) -> T + Send + Sync;
+
+impl<T: Send + 'static> RunRule<T> {
+    /// Runs this.
+    pub fn new(job: impl Fn(&dyn RuleQueries) -> T + Send + Sync + 'static) -> Self {
+        Self { job: Arc::new(job) }
+    }
+}
+
+impl<T: Send + 'static> Clone for RunRule<T> {
+    fn clone(&self) -> Self {
+        Self { job: Arc::clone(&self.job) }
+    }
 }
 
 /// An evaluated query and what it took.
@@ -219,11 +244,7 @@ impl GatewayDeps {
 
     /// Evaluates on the calling thread, one of the pool's.
     fn evaluate(&self, query: &RunQuery, ctx: &QueryContext) -> Result<Evaluated, QueryFailure> {
-        let expr = parse_expr(&query.text, &self.parser).map_err(|e| QueryFailure::Parse(e.to_string()))?;
-        check_supported(&expr).map_err(|unsupported| {
-            let start = position(unsupported.range.start, &query.text);
-            QueryFailure::Parse(format!("{start}: parse error: {unsupported}"))
-        })?;
+        let expr = parse_supported(&query.text, &self.parser).map_err(QueryFailure::Parse)?;
         let view = self.queryable.view()?;
         let mut engine = self.engine.clone();
         engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
@@ -288,6 +309,11 @@ impl GatewayDeps {
         Ok(QueryOutcome { evaluated, queued, ran })
     }
 
+    async fn rule<T: Send + 'static>(self: Arc<Self>, rule: RunRule<T>, deadline: Instant) -> Result<T, QueryFailure> {
+        let run = move |deps: &Self, ctx: QueryContext| Ok((rule.job)(&JobQueries { deps, ctx }));
+        self.admit(Lane::Rules, deadline, run).await.map(|(value, _, _)| value)
+    }
+
     async fn list(self: Arc<Self>, request: RunListing, deadline: Instant) -> Result<Listed, QueryFailure> {
         let list = move |deps: &Self, ctx: QueryContext| {
             let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
@@ -295,6 +321,48 @@ impl GatewayDeps {
             Ok(list(&request, &*view, &budget)?)
         };
         self.admit(Lane::Queries, deadline, list).await.map(|(listed, _, _)| listed)
+    }
+}
+
+/// Queries of a rule's job, on the pool's thread. They share the job's deadline and its account.
+struct JobQueries<'a> {
+    deps: &'a GatewayDeps,
+    ctx: QueryContext,
+}
+
+impl RuleQueries for JobQueries<'_> {
+    fn instant(&self, expr: &str, at: TimestampMs) -> Result<Queried, QueryError> {
+        let (text, span) = (expr.to_owned(), QuerySpan::Instant { at });
+        let query = RunQuery { text, span, timeout: None, lookback_ms: None, lane: Lane::Rules };
+        let ctx = QueryContext { text: query.text.clone(), ..self.ctx.clone() };
+        let Evaluated { value, held, .. } = self.deps.evaluate(&query, &ctx)?;
+        Ok(Queried { value, held })
+    }
+
+    fn newest(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<(Labels, Sample)>, QueryError> {
+        let read = || {
+            let budget =
+                ListingBudget { held: Mutex::new(self.ctx.ledger.charge(0).map_err(over)?), ctx: self.ctx.clone() };
+            let mut newest = Vec::new();
+            let mut column = FloatColumn::default();
+            for series in self.deps.queryable.view()?.select(matchers, range, &budget)? {
+                budget.check()?;
+                column.clear();
+                series.samples.decode(range, &mut column)?;
+                let last = column.timestamps.last().zip(column.values.last());
+                let sample = last.map(|(at, value)| Sample { at: TimestampMs(*at), value: *value });
+                newest.extend(sample.map(|sample| (series.labels, sample)));
+            }
+            Ok(newest)
+        };
+        read().map_err(|error: ReadError| QueryFailure::from(error).into())
+    }
+}
+
+impl From<QueryFailure> for QueryError {
+    fn from(failure: QueryFailure) -> Self {
+        let canceled = matches!(failure, QueryFailure::Eval(EvalError::Canceled(_)));
+        Self { text: failure.to_string(), canceled }
     }
 }
 
@@ -418,6 +486,23 @@ impl Handler<Admitted<RunQuery>> for QueryGateway {
         let deadline = self.deadline(query.timeout);
         self.deps.metrics.running.add(1.0);
         let work = while_wanted(asker, Arc::clone(&self.deps).query(query, deadline));
+        Box::pin(work.boxed_local().into_actor(self).map(move |done, actor: &mut Self, _| {
+            drop(slot);
+            actor.deps.metrics.running.add(-1.0);
+            done
+        }))
+    }
+}
+
+impl<T: Send + 'static> Handler<Admitted<RunRule<T>>> for QueryGateway {
+    type Result = ResponseActFuture<Self, Result<T, QueryFailure>>;
+
+    fn handle(&mut self, rule: Admitted<RunRule<T>>, _: &mut Context<Self>) -> Self::Result {
+        let asker = rule.asker();
+        let (rule, slot) = rule.into_parts();
+        let deadline = self.deadline(None);
+        self.deps.metrics.running.add(1.0);
+        let work = while_wanted(asker, Arc::clone(&self.deps).rule(rule, deadline));
         Box::pin(work.boxed_local().into_actor(self).map(move |done, actor: &mut Self, _| {
             drop(slot);
             actor.deps.metrics.running.add(-1.0);

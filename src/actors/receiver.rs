@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
+use url::Url;
 
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
@@ -23,7 +24,7 @@ use crate::actors::notification_log::NotificationLog;
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::supervision::SupervisedActor;
-use crate::alertmanager::auth::{self, Destination};
+use crate::alertmanager::address;
 use crate::alertmanager::dedup::{self, Asked, Hashes, Reason};
 use crate::alertmanager::group::FlushAlert;
 use crate::alertmanager::metrics::AlertmanagerMetrics;
@@ -220,7 +221,7 @@ impl ReceiverDeps {
             let external_url = self.runtime.external_url.clone();
             move || prepare(&spec, &flush, reason, &external_url)
         };
-        let (to, body) = if ALERTS_INLINE_MAX < flush.alerts.len() || auth::reads_files(&spec.webhook) {
+        let (to, body) = if ALERTS_INLINE_MAX < flush.alerts.len() || address::is_in_file(&spec.webhook) {
             let prepared = self.runtime.pool.run(Lane::Storage, flush.deadline, move |_: &_| prepare()).await;
             prepared.map_err(|error| AttemptError {
                 text: format!("the message was not written: {error}"),
@@ -240,8 +241,8 @@ fn prepare(
     flush: &Flush,
     reason: Reason,
     external_url: &str,
-) -> Result<(Destination, Bytes), AttemptError> {
-    let to = auth::destination(&spec.webhook)?;
+) -> Result<(Url, Bytes), AttemptError> {
+    let to = address::of(&spec.webhook)?;
     let about = About {
         receiver: &spec.id.group_name,
         reason,

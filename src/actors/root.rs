@@ -1,11 +1,11 @@
 //! The top of the tree. Owns the list of the parts below it. Started by the command line's server. Bound: control messages
-//! only. Failure: restarts, finds its parts in `deps`; failed, the process ends with status 1. Shutdown: drains its parts,
+//! and a pulse. Failure: restarts, finds its parts in `deps`; failed, the process ends with status 1. Shutdown: drains its parts,
 //! sources first, then ends.
 
 use std::sync::Arc;
 
 use actix::ArbiterHandle;
-use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Handler, Supervised, WrapFuture};
+use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Handler, Message, Supervised, WrapFuture};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::actors::context::Context;
 use crate::actors::control::{ChildFailed, Control, Drain};
 use crate::actors::drain::{self, Drainable, Stage, Unfinished};
 use crate::actors::kind::{Kind, Rank};
-use crate::actors::mailbox::BoundedAddr;
+use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::policy::Policy;
 use crate::actors::supervision::{self, Parent, Place, SupervisedActor};
 
@@ -42,6 +42,11 @@ pub enum RootEnd {
     /// It panicked too often: the process must end with status 1.
     Failed,
 }
+
+/// Say that you live.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Pulse;
 
 /// Starts the root.
 pub fn start(arbiter: &ArbiterHandle, place: Place) -> Root {
@@ -74,6 +79,11 @@ impl Root {
         let _ = self.addr.signal(Drain { deadline });
     }
 
+    /// Whether the root takes messages: it answers by the deadline.
+    pub async fn is_alive(&self, deadline: Instant) -> bool {
+        self.addr.ask(Pulse, deadline).await.is_ok()
+    }
+
     /// Returns when the root has drained, or given up.
     pub async fn end(&self) -> RootEnd {
         self.addr.entry().refuses().await;
@@ -104,6 +114,12 @@ impl Supervised for RootActor {
 
 impl SupervisedActor for RootActor {
     const KIND: &'static Kind = &ROOT;
+}
+
+impl Handler<Admitted<Pulse>> for RootActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Admitted<Pulse>, _: &mut Context<Self>) {}
 }
 
 impl Handler<Control<Drain>> for RootActor {

@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::actors::children::Children;
+use crate::actors::config_reloader::PlanSection;
 use crate::actors::context::Context;
-use crate::actors::control::{ChildFailed, Control, Drain};
+use crate::actors::control::{ChildFailed, Control, Drain, Reload};
+use crate::actors::discovery::{Consumer, GroupsBySet};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::registry::ActorState;
@@ -45,6 +47,8 @@ pub struct ManagerDeps {
     pub jobs: Mutex<Vec<JobSpec>>,
     /// What the API sees.
     pub overview: Arc<ScrapeOverview>,
+    /// What discovery has found, by job. Stored first; then the manager is signalled [`Reload`].
+    discovered: Mutex<GroupsBySet>,
     runtime: Arc<ScrapeRuntime>,
     /// Threads that pools and targets run on.
     arbiters: Arc<[ArbiterHandle]>,
@@ -60,7 +64,49 @@ impl ManagerDeps {
         assert!(!arbiters.is_empty(), "targets need a thread");
         let overview = Arc::new(ScrapeOverview::default());
         let (jobs, children) = (Mutex::new(jobs), Children::default());
-        Arc::new(Self { jobs, overview, runtime, arbiters, children, retiring: Mutex::default() })
+        let (discovered, retiring) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { jobs, overview, discovered, runtime, arbiters, children, retiring })
+    }
+}
+
+/// Hands on to the scrape pools what discovery finds for their jobs.
+pub struct ScrapeConsumer {
+    /// The manager's.
+    pub deps: Arc<ManagerDeps>,
+    /// The manager.
+    pub manager: BoundedAddr<ScrapeManager>,
+}
+
+impl Consumer for ScrapeConsumer {
+    fn discovered(&self, sets: GroupsBySet) {
+        *self.deps.discovered.lock() = sets;
+        // A manager that has ended has no pools. One that has failed is tried again by this.
+        let _ = self.manager.signal(Reload);
+    }
+}
+
+impl ManagerDeps {
+    /// What would become of the targets if the jobs were `jobs`.
+    pub fn plan_targets(&self, jobs: &[JobSpec]) -> PlanSection {
+        let pools = self.overview.pools.lock().clone();
+        let mut section = PlanSection::new("target");
+        for job in jobs {
+            match pools.iter().find(|pool| pool.spec.load().name == job.name) {
+                Some(pool) => pool.plan(job, &mut section),
+                None => {
+                    PoolDeps::new(job.clone(), Arc::clone(&self.runtime), Arc::clone(&self.arbiters))
+                        .plan(job, &mut section);
+                }
+            }
+        }
+        for pool in pools {
+            let spec = pool.spec.load();
+            if !jobs.iter().any(|job| job.name == spec.name) {
+                let none = JobSpec { groups: Arc::from([]), removed: true, ..(**spec).clone() };
+                pool.plan(&none, &mut section);
+            }
+        }
+        section
     }
 }
 
@@ -80,9 +126,27 @@ impl ScrapeManager {
         Self { deps }
     }
 
+    /// Gives the pools what discovery has found for them, where it has changed.
+    fn hand_on_discovered(&self) {
+        let sets = self.deps.discovered.lock().clone();
+        for pool in self.deps.overview.pools.lock().iter() {
+            let name = pool.spec.load().name.clone();
+            let groups = sets.get(&name).cloned().unwrap_or_default();
+            if Arc::ptr_eq(&pool.discovered.load(), &groups) || **pool.discovered.load() == *groups {
+                continue;
+            }
+            pool.discovered.store(groups);
+            if let Some(actor) = self.deps.children.get(&name) {
+                // One that has ended is started anew with the next jobs.
+                let _ = actor.signal(Reload);
+            }
+        }
+    }
+
     /// Makes the pools what the jobs say; returns those whose specification has changed.
     fn sync(&self, parent: &Parent) -> Vec<(String, BoundedAddr<ScrapePool>)> {
         let jobs = self.deps.jobs.lock().clone();
+        let discovered = self.deps.discovered.lock().clone();
         let mut pools = self.deps.overview.pools.lock();
         let mut changed = Vec::new();
         let mut next = Vec::with_capacity(jobs.len());
@@ -92,7 +156,10 @@ impl ScrapeManager {
                 Some(deps) => Arc::clone(deps),
                 None => {
                     self.deps.runtime.pools.created();
-                    PoolDeps::new(job.clone(), Arc::clone(&self.deps.runtime), Arc::clone(&self.deps.arbiters))
+                    let (runtime, arbiters) = (Arc::clone(&self.deps.runtime), Arc::clone(&self.deps.arbiters));
+                    let deps = PoolDeps::new(job.clone(), runtime, arbiters);
+                    deps.discovered.store(discovered.get(&job.name).cloned().unwrap_or_default());
+                    deps
                 }
             };
             let differs = deps.spec.load().revision != job.revision;
@@ -145,6 +212,7 @@ impl Actor for ScrapeManager {
         // Pools that are new read their specification as they start; after a restart the others are told again.
         let mut changed = self.deps.retiring.lock().clone();
         changed.extend(self.sync(&ctx.parent()));
+        self.hand_on_discovered();
         ctx.spawn(confirm(changed).into_actor(self).map(|_, _, _| ()));
     }
 }
@@ -165,6 +233,15 @@ impl Handler<Admitted<ApplyJobs>> for ScrapeManager {
             drop(slot);
             unconfirmed
         }))
+    }
+}
+
+impl Handler<Control<Reload>> for ScrapeManager {
+    type Result = ();
+
+    /// Discovery has found other groups.
+    fn handle(&mut self, _: Control<Reload>, _: &mut Context<Self>) {
+        self.hand_on_discovered();
     }
 }
 

@@ -2,7 +2,7 @@
 //! scrape manager. Bound: its slots, for applying specifications. Failure: restarts and adopts its targets, which go on
 //! meanwhile. Shutdown: drains its targets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +15,18 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::actors::children::Children;
+use crate::actors::config_reloader::PlanSection;
 use crate::actors::context::Context;
-use crate::actors::control::{ChildFailed, Control, Drain};
+use crate::actors::control::{ChildFailed, Control, Drain, Reload};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::scrape_target::{Retire, ScrapeRuntime, ScrapeTarget, TargetShared};
 use crate::actors::supervision::{self, Parent, SupervisedActor};
 use crate::client::HttpClient;
 use crate::config::relabel::{RelabelConfig, relabel};
+pub use crate::discovery::TargetGroup;
 use crate::model::labels::Labels;
+use crate::model::time::TimestampMs;
 use crate::scrape::pool_metrics::Synced;
 use crate::scrape::settings::{MetricRelabel, SamplePlan, ScrapeSettings};
 use crate::scrape::target::{Resolved, Target, TargetDefaults, discovered_labels, resolve};
@@ -36,17 +39,6 @@ pub static SCRAPE_POOL: Kind = Kind { name: "scrape_pool", rank: Rank::MANAGER.b
 const RETIRE_WITHIN: Duration = Duration::from_secs(30);
 /// Bad targets that are named in the log when they change; the others are counted.
 const FAILURES_LOGGED_MAX: usize = 10;
-
-/// Targets with labels in common, as discovery gives them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetGroup {
-    /// Where it comes from; stands in error texts.
-    pub source: String,
-    /// Label sets of the targets, `__address__` among them.
-    pub targets: Vec<Labels>,
-    /// Labels that all have.
-    pub labels: Labels,
-}
 
 /// What a job is.
 #[derive(Clone)]
@@ -94,6 +86,8 @@ pub struct PoolView {
 pub struct PoolDeps {
     /// The specification; whoever changes it stores it here first and sends [`Apply`] then.
     pub spec: ArcSwap<JobSpec>,
+    /// What discovery has found for the job; whoever changes it stores it here first and signals [`Reload`] then.
+    pub discovered: ArcSwap<Vec<TargetGroup>>,
     /// What all targets share.
     pub runtime: Arc<ScrapeRuntime>,
     /// Threads that targets run on.
@@ -116,6 +110,7 @@ impl PoolDeps {
         let view = PoolView { name: spec.name.clone(), ..PoolView::default() };
         Arc::new(Self {
             spec: ArcSwap::from_pointee(spec),
+            discovered: ArcSwap::default(),
             runtime,
             arbiters,
             view: ArcSwap::from_pointee(view),
@@ -123,6 +118,24 @@ impl PoolDeps {
             repeats: Mutex::default(),
             retiring: Mutex::default(),
         })
+    }
+}
+
+impl PoolDeps {
+    /// Adds to `section` what would become of the targets with the specification `next`.
+    pub fn plan(&self, next: &JobSpec, section: &mut PlanSection) {
+        let view = self.view.load_full();
+        let mut left: BTreeMap<&Labels, &Arc<TargetShared>> =
+            view.active.iter().map(|shared| (&shared.target.labels, shared)).collect();
+        let named = |url: &str| format!("{}/{url}", next.name);
+        for (hash, target) in ScrapePool::wanted(next, &self.discovered.load()).targets {
+            match left.remove(&target.labels) {
+                None => section.added.push(|| named(&target.scrape_url)),
+                Some(known) if key(known) == (hash, next.generation) => section.kept += 1,
+                Some(_) => section.changed.push(|| named(&target.scrape_url)),
+            }
+        }
+        left.into_values().for_each(|gone| section.removed.push(|| named(&gone.target.scrape_url)));
     }
 }
 
@@ -152,10 +165,12 @@ impl ScrapePool {
     }
 
     /// Resolves the groups into targets, one for each label set and URL.
-    fn wanted(spec: &JobSpec) -> Wanted {
+    fn wanted(spec: &JobSpec, discovered: &[TargetGroup]) -> Wanted {
         let mut wanted =
             Wanted { targets: BTreeMap::new(), dropped: Vec::new(), dropped_count: 0, failures: Vec::new() };
-        for group in spec.groups.iter() {
+        // A job that is gone has no targets, whatever is found for it.
+        let discovered = if spec.removed { &[] } else { discovered };
+        for group in spec.groups.iter().chain(discovered) {
             for (index, target) in group.targets.iter().enumerate() {
                 let discovered = discovered_labels(&spec.defaults, target, &group.labels);
                 match resolve(&spec.defaults, discovered, |labels| relabel(labels, &spec.relabel)) {
@@ -199,23 +214,30 @@ impl ScrapePool {
         let metrics = &self.deps.runtime.pools;
         let began = metrics.clock().monotonic();
         let spec = self.deps.spec.load_full();
-        let wanted = Self::wanted(&spec);
+        let wanted = Self::wanted(&spec, &self.deps.discovered.load());
         self.log_failures(&wanted.failures, began);
         let barred = over_target_limit(wanted.targets.len(), spec.target_limit);
         if barred.is_some() {
             metrics.over_target_limit();
         }
         let before = self.deps.view.load_full();
+        let by_key: HashMap<TargetKey, &Arc<TargetShared>> =
+            before.active.iter().map(|known| (key(known), known)).collect();
         let mut active: Vec<Arc<TargetShared>> = Vec::with_capacity(wanted.targets.len());
         for (hash, target) in wanted.targets {
-            let known = before.active.iter().find(|shared| key(shared) == (hash, spec.generation));
-            let shared = match known {
+            let shared = match by_key.get(&(hash, spec.generation)) {
                 Some(shared) => {
                     // Labels that relabelling does not look at may have changed: the API shows them.
                     shared.rediscovered(target.discovered);
                     Arc::clone(shared)
                 }
-                None => self.share(&spec, target),
+                None => {
+                    let shared = self.share(&spec, target);
+                    if let Some(predecessor) = with_labels(&before.active, &shared.target.labels) {
+                        shared.succeed(predecessor);
+                    }
+                    shared
+                }
             };
             shared.bar(barred.clone());
             let arbiter = &self.deps.arbiters[usize::try_from(hash).unwrap_or(0) % self.deps.arbiters.len()];
@@ -243,9 +265,20 @@ impl ScrapePool {
             let took = metrics.clock().monotonic().saturating_sub(began);
             metrics.synced(&spec.name, Synced { targets, target_limit: spec.target_limit, failures, took });
         }
+        let now = self.deps.view.load_full();
         let gone = self.deps.children.take_unwanted(|key| kept.contains(key));
-        let shared = |gone: &TargetKey| before.active.iter().find(|shared| key(shared) == *gone).cloned();
-        gone.into_iter().map(|(key, actor)| Arc::new(Gone { actor, shared: shared(&key) })).collect()
+        let gone = gone.into_iter().map(|(gone, actor)| {
+            let shared = by_key.get(&gone).map(|shared| Arc::clone(shared));
+            let succession = shared.as_ref().and_then(|shared| {
+                Some(Succession {
+                    successor: Arc::clone(with_labels(&now.active, &shared.target.labels)?),
+                    at: shared.unscheduled(),
+                    within: shared.target.interval.to_std().saturating_mul(2),
+                })
+            });
+            Arc::new(Gone { actor, shared, succession })
+        });
+        gone.collect()
     }
 
     fn apply(&self, ctx: &mut Context<Self>) {
@@ -258,7 +291,7 @@ impl ScrapePool {
         let deps = Arc::clone(&self.deps);
         let work = async move {
             let deadline = Instant::now() + RETIRE_WITHIN;
-            join_all(gone.iter().map(|target| target.retire(deadline))).await;
+            join_all(gone.iter().map(|target| target.end(deadline))).await;
             deps.retiring.lock().retain(|target| !gone.iter().any(|done| Arc::ptr_eq(done, target)));
         };
         ctx.spawn(work.into_actor(self).map(|(), pool, ctx: &mut Context<Self>| {
@@ -294,6 +327,12 @@ fn over_target_limit(targets: usize, limit: u64) -> Option<Arc<String>> {
     over.then(|| Arc::new(format!("target_limit exceeded (number of targets: {targets}, limit: {limit})")))
 }
 
+/// A target with these labels; targets are sorted by them.
+fn with_labels<'a>(sorted: &'a [Arc<TargetShared>], labels: &Labels) -> Option<&'a Arc<TargetShared>> {
+    let index = sorted.binary_search_by(|shared| shared.target.labels.cmp(labels)).ok()?;
+    sorted.get(index)
+}
+
 fn key(shared: &Arc<TargetShared>) -> TargetKey {
     (shared.target.hash(), shared.generation)
 }
@@ -303,9 +342,41 @@ struct Gone {
     actor: BoundedAddr<ScrapeTarget>,
     /// What it has published; none when the pool has forgotten the target in a panic.
     shared: Option<Arc<TargetShared>>,
+    /// Set when the same target goes on under a changed specification.
+    succession: Option<Succession>,
+}
+
+/// The end of a target that another one succeeds. Its series end only where the other no longer has them, and that is known
+/// after the other's first scrape: stale markers that come late, with the time of the change, are refused as out of order
+/// for series that have gone on.
+struct Succession {
+    successor: Arc<TargetShared>,
+    /// Time stamp of the stale markers.
+    at: TimestampMs,
+    /// How long to wait for the first scrape.
+    within: Duration,
 }
 
 impl Gone {
+    /// The target ends.
+    async fn end(&self, deadline: Instant) {
+        match &self.succession {
+            Some(succession) => self.hand_over(succession).await,
+            None => self.retire(deadline).await,
+        }
+    }
+
+    async fn hand_over(&self, Succession { successor, at, within }: &Succession) {
+        // One that has ended already needs no telling.
+        let _ = self.actor.signal(Drain { deadline: Instant::now() });
+        // Both waits are bounded; what happens afterwards is the same.
+        let _ = timeout(RETIRE_WITHIN, self.actor.ended()).await;
+        let _ = timeout(*within, successor.scraped()).await;
+        if let Some(shared) = &self.shared {
+            shared.end_at(*at).await;
+        }
+    }
+
     /// The target writes its stale markers and ends. For one that cannot, having failed or panicked, the pool writes them
     /// once it has ended, as nobody must scrape what is no longer wanted.
     async fn retire(&self, deadline: Instant) {
@@ -351,6 +422,15 @@ impl Handler<Admitted<Apply>> for ScrapePool {
         if !spec.removed {
             metrics.reloaded(spec.defaults.scrape_interval.to_std(), metrics.clock().monotonic().saturating_sub(began));
         }
+    }
+}
+
+impl Handler<Control<Reload>> for ScrapePool {
+    type Result = ();
+
+    /// Discovery has found other groups.
+    fn handle(&mut self, _: Control<Reload>, ctx: &mut Context<Self>) {
+        self.apply(ctx);
     }
 }
 

@@ -13,6 +13,7 @@ use actix::{ActorFutureExt, WrapFuture};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::future::FutureExt;
 use parking_lot::Mutex;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use crate::actors::context::Context;
@@ -131,6 +132,8 @@ pub struct TargetShared {
     last_due: AtomicU64,
     /// Time stamp of what was written last, in milliseconds.
     last_at: AtomicI64,
+    /// Set when the first scrape is over.
+    scraped: SetOnce<()>,
 }
 
 impl TargetShared {
@@ -158,7 +161,23 @@ impl TargetShared {
             status: Mutex::default(),
             last_due: AtomicU64::new(0),
             last_at: AtomicI64::new(i64::MIN),
+            scraped: SetOnce::new(),
         })
+    }
+
+    /// Goes on where a target of the same labels stopped because its job has changed: it does not take a due time
+    /// twice, and shows the last scrape's outcome until its own.
+    pub fn succeed(&self, before: &Self) {
+        if self.schedule == before.schedule {
+            self.last_due.store(before.last_due.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        *self.last_began.lock() = *before.last_began.lock();
+        *self.status.lock() = before.status();
+    }
+
+    /// Returns when the first scrape is over.
+    pub async fn scraped(&self) {
+        self.scraped.wait().await;
     }
 
     /// The outcome of the last scrape.
@@ -207,6 +226,7 @@ impl TargetShared {
             let last_error = String::clone(&reason);
             let last_duration = runtime.clock.monotonic().saturating_sub(began);
             *self.status.lock() = TargetStatus { last_scrape_nanos: Some(began_nanos), last_duration, last_error };
+            let _ = self.scraped.set(());
             return;
         }
         let new_series_max = runtime.new_series.for_room(runtime.storage.series_room());
@@ -239,6 +259,8 @@ impl TargetShared {
         }
         *self.status.lock() =
             TargetStatus { last_scrape_nanos: Some(began_nanos), last_duration: scraped.duration, last_error };
+        // Only the first one counts.
+        let _ = self.scraped.set(());
     }
 
     /// Appends a batch and tells the cache what became of it. Samples whose series storage has forgotten are sent once
@@ -294,7 +316,7 @@ impl TargetShared {
 
     /// A time stamp for what is written beside the schedule: now, but behind all that was written before, as storage keeps
     /// the first of two values with one time stamp.
-    fn unscheduled(&self) -> TimestampMs {
+    pub fn unscheduled(&self) -> TimestampMs {
         let now = self.runtime.clock.now().0;
         let behind = |last: i64| now.max(last.saturating_add(1));
         let update = self.last_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(behind(last)));
@@ -303,7 +325,12 @@ impl TargetShared {
 
     /// Writes the stale markers of a target that is gone.
     pub async fn end(&self) {
-        let Some(batch) = self.cache.end_of_run(self.unscheduled(), &self.plan) else { return };
+        self.end_at(self.unscheduled()).await;
+    }
+
+    /// Writes stale markers that were due at `at`. Storage refuses those of series that go on with newer samples.
+    pub async fn end_at(&self, at: TimestampMs) {
+        let Some(batch) = self.cache.end_of_run(at, &self.plan) else { return };
         let deadline = Instant::now() + APPEND_WITHIN;
         if let Err(failure) = self.runtime.storage.append(batch, Priority::Reserved, deadline).await {
             let target = self.target.scrape_url.as_str();

@@ -6,8 +6,8 @@
 //! Nothing here has a timer or a thread; `actors::alert_dispatcher` and those below it run it. Behaviour and formats are
 //! those of Alertmanager 0.34.
 
+pub mod address;
 pub mod alert;
-pub mod auth;
 pub mod dedup;
 pub mod group;
 mod json;

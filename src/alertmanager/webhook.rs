@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
+use url::Url;
 
-use crate::alertmanager::auth::Destination;
 use crate::alertmanager::retry::{AttemptError, FailureReason, judge};
 use crate::client::header::HeaderValue;
 use crate::client::{Failure, HttpClient, Request};
@@ -19,14 +19,13 @@ const GOOD_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// Sends `body` and judges the answer. `limit` bounds this attempt, `deadline` all of them. Errors do not show the URL.
 pub async fn post(
     client: &HttpClient,
-    to: Destination,
+    to: Url,
     body: Bytes,
     limit: Option<Duration>,
     deadline: Instant,
 ) -> Result<(), AttemptError> {
     let own = limit.map(|limit| Instant::now() + limit).filter(|own| *own < deadline);
-    let mut request = Request::post(to.url, HeaderValue::from_static("application/json"), body);
-    request.headers.extend(to.headers);
+    let request = Request::post(to, HeaderValue::from_static("application/json"), body);
     let failed = |failure: &Failure| {
         let text = match (failure, own, limit) {
             (Failure::Deadline, Some(_), Some(limit)) => {

@@ -57,8 +57,8 @@ use Kind::{AutoSize, Duration, Float, GoDuration, Integer, List, LogFormat, LogL
 #[rustfmt::skip]
 pub const FLAGS: &[FlagSpec] = &[
     flag("config.file", Text, "prometheus.yml", GENERAL, "Configuration file. Without this flag and without ./prometheus.yml a built-in configuration is used."),
-    effect(Warned, switch("config.auto-reload", "false", GENERAL, "Reload when the configuration file or a file that it names changes.")),
-    effect(Nothing, flag("config.auto-reload-interval", Duration, "30s", GENERAL, "How often --config.auto-reload looks for changes.")),
+    switch("config.auto-reload", "false", GENERAL, "Reload when the configuration file or a file that it names changes."),
+    flag("config.auto-reload-interval", Duration, "30s", GENERAL, "How often --config.auto-reload looks for changes."),
     switch("print-default-config", "false", GENERAL, "Print the built-in configuration and exit."),
     flag("enable-feature", List, "", GENERAL, "Feature names to enable, comma separated. Can be repeated."),
     effect(Refused, switch("agent", "", GENERAL, "Run as an agent: scrape and send on, without queries and rules.")),

@@ -27,6 +27,8 @@ const BLOCK_SPAN_MAX: PromDuration = PromDuration::from_secs(31 * 86_400);
 pub struct ServerFlags {
     /// Where the configuration comes from.
     pub config: ConfigSource,
+    /// How often to look for changed files, if at all (`--config.auto-reload`).
+    pub auto_reload: Option<Duration>,
     /// `--log.level`.
     pub log_level: LogLevel,
     /// `--log.format`.
@@ -221,6 +223,12 @@ pub enum FlagError {
     },
 }
 
+/// The interval of looking for changed files, with the flag or the feature that came before it.
+fn auto_reload(values: &Values, features: &Features) -> Option<Duration> {
+    let is_on = values.bool("config.auto-reload") || features.is_enabled("auto-reload-config");
+    is_on.then(|| values.duration("config.auto-reload-interval").to_std().max(Duration::from_millis(1)))
+}
+
 fn quoted(names: &[&'static str]) -> String {
     names.iter().map(|name| format!("\"--{name}\"")).collect::<Vec<_>>().join(" ")
 }
@@ -255,6 +263,7 @@ impl ServerFlags {
                 _ => LogLevel::Info,
             },
             log_format: if values.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Logfmt },
+            auto_reload: auto_reload(values, &features),
             features,
             web,
             storage: storage(values),

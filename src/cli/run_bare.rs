@@ -7,8 +7,8 @@ use crate::model::go;
 
 /// The built-in configuration.
 pub const DEFAULT_CONFIG: &str = include_str!("../../config/default.yml");
-/// The rules that it names.
-pub const DEFAULT_RULES: &str = include_str!("../../config/default.rules.yml");
+/// Name and content of the rule file that it names.
+pub const RULES: (&str, &str) = ("default.rules.yml", include_str!("../../config/default.rules.yml"));
 /// Where the server listens with the built-in configuration.
 pub const DEFAULT_LISTEN_ADDRESS: &str = "127.0.0.1:9090";
 
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_built_in_files_are_yaml() {
-        for text in [DEFAULT_CONFIG, DEFAULT_RULES] {
+        for text in [DEFAULT_CONFIG, RULES.1] {
             serde_yaml::from_str::<serde_yaml::Value>(text).unwrap();
         }
     }

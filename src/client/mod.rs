@@ -5,6 +5,7 @@
 //! `net/http`, which users of Prometheus know from the targets page.
 
 mod connect;
+mod credentials;
 mod error;
 mod redirect;
 mod userinfo;
@@ -23,10 +24,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+pub use credentials::Credentials;
 pub use error::{ClientError, Failure};
 /// Names and values of headers, for those who make requests.
 pub use hyper::header;
 
+use crate::config::http_client::HttpClientConfig;
 use connect::{Connector, History};
 
 /// An idle connection is closed after this long, as in Prometheus.
@@ -136,11 +139,24 @@ impl ResponseBody {
 pub struct HttpClient {
     inner: Client<Connector, Full<Bytes>>,
     options: Arc<ClientOptions>,
+    credentials: Credentials,
 }
 
 impl HttpClient {
-    /// A client with its own connections.
+    /// A client with its own connections and without credentials.
     pub fn new(options: ClientOptions) -> Self {
+        Self::with_credentials(options, Credentials::none())
+    }
+
+    /// A client as a configuration says: redirects, credentials, headers. TLS settings, proxies and OAuth 2 are not looked
+    /// at; a configuration with them must have been refused before.
+    pub fn from_config(user_agent: String, config: &HttpClientConfig) -> Self {
+        let options = ClientOptions { user_agent, follow_redirects: config.follow_redirects };
+        Self::with_credentials(options, Credentials::from_config(config))
+    }
+
+    /// A client with its own connections that adds `credentials` to each request, for the request's own host alone.
+    pub fn with_credentials(options: ClientOptions, credentials: Credentials) -> Self {
         let inner = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -148,12 +164,14 @@ impl HttpClient {
             .http1_max_buf_size(HEAD_LEN_MAX)
             .http1_max_headers(HEADERS_MAX)
             .build(connect::connector());
-        Self { inner, options: Arc::new(options) }
+        Self { inner, options: Arc::new(options), credentials }
     }
 
     /// Sends the request and waits for the head of the answer; the body must be read by the same deadline.
     pub async fn send(&self, request: Request, deadline: Instant) -> Result<Response, ClientError> {
         let mut hop = request;
+        let added = self.credentials.add_to(&mut hop, deadline).await;
+        added.map_err(|failure| ClientError::new(&hop, failure))?;
         for followed in 0.. {
             let response = self.hop(&hop, deadline).await.map_err(|failure| ClientError::new(&hop, failure))?;
             if !self.options.follow_redirects {

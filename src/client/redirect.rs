@@ -42,10 +42,10 @@ pub(super) fn follow(request: Request, next: Url, status: StatusCode) -> Request
     Request { method: Method::GET, url: next, headers, body: bytes::Bytes::new() }
 }
 
-/// What may be sent to any host: how to answer, never who we are.
+/// What may be sent to any host: how to answer, never who we are. Configured headers are sensitive whatever their name.
 fn harmless(
     headers: Vec<(hyper::header::HeaderName, hyper::header::HeaderValue)>,
 ) -> Vec<(hyper::header::HeaderName, hyper::header::HeaderValue)> {
     let known = ["accept", "accept-encoding", "content-type", "x-prometheus-scrape-timeout-seconds"];
-    headers.into_iter().filter(|(name, _)| known.contains(&name.as_str())).collect()
+    headers.into_iter().filter(|(name, value)| known.contains(&name.as_str()) && !value.is_sensitive()).collect()
 }

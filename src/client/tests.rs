@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::config::http_client::{Authorization, BasicAuth, Header, Headers};
+use crate::model::secret::Secret;
 
 /// What a peer does with its n-th connection and with the head of each request on it.
 type Script = fn(usize, &str) -> Reply;
@@ -241,4 +243,172 @@ async fn as_many_headers_are_read_as_fit_the_head() {
     assert_eq!(body(response).await.unwrap(), "x");
     let error = client().send(Request::get(url(peer.addr, "/over")), soon()).await.unwrap_err();
     assert_eq!(error.failure, Failure::HeadTooLarge);
+}
+
+fn with(config: HttpClientConfig) -> HttpClient {
+    HttpClient::from_config("test".into(), &HttpClientConfig { follow_redirects: true, ..config })
+}
+
+fn basic(username: &str, password: &str) -> HttpClientConfig {
+    let password = Secret::new(password.to_owned());
+    let basic = BasicAuth { username: username.to_owned(), password, ..BasicAuth::default() };
+    HttpClientConfig { basic_auth: Some(basic), ..HttpClientConfig::default() }
+}
+
+fn header(name: &str, header: Header) -> HttpClientConfig {
+    let headers = Headers([(name.to_owned(), header)].into());
+    HttpClientConfig { http_headers: Some(headers), ..HttpClientConfig::default() }
+}
+
+/// The head of the request that a client of `config` sends; the peer makes it lower case.
+async fn head_of(config: HttpClientConfig) -> String {
+    let peer = peer(|_, _| Reply::Text(ok("x"))).await;
+    with(config).send(Request::get(url(peer.addr, "/m")), soon()).await.unwrap();
+    peer.heads.lock()[0].clone()
+}
+
+#[tokio::test]
+async fn configured_credentials_are_headers() {
+    let head = head_of(basic("user", "pass")).await;
+    assert!(head.contains("\r\nauthorization: basic dxnlcjpwyxnz\r\n"), "{head}");
+
+    let credentials = Secret::new("t0k".to_owned());
+    let authorization = Authorization { auth_type: "Token".into(), credentials, ..Authorization::default() };
+    let head = head_of(HttpClientConfig { authorization: Some(authorization), ..HttpClientConfig::default() }).await;
+    assert!(head.contains("\r\nauthorization: token t0k\r\n"), "{head}");
+    let bare = Authorization { auth_type: "Bearer".into(), ..Authorization::default() };
+    let head = head_of(HttpClientConfig { authorization: Some(bare), ..HttpClientConfig::default() }).await;
+    assert!(head.contains("\r\nauthorization: bearer\r\n"), "{head}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, "three\n").unwrap();
+    let values = vec![" one ".to_owned()];
+    let secrets = vec![Secret::new("two".to_owned())];
+    let files = vec![file.to_string_lossy().into_owned().into()];
+    let head = head_of(header("X-Key", Header { values, secrets, files })).await;
+    assert!(head.contains("\r\nx-key: one\r\nx-key: two\r\nx-key: three\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn what_a_request_brings_goes_before_the_configuration() {
+    let peer = peer(|_, _| Reply::Text(ok("x"))).await;
+    let client = with(basic("user", "pass"));
+    let named = Url::parse(&format!("http://other:one@{}/", peer.addr)).unwrap();
+    client.send(Request::get(named), soon()).await.unwrap();
+    let mut own = Request::get(url(peer.addr, "/"));
+    own.headers = vec![(AUTHORIZATION, HeaderValue::from_static("own"))];
+    client.send(own, soon()).await.unwrap();
+    let heads = peer.heads.lock();
+    assert!(heads[0].contains("authorization: basic b3rozxi6b25l\r\n"), "{}", heads[0]);
+    assert!(heads[1].contains("authorization: own\r\n") && !heads[1].contains("basic"), "{}", heads[1]);
+}
+
+#[tokio::test]
+async fn a_rotated_file_holds_from_the_next_request_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (user, password) = (folder.path().join("user"), folder.path().join("password"));
+    std::fs::write(&user, "user\n").unwrap();
+    std::fs::write(&password, "  old\n").unwrap();
+    let name = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let basic =
+        BasicAuth { username_file: name(&user).into(), password_file: name(&password).into(), ..BasicAuth::default() };
+    let peer = peer(|_, _| Reply::Text(ok("x"))).await;
+    let client = with(HttpClientConfig { basic_auth: Some(basic), ..HttpClientConfig::default() });
+    body(client.send(Request::get(url(peer.addr, "/")), soon()).await.unwrap()).await.unwrap();
+    std::fs::write(&password, "new").unwrap();
+    body(client.send(Request::get(url(peer.addr, "/")), soon()).await.unwrap()).await.unwrap();
+    let heads = peer.heads.lock().clone();
+    assert!(heads[0].contains("authorization: basic dxnlcjpvbgq=\r\n"), "{}", heads[0]);
+    assert!(heads[1].contains("authorization: basic dxnlcjpuzxc=\r\n"), "{}", heads[1]);
+    assert_eq!(peer.connections.load(Ordering::SeqCst), 1);
+
+    std::fs::remove_file(&password).unwrap();
+    let error = client.send(Request::get(url(peer.addr, "/m")), soon()).await.unwrap_err().to_string();
+    let file = name(&password);
+    assert_eq!(
+        error,
+        format!(
+            "Get \"http://{}/m\": unable to read basic auth password: unable to read file {file}: open {file}: no such \
+             file or directory",
+            peer.addr
+        )
+    );
+    std::fs::write(&password, vec![b'x'; 65 * 1024]).unwrap();
+    let error = client.send(Request::get(url(peer.addr, "/m")), soon()).await.unwrap_err().to_string();
+    assert!(error.ends_with(&format!("read {file}: larger than 65536 bytes")), "{error}");
+}
+
+#[tokio::test]
+async fn configured_headers_do_not_follow_a_redirect_to_another_host() {
+    let other = peer(|_, _| Reply::Text(ok("there"))).await;
+    let first = peer(|_, head| {
+        let next = head.lines().next().and_then(|line| line.split(['?', ' ']).nth(2)).unwrap_or_default();
+        let location =
+            if head.starts_with("get /here") { format!("/there?{next}") } else { format!("http://{next}/x") };
+        Reply::Text(format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"))
+    })
+    .await;
+    let headers = [("Accept", "a-secret"), ("X-Key", "key")]
+        .map(|(name, value)| (name.to_owned(), Header { values: vec![value.to_owned()], ..Header::default() }));
+    let config = HttpClientConfig { http_headers: Some(Headers(headers.into())), ..basic("user", "pass") };
+    let request = Request::get(url(first.addr, &format!("/here?{}", other.addr)));
+    let response = with(config).send(request, soon()).await.unwrap();
+    assert_eq!(body(response).await.unwrap(), "there");
+    let heads = first.heads.lock().clone();
+    assert_eq!(heads.len(), 2, "one redirect stays on the host");
+    for head in heads {
+        assert!(head.contains("authorization: basic") && head.contains("x-key: key"), "{head}");
+    }
+    let head = other.heads.lock()[0].clone();
+    assert!(!head.contains("authorization") && !head.contains("secret") && !head.contains("key"), "{head}");
+}
+
+#[tokio::test]
+async fn secrets_are_not_shown() {
+    let client = with(HttpClientConfig {
+        http_headers: header("X-Key", Header { secrets: vec![Secret::new("hunter2".into())], ..Header::default() })
+            .http_headers,
+        ..basic("user", "hunter2")
+    });
+    assert!(!format!("{client:?} {:?}", client.credentials).contains("hunter2"));
+    let mut request = Request::get(Url::parse("http://host/").unwrap());
+    client.credentials.add_to(&mut request, soon()).await.unwrap();
+    assert_eq!(request.headers.len(), 2);
+    assert!(!format!("{request:?}").contains("hunter2") && !format!("{request:?}").contains("dXNlcjpodW50ZXIy"));
+
+    for (name, value) in [("X-Key", "hunter2\r\nInjected: 1"), ("bad name", "hunter2")] {
+        let config = header(name, Header { secrets: vec![Secret::new(value.into())], ..Header::default() });
+        let error = with(config).send(Request::get(Url::parse("http://host/").unwrap()), soon()).await.unwrap_err();
+        let Failure::Other(text) = &error.failure else { panic!("{error}") };
+        assert!(text.starts_with("net/http: invalid header field") && text.contains(name), "{text}");
+        assert!(!error.to_string().contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_file_that_hangs_holds_few_threads_and_no_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let file = path.to_string_lossy().into_owned().into();
+    let authorization =
+        Authorization { auth_type: "Bearer".into(), credentials_file: file, ..Authorization::default() };
+    let client = with(HttpClientConfig { authorization: Some(authorization), ..HttpClientConfig::default() });
+    // Nobody writes to the pipe, so opening it does not return.
+    let at = Instant::now() + Duration::from_millis(50);
+    let sent = (0..20).map(|_| client.send(Request::get(Url::parse("http://host/").unwrap()), at));
+    for answer in futures::future::join_all(sent).await {
+        assert_eq!(answer.unwrap_err().failure, Failure::Deadline);
+    }
+    assert_eq!(client.credentials.turns_left(), 0);
+    let patience = soon();
+    while client.credentials.turns_left() < 4 {
+        assert!(Instant::now() < patience, "the turns come back");
+        // Lets go whoever has come as far as opening it by now.
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        drop(rustix::fs::open(&path, flags, rustix::fs::Mode::empty()));
+        tokio::task::yield_now().await;
+    }
 }

@@ -13,10 +13,15 @@ pub(super) fn basic_auth(url: &Url) -> Option<HeaderValue> {
     let mut credentials = decode(url.username());
     credentials.push(b':');
     credentials.extend(decode(url.password().unwrap_or("")));
-    // Base64 is always a header value.
-    let mut value = HeaderValue::from_str(&format!("Basic {}", base64(&credentials))).ok()?;
+    Some(basic(&credentials))
+}
+
+/// `Basic …` of `user:password`, marked as sensitive.
+pub(super) fn basic(credentials: &[u8]) -> HeaderValue {
+    let text = format!("Basic {}", base64(credentials));
+    let mut value = HeaderValue::from_str(&text).expect("Base64 is always a header value");
     value.set_sensitive(true);
-    Some(value)
+    value
 }
 
 /// Undoes percent-encoding; what is no escape stays.

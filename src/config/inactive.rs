@@ -42,18 +42,17 @@ pub struct Inactive {
     pub why: &'static str,
 }
 
+const NO_MANAGER: &str = "there is no secret manager to ask";
+
 /// Everything that has no effect yet.
 pub const TABLE: &[Row] = &[
-    protective("scrape_configs[].basic_auth", "requests to targets are not authenticated yet"),
-    protective("scrape_configs[].authorization", "requests to targets are not authenticated yet"),
+    protective("scrape_configs[].basic_auth.username_ref", NO_MANAGER),
+    protective("scrape_configs[].basic_auth.password_ref", NO_MANAGER),
+    protective("scrape_configs[].authorization.credentials_ref", NO_MANAGER),
     protective("scrape_configs[].oauth2", "requests to targets are not authenticated yet"),
     protective("scrape_configs[].tls_config", "targets are asked with the system's certificates only"),
     protective("scrape_configs[].proxy_url", "targets are asked directly"),
     protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
-    protective("scrape_configs[].http_headers", "headers are not added yet"),
-    additive("rule_files", "rules are not evaluated", present),
-    additive("alerting.alertmanagers", "alerts are not sent", present),
-    additive("scrape_configs[].file_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
     additive("scrape_configs[].scrape_protocols", "only text formats are asked for", asks_for_protobuf),
@@ -62,14 +61,14 @@ pub const TABLE: &[Row] = &[
     additive("scrape_configs[].native_histogram_bucket_limit", "native histograms are not scraped", present),
     additive("scrape_configs[].native_histogram_min_bucket_factor", "native histograms are not scraped", present),
     additive("scrape_configs[].metric_name_escaping_scheme", "names are asked for as they are", escapes_names),
-    protective("alerting.alertmanagers[].basic_auth", "requests to Alertmanagers are not authenticated yet"),
-    protective("alerting.alertmanagers[].authorization", "requests to Alertmanagers are not authenticated yet"),
+    protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].oauth2", "requests to Alertmanagers are not authenticated yet"),
     protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
     protective("alerting.alertmanagers[].tls_config", "Alertmanagers are asked with the system's certificates only"),
     protective("alerting.alertmanagers[].proxy_url", "Alertmanagers are asked directly"),
     protective("alerting.alertmanagers[].proxy_from_environment", "Alertmanagers are asked directly"),
-    protective("alerting.alertmanagers[].http_headers", "headers are not added yet"),
     additive("alerting.alertmanagers[].file_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("global.query_log_file", "queries are not logged to a file", present),
@@ -197,10 +196,13 @@ mod tests {
     fn what_works_is_not_listed() {
         let text = "
 global: {scrape_interval: 5s, sample_limit: 5, external_labels: {a: b}}
+alerting: {alertmanagers: [{static_configs: [{targets: [am]}], alert_relabel_configs: [{regex: a, action: labeldrop}]}]}
 scrape_configs:
 - job_name: a
   scrape_protocols: [PrometheusText0.0.4]
   static_configs: [{targets: [h]}]
+  basic_auth: {username: u, password_file: p}
+  http_headers: {X-Key: {secrets: [s]}}
   relabel_configs: [{action: labeldrop, regex: x}]
 ";
         assert_eq!(fields(text), []);
@@ -212,17 +214,17 @@ scrape_configs:
         let text = "
 global: {query_log_file: q, scrape_native_histograms: true}
 scrape_configs:
-- {job_name: a, basic_auth: {username: u}, consul_sd_configs: [{}]}
-- {job_name: b, bearer_token: x}
-- {job_name: c, basic_auth: {username: u}}
+- {job_name: a, basic_auth: {username: u, password_ref: p}, consul_sd_configs: [{}]}
+- {job_name: b, bearer_token: x, proxy_url: 'http://p'}
+- {job_name: c, basic_auth: {username: u, password_ref: p}}
 alerting: {alertmanagers: [{file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
 otlp: {promote_scope_metadata: true}
 remote_write: [{url: http://h}]
 ";
         let found = fields(text);
         let of = |field: &str| found.iter().find(|(f, ..)| f == field).map(|(_, kind, places)| (*kind, *places));
-        assert_eq!(of("scrape_configs[].basic_auth"), Some((Kind::Protective, 2)));
-        assert_eq!(of("scrape_configs[].authorization"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].basic_auth.password_ref"), Some((Kind::Protective, 2)));
+        assert_eq!(of("scrape_configs[].proxy_url"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].consul_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].file_sd_configs"), Some((Kind::Additive, 1)));
@@ -232,8 +234,7 @@ remote_write: [{url: http://h}]
         assert_eq!(of("global.query_log_file"), Some((Kind::Additive, 1)));
         // Native histograms bring protobuf along.
         assert_eq!(of("scrape_configs[].scrape_protocols"), Some((Kind::Additive, 3)));
-        assert_eq!(of("alerting.alertmanagers"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 11);
+        assert_eq!(found.len(), 10);
     }
 
     #[test]

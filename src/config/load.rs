@@ -24,13 +24,15 @@ pub struct LoadOptions<'a> {
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// Checks for the expressions and templates of rules; without them rule files count for the digest only.
     pub rules: Option<RuleChecks<'a>>,
+    /// Names and contents of rule files that are not on disk, for a built-in configuration.
+    pub built_in_rules: &'a [(&'a str, &'a str)],
 }
 
 impl Default for LoadOptions<'_> {
     /// The process's environment, no feature flags, no rule files.
     fn default() -> Self {
         let environment: &dyn Fn(&str) -> Option<String> = &|name| std::env::var(name).ok();
-        Self { agent_mode: false, defaults: FlagDefaults::default(), environment, rules: None }
+        Self { agent_mode: false, defaults: FlagDefaults::default(), environment, rules: None, built_in_rules: &[] }
     }
 }
 
@@ -170,8 +172,7 @@ fn load_content(file: &str, content: &[u8], options: &LoadOptions<'_>) -> Result
     let mut rule_contents: Vec<(String, Vec<u8>)> = Vec::new();
     let mut rule_files = Vec::new();
     let mut wrong = Vec::new();
-    for (pattern, name) in expand(&config.rule_files, "rule")? {
-        let (name, content) = read_file(name)?;
+    for (pattern, name, content) in rule_files_of(&config, options)? {
         if let Some(checks) = &options.rules {
             match rules::parse(&name, &content, config.global.metric_name_validation_scheme, checks) {
                 Ok(rules) => rule_files.push(rules),
@@ -242,6 +243,17 @@ fn all_jobs(config: &Config, files: &[(String, Vec<u8>)]) -> Result<Vec<ScrapeCo
         }
     }
     Ok(jobs)
+}
+
+/// Pattern, name and content of each rule file.
+fn rule_files_of(config: &Config, options: &LoadOptions<'_>) -> Result<Vec<(String, String, Vec<u8>)>, ConfigError> {
+    let built_in = options.built_in_rules;
+    if !built_in.is_empty() {
+        let named = |(name, text): &(&str, &str)| ((*name).to_owned(), (*name).to_owned(), text.as_bytes().to_vec());
+        return Ok(built_in.iter().map(named).collect());
+    }
+    let read = |(pattern, name): (String, String)| read_file(name).map(|(name, content)| (pattern, name, content));
+    expand(&config.rule_files, "rule")?.into_iter().map(read).collect()
 }
 
 /// Pairs of pattern and file.

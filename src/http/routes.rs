@@ -96,7 +96,7 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/status/runtimeinfo", "/api/v1/status/runtimeinfo", Api, Ready, GET => status::runtime),
 
     route!("/api/watchfire/v1/actors", "/api/watchfire/v1/actors", Api, Open, GET => watchfire::actors),
-    route!("/api/watchfire/v1/reload", "/api/watchfire/v1/reload", Api, Open, POST => watchfire::reload),
+    route!("/api/watchfire/v1/reload", "/api/watchfire/v1/reload", Api, Open, GET => watchfire::last_reload, POST => watchfire::reload),
 ];
 
 /// `/` when all routes have a prefix.

@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
 use crate::http::api::types::{
-    ActorInfo, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, QueryAnswer, RangeQuery, RuleGroup, Runtime,
-    SelectRequest, Targets,
+    ActorInfo, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, QueryAnswer, RangeQuery, Reload, RuleGroup,
+    Runtime, SelectRequest, Targets,
 };
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
@@ -70,6 +70,8 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn runtime(&self) -> Answer<'_, Runtime>;
     /// Reads the configuration again; answers after it has taken effect. The error is a text for the operator.
     fn reload(&self) -> BoxFuture<'_, Result<(), String>>;
+    /// How the last reload went; `None` before the first.
+    fn last_reload(&self) -> Option<Reload>;
     /// Asks the root to stop.
     fn quit(&self) -> QuitVerdict;
     /// Every actor; answers from a registry, so that it works while actors are stuck.

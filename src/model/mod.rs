@@ -9,6 +9,7 @@ pub mod external_url;
 pub mod go;
 pub mod go_number;
 pub mod go_time;
+pub mod go_url;
 pub mod histogram;
 pub mod labels;
 pub mod matcher;

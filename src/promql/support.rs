@@ -3,6 +3,7 @@
 //! The tables below name what is *missing*; whoever builds a function or operator removes its line.
 
 use crate::promql::ast::{AggregateOp, BinaryExpr, BinaryOp, Expr, PosRange, RangeExtension, VectorSelector};
+use crate::promql::parser::{ParseOptions, parse_expr, position};
 
 /// Something that an expression asks for and the evaluator does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,16 @@ const MISSING_OPERATORS: &[BinaryOp] = &[BinaryOp::TrimLower, BinaryOp::TrimUppe
 const MISSING_EXTENSIONS: &[RangeExtension] = &[RangeExtension::Anchored, RangeExtension::Smoothed];
 /// The `fill` modifiers are parsed but cannot be evaluated.
 const MISSING_FILL: bool = true;
+
+/// Parses an expression that is to be evaluated. The error is the parser's text, or one like it for what is missing.
+pub fn parse_supported(text: &str, options: &ParseOptions) -> Result<Expr, String> {
+    let expr = parse_expr(text, options).map_err(|error| error.to_string())?;
+    check_supported(&expr).map_err(|unsupported| {
+        let start = position(unsupported.range.start, text);
+        format!("{start}: parse error: {unsupported}")
+    })?;
+    Ok(expr)
+}
 
 /// Errors with the first part of `expr` that cannot be evaluated.
 pub fn check_supported(expr: &Expr) -> Result<(), Unsupported> {
@@ -63,7 +74,6 @@ fn extension(selector: &VectorSelector) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::promql::parser::{ParseOptions, parse_expr};
 
     #[track_caller]
     fn check(query: &str, missing: Option<&str>) {

@@ -7,7 +7,6 @@
 pub mod cache;
 mod decode;
 pub mod error;
-mod go_url;
 mod labels;
 pub mod metrics;
 pub mod pool_metrics;

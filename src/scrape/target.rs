@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use crate::model::duration::{DurationError, PromDuration};
-use crate::model::go;
 use crate::model::labels::{INSTANCE, JOB, Labels, LabelsBuilder};
-use crate::scrape::go_url;
+use crate::model::{go, go_url};
 use crate::scrape::schedule::target_hash;
 
 /// Label that holds `host:port`.

@@ -11,19 +11,28 @@ use std::time::Duration;
 use actix::Arbiter;
 use futures::future::LocalBoxFuture;
 use tokio::time::Instant;
-use watchfire::actors::aggregation_group::{AGGREGATION_GROUP, AggregationGroup, GroupDeps, GroupSpec};
+use watchfire::actors::aggregation_group::{
+    AGGREGATION_GROUP, AggregationGroup, GroupDeps as AlertGroupDeps, GroupSpec,
+};
 use watchfire::actors::alert_dispatcher::{ALERT_DISPATCHER, AlertDispatcher, ApplyRoutes, DispatcherHandle};
 use watchfire::actors::alert_sink::AlertSink;
+use watchfire::actors::config_reloader::{CONFIG_RELOADER, ConfigReloader, RunReload, Trigger};
 use watchfire::actors::control::ChildFailed;
+use watchfire::actors::discovery::{ApplyProviders, Consumer, DISCOVERY_MANAGER, DiscoveryManager, GroupsBySet};
+use watchfire::actors::discovery_provider::{DISCOVERY_PROVIDER, DiscoveryProvider, FirstLook};
 use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::kind::{self, Kind};
 use watchfire::actors::log_writer::{LOG_WRITER, LogThread, LogWriter, WriteRecords};
 use watchfire::actors::mailbox::BoundedAddr;
+use watchfire::actors::notifier::{NOTIFIER, Notifier, NotifierHandle};
+use watchfire::actors::notifier_manager::{ApplyNotifiers, NOTIFIER_MANAGER, NotifierManager};
 use watchfire::actors::policy::Policy;
 use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
 use watchfire::actors::receiver::{Deliver, RECEIVER, Receiver};
 use watchfire::actors::registry::{ActorState, ActorTree, Entry};
 use watchfire::actors::root::{self, ROOT, Root};
+use watchfire::actors::rule_group::{Apply as ApplyGroup, GroupDeps, RULE_GROUP, RuleGroup};
+use watchfire::actors::rule_manager::{ApplyRules, RULE_MANAGER, RuleManager};
 use watchfire::actors::scrape_manager::{ApplyJobs, SCRAPE_MANAGER, ScrapeManager};
 use watchfire::actors::scrape_pool::{Apply, SCRAPE_POOL, ScrapePool};
 use watchfire::actors::scrape_target::{SCRAPE_TARGET, ScrapeTarget, TargetShared};
@@ -45,8 +54,9 @@ use watchfire::storage::wal::record::{self, RefSample};
 use watchfire::telemetry::metrics::Registry;
 
 use crate::alerts::{AlertScene, alert, flush_of, receiver_deps};
+use crate::notifiers::{self, Alertmanagers};
 use crate::probe::{Exercise, PROBE, Probe, ProbeDeps, paused, within};
-use crate::scene::{QUICK, Scene, batch, instant, job, live, values};
+use crate::scene::{KeptAlerts, QUICK, Scene, batch, instant, job, live, record, rule_group, values};
 use crate::support::{Exporter, Webhook};
 
 /// How the matrix brings an actor of a kind to life.
@@ -106,6 +116,21 @@ fn cases() -> Vec<Case> {
             without: &[],
             start: |tree, name| Box::new(start_probe(tree, name)),
         },
+        live(&CONFIG_RELOADER, Point::Handler, &[], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let (addr, _) = scene.spawn_reloader(name, Arc::default());
+            Box::new(Set { addr, scene, more: () })
+        }),
+        live(&DISCOVERY_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let (addr, _) = scene.spawn_discovery(name, Arc::new(Nobody));
+            Box::new(Set { addr, scene, more: () })
+        }),
+        live(&DISCOVERY_PROVIDER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, folder) = (Scene::new(tree, name), tempfile::tempdir().expect("a folder"));
+            let (addr, _) = scene.spawn_provider(name, folder.path().join("*.json").to_str().expect("a name"));
+            Box::new(Set { addr, scene, more: folder })
+        }),
         live(&SCRAPE_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
             let (scene, exporter) = (Scene::new(tree, name), Exporter::start("up_here 1\n"));
             let (addr, _) = scene.spawn_manager(name, vec![job("matrix", &exporter.addr, &["/a"], 100)]);
@@ -121,6 +146,19 @@ fn cases() -> Vec<Case> {
             let shared = scene.target(&exporter.addr, "/a", 20);
             let addr = scene.spawn_target(name, &shared, QUICK);
             Box::new(Set { addr, scene, more: (shared, exporter) })
+        }),
+        live(&RULE_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let runtime = scene.rules(&Arc::new(KeptAlerts::default()));
+            let groups = vec![rule_group("matrix", 100, vec![record("r", "1")])];
+            let (addr, _) = scene.spawn_rule_manager(name, groups, &runtime);
+            Box::new(Set { addr, scene, more: () })
+        }),
+        live(&RULE_GROUP, Point::Timer, &[], |tree, name| {
+            let scene = Scene::new(tree, name);
+            let runtime = scene.rules(&Arc::new(KeptAlerts::default()));
+            let (addr, deps) = scene.spawn_group(name, rule_group("matrix", 20, vec![record("r", "1")]), &runtime);
+            Box::new(Set { addr, scene, more: deps })
         }),
         live(&QUERY_GATEWAY, Point::Handler, &[NO_TIMER], |tree, name| {
             let scene = Scene::new(tree, name);
@@ -141,7 +179,7 @@ fn cases() -> Vec<Case> {
             let spec = GroupSpec { options: Arc::new(options), told: Vec::new() };
             let first = StoredAlert::heard(alert("stays", true), scene.now());
             let key = ("{}:{}".to_owned(), Labels::empty());
-            let deps = GroupDeps::new(key, spec, first, Arc::clone(&alerts.runtime));
+            let deps = AlertGroupDeps::new(key, spec, first, Arc::clone(&alerts.runtime));
             let (for_actor, place) = (Arc::clone(&deps), Place::root(tree, name));
             let make = move |_: &mut _| AggregationGroup::new(Arc::clone(&for_actor));
             let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
@@ -154,6 +192,18 @@ fn cases() -> Vec<Case> {
             let make = move |_: &mut _| Receiver::new(Arc::clone(&deps));
             let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
             Box::new(Set { addr, scene, more: (alerts, webhook, AtomicU32::new(0)) })
+        }),
+        live(&NOTIFIER_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, receiver) = (Scene::new(tree, name), Exporter::start(""));
+            let alertmanagers = Alertmanagers::new(&scene, notifiers::LIMITS);
+            let addr = alertmanagers.spawn_manager(&scene, name, &notifiers::config(&[&receiver.addr]));
+            Box::new(Set { addr, scene, more: (alertmanagers, receiver) })
+        }),
+        live(&NOTIFIER, Point::Handler, &[(Point::Timer, "it has one only while it drains")], |tree, name| {
+            let (scene, receiver) = (Scene::new(tree, name), Exporter::start(""));
+            let alertmanagers = Alertmanagers::new(&scene, notifiers::LIMITS);
+            let handle = alertmanagers.spawn_notifier(&scene, name, &receiver.addr);
+            Box::new(Set { addr: handle.actor.clone(), scene, more: (handle, receiver) })
         }),
         live(&STORAGE_SHARD, Point::Handler, &[], |tree, name| {
             let scene = Scene::new(tree, "matrix");
@@ -196,6 +246,43 @@ fn at_most() -> Instant {
     Instant::now() + Duration::from_millis(900)
 }
 
+impl Subject for Set<ConfigReloader, ()> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(RunReload { trigger: Trigger::Http }, at_most()).await == Ok(Ok(())) })
+    }
+}
+
+/// Wants no groups.
+struct Nobody;
+
+impl Consumer for Nobody {
+    fn discovered(&self, _: GroupsBySet) {}
+}
+
+impl Subject for Set<DiscoveryManager, ()> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyProviders, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<DiscoveryProvider, tempfile::TempDir> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(FirstLook, at_most()).await.is_ok() })
+    }
+}
+
 impl Subject for Set<ScrapeManager, Exporter> {
     fn entry(&self) -> &Arc<Entry> {
         self.addr.entry()
@@ -235,6 +322,36 @@ impl Subject for Set<ScrapeTarget, (Arc<TargetShared>, Exporter)> {
     }
 }
 
+impl Subject for Set<RuleManager, ()> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyRules, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<RuleGroup, Arc<GroupDeps>> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// One evaluation.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let last = || self.more.view().evaluated_at;
+        let before = last();
+        Box::pin(async move {
+            let deadline = at_most();
+            let told = self.addr.ask(ApplyGroup, deadline).await.is_ok();
+            while last() == before && Instant::now() < deadline && !self.addr.entry().state().refuses() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            told && last() != before
+        })
+    }
+}
+
 impl Subject for Set<QueryGateway, ()> {
     fn entry(&self) -> &Arc<Entry> {
         self.addr.entry()
@@ -244,6 +361,36 @@ impl Subject for Set<QueryGateway, ()> {
         Box::pin(async {
             let answer = self.addr.ask(instant("6 * 7", self.scene.now()), at_most()).await;
             matches!(answer, Ok(Ok(outcome)) if values(&outcome) == [42.0])
+        })
+    }
+}
+
+impl Subject for Set<NotifierManager, (Alertmanagers, Exporter)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyNotifiers, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<Notifier, (NotifierHandle, Exporter)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// One notification.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let received = || self.more.1.requests().len();
+        let before = received();
+        self.more.0.push(&[Arc::new(notifiers::alert("matrix"))]);
+        Box::pin(async move {
+            let deadline = at_most();
+            while received() == before && Instant::now() < deadline && !self.addr.entry().state().refuses() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            before < received()
         })
     }
 }
@@ -304,7 +451,7 @@ impl Subject for Set<AlertDispatcher, (AlertScene, AtomicU32)> {
     }
 }
 
-impl Subject for Set<AggregationGroup, Arc<GroupDeps>> {
+impl Subject for Set<AggregationGroup, Arc<AlertGroupDeps>> {
     fn entry(&self) -> &Arc<Entry> {
         self.addr.entry()
     }

@@ -2,15 +2,26 @@
 //! jobs that scrape it. Everything runs on the test's own thread and on the machine's clock; waits are for conditions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::Arbiter;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::time::Instant;
+use watchfire::actors::alert_sink::AlertSink;
+use watchfire::actors::config_reloader::{
+    ConfigReloader, PreparedReload, ReloadPlan, ReloadReport, ReloadSource, ReloaderDeps,
+};
+use watchfire::actors::discovery::{Consumer, DiscoveryDeps, DiscoveryManager};
+use watchfire::actors::discovery_provider::{DiscoveryProvider, ProviderDeps};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::pool::{ComputePool, Lane, LaneOptions, PoolOptions};
 use watchfire::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits, QueryOutcome, QuerySpan, RunQuery};
 use watchfire::actors::registry::ActorTree;
+use watchfire::actors::rule_group::{GroupDeps, RuleGroup, RuleRuntime};
+use watchfire::actors::rule_manager::{self, RuleManager};
 use watchfire::actors::scrape_manager::{ManagerDeps, ScrapeManager};
 use watchfire::actors::scrape_pool::{JobSpec, PoolDeps, ScrapePool, TargetGroup};
 use watchfire::actors::scrape_target::{ScrapeRuntime, ScrapeTarget, TargetShared, TickMetrics};
@@ -18,9 +29,14 @@ use watchfire::actors::storage_client::StorageClient;
 use watchfire::actors::storage_shard::{ShardDeps, StorageShard};
 use watchfire::actors::supervision::{self, Place};
 use watchfire::client::{ClientOptions, HttpClient};
+use watchfire::config::discovery::FileSd;
+use watchfire::discovery::metrics::ManagerMetrics;
+use watchfire::discovery::{ProviderConfig, ProviderKit};
+use watchfire::model::alert::Alert;
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::{Clock, SharedClock, SystemClock};
 use watchfire::model::duration::PromDuration;
+use watchfire::model::external_url::ExternalUrl;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
 use watchfire::model::read::{FloatColumn, ReadError, Unlimited};
@@ -28,6 +44,10 @@ use watchfire::model::result::QueryValue;
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::EngineOptions;
 use watchfire::promql::parser::ParseOptions;
+use watchfire::rules::evaluate::Surroundings;
+use watchfire::rules::metrics::RuleMetrics;
+use watchfire::rules::restore::RestoreLimits;
+use watchfire::rules::spec::{AlertSpec, GroupSpec, RuleKind, RuleSpec};
 use watchfire::scrape::metrics::ScrapeMetrics;
 use watchfire::scrape::pool_metrics::PoolMetrics;
 use watchfire::scrape::settings::{NewSeriesLimit, SamplePlan, ScrapeLimits, ScrapeSettings};
@@ -152,6 +172,78 @@ impl Scene {
         (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
     }
 
+    /// A discovery manager without sets that hands on to `consumer`.
+    pub(crate) fn spawn_discovery(
+        &self,
+        name: &str,
+        consumer: Arc<dyn Consumer>,
+    ) -> (BoundedAddr<DiscoveryManager>, Arc<DiscoveryDeps>) {
+        let kit = ProviderKit::new(&self.registry, &self.clock);
+        let metrics = ManagerMetrics::new(&self.registry, &self.clock, "scrape");
+        let deps = DiscoveryDeps::new(kit, metrics, consumer, Arbiter::current(), QUICK);
+        let for_actor = Arc::clone(&deps);
+        let make = move |_: &mut _| DiscoveryManager::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, Place::root(&self.tree, name), make), deps)
+    }
+
+    /// A provider of the files that match `pattern`.
+    pub(crate) fn spawn_provider(
+        &self,
+        name: &str,
+        pattern: &str,
+    ) -> (BoundedAddr<DiscoveryProvider>, Arc<ProviderDeps>) {
+        let kit = Arc::new(ProviderKit::new(&self.registry, &self.clock));
+        let metrics = Arc::new(ManagerMetrics::new(&self.registry, &self.clock, "scrape"));
+        let deps = ProviderDeps::new(name.to_owned(), files(pattern), &kit, &metrics, &Arc::default());
+        let for_actor = Arc::clone(&deps);
+        let make = move |_: &mut _| DiscoveryProvider::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, Place::root(&self.tree, name), make), deps)
+    }
+
+    /// What rule groups share, with a gateway of their own; what they send is kept.
+    pub(crate) fn rules(&self, sent: &Arc<KeptAlerts>) -> Arc<RuleRuntime> {
+        let external_url = ExternalUrl { scheme: "http".into(), host: "here".into(), path: String::new() };
+        let around = Surroundings { external_url, external_labels: Labels::empty(), resend_delay: 60_000_000_000 };
+        Arc::new(RuleRuntime {
+            gateway: self.spawn_gateway(&format!("{} queries", self.name)),
+            query_timeout: Duration::from_secs(30),
+            storage: self.storage.clone(),
+            sink: Arc::clone(sent) as Arc<dyn AlertSink>,
+            metrics: RuleMetrics::new(&self.registry, &self.clock),
+            clock: SharedClock::clone(&self.clock),
+            around: arc_swap::ArcSwap::from_pointee(around),
+            restore: RestoreLimits { outage_tolerance: 3_600_000_000_000, grace_period: 600_000_000_000 },
+            policy: QUICK,
+        })
+    }
+
+    pub(crate) fn spawn_group(
+        &self,
+        name: &str,
+        spec: GroupSpec,
+        runtime: &Arc<RuleRuntime>,
+    ) -> (BoundedAddr<RuleGroup>, Arc<GroupDeps>) {
+        let deps = GroupDeps::new(spec, Arc::clone(runtime), true);
+        let for_actor = Arc::clone(&deps);
+        let place = Place::root(&self.tree, name);
+        let make = move |_: &mut _| RuleGroup::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
+    }
+
+    pub(crate) fn spawn_rule_manager(
+        &self,
+        name: &str,
+        groups: Vec<GroupSpec>,
+        runtime: &Arc<RuleRuntime>,
+    ) -> (BoundedAddr<RuleManager>, Arc<rule_manager::ManagerDeps>) {
+        let deps = rule_manager::ManagerDeps::new(Arc::clone(runtime), Arbiter::current());
+        *deps.groups.lock() = groups;
+        let for_actor = Arc::clone(&deps);
+        let place = Place::root(&self.tree, name);
+        let make = move |_: &mut _| RuleManager::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
+    }
+
     pub(crate) fn spawn_gateway(&self, name: &str) -> BoundedAddr<QueryGateway> {
         self.spawn_gateway_at(Place::root(&self.tree, name), self.storage.queryable())
     }
@@ -171,6 +263,20 @@ impl Scene {
         let (pool, clock) = (Arc::clone(&self.pool), SharedClock::clone(&self.clock));
         let deps = GatewayDeps::new(queryable, pool, clock, language, limits, &self.registry);
         supervision::spawn(&Arbiter::current(), QUICK, place, move |_| QueryGateway::new(Arc::clone(&deps)))
+    }
+
+    /// A reloader that looks for changed files all the time.
+    pub(crate) fn spawn_reloader(
+        &self,
+        name: &str,
+        source: Arc<FakeSource>,
+    ) -> (BoundedAddr<ConfigReloader>, Arc<ReloaderDeps>) {
+        let look_every = Some(Duration::from_millis(5));
+        let deps = ReloaderDeps::new(source, Arc::clone(&self.pool), SharedClock::clone(&self.clock), look_every);
+        let for_actor = Arc::clone(&deps);
+        let place = Place::root(&self.tree, name);
+        let make = move |_: &mut _| ConfigReloader::new(Arc::clone(&for_actor));
+        (supervision::spawn(&Arbiter::current(), QUICK, place, make), deps)
     }
 
     /// All samples of the series that fulfil the matchers: label set, times, values; by label set.
@@ -204,6 +310,69 @@ impl Scene {
     /// The name of the scene's shard in the tree.
     pub(crate) fn shard_name(&self, index: usize) -> String {
         format!("{} shard {index}", self.name)
+    }
+}
+
+/// A configuration of which nothing but its reloads is known.
+#[derive(Default)]
+pub(crate) struct FakeSource {
+    /// Digest of the files; another one than that in effect asks for a reload.
+    pub(crate) on_disk: Mutex<String>,
+    pub(crate) in_effect: Mutex<String>,
+    /// Why the files are no good, if they are not.
+    pub(crate) fault: Mutex<Option<String>>,
+    pub(crate) reports: Mutex<Vec<ReloadReport>>,
+    /// How often somebody looked at the files.
+    pub(crate) looks: AtomicUsize,
+    /// While this is held, applying waits.
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct FakePrepared {
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl ReloadSource for FakeSource {
+    fn began(&self) {}
+
+    fn prepare(&self) -> Result<Box<dyn PreparedReload>, String> {
+        match self.fault.lock().clone() {
+            Some(fault) => Err(fault),
+            None => {
+                self.in_effect.lock().clone_from(&self.on_disk.lock());
+                Ok(Box::new(FakePrepared { gate: Arc::clone(&self.gate) }))
+            }
+        }
+    }
+
+    fn digest(&self) -> Result<String, String> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        Ok(self.on_disk.lock().clone())
+    }
+
+    fn loaded_digest(&self) -> String {
+        self.in_effect.lock().clone()
+    }
+
+    fn ended(&self, report: &ReloadReport) {
+        self.reports.lock().push(report.clone());
+    }
+
+    fn not_applied(&self) -> String {
+        "not applied".to_owned()
+    }
+}
+
+impl PreparedReload for FakePrepared {
+    fn plan(&self) -> Arc<ReloadPlan> {
+        Arc::default()
+    }
+
+    fn apply(self: Box<Self>) -> BoxFuture<'static, Vec<String>> {
+        Box::pin(async move {
+            let _open = self.gate.lock().await;
+            Vec::new()
+        })
     }
 }
 
@@ -246,6 +415,45 @@ pub(crate) fn job(name: &str, address: &str, paths: &[&str], interval_ms: u64) -
         keep_dropped: 0,
         groups: Arc::from([group]),
     }
+}
+
+/// File discovery of a pattern that is refreshed each hour.
+pub(crate) fn files(pattern: &str) -> ProviderConfig {
+    ProviderConfig::File(FileSd { files: vec![pattern.into()], refresh_interval: PromDuration::from_secs(3600) })
+}
+
+/// Keeps alerts that are sent.
+#[derive(Default)]
+pub(crate) struct KeptAlerts(pub(crate) parking_lot::Mutex<Vec<Alert>>);
+
+impl AlertSink for KeptAlerts {
+    fn send(&self, alerts: Vec<Alert>) {
+        self.0.lock().extend(alerts);
+    }
+}
+
+/// A group of the file `f`.
+pub(crate) fn rule_group(name: &str, interval_ms: u64, rules: Vec<RuleSpec>) -> GroupSpec {
+    GroupSpec {
+        file: "f".to_owned(),
+        name: name.to_owned(),
+        interval: PromDuration::from_ms(interval_ms),
+        query_offset: PromDuration::ZERO,
+        limit: 0,
+        rules,
+    }
+}
+
+/// A recording rule.
+pub(crate) fn record(name: &str, expr: &str) -> RuleSpec {
+    RuleSpec { name: name.to_owned(), expr: expr.to_owned(), labels: Labels::empty(), kind: RuleKind::Recording }
+}
+
+/// An alerting rule.
+pub(crate) fn alert(name: &str, expr: &str, hold_ms: u64) -> RuleSpec {
+    let hold = PromDuration::from_ms(hold_ms);
+    let alert = AlertSpec { hold, keep_firing_for: PromDuration::ZERO, annotations: Labels::empty() };
+    RuleSpec { kind: RuleKind::Alerting(alert), ..record(name, expr) }
 }
 
 /// An instant query of a user.

@@ -182,6 +182,24 @@ impl ServerPorts for FakePorts {
         async move { if fails { Err("one or more errors <x>".to_owned()) } else { Ok(()) } }.boxed()
     }
 
+    fn last_reload(&self) -> Option<Reload> {
+        let names = |names: &[&str]| ReloadNames {
+            count: names.len() + 1,
+            first: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let section =
+            ReloadSection { what: "job".to_owned(), added: names(&["a"]), kept: 2, ..ReloadSection::default() };
+        (0 < self.reloads.load(Ordering::SeqCst)).then(|| Reload {
+            trigger: "http".to_owned(),
+            started: UnixNanos(1_000_000_000),
+            duration: 0.5,
+            error: Some("no <x>".to_owned()),
+            plan: vec![section],
+            unconfirmed: vec!["scrape_pool a: no answer in time".to_owned()],
+            in_progress: false,
+        })
+    }
+
     fn quit(&self) -> QuitVerdict {
         match self.quits.fetch_add(1, Ordering::SeqCst) {
             0 => QuitVerdict::Requested,

@@ -66,6 +66,14 @@ fn lifecycle_works_when_switched_on() {
     server.ports.reload_fails.store(true, Ordering::SeqCst);
     check(&server, "POST", "/-/reload", 500, "failed to reload config: one or more errors <x>\n");
     assert_eq!(server.request("POST", "/api/watchfire/v1/reload", &[], "").status, 500);
+    let none = "{\"count\":0,\"first\":[]}";
+    let expected = format!(
+        "{{\"status\":\"success\",\"data\":{{\"trigger\":\"http\",\"startedAt\":\"1970-01-01T00:00:01Z\",\
+         \"durationSeconds\":0.5,\"success\":false,\"error\":\"no \\u003cx\\u003e\",\"inProgress\":false,\"plan\":\
+         [{{\"what\":\"job\",\"kept\":2,\"added\":{{\"count\":2,\"first\":[\"a\"]}},\"removed\":{none},\"changed\":{none}}}],\
+         \"unconfirmed\":[\"scrape_pool a: no answer in time\"]}}}}"
+    );
+    assert_eq!(server.request("GET", "/api/watchfire/v1/reload", &[], "").text(), expected);
     check(&server, "POST", "/-/quit", 200, "Requesting termination... Goodbye!");
     check(&server, "PUT", "/-/quit", 200, "Termination already in progress.");
     check(&server, "GET", "/-/quit", 405, "Only POST or PUT requests allowed");

@@ -125,7 +125,13 @@ impl Server {
 
     /// Starts the binary and waits only until it listens.
     pub fn start_unready(folder: &Path, args: &[&str]) -> Self {
+        Self::start_with(folder, args, &[])
+    }
+
+    /// Starts the binary with environment variables and waits only until it listens.
+    pub fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watchfire"));
+        command.envs(variables.iter().copied());
         command.current_dir(folder).args(args).arg("--web.listen-address=127.0.0.1:0");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -225,11 +231,14 @@ pub enum Behaviour {
     Hang,
     /// A body without end.
     Endless,
+    /// The body for requests whose head has the line, 401 for all others.
+    Guarded { line: String, body: String },
 }
 
 struct ExporterState {
     behaviour: Behaviour,
     requests: Vec<(String, Instant)>,
+    heads: Vec<String>,
     bodies: Vec<Vec<u8>>,
     connections: usize,
 }
@@ -245,7 +254,8 @@ impl Exporter {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let behaviour = Behaviour::Body(body.to_owned());
-        let state = ExporterState { behaviour, requests: Vec::new(), bodies: Vec::new(), connections: 0 };
+        let state =
+            ExporterState { behaviour, requests: Vec::new(), heads: Vec::new(), bodies: Vec::new(), connections: 0 };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -269,6 +279,11 @@ impl Exporter {
     /// Request lines so far, with the time of each.
     pub fn requests(&self) -> Vec<(String, Instant)> {
         self.state.lock().unwrap().requests.clone()
+    }
+
+    /// Headers of the requests so far, a line each.
+    pub fn heads(&self) -> Vec<String> {
+        self.state.lock().unwrap().heads.clone()
     }
 
     /// Request bodies so far.
@@ -325,7 +340,7 @@ fn serve(stream: TcpStream, state: &Mutex<ExporterState>) {
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
             return;
         }
-        let mut len = 0;
+        let (mut len, mut head) = (0, String::new());
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header).unwrap_or(0) == 0 || header == "\r\n" {
@@ -334,6 +349,7 @@ fn serve(stream: TcpStream, state: &Mutex<ExporterState>) {
             if let Some((_, value)) = header.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case("content-length")) {
                 len = value.trim().parse().unwrap_or(0);
             }
+            head.push_str(&header);
         }
         let mut body = vec![0; len];
         if reader.read_exact(&mut body).is_err() {
@@ -342,10 +358,17 @@ fn serve(stream: TcpStream, state: &Mutex<ExporterState>) {
         let behaviour = {
             let mut state = state.lock().unwrap();
             state.requests.push((line.trim().to_owned(), Instant::now()));
+            state.heads.push(head.clone());
             state.bodies.push(body);
             state.behaviour.clone()
         };
+        let behaviour = match behaviour {
+            Behaviour::Guarded { line, body } if head.lines().any(|given| given == line) => Behaviour::Body(body),
+            Behaviour::Guarded { .. } => Behaviour::Status("401 Unauthorized".to_owned()),
+            other => other,
+        };
         let written = match behaviour {
+            Behaviour::Guarded { .. } => return,
             Behaviour::Body(body) => {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n";
                 write!(out, "{head}Content-Length: {}\r\n\r\n{body}", body.len())

@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::actors::alert_dispatcher::{AlertDispatcher, DispatcherDeps, DispatcherHandle, QUEUE_CAPACITY};
+use crate::actors::alert_sink::AlertSink;
+use crate::actors::config_reloader::PlanSection;
 use crate::actors::drain::Stage;
 use crate::actors::notification_log::NotificationLog;
 use crate::actors::policy::Policy;
@@ -17,7 +19,7 @@ use crate::actors::supervision;
 use crate::actors::threads::Thread;
 use crate::alertmanager::metrics::AlertmanagerMetrics;
 use crate::cli::flags::ServerFlags;
-use crate::config::alertmanager::{self, Config};
+use crate::config::alertmanager::{self, Config, Receiver};
 use crate::model::clock::SharedClock;
 use crate::model::random::Random;
 use crate::telemetry::metrics::Registry;
@@ -34,7 +36,14 @@ pub(super) struct Alerting {
 /// What `--alertmanager.config.file` says; `None` without the flag. The error is what the operator reads.
 pub(super) fn load(file: Option<&Path>) -> Result<Option<Arc<Config>>, String> {
     let Some(file) = file else { return Ok(None) };
-    alertmanager::load_file(&file.to_string_lossy()).map(|config| Some(Arc::new(config))).map_err(|e| e.to_string())
+    let loaded = alertmanager::load_file(&file.to_string_lossy());
+    loaded.map(|config| Some(Arc::new(config))).map_err(|error| error.to_string())
+}
+
+/// What tells whether the file has changed; the empty text without one, and for one that cannot be read.
+pub(super) fn digest(file: Option<&Path>) -> String {
+    let content = file.and_then(|file| std::fs::read(file).ok());
+    content.map_or(String::new(), |content| format!(" {:016x}", twox_hash::XxHash64::oneshot(0, &content)))
 }
 
 impl Alerting {
@@ -79,17 +88,29 @@ impl Alerting {
         opened.map_err(|error| format!("cannot start the notification log's thread: {error}"))
     }
 
-    /// Makes a loaded configuration hold.
-    pub(super) async fn apply(&self, config: Arc<Config>) {
-        match self.dispatcher.apply(config).await {
-            Ok(()) => self.metrics.reload.1.set(self.clock.now().as_seconds()),
-            Err(err) => tracing::error!(component = "main", %err, "The alert dispatcher did not confirm"),
+    /// Where rules leave their alerts.
+    pub(super) fn sink(&self) -> Arc<dyn AlertSink> {
+        Arc::new(self.dispatcher.clone())
+    }
+
+    /// What would become of the receivers with this configuration.
+    pub(super) fn plan(&self, config: &Config) -> PlanSection {
+        fn by_name(config: &Config) -> impl Iterator<Item = (String, &Receiver)> {
+            config.receivers.iter().map(|receiver| (receiver.name.clone(), receiver))
         }
+        let before = self.dispatcher.deps().config();
+        PlanSection::compare("receiver", by_name(&before), by_name(config))
+    }
+
+    /// Makes a loaded configuration hold; answers with the dispatcher if it did not confirm in time.
+    pub(super) async fn apply(&self, config: Arc<Config>) -> Option<String> {
+        let applied = self.dispatcher.apply(config).await;
         self.metrics.reload.0.set(1.0);
+        self.metrics.reload.1.set(self.clock.now().as_seconds());
+        applied.err().map(|error| format!("alert_dispatcher: {error}"))
     }
 
     /// A configuration was refused; the one before holds.
-    #[expect(dead_code, reason = "for reloads")]
     pub(super) fn refused(&self) {
         self.metrics.reload.0.set(0.0);
     }

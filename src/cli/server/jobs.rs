@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::actors::scrape_pool::{JobSpec, TargetGroup};
 use crate::cli::flags::ServerFlags;
-use crate::client::{ClientOptions, HttpClient};
-use crate::config::inactive::Kind;
+use crate::client::HttpClient;
+use crate::config::inactive::{Inactive, Kind};
 use crate::config::{ByteSize, FlagDefaults, LoadedConfig, ScrapeConfig, ScrapeProtocol, ValidationScheme, relabel};
 use crate::exposition::content_type::Format;
 use crate::model::labels::Labels;
 use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings};
-use crate::scrape::target::{ADDRESS, TargetDefaults};
+use crate::scrape::target::TargetDefaults;
 use crate::telemetry::build_info;
 use crate::telemetry::metrics::Registry;
 
@@ -29,45 +29,90 @@ pub(super) fn flag_defaults(flags: &ServerFlags) -> FlagDefaults {
     }
 }
 
-/// Refuses what protects and is not built; warns of what adds and is not built, and shows it as a metric.
-pub(super) fn check_built(loaded: &LoadedConfig, registry: &Registry) -> Result<(), String> {
+/// Refuses what protects and is not built; answers with what adds and is not built.
+pub(super) fn check_built(loaded: &LoadedConfig) -> Result<Vec<Inactive>, String> {
     let (protective, additive): (Vec<_>, Vec<_>) =
         loaded.inactive().into_iter().partition(|setting| setting.kind == Kind::Protective);
-    if let Some(setting) = protective.first() {
-        return Err(format!("{} is set and not built yet: {}", setting.places.join(", "), setting.why));
+    match protective.first() {
+        Some(setting) => Err(format!("{} is set and not built yet: {}", setting.places.join(", "), setting.why)),
+        None => Ok(additive),
     }
-    for setting in &additive {
+}
+
+/// Warns of settings without effect, and shows them and no others as a metric.
+pub(super) fn show_inactive(before: &[Inactive], now: &[Inactive], registry: &Registry) {
+    let name = "watchfire_config_inactive";
+    for gone in before.iter().filter(|gone| !now.iter().any(|setting| setting.field == gone.field)) {
+        registry.remove(name, &[("field", &gone.field)]);
+    }
+    for setting in now {
         let (field, places) = (setting.field.as_str(), setting.places.join(", "));
-        tracing::warn!(component = "main", field, places, why = setting.why, "This setting has no effect yet");
+        if !before.contains(setting) {
+            tracing::warn!(component = "main", field, places, why = setting.why, "This setting has no effect yet");
+        }
         let help = "Settings of the configuration that have no effect yet.";
-        registry.gauge("watchfire_config_inactive", help, &[("field", field)]).set(setting.places.len() as f64);
+        registry.gauge(name, help, &[("field", field)]).set(setting.places.len() as f64);
     }
-    Ok(())
 }
 
-/// The jobs of a configuration, all of them new.
-pub(super) fn specs(loaded: &LoadedConfig) -> Vec<JobSpec> {
-    loaded.scrape_configs.iter().map(spec).collect()
+/// A job as it is configured and as its pool knows it.
+#[derive(Clone)]
+pub(super) struct Job {
+    pub(super) config: ScrapeConfig,
+    pub(super) spec: JobSpec,
 }
 
-fn spec(job: &ScrapeConfig) -> JobSpec {
+/// The jobs of a configuration. Those of `before` that have not changed keep their revision; those of which only the choice
+/// of targets has changed keep their generation, and so their targets go on.
+pub(super) fn jobs(before: &[Job], loaded: &LoadedConfig) -> Vec<Job> {
+    let job = |config: &ScrapeConfig| {
+        let known = before.iter().find(|job| job.config.job_name == config.job_name);
+        match known {
+            Some(known) if known.config == *config => known.clone(),
+            known => Job { config: config.clone(), spec: spec(config, known) },
+        }
+    };
+    loaded.scrape_configs.iter().map(job).collect()
+}
+
+/// The configuration without what only decides which targets there are: labels, address and schedule of a target are part
+/// of its identity.
+fn of_samples(config: &ScrapeConfig) -> ScrapeConfig {
+    let same = ScrapeConfig::default();
+    ScrapeConfig {
+        discovery: same.discovery,
+        relabel_configs: same.relabel_configs,
+        params: same.params,
+        scheme: same.scheme,
+        metrics_path: same.metrics_path,
+        scrape_interval: same.scrape_interval,
+        scrape_timeout: same.scrape_timeout,
+        target_limit: same.target_limit,
+        keep_dropped_targets: same.keep_dropped_targets,
+        ..config.clone()
+    }
+}
+
+fn spec(job: &ScrapeConfig, before: Option<&Job>) -> JobSpec {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let same_samples = before.filter(|before| of_samples(&before.config) == of_samples(job));
+    let same_client = before.filter(|before| before.config.http == job.http);
     let rules = job.metric_relabel_configs.clone();
     let metric_relabel: Option<Arc<MetricRelabel>> =
         if rules.is_empty() { None } else { Some(Arc::new(move |labels: Labels| relabel(labels, &rules))) };
     JobSpec {
         name: job.job_name.clone(),
         revision: number,
-        generation: number,
+        generation: same_samples.map_or(number, |before| before.spec.generation),
         removed: false,
         defaults: defaults(job),
         settings: Arc::new(settings(job)),
         relabel: job.relabel_configs.clone().into(),
         metric_relabel,
-        client: HttpClient::new(ClientOptions {
-            user_agent: build_info::user_agent(),
-            follow_redirects: job.http.follow_redirects,
-        }),
+        client: same_client.map_or_else(
+            || HttpClient::from_config(build_info::user_agent(), &job.http),
+            |before| before.spec.client.clone(),
+        ),
         target_limit: job.target_limit,
         keep_dropped: job.keep_dropped_targets,
         groups: static_groups(job),
@@ -119,10 +164,5 @@ fn fallback(protocol: &ScrapeProtocol) -> Option<Format> {
 }
 
 fn static_groups(job: &ScrapeConfig) -> Arc<[TargetGroup]> {
-    let group = |group: &crate::config::TargetGroup| TargetGroup {
-        source: group.source.clone(),
-        targets: group.targets.iter().map(|address| Labels::from_pairs([(ADDRESS, address)])).collect(),
-        labels: Labels::from_pairs(group.labels.0.iter()),
-    };
-    job.discovery.static_configs.iter().map(group).collect()
+    job.discovery.static_groups().iter().map(TargetGroup::from).collect()
 }

@@ -5,10 +5,14 @@
 //! at once.
 
 mod alerting;
+mod alerting_external;
+mod discovery;
 mod head_metrics;
 mod jobs;
 mod parts;
 mod ports;
+mod reload;
+mod rules;
 mod running;
 mod storage;
 
@@ -20,19 +24,22 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actors::config_reloader::{RunReload, Trigger};
 use crate::actors::root::RootEnd;
 use crate::actors::threads;
 use crate::cli::flags::ServerFlags;
 use crate::cli::run_bare::{self, ConfigSource};
 use crate::cli::sd_notify::{Notifier, State};
 use crate::cli::server::parts::Parts;
-use crate::cli::server::running::{LoadedText, Running};
+use crate::cli::server::reload::{Checked, ConfigText, ServerReload};
+use crate::cli::server::running::Running;
 use crate::cli::signals::{Request, Signals};
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE};
-use crate::config::{LoadOptions, LoadedConfig, load_file, load_str};
+use crate::config::{LoadOptions, load_file, load_str};
 use crate::http::server::{HttpOptions, RunningServer, serve};
 use crate::http::state::{HttpSettings, HttpState, Readiness, Ready};
 use crate::model::clock::{SharedClock, SystemClock};
+use crate::model::go_time;
 use crate::telemetry::limits::{cpu_count, raise_file_limit};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::metrics::Registry;
@@ -49,14 +56,8 @@ enum StartError {
     Config {
         file: String,
         #[source]
-        source: crate::config::ConfigError,
+        source: LoadError,
     },
-    /// The configuration asks for protection that is not built.
-    #[error("Error loading config (--config.file={file}): {reason}")]
-    NotBuilt { file: String, reason: String },
-    /// `alertmanager.yml` is not good, or asks for what is not built.
-    #[error("Error loading config (--alertmanager.config.file={file}): {reason}")]
-    Alertmanager { file: String, reason: String },
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] crate::http::server::ServeError),
@@ -72,10 +73,24 @@ enum StartError {
     },
 }
 
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// It is not good.
+    #[error(transparent)]
+    Bad(#[from] crate::config::ConfigError),
+    /// It asks for protection that is not built.
+    #[error("{0}")]
+    NotBuilt(String),
+    /// `alertmanager.yml` is not good, or asks for what is not built.
+    #[error("--alertmanager.config.file={file}: {reason}")]
+    Alertmanager { file: String, reason: String },
+}
+
 impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::NotBuilt { .. } | Self::Alertmanager { .. } => EXIT_USAGE,
+            Self::Config { .. } => EXIT_USAGE,
             Self::Listen(_) | Self::Storage(_) | Self::System { .. } => EXIT_FAILURE,
         }
     }
@@ -121,55 +136,83 @@ fn flush(log: &LogGuard) {
     let _ = log.flush();
 }
 
-fn load(flags: &ServerFlags, registry: &Registry, file: &str, text: Option<&str>) -> Result<LoadedConfig, StartError> {
-    let options = LoadOptions { agent_mode: false, ..LoadOptions::default() };
-    let options = LoadOptions { defaults: jobs::flag_defaults(flags), ..options };
-    let loaded = match text {
-        Some(text) => load_str(file, text, &options),
-        None => load_file(file, &options),
-    };
-    let loaded = loaded.map_err(|source| StartError::Config { file: file.to_owned(), source })?;
-    jobs::check_built(&loaded, registry).map_err(|reason| StartError::NotBuilt { file: file.to_owned(), reason })?;
-    Ok(loaded)
+/// Reads and checks a configuration with its rule files: a file, or `text` as if it stood in `file`.
+fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, LoadError> {
+    let loaded = rules::with_checks(flags, |checks| {
+        let options = LoadOptions {
+            agent_mode: false,
+            defaults: jobs::flag_defaults(flags),
+            rules: Some(checks),
+            built_in_rules: if text.is_some() { &[run_bare::RULES] } else { &[] },
+            ..LoadOptions::default()
+        };
+        match text {
+            Some(text) => load_str(file, text, &options),
+            None => load_file(file, &options),
+        }
+    })?;
+    let inactive = jobs::check_built(&loaded).map_err(LoadError::NotBuilt)?;
+    let notifies = flags.alerts.config_file.as_deref();
+    let digest = alerting::digest(notifies);
+    let alertmanager = alerting::load(notifies).map_err(|reason| LoadError::Alertmanager {
+        file: notifies.map(|file| file.display().to_string()).unwrap_or_default(),
+        reason,
+    })?;
+    Ok(Checked { loaded, inactive, alertmanager, digest })
 }
 
 async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitCode, StartError> {
     let system = |action| move |source| StartError::System { action, source };
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
     announce(&flags);
+    let load = |text: &ConfigText| {
+        text.load(&flags).map_err(|source| StartError::Config { file: text.name().to_owned(), source })
+    };
     // A file that is no good ends the start before anything listens; the built-in one needs to know where we listen.
     let from_file = match &flags.config {
-        ConfigSource::File(path) => Some(load(&flags, &registry, &path.to_string_lossy(), None)?),
+        ConfigSource::File(path) => {
+            let text = ConfigText::File(path.to_string_lossy().into_owned());
+            Some((load(&text)?, text))
+        }
         ConfigSource::BuiltIn => None,
     };
-    let notifying = flags.alerts.config_file.as_deref();
-    let notifying = alerting::load(notifying).map_err(|reason| StartError::Alertmanager {
-        file: notifying.map(|file| file.display().to_string()).unwrap_or_default(),
-        reason,
-    })?;
     let clock = SystemClock::shared();
-    let parts = Parts::start(&flags, &registry, &clock).map_err(system("start threads"))?;
+    let parts = Arc::new(Parts::start(&flags, &registry, &clock).map_err(system("start threads"))?);
     let running = Arc::new(Running::new(clock.as_ref(), &registry));
     let (quit, mut quit_asked) = watch::channel(false);
     let readiness = Readiness::new(&registry);
     let ports = parts.ports(&flags, &registry, &running, quit);
-    let state = HttpState::new(ports, readiness.clone(), http_settings(&flags), SharedClock::clone(&clock), &registry);
+    let state =
+        HttpState::new(ports.clone(), readiness.clone(), http_settings(&flags), SharedClock::clone(&clock), &registry);
     let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;
     let mut finished = actix_rt::spawn(finished);
     let own = addresses[0];
-    let loaded = match from_file {
+    let (checked, text) = match from_file {
         Some(loaded) => loaded,
         None => {
             banner(&flags, own);
-            load(&flags, &registry, "default.yml", Some(&run_bare::config_text(own, &flags.web.route_prefix)))?
+            let text = ConfigText::BuiltIn(run_bare::config_text(own, &flags.web.route_prefix));
+            (load(&text)?, text)
         }
     };
     parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
-    parts.start_notifying(&flags, notifying).await.map_err(StartError::Storage)?;
-    parts.apply(&flags, &loaded).await;
-    running.loaded(LoadedText { yaml: loaded.config.to_yaml() }, clock.as_ref());
-    readiness.set(Ready::Yes);
     let notifier = Notifier::from_environment().map_err(system("reach the service manager (NOTIFY_SOCKET)"))?;
+    let reload = Arc::new(ServerReload {
+        flags: Arc::clone(&flags),
+        registry: Arc::clone(&registry),
+        clock: SharedClock::clone(&clock),
+        parts: Arc::clone(&parts),
+        running: Arc::clone(&running),
+        notifier,
+        text,
+    });
+    first_load(&reload, checked).await;
+    let source = Arc::new(reload::Source(Arc::clone(&reload)));
+    let reloader = parts.start_reloader(source, &clock, flags.auto_reload);
+    // Nobody else sets it.
+    let _ = ports.reloader.set(reloader.clone());
+    readiness.set(Ready::Yes);
+    let notifier = &reload.notifier;
     notifier.send(State::Ready, "Ready");
     tracing::info!(component = "main", "Server is ready to receive web requests.");
     let upkeep =
@@ -183,7 +226,9 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
                     break Ok(());
                 }
                 Request::Reload => {
-                    tracing::error!(component = "main", "Reload is not built yet; restart to apply a changed configuration");
+                    if let Err(err) = reloader.addr.try_tell(RunReload { trigger: Trigger::Signal }) {
+                        tracing::error!(component = "main", %err, "Error reloading config");
+                    }
                 }
             },
             _ = quit_asked.wait_for(|asked| *asked) => {
@@ -195,7 +240,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
                 break Err(());
             }
             () = parts.root_failed() => break Err(()),
-            () = tick(&mut alive) => notifier.send(State::Alive, ""),
+            () = pulse(&mut alive, &parts) => notifier.send(State::Alive, ""),
         }
     };
     readiness.set(Ready::Stopping);
@@ -224,10 +269,31 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }
 
-async fn tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
+/// Makes the configuration take effect for the first time. An actor that does not confirm finds it when it can.
+async fn first_load(reload: &ServerReload, checked: Checked) {
+    let began = reload.clock.monotonic();
+    for actor in reload.apply(reload.plan(checked)).await {
+        tracing::error!(component = "main", actor, "An actor did not confirm its configuration");
+    }
+    reload.running.reloaded(true, reload.clock.as_ref());
+    let took = go_duration(reload.clock.monotonic().saturating_sub(began));
+    let filename = reload.text.name();
+    tracing::info!(component = "main", filename, totalDuration = took, "Completed loading of configuration file");
+}
+
+/// A duration as Go prints it.
+fn go_duration(took: Duration) -> String {
+    go_time::format_duration(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Returns when the service manager is to hear that we live: the root has answered.
+async fn pulse(interval: &mut Option<tokio::time::Interval>, parts: &Parts) {
+    let Some(interval) = interval else { return std::future::pending().await };
+    loop {
+        interval.tick().await;
+        if parts.root().is_alive(Instant::now() + interval.period()).await {
+            return;
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actors::alert_sink::AlertSink;
+use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
 use crate::actors::log_writer::{LogThread, LogWriter};
@@ -17,7 +19,10 @@ use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
-use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeManager};
+use crate::actors::rule_group::RuleRuntime;
+use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
+use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeConsumer, ScrapeManager};
+use crate::actors::scrape_pool::JobSpec;
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
@@ -25,18 +30,20 @@ use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{RETENTION_DEFAULT, ServerFlags, hostname};
 use crate::cli::server::alerting::Alerting;
+use crate::cli::server::alerting_external::ExternalAlerting;
+use crate::cli::server::discovery::Discovery;
+use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
+use crate::cli::server::reload::{Checked, Planned};
 use crate::cli::server::running::Running;
-use crate::cli::server::{head_metrics, jobs, storage};
-use crate::config::{LoadedConfig, alertmanager};
-use crate::http::state::ServerPorts;
+use crate::cli::server::{head_metrics, rules, storage};
 use crate::model::clock::SharedClock;
 use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
-use crate::promql::parser::ParseOptions;
+use crate::rules::spec::GroupSpec;
 use crate::scrape::metrics::ScrapeMetrics;
 use crate::scrape::pool_metrics::PoolMetrics;
 use crate::scrape::schedule::offset_seed;
@@ -51,6 +58,8 @@ use crate::telemetry::metrics::Registry;
 
 /// What a series costs in the head once it has some hours of samples, for the head's share of memory.
 const SERIES_BYTES: u64 = 1_000;
+/// How long a manager may take to say who of its children has confirmed: longer than they have.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
 /// How often old samples are dropped.
 const TRUNCATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -80,8 +89,25 @@ pub(super) struct Parts {
     gateway_deps: Arc<GatewayDeps>,
     manager_deps: Arc<ManagerDeps>,
     manager: BoundedAddr<ScrapeManager>,
-    alerting: Alerting,
+    /// The jobs in effect, with their specifications.
+    jobs: Mutex<Vec<Job>>,
+    /// The thread of the root and the reloader.
+    control: Thread,
+    discovery: Discovery,
+    /// Where rule groups leave their alerts, among others.
+    pub(super) alerting: ExternalAlerting,
+    /// The dispatcher in process.
+    pub(super) notifying: Alerting,
+    rule_deps: Arc<rule_manager::ManagerDeps>,
+    rules: BoundedAddr<RuleManager>,
     _threads: Threads,
+}
+
+/// The running reloader.
+#[derive(Clone)]
+pub(super) struct Reloader {
+    pub(super) addr: BoundedAddr<ConfigReloader>,
+    pub(super) deps: Arc<ReloaderDeps>,
 }
 
 impl Parts {
@@ -91,7 +117,8 @@ impl Parts {
         let seed = Random::from_process().next_u64();
         let tree = ActorTree::new(kind::ALL, registry, SharedClock::clone(clock), seed);
         let mut threads = Threads::new(registry, clock)?;
-        let root = root::start(&threads.start("root"), Place::root(&tree, "root"));
+        let control = threads.start("root");
+        let root = root::start(&control, Place::root(&tree, "root"));
         let pool = Arc::new(ComputePool::start(PoolOptions::for_cores(cores), registry)?);
         let shard_count = u16::try_from(cores.clamp(1, 16)).unwrap_or(1);
         let shard_arbiters: Vec<_> = (0..shard_count).map(|i| threads.start(format!("storage-{i}"))).collect();
@@ -109,7 +136,14 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
-        let alerting = Alerting::start(flags, registry, clock, &root, &pool, threads.start("alerts"));
+        let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
+        let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
+        let alerting = ExternalAlerting::start(flags, registry, clock, &root, &threads.start("alerts"));
+        let notifying = Alerting::start(flags, registry, clock, &root, &pool, threads.start("dispatcher"));
+        alerting.router.set_dispatcher(notifying.sink());
+        let sink = Arc::clone(&alerting.router) as Arc<dyn AlertSink>;
+        let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
+        let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -124,25 +158,77 @@ impl Parts {
             gateway_deps,
             manager_deps,
             manager,
+            jobs: Mutex::default(),
+            control,
+            discovery,
             alerting,
+            notifying,
+            rule_deps,
+            rules,
             _threads: threads,
         })
     }
 
-    /// Makes the actors what the configuration says.
-    pub(super) async fn apply(&self, _flags: &ServerFlags, loaded: &LoadedConfig) {
-        self.gateway_deps.set_subquery_step(loaded.config.global.evaluation_interval.as_ms_i64());
-        *self.manager_deps.jobs.lock() = jobs::specs(loaded);
+    /// The jobs in effect.
+    pub(super) fn jobs(&self) -> Vec<Job> {
+        self.jobs.lock().clone()
+    }
+
+    /// What would become of everything but the jobs themselves with this configuration, its jobs and its rule groups.
+    pub(super) fn plan(&self, checked: &Checked, jobs: &[JobSpec], groups: &[GroupSpec]) -> Vec<PlanSection> {
+        let before = self.rule_deps.groups.lock();
+        let keyed = |group| -> (String, &GroupSpec) { (GroupSpec::key(group), group) };
+        let groups = PlanSection::compare("rule_group", before.iter().map(keyed), groups.iter().map(keyed));
+        let mut sections = vec![self.manager_deps.plan_targets(jobs), groups, self.alerting.plan(&checked.loaded)];
+        sections.extend(checked.alertmanager.iter().map(|config| self.notifying.plan(config)));
+        sections
+    }
+
+    /// Makes the actors what a plan says; answers with those that did not confirm in time.
+    pub(super) async fn apply(&self, planned: &Planned) -> Vec<String> {
+        let global = &planned.checked.loaded.config.global;
+        self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
+        *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
+        (*self.jobs.lock()).clone_from(&planned.jobs);
+        let external_labels = global.external_labels.labels();
+        self.discovery.store(&planned.checked.loaded);
+        self.rule_deps.groups.lock().clone_from(&planned.groups);
+        self.rule_deps.runtime.around.store(Arc::new(rules::surroundings(&planned.flags, external_labels)));
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
         self.tree.retry_failed();
-        match self.manager.ask(ApplyJobs, Instant::now() + Duration::from_secs(15)).await {
-            Ok(unconfirmed) => {
-                for actor in unconfirmed {
-                    tracing::error!(component = "main", actor, "An actor did not confirm its configuration");
-                }
+        let mut unconfirmed = self.discovery.apply().await;
+        let scrapes = self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN);
+        let rules = self.rules.ask(ApplyRules, Instant::now() + CONFIRM_WITHIN);
+        let notifiers = self.alerting.apply(&planned.checked.loaded);
+        let (scrapes, rules, notifiers) = futures::join!(scrapes, rules, notifiers);
+        for (manager, answer) in [("scrape_manager", scrapes), ("rule_manager", rules)] {
+            match answer {
+                Ok(children) => unconfirmed.extend(children),
+                Err(error) => unconfirmed.push(format!("{manager}: {error}")),
             }
-            Err(error) => tracing::error!(component = "main", err = %error, "The scrape manager did not confirm"),
         }
+        unconfirmed.extend(notifiers);
+        if let Some(config) = &planned.checked.alertmanager {
+            unconfirmed.extend(self.notifying.apply(Arc::clone(config)).await);
+        }
+        unconfirmed
+    }
+
+    /// Starts the reloader of the given source, which looks for changed files as often as given.
+    pub(super) fn start_reloader(
+        &self,
+        source: Arc<dyn ReloadSource>,
+        clock: &SharedClock,
+        look_every: Option<Duration>,
+    ) -> Reloader {
+        let deps = ReloaderDeps::new(source, Arc::clone(&self.pool), SharedClock::clone(clock), look_every);
+        let for_actor = Arc::clone(&deps);
+        let place = self.root.parent().place("reload");
+        let addr = supervision::spawn(&self.control, Policy::PERMANENT, place, move |_| {
+            ConfigReloader::new(Arc::clone(&for_actor))
+        });
+        self.root.add(Stage::Sources, addr.clone());
+        Reloader { addr, deps }
     }
 
     /// The process as HTTP sees it.
@@ -152,14 +238,17 @@ impl Parts {
         registry: &Arc<Registry>,
         running: &Arc<Running>,
         quit: watch::Sender<bool>,
-    ) -> Arc<dyn ServerPorts> {
+    ) -> Arc<Ports> {
         Arc::new(Ports {
             gateway: self.gateway.clone(),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
+            notifiers: self.alerting.overview(),
+            rules: Arc::clone(&self.rule_deps.overview),
             registry: Arc::clone(registry),
             flags: Arc::clone(flags),
             running: Arc::clone(running),
+            reloader: OnceLock::new(),
             quit,
         })
     }
@@ -172,6 +261,7 @@ impl Parts {
         registry: &Arc<Registry>,
         clock: &SharedClock,
     ) -> Result<(), String> {
+        let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics::new(registry, clock);
         let oldest = oldest(clock, flags.retention_time);
@@ -190,24 +280,15 @@ impl Parts {
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
-        Ok(())
-    }
-
-    /// Starts to notify by `alertmanager.yml`, once storage is open.
-    pub(super) async fn start_notifying(
-        &self,
-        flags: &ServerFlags,
-        config: Option<Arc<alertmanager::Config>>,
-    ) -> Result<(), String> {
-        let Some(config) = config else { return Ok(()) };
-        self.alerting.open_log(&flags.alerts.storage_path, &self.pool).await?;
-        self.alerting.apply(config).await;
-        Ok(())
+        match notifies {
+            Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes and syncs what the logs still hold, and lets the data directory go.
     pub(super) fn close_storage(&self) {
-        self.alerting.close();
+        self.notifying.close();
         if let Some(opened) = self.opened.lock().take() {
             opened.thread.close();
         }
@@ -227,6 +308,21 @@ impl Parts {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Starts the rule manager, without groups: rules wait for storage to be open and for the configuration.
+fn start_rules(
+    root: &Root,
+    thread: &Thread,
+    runtime: Arc<RuleRuntime>,
+) -> (BoundedAddr<RuleManager>, Arc<rule_manager::ManagerDeps>) {
+    let deps = rule_manager::ManagerDeps::new(runtime, thread.clone());
+    let for_actor = Arc::clone(&deps);
+    let place = root.parent().place("rules");
+    let manager =
+        supervision::spawn(thread, Policy::PERMANENT, place, move |_| RuleManager::new(Arc::clone(&for_actor)));
+    root.add(Stage::Work, manager.clone());
+    (manager, deps)
 }
 
 fn start_storage(
@@ -280,12 +376,7 @@ fn start_gateway(
         delayed_name_removal: flags.features.is_enabled("promql-delayed-name-removal"),
         ..EngineOptions::default()
     };
-    let parser = ParseOptions {
-        experimental_functions: flags.features.is_enabled("promql-experimental-functions"),
-        extended_range_selectors: flags.features.is_enabled("promql-extended-range-selectors"),
-        fill_modifiers: flags.features.is_enabled("promql-binop-fill-modifiers"),
-        ..ParseOptions::default()
-    };
+    let parser = rules::parse_options(flags);
     let limits = QueryLimits {
         timeout: flags.query.timeout.to_std(),
         concurrency_max: flags.query.concurrency_max,

@@ -1,26 +1,32 @@
 //! What HTTP asks of the process, answered by asking actors. The only place where the endpoints' plain types and the
 //! actors' messages meet.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
 use crate::actors::mailbox::{BoundedAddr, SendError};
+use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::Lane;
 use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
 };
 use crate::actors::registry::ActorTree;
+use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
 use crate::cli::flags::ServerFlags;
+use crate::cli::server::parts::Reloader;
+use crate::cli::server::rules;
 use crate::cli::server::running::Running;
 use crate::exposition::encode;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed, QueryAnswer,
-    QueryStats, RangeQuery, RuleGroup, Runtime, SelectRequest, TargetHealth, Targets, UnixNanos,
+    QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest, TargetHealth,
+    Targets, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
@@ -32,6 +38,8 @@ use crate::promql::eval::EvalError;
 use crate::promql::parser::parse_metric_selector;
 use crate::telemetry::metrics::Registry;
 
+/// Longest time that a client waits for a reload, those before it included.
+const RELOAD_WITHIN: Duration = Duration::from_secs(600);
 /// Added to a query's own timeout: its error is better than ours.
 const ASK_MARGIN: Duration = Duration::from_secs(10);
 
@@ -40,9 +48,13 @@ pub(super) struct Ports {
     pub(super) gateway: BoundedAddr<QueryGateway>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
+    pub(super) notifiers: Arc<NotifierOverview>,
+    pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
+    /// Set once the configuration can be read again.
+    pub(super) reloader: OnceLock<Reloader>,
     pub(super) quit: watch::Sender<bool>,
 }
 
@@ -202,11 +214,12 @@ impl ServerPorts for Ports {
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
-        async { Ok(Vec::new()) }.boxed()
+        async { Ok(self.rules.groups().iter().map(rules::shown).collect()) }.boxed()
     }
 
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {
-        async { Ok(Alertmanagers::default()) }.boxed()
+        let found = Alertmanagers { active: self.notifiers.active(), dropped: self.notifiers.dropped() };
+        async { Ok(found) }.boxed()
     }
 
     fn config_yaml(&self) -> Answer<'_, String> {
@@ -222,7 +235,35 @@ impl ServerPorts for Ports {
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
-        async { Err("reload is not built yet; restart the server to apply a changed configuration".to_owned()) }.boxed()
+        async {
+            let Some(reloader) = self.reloader.get() else { return Err("the server is starting".to_owned()) };
+            let deadline = Instant::now() + RELOAD_WITHIN;
+            let asked = reloader.addr.ask(RunReload { trigger: Trigger::Http }, deadline).await;
+            asked.unwrap_or_else(|error| Err(format!("config_reloader: {error}")))
+        }
+        .boxed()
+    }
+
+    fn last_reload(&self) -> Option<Reload> {
+        let deps = &self.reloader.get()?.deps;
+        let last = deps.last()?;
+        let names = |names: &Names| ReloadNames { count: names.count, first: names.first.clone() };
+        let section = |section: &PlanSection| ReloadSection {
+            what: section.what.to_owned(),
+            added: names(&section.added),
+            removed: names(&section.removed),
+            changed: names(&section.changed),
+            kept: section.kept,
+        };
+        Some(Reload {
+            trigger: last.trigger.as_str().to_owned(),
+            started: UnixNanos(last.began_nanos),
+            duration: last.took.as_secs_f64(),
+            error: last.error.clone(),
+            plan: last.plan.sections.iter().map(section).collect(),
+            unconfirmed: last.unconfirmed.clone(),
+            in_progress: deps.is_applying(),
+        })
     }
 
     fn quit(&self) -> QuitVerdict {

@@ -3,6 +3,7 @@
 use arc_swap::ArcSwap;
 
 use crate::cli::flags::ServerFlags;
+use crate::config::inactive::Inactive;
 use crate::http::api::types::{Runtime, UnixNanos};
 use crate::model::clock::Clock;
 use crate::telemetry::metrics::{Gauge, Registry};
@@ -12,6 +13,10 @@ use crate::telemetry::metrics::{Gauge, Registry};
 pub(super) struct LoadedText {
     /// YAML with defaults, secrets replaced.
     pub(super) yaml: String,
+    /// Of all files that it consists of.
+    pub(super) digest: String,
+    /// What it sets without effect.
+    pub(super) inactive: Vec<Inactive>,
 }
 
 /// State for `status/runtimeinfo` and `status/config`.
@@ -32,11 +37,17 @@ impl Running {
         Self { start: UnixNanos(clock.unix_nanos()), config: ArcSwap::default(), success, success_seconds }
     }
 
-    /// A configuration has taken effect.
-    pub(super) fn loaded(&self, config: LoadedText, clock: &dyn Clock) {
+    /// A configuration is in effect.
+    pub(super) fn loaded(&self, config: LoadedText) {
         self.config.store(std::sync::Arc::new(config));
-        self.success.set(1.0);
-        self.success_seconds.set(clock.now().as_seconds());
+    }
+
+    /// Loading it was a success, or not.
+    pub(super) fn reloaded(&self, is_success: bool, clock: &dyn Clock) {
+        self.success.set(if is_success { 1.0 } else { 0.0 });
+        if is_success {
+            self.success_seconds.set(clock.now().as_seconds());
+        }
     }
 
     pub(super) fn config(&self) -> std::sync::Arc<LoadedText> {

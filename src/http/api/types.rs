@@ -353,3 +353,46 @@ pub struct ActorInfo {
     /// Since when it is in its state.
     pub since: Option<UnixNanos>,
 }
+
+/// Names of things, the first ones of them all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadNames {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them.
+    pub first: Vec<String>,
+}
+
+/// What a reload did to the things of one sort.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadSection {
+    /// Which: `job`, `target`, `rule_group` and so on.
+    pub what: String,
+    /// New ones.
+    pub added: ReloadNames,
+    /// Those that went.
+    pub removed: ReloadNames,
+    /// Those that were there before and after, and differ.
+    pub changed: ReloadNames,
+    /// How many stayed as they were.
+    pub kept: usize,
+}
+
+/// How the last reload went, as `GET /api/watchfire/v1/reload` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reload {
+    /// Who asked: `start`, `signal`, `http`, `file` or `restart`.
+    pub trigger: String,
+    /// When it began.
+    pub started: UnixNanos,
+    /// How long it took, in seconds.
+    pub duration: f64,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+    /// What it did; nothing when the configuration was refused.
+    pub plan: Vec<ReloadSection>,
+    /// Actors that did not confirm in time.
+    pub unconfirmed: Vec<String>,
+    /// Whether another one is being applied now.
+    pub in_progress: bool,
+}

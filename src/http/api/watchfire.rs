@@ -34,6 +34,43 @@ pub(crate) async fn actors(context: Context) -> Result<Response, ApiError> {
     }))
 }
 
+/// `GET /api/watchfire/v1/reload`: how the last reload went.
+pub(crate) async fn last_reload(context: Context) -> Result<Response, ApiError> {
+    let Some(reload) = context.state.ports.last_reload() else {
+        return Err(ApiError::new(ErrorKind::NotFound, "The configuration was not loaded yet."));
+    };
+    Ok(envelope::data(|json| {
+        let mut object = json.object();
+        object
+            .string("trigger", &reload.trigger)
+            .time("startedAt", Some(reload.started))
+            .number("durationSeconds", reload.duration)
+            .bool("success", reload.error.is_none())
+            .string_if_any("error", reload.error.as_deref().unwrap_or_default())
+            .bool("inProgress", reload.in_progress);
+        let mut plan = object.key("plan").array();
+        for section in &reload.plan {
+            let mut object = plan.item().object();
+            object.string("what", &section.what).integer("kept", number_of(section.kept));
+            for (key, names) in
+                [("added", &section.added), ("removed", &section.removed), ("changed", &section.changed)]
+            {
+                let mut named = object.key(key).object();
+                named.integer("count", number_of(names.count)).key("first").strings(&names.first);
+                named.end();
+            }
+            object.end();
+        }
+        plan.end();
+        object.key("unconfirmed").strings(&reload.unconfirmed);
+        object.end();
+    }))
+}
+
+fn number_of(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
 /// `POST /api/watchfire/v1/reload`: as `/-/reload`, with an envelope.
 pub(crate) async fn reload(context: Context) -> Result<Response, ApiError> {
     if !context.state.settings.enable_lifecycle {

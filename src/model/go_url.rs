@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// `scheme://host/path?query` from unescaped parts; `params` are written in order of their keys.
-pub(super) fn join(scheme: &str, host: &str, path: &str, params: &BTreeMap<&str, Vec<&str>>) -> String {
+pub fn join(scheme: &str, host: &str, path: &str, params: &BTreeMap<&str, Vec<&str>>) -> String {
     let mut url = format!("{scheme}://");
     escape(&mut url, host, |byte| matches!(byte, b'!'..=b'"' | b'$' | b'&'..=b',' | b':'..=b'>' | b'[' | b']'));
     if !path.is_empty() && !path.starts_with('/') {
