@@ -5,6 +5,7 @@
 pub mod model;
 pub mod telemetry;
 
+pub mod alertmanager;
 pub mod client;
 pub mod config;
 pub mod discovery;

@@ -2,6 +2,9 @@
 //! kind of panic. Mostly on a paused clock, on the test's own thread; nothing sleeps.
 
 #[cfg(debug_assertions)]
+#[path = "actor_faults/alerts.rs"]
+mod alerts;
+#[cfg(debug_assertions)]
 #[path = "actor_faults/discovery.rs"]
 mod discovery;
 #[path = "actor_faults/facts.rs"]

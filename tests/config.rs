@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use watchfire::config::alertmanager;
 use watchfire::config::rules::{self, RuleChecks};
 use watchfire::config::{FlagDefaults, InactiveKind, LoadOptions, LoadedConfig, ValidationScheme, load_file, load_str};
 use watchfire::model::duration::PromDuration;
@@ -127,6 +128,12 @@ fn files_that_are_named_are_read_and_change_the_digest() {
     assert!(error.starts_with("parse rules from file \"") && error.ends_with("Groupname must not be empty"), "{error}");
     let missing = load_file("/nowhere/prometheus.yml", &options).unwrap_err().to_string();
     assert_eq!(missing, "open /nowhere/prometheus.yml: no such file or directory");
+}
+
+#[test]
+fn the_shipped_alertmanager_yml_loads() {
+    let config = alertmanager::load_file(folder("dist/alertmanager.yml").to_str().unwrap()).unwrap();
+    assert_eq!(config.receivers.len(), 2);
 }
 
 #[test]

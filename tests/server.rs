@@ -114,6 +114,55 @@ fn a_missing_config_file_ends_the_start_with_2() {
 }
 
 #[test]
+fn a_bad_alertmanager_yml_ends_the_start_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alertmanager.yml");
+    let flag = format!("--alertmanager.config.file={}", file.display());
+    for (content, expected) in [
+        (None, "no such file or directory"),
+        (Some("route: {receiver: a}"), "undefined receiver \\\"a\\\" used in route"),
+        (
+            Some("route: {receiver: a}\nreceivers: [{name: a, slack_configs: [{}]}]"),
+            "receivers[0].slack_configs is not built yet",
+        ),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(&file, content).unwrap();
+        }
+        let (code, _, log) = run(&[&flag]);
+        assert_eq!(code, Some(2), "{log}");
+        assert!(log.contains("--alertmanager.config.file=") && log.contains(expected), "{expected}: {log}");
+    }
+}
+
+#[test]
+fn the_dispatcher_runs_with_and_without_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let kinds = |server: &Server| {
+        let rows = server.get("/api/watchfire/v1/actors").json();
+        let rows = rows["data"]["actors"].as_array().unwrap().clone();
+        rows.iter().map(|row| row["kind"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>()
+    };
+    let server = Server::start(folder.path(), &[]);
+    let shown = kinds(&server);
+    assert!(shown.iter().any(|kind| kind == "alert_dispatcher") && !shown.iter().any(|kind| kind == "receiver"));
+    assert!(!folder.path().join("data/alertmanager").exists());
+    server.kill();
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/alertmanager.yml");
+    let flag = format!("--alertmanager.config.file={sample}");
+    // Twice: the folder of the notification log is no obstacle to the next start.
+    for _ in 0..2 {
+        let mut server = Server::start(folder.path(), &[&flag]);
+        assert_eq!(kinds(&server).iter().filter(|kind| *kind == "receiver").count(), 2);
+        let metrics = server.get("/metrics").text();
+        assert!(metrics.contains("alertmanager_notifications_total{integration=\"webhook\"} 0"), "{metrics}");
+        assert!(folder.path().join("data/alertmanager/nflog").exists());
+        server.signal("TERM");
+        assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
+    }
+}
+
+#[test]
 fn help_and_version_end_with_0() {
     let (code, stdout, _) = run(&["--version"]);
     assert_eq!(code, Some(0));

@@ -2,8 +2,9 @@
 //! generated from [`ALL`], so a new kind without fault cases fails the tests.
 
 use crate::actors::{
-    config_reloader, discovery, discovery_provider, log_writer, notifier, notifier_manager, query_gateway, root,
-    rule_group, rule_manager, scrape_manager, scrape_pool, scrape_target, storage_shard,
+    aggregation_group, alert_dispatcher, config_reloader, discovery, discovery_provider, log_writer, notifier,
+    notifier_manager, query_gateway, receiver, root, rule_group, rule_manager, scrape_manager, scrape_pool,
+    scrape_target, storage_shard,
 };
 
 /// Where an actor stands in the order of asking: [`ask`](super::mailbox::BoundedAddr::ask) goes from a lower number to a
@@ -60,6 +61,9 @@ pub const ALL: &[&Kind] = &[
     &query_gateway::QUERY_GATEWAY,
     &notifier_manager::NOTIFIER_MANAGER,
     &notifier::NOTIFIER,
+    &alert_dispatcher::ALERT_DISPATCHER,
+    &aggregation_group::AGGREGATION_GROUP,
+    &receiver::RECEIVER,
     &storage_shard::STORAGE_SHARD,
     &log_writer::LOG_WRITER,
 ];

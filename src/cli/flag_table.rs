@@ -135,8 +135,8 @@ pub const FLAGS: &[FlagSpec] = &[
     server(flag("alertmanager.notification-queue-capacity", Integer, "10000", RULES, "Alerts that may wait for an Alertmanager.")),
     server(flag("alertmanager.notification-batch-size", Integer, "256", RULES, "Most alerts sent to an Alertmanager at a time.")),
     server(switch("alertmanager.drain-notification-queue-on-shutdown", "true", RULES, "Send waiting alerts when stopping.")),
-    server(effect(Refused, flag("alertmanager.config.file", Text, "", RULES, "Configuration of the built-in Alertmanager; without it alerts are shown and nobody is notified."))),
-    server(effect(Refused, flag("alertmanager.storage.path", Text, "", RULES, "Directory of silences and the notification log; <storage.tsdb.path>/alertmanager by default."))),
+    server(flag("alertmanager.config.file", Text, "", RULES, "Configuration of the built-in Alertmanager; without it alerts are shown and nobody is notified.")),
+    server(flag("alertmanager.storage.path", Text, "", RULES, "Directory of silences and the notification log; <storage.tsdb.path>/alertmanager by default.")),
 
     hidden(flag("scrape.adjust-timestamps", Kind::Switch, "true", SCRAPE, "Align timestamps with the schedule when they are close.")),
     hidden(flag("scrape.timestamp-tolerance", GoDuration, "2ms", SCRAPE, "How close is close.")),

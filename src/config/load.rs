@@ -299,7 +299,7 @@ fn absolute(file: &str) -> String {
 }
 
 /// The system's words for an error, as Go prints them.
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut chars = text.chars();

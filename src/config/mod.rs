@@ -10,6 +10,7 @@
 //! One file for each block. [`yaml`] is the only module that knows a YAML library.
 
 pub mod alerting;
+pub mod alertmanager;
 mod claims;
 pub mod discovery;
 mod env;

@@ -11,6 +11,11 @@ use std::time::Duration;
 use actix::Arbiter;
 use futures::future::LocalBoxFuture;
 use tokio::time::Instant;
+use watchfire::actors::aggregation_group::{
+    AGGREGATION_GROUP, AggregationGroup, GroupDeps as AlertGroupDeps, GroupSpec,
+};
+use watchfire::actors::alert_dispatcher::{ALERT_DISPATCHER, AlertDispatcher, ApplyRoutes, DispatcherHandle};
+use watchfire::actors::alert_sink::AlertSink;
 use watchfire::actors::config_reloader::{CONFIG_RELOADER, ConfigReloader, RunReload, Trigger};
 use watchfire::actors::control::ChildFailed;
 use watchfire::actors::discovery::{ApplyProviders, Consumer, DISCOVERY_MANAGER, DiscoveryManager, GroupsBySet};
@@ -23,6 +28,7 @@ use watchfire::actors::notifier::{NOTIFIER, Notifier, NotifierHandle};
 use watchfire::actors::notifier_manager::{ApplyNotifiers, NOTIFIER_MANAGER, NotifierManager};
 use watchfire::actors::policy::Policy;
 use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
+use watchfire::actors::receiver::{Deliver, RECEIVER, Receiver};
 use watchfire::actors::registry::{ActorState, ActorTree, Entry};
 use watchfire::actors::root::{self, ROOT, Root};
 use watchfire::actors::rule_group::{Apply as ApplyGroup, GroupDeps, RULE_GROUP, RuleGroup};
@@ -33,7 +39,11 @@ use watchfire::actors::scrape_target::{SCRAPE_TARGET, ScrapeTarget, TargetShared
 use watchfire::actors::storage_client::{Priority, StorageClient};
 use watchfire::actors::storage_shard::{STORAGE_SHARD, ShardDeps, StorageShard};
 use watchfire::actors::supervision::{self, Place, SupervisedActor};
+use watchfire::alertmanager::alert::StoredAlert;
+use watchfire::alertmanager::route::RouteOptions;
 use watchfire::model::clock::SystemClock;
+use watchfire::model::duration::PromDuration;
+use watchfire::model::labels::Labels;
 use watchfire::model::sample::SeriesRef;
 use watchfire::model::time::TimestampMs;
 use watchfire::storage::fs::RealFs;
@@ -43,10 +53,11 @@ use watchfire::storage::wal::metrics::WalMetrics;
 use watchfire::storage::wal::record::{self, RefSample};
 use watchfire::telemetry::metrics::Registry;
 
+use crate::alerts::{AlertScene, alert, flush_of, receiver_deps};
 use crate::notifiers::{self, Alertmanagers};
 use crate::probe::{Exercise, PROBE, Probe, ProbeDeps, paused, within};
 use crate::scene::{KeptAlerts, PATIENCE, QUICK, Scene, batch, instant, job, live, record, rule_group, values};
-use crate::support::Exporter;
+use crate::support::{Exporter, Webhook};
 
 /// How the matrix brings an actor of a kind to life.
 struct Case {
@@ -152,6 +163,35 @@ fn cases() -> Vec<Case> {
         live(&QUERY_GATEWAY, Point::Handler, &[NO_TIMER], |tree, name| {
             let scene = Scene::new(tree, name);
             Box::new(Set { addr: scene.spawn_gateway(name), scene, more: () })
+        }),
+        live(&ALERT_DISPATCHER, Point::Handler, &[(Point::Timer, "it tidies twice a minute")], |tree, name| {
+            let (scene, alerts) = (Scene::new(tree, name), AlertScene::new(tree));
+            let addr = alerts.spawn_dispatcher(name).addr().clone();
+            Box::new(Set { addr, scene, more: (alerts, AtomicU32::new(0)) })
+        }),
+        live(&AGGREGATION_GROUP, Point::Timer, &[(Point::Handler, "its messages end it")], |tree, name| {
+            let (scene, alerts) = (Scene::new(tree, name), AlertScene::new(tree));
+            let options = RouteOptions {
+                group_wait: PromDuration::ZERO,
+                group_interval: PromDuration::from_ms(5),
+                ..RouteOptions::default()
+            };
+            let spec = GroupSpec { options: Arc::new(options), told: Vec::new() };
+            let first = StoredAlert::heard(alert("stays", true), scene.now());
+            let key = ("{}:{}".to_owned(), Labels::empty());
+            let deps = AlertGroupDeps::new(key, spec, first, Arc::clone(&alerts.runtime));
+            let (for_actor, place) = (Arc::clone(&deps), Place::root(tree, name));
+            let make = move |_: &mut _| AggregationGroup::new(Arc::clone(&for_actor));
+            let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
+            Box::new(Set { addr, scene, more: deps })
+        }),
+        live(&RECEIVER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, alerts, webhook) = (Scene::new(tree, name), AlertScene::new(tree), Webhook::start());
+            let deps = receiver_deps(&alerts, &webhook.url());
+            let place = Place::root(tree, name);
+            let make = move |_: &mut _| Receiver::new(Arc::clone(&deps));
+            let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
+            Box::new(Set { addr, scene, more: (alerts, webhook, AtomicU32::new(0)) })
         }),
         live(&NOTIFIER_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
             let (scene, receiver) = (Scene::new(tree, name), Exporter::start(""));
@@ -379,6 +419,54 @@ impl Subject for Set<LogWriter, tempfile::TempDir> {
             let sample = RefSample { series: SeriesRef(1), t: self.scene.now().0, value: 1.0 };
             record::encode_samples([sample], &mut records);
             log_writer::write(&self.addr, records, true, PATIENCE).await.is_ok()
+        })
+    }
+}
+
+impl Subject for Set<AlertDispatcher, (AlertScene, AtomicU32)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// A configuration, and an alert that comes to a group.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let (alerts, number) = &self.more;
+        let number = number.fetch_add(1, Ordering::Relaxed).to_string();
+        let handle = DispatcherHandle::new(Arc::clone(&alerts.dispatcher), self.addr.clone());
+        Box::pin(async move {
+            let applied = self.addr.ask(ApplyRoutes, at_most()).await.is_ok();
+            handle.send(vec![alert(&number, true)]);
+            let arrived = || {
+                let groups = alerts.dispatcher.overview();
+                groups.iter().any(|group| group.labels.get("alertname") == Some(number.as_str()))
+            };
+            applied && self.until(arrived).await
+        })
+    }
+}
+
+impl Subject for Set<AggregationGroup, Arc<AlertGroupDeps>> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// An alert that is over goes with the next flush.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let _ = self.more.insert(StoredAlert::heard(alert("goes", false), self.scene.now()));
+        Box::pin(async move { self.until(|| self.more.alert_count() == 1).await })
+    }
+}
+
+impl Subject for Set<Receiver, (AlertScene, Webhook, AtomicU32)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        let number = self.more.2.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let flush = flush_of(&format!("group {number}"), vec![alert("a", true)], at_most());
+            matches!(self.addr.ask(Deliver(flush), at_most()).await, Ok(Ok(())))
         })
     }
 }

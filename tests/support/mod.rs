@@ -296,6 +296,42 @@ impl Exporter {
     }
 }
 
+/// A receiver of notifications on a port of its own.
+pub struct Webhook {
+    exporter: Exporter,
+}
+
+impl Webhook {
+    /// One that answers 200.
+    pub fn start() -> Self {
+        Self { exporter: Exporter::start("") }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.exporter.addr)
+    }
+
+    /// Answers with a status line such as `500 Internal Server Error` from now on.
+    pub fn answer(&self, status: &str) {
+        self.exporter.set(Behaviour::Status(status.to_owned()));
+    }
+
+    /// Takes messages and never answers from now on.
+    pub fn hang(&self) {
+        self.exporter.set(Behaviour::Hang);
+    }
+
+    /// All messages so far, refused ones as well.
+    pub fn messages(&self) -> Vec<serde_json::Value> {
+        self.exporter.bodies().iter().map(|body| serde_json::from_slice(body).unwrap()).collect()
+    }
+
+    /// Their statuses.
+    pub fn statuses(&self) -> Vec<String> {
+        self.messages().iter().map(|message| message["status"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
 fn serve(stream: TcpStream, state: &Mutex<ExporterState>) {
     let Ok(mut out) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);

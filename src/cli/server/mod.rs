@@ -4,6 +4,7 @@
 //! ready. It ends by SIGTERM, SIGINT or `/-/quit`: everything drains, sources first, within 30 s; a second signal ends it
 //! at once.
 
+mod alerting;
 mod alerting_external;
 mod discovery;
 mod head_metrics;
@@ -82,6 +83,9 @@ pub(crate) enum LoadError {
     /// It asks for protection that is not built.
     #[error("{0}")]
     NotBuilt(String),
+    /// `alertmanager.yml` is not good, or asks for what is not built.
+    #[error("--alertmanager.config.file={file}: {reason}")]
+    Alertmanager { file: String, reason: String },
 }
 
 impl StartError {
@@ -149,7 +153,13 @@ fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, 
         }
     })?;
     let inactive = jobs::check_built(&loaded).map_err(LoadError::NotBuilt)?;
-    Ok(Checked { loaded, inactive })
+    let notifies = flags.alerts.config_file.as_deref();
+    let digest = alerting::digest(notifies);
+    let alertmanager = alerting::load(notifies).map_err(|reason| LoadError::Alertmanager {
+        file: notifies.map(|file| file.display().to_string()).unwrap_or_default(),
+        reason,
+    })?;
+    Ok(Checked { loaded, inactive, alertmanager, digest })
 }
 
 async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitCode, StartError> {

@@ -30,11 +30,12 @@ use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{ServerFlags, WalSync, hostname};
+use crate::cli::server::alerting::Alerting;
 use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::discovery::Discovery;
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
-use crate::cli::server::reload::Planned;
+use crate::cli::server::reload::{Checked, Planned};
 use crate::cli::server::running::Running;
 use crate::cli::server::upkeep::{Retention, Upkeep};
 use crate::cli::server::{head_metrics, rules, storage};
@@ -92,6 +93,8 @@ pub(super) struct Parts {
     discovery: Discovery,
     /// Where rule groups leave their alerts, among others.
     pub(super) alerting: ExternalAlerting,
+    /// The dispatcher in process.
+    pub(super) notifying: Alerting,
     rule_deps: Arc<rule_manager::ManagerDeps>,
     rules: BoundedAddr<RuleManager>,
     _threads: Threads,
@@ -133,6 +136,8 @@ impl Parts {
         let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
         let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
         let alerting = ExternalAlerting::start(flags, registry, clock, &root, &threads.start("alerts"));
+        let notifying = Alerting::start(flags, registry, clock, &root, &pool, threads.start("dispatcher"));
+        alerting.router.set_dispatcher(notifying.sink());
         let sink = Arc::clone(&alerting.router) as Arc<dyn AlertSink>;
         let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
         let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
@@ -156,6 +161,7 @@ impl Parts {
             control,
             discovery,
             alerting,
+            notifying,
             rule_deps,
             rules,
             _threads: threads,
@@ -168,11 +174,13 @@ impl Parts {
     }
 
     /// What would become of everything but the jobs themselves with this configuration, its jobs and its rule groups.
-    pub(super) fn plan(&self, loaded: &LoadedConfig, jobs: &[JobSpec], groups: &[GroupSpec]) -> Vec<PlanSection> {
+    pub(super) fn plan(&self, checked: &Checked, jobs: &[JobSpec], groups: &[GroupSpec]) -> Vec<PlanSection> {
         let before = self.rule_deps.groups.lock();
         let keyed = |group| -> (String, &GroupSpec) { (GroupSpec::key(group), group) };
         let groups = PlanSection::compare("rule_group", before.iter().map(keyed), groups.iter().map(keyed));
-        vec![self.manager_deps.plan_targets(jobs), groups, self.alerting.plan(loaded)]
+        let mut sections = vec![self.manager_deps.plan_targets(jobs), groups, self.alerting.plan(&checked.loaded)];
+        sections.extend(checked.alertmanager.iter().map(|config| self.notifying.plan(config)));
+        sections
     }
 
     /// Takes over what the configuration says of storage and schedules. Before storage is opened as well, as retention
@@ -209,6 +217,9 @@ impl Parts {
             }
         }
         unconfirmed.extend(notifiers);
+        if let Some(config) = &planned.checked.alertmanager {
+            unconfirmed.extend(self.notifying.apply(Arc::clone(config)).await);
+        }
         unconfirmed
     }
 
@@ -264,6 +275,7 @@ impl Parts {
             WalSync::Interval => SyncMode::Interval,
             WalSync::Off => SyncMode::Off,
         };
+        let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics::new(registry, clock);
         let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
@@ -288,11 +300,15 @@ impl Parts {
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
-        Ok(())
+        match notifies {
+            Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
+            None => Ok(()),
+        }
     }
 
-    /// Writes and syncs what the log still holds, and lets the data directory go.
+    /// Writes and syncs what the logs still hold, and lets the data directory go.
     pub(super) fn close_storage(&self) {
+        self.notifying.close();
         if let Some(opened) = self.opened.lock().take() {
             opened.thread.close();
         }

@@ -13,9 +13,9 @@ use crate::cli::sd_notify::{Notifier, State};
 use crate::cli::server::jobs::{self, Job};
 use crate::cli::server::parts::Parts;
 use crate::cli::server::running::{LoadedText, Running};
-use crate::cli::server::{LoadError, go_duration, load, rules};
+use crate::cli::server::{LoadError, alerting, go_duration, load, rules};
 use crate::config::inactive::Inactive;
-use crate::config::{LoadedConfig, ScrapeConfig, digest_of};
+use crate::config::{LoadedConfig, ScrapeConfig, alertmanager, digest_of};
 use crate::model::clock::SharedClock;
 use crate::model::go;
 use crate::rules::spec::GroupSpec;
@@ -54,6 +54,10 @@ pub(super) struct Checked {
     pub(super) loaded: LoadedConfig,
     /// What has no effect yet.
     pub(super) inactive: Vec<Inactive>,
+    /// `alertmanager.yml`, if the flags name one.
+    pub(super) alertmanager: Option<Arc<alertmanager::Config>>,
+    /// Of that file, for finding out whether it has changed.
+    pub(super) digest: String,
 }
 
 /// What the server reloads.
@@ -93,7 +97,7 @@ impl ServerReload {
         let specs: Vec<_> = jobs.iter().map(|job| job.spec.clone()).collect();
         let mut sections = vec![PlanSection::compare("job", by_name(&before), by_name(&jobs))];
         let groups = rules::specs(&self.flags, &checked.loaded);
-        sections.extend(self.parts.plan(&checked.loaded, &specs, &groups));
+        sections.extend(self.parts.plan(&checked, &specs, &groups));
         let (flags, plan) = (Arc::clone(&self.flags), Arc::new(ReloadPlan { sections }));
         Planned { checked, jobs, groups, flags, plan }
     }
@@ -101,13 +105,14 @@ impl ServerReload {
     /// Makes a plan take effect; answers with the actors that did not confirm in time.
     pub(super) async fn apply(&self, planned: Planned) -> Vec<String> {
         let unconfirmed = self.parts.apply(&planned).await;
-        let Checked { loaded, inactive } = planned.checked;
+        let Checked { loaded, inactive, digest, .. } = planned.checked;
+        let digest = format!("{}{digest}", loaded.digest);
         for file in loaded.rule_files.iter().filter(|file| file.more_documents) {
             let text = "Multiple document yaml rules files are not supported, only the first document is processed";
             tracing::warn!(component = "rule manager", file = file.path, "{text}");
         }
         jobs::show_inactive(&self.running.config().inactive, &inactive, &self.registry);
-        self.running.loaded(LoadedText::of(&loaded, inactive));
+        self.running.loaded(LoadedText::of(&loaded, digest, inactive));
         unconfirmed
     }
 
@@ -134,7 +139,10 @@ impl ReloadSource for Source {
 
     fn digest(&self) -> Result<String, String> {
         match &self.0.text {
-            ConfigText::File(path) => digest_of(path).map_err(|error| error.to_string()),
+            ConfigText::File(path) => {
+                let digest = digest_of(path).map_err(|error| error.to_string())?;
+                Ok(digest + &alerting::digest(self.0.flags.alerts.config_file.as_deref()))
+            }
             ConfigText::BuiltIn(_) => Ok(self.loaded_digest()),
         }
     }
@@ -153,6 +161,7 @@ impl ReloadSource for Source {
                 tracing::info!(component = "main", filename, trigger, totalDuration = took, "{message}");
             }
             Some(err) => {
+                reload.parts.notifying.refused();
                 let trigger = report.trigger.as_str();
                 tracing::error!(component = "main", err, trigger, "Error reloading config");
             }

@@ -23,10 +23,10 @@ pub(super) struct LoadedText {
 }
 
 impl LoadedText {
-    pub(super) fn of(loaded: &LoadedConfig, inactive: Vec<Inactive>) -> Self {
+    pub(super) fn of(loaded: &LoadedConfig, digest: String, inactive: Vec<Inactive>) -> Self {
         let retention = loaded.config.retention();
         let size = u64::try_from(retention.size.bytes()).unwrap_or(0);
-        let (yaml, digest) = (loaded.config.to_yaml(), loaded.digest.clone());
+        let yaml = loaded.config.to_yaml();
         Self { yaml, digest, inactive, retention: (retention.time, size) }
     }
 }
