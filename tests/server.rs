@@ -97,7 +97,7 @@ fn a_taken_port_ends_the_start_with_1() {
 #[test]
 fn command_line_errors_name_the_flag() {
     let (code, _, stderr) = run(&["--no-such-flag"]);
-    assert_eq!(code, Some(2));
+    assert_eq!(code, Some(1));
     assert!(stderr.starts_with("Error parsing command line arguments: unknown long flag '--no-such-flag'"), "{stderr}");
     let (code, _, stderr) = run(&["--query.timeout=soon"]);
     assert_eq!(code, Some(2));
