@@ -101,7 +101,7 @@ impl Stage {
             pools: PoolMetrics::new(&registry, &clock),
             ticks: TickMetrics::new(&registry),
             clock,
-            offset_seed: 0,
+            offset_seed: 0.into(),
         });
         let deps = ManagerDeps::new(Vec::new(), runtime, Arc::from([arbiter.clone()]));
         let for_actor = Arc::clone(&deps);

@@ -2,6 +2,7 @@
 //! adopts its pools. Shutdown: drains its pools.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, ResponseActFuture, Supervised};
@@ -66,6 +67,11 @@ impl ManagerDeps {
 }
 
 impl ManagerDeps {
+    /// Sets what moves the due times of targets that are new from now on.
+    pub fn set_offset_seed(&self, seed: u64) {
+        self.runtime.offset_seed.store(seed, Ordering::Relaxed);
+    }
+
     /// What would become of the targets if the jobs were `jobs`.
     pub fn plan_targets(&self, jobs: &[JobSpec]) -> PlanSection {
         let pools = self.overview.pools.lock().clone();

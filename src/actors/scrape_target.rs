@@ -62,8 +62,8 @@ pub struct ScrapeRuntime {
     pub ticks: TickMetrics,
     /// The clock.
     pub clock: SharedClock,
-    /// Differs between servers, so that they do not scrape at the same moments.
-    pub offset_seed: u64,
+    /// Differs between servers, so that they do not scrape at the same moments; for targets that are new from now on.
+    pub offset_seed: AtomicU64,
     /// How targets and their pools are restarted.
     pub policy: Policy,
 }
@@ -145,7 +145,8 @@ impl TargetShared {
         client: HttpClient,
         runtime: Arc<ScrapeRuntime>,
     ) -> Arc<Self> {
-        let schedule = Schedule::new(target.interval.to_std(), target.hash(), runtime.offset_seed);
+        let seed = runtime.offset_seed.load(Ordering::Relaxed);
+        let schedule = Schedule::new(target.interval.to_std(), target.hash(), seed);
         Arc::new(Self {
             discovered: ArcSwap::from_pointee(target.discovered.clone()),
             barred: ArcSwapOption::empty(),

@@ -109,7 +109,7 @@ impl Scene {
             metrics: ScrapeMetrics::new(&registry),
             ticks: TickMetrics::new(&registry),
             clock: SharedClock::clone(&clock),
-            offset_seed: 7,
+            offset_seed: 7.into(),
             policy: QUICK,
         });
         let (tree, name) = (Arc::clone(tree), name.to_owned());

@@ -1,6 +1,7 @@
 //! The actors of the server and the threads that they run on.
 
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,7 +34,6 @@ use crate::cli::server::running::Running;
 use crate::cli::server::{head_metrics, storage};
 use crate::model::clock::SharedClock;
 use crate::model::duration::PromDuration;
-use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
@@ -157,6 +157,7 @@ impl Parts {
     pub(super) async fn apply(&self, planned: &Planned) -> Vec<String> {
         let global = &planned.checked.loaded.config.global;
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
+        self.manager_deps.set_offset_seed(offset_seed(&hostname(), &global.external_labels.labels()));
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
         (*self.jobs.lock()).clone_from(&planned.jobs);
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
@@ -350,7 +351,7 @@ fn scrape_runtime(
         pools: PoolMetrics::new(registry, clock),
         ticks: TickMetrics::new(registry),
         clock: SharedClock::clone(clock),
-        offset_seed: offset_seed(&hostname(), &Labels::empty()),
+        offset_seed: AtomicU64::new(0),
         policy: Policy::PERMANENT,
     })
 }
