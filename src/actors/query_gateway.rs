@@ -189,7 +189,7 @@ impl GatewayDeps {
         );
         let help = "The max number of concurrent queries.";
         registry.gauge("prometheus_engine_queries_concurrent_max", help, &[]).set(limits.concurrency_max as f64);
-        let help = "The total number of samples loaded by all queries.";
+        let help = "The total number of samples loaded by all queries (full window per step for range-vector).";
         let samples = registry.counter("prometheus_engine_query_samples_total", help, &[]);
         let memory = MemoryPool::new(limits.total_bytes_max);
         let held = Arc::clone(&memory);

@@ -1,5 +1,7 @@
 //! `/api/v1/query` and `/api/v1/query_range`.
 
+use std::time::Duration;
+
 use crate::http::api::TRUNCATED;
 use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery};
 use crate::http::envelope;
@@ -32,10 +34,12 @@ pub(crate) async fn range(context: Context) -> Result<Response, ApiError> {
 }
 
 fn instant_query(params: &Params, now: TimestampMs) -> Result<InstantQuery, ApiError> {
+    let (at, timeout, lookback) = (params.time_or("time", now)?, params.timeout()?, params.lookback()?);
+    check_timeout(timeout)?;
     Ok(InstantQuery {
-        at: params.time_or("time", now)?,
-        timeout: params.timeout()?,
-        lookback: params.lookback()?,
+        at,
+        timeout,
+        lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
     })
@@ -59,15 +63,25 @@ fn range_query(params: &Params) -> Result<RangeQuery, ApiError> {
                     (?step=XX)";
         return Err(ApiError::bad_data(text));
     }
+    let (timeout, lookback) = (params.timeout()?, params.lookback()?);
+    check_timeout(timeout)?;
     Ok(RangeQuery {
         start,
         end,
         step_ms: step_nanos / 1_000_000,
-        timeout: params.timeout()?,
-        lookback: params.lookback()?,
+        timeout,
+        lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
     })
+}
+
+/// A timeout that is over before the query is read is an error of the request.
+fn check_timeout(timeout: Option<Duration>) -> Result<(), ApiError> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(ApiError::invalid_parameter("query", "context deadline exceeded"));
+    }
+    Ok(())
 }
 
 fn respond(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
@@ -162,6 +176,16 @@ mod tests {
             Err("exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution \
              (?step=XX)"),
         );
+    }
+
+    #[test]
+    fn a_timeout_of_nothing_is_refused() {
+        for timeout in ["0", "-1", "-5m"].iter().filter(|text| parse_duration(text).is_ok()) {
+            let params = Params::new(format!("query=up&start=1&end=2&step=1&timeout={timeout}").as_bytes(), b"");
+            let text = "invalid parameter \"query\": context deadline exceeded";
+            assert_eq!(instant_query(&params, TimestampMs(0)).unwrap_err().message, text);
+            assert_eq!(range_query(&params).unwrap_err().message, text);
+        }
     }
 
     #[test]
