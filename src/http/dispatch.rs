@@ -265,5 +265,8 @@ fn finish(response: Response) -> HttpResponse {
     for (name, value) in response.headers {
         builder.append_header((name, value));
     }
-    builder.body(response.body)
+    let mut answer = builder.body(response.body);
+    // HTTP/1.1 leaves the case of names open; this is what Go writes and what careless clients look for.
+    answer.head_mut().set_camel_case_headers(true);
+    answer
 }

@@ -60,6 +60,16 @@ fn answers_are_compressed_on_request() {
 }
 
 #[test]
+fn header_names_are_written_as_go_writes_them() {
+    let server = TestServer::start(Setup::default());
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(b"GET /api/v1/labels HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\r\nContent-Type: application/json\r\n"), "{answer}");
+}
+
+#[test]
 fn carelessly_joined_paths_are_sent_to_the_right_ones() {
     let server = TestServer::start(Setup::default());
     let get = server.get("//api/v1/../v1/query?query=1%2B1");

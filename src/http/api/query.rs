@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use actix_web::web;
+
 use crate::http::api::TRUNCATED;
 use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery};
 use crate::http::envelope;
@@ -17,12 +19,15 @@ use crate::model::time::TimestampMs;
 /// Most points of a series in the answer to a range query, less one.
 const POINTS_MAX: i128 = 11_000;
 
+/// Most points of an answer that is written on the worker's thread: about a millisecond's work.
+const RENDER_INLINE_MAX: usize = 4_096;
+
 /// `GET` and `POST /api/v1/query`.
 pub(crate) async fn instant(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
     let query = instant_query(&context.params, context.state.clock.now())?;
     let answer = context.state.ports.query_instant(query).await?;
-    Ok(respond(answer, limit, context.params.get("stats")))
+    respond(answer, limit, context.params.get("stats")).await
 }
 
 /// `GET` and `POST /api/v1/query_range`.
@@ -30,7 +35,7 @@ pub(crate) async fn range(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
     let query = range_query(&context.params)?;
     let answer = context.state.ports.query_range(query).await?;
-    Ok(respond(answer, limit, context.params.get("stats")))
+    respond(answer, limit, context.params.get("stats")).await
 }
 
 fn instant_query(params: &Params, now: TimestampMs) -> Result<InstantQuery, ApiError> {
@@ -84,7 +89,17 @@ fn check_timeout(timeout: Option<Duration>) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn respond(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
+/// Writes a large answer off the worker's thread, which other requests share.
+async fn respond(answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
+    if render::point_count(&answer.value) <= RENDER_INLINE_MAX {
+        return Ok(write(answer, limit, stats));
+    }
+    let stats = stats.to_owned();
+    let written = web::block(move || write(answer, limit, &stats)).await;
+    written.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))
+}
+
+fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
     if 0 < limit && render::truncate(&mut answer.value, limit) {
         answer.annotations.warnings.push(TRUNCATED.to_owned());
     }
