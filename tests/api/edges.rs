@@ -150,3 +150,18 @@ fn a_client_that_goes_away_ends_its_query() {
     let closed = || server.metric("net_conntrack_listener_conn_closed_total", &[("listener_name", "http")]);
     wait_until("the connection is counted as closed", || closed() == 1.0);
 }
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let server = TestServer::start(Setup::default());
+    let mut client = TcpStream::connect(server.address).unwrap();
+    let request = b"GET /api/v1/query?query=big HTTP/1.1\r\nHost: test\r\n\r\n";
+    // More than any socket buffer holds; the server may stop to read before all of it is written.
+    client.set_nonblocking(true).unwrap();
+    for _ in 0..200 {
+        let _ = client.write(request);
+    }
+    let closed = || server.metric("net_conntrack_listener_conn_closed_total", &[("listener_name", "http")]);
+    wait_until("the connection is closed", || closed() == 1.0);
+    drop(client);
+}

@@ -41,6 +41,8 @@ use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::{build_info, process};
 
+/// Longest time for which a client may take nothing of its answer.
+const WRITE_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time that an orderly end may take.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -327,6 +329,7 @@ fn http_options(flags: &ServerFlags) -> HttpOptions {
         listen_addresses: flags.web.listen_addresses.clone(),
         connections_max: flags.web.connections_max,
         read_timeout: flags.web.read_timeout,
+        write_timeout: WRITE_WITHIN,
         header_len_max: flags.limits.http_header,
         body_len_max: flags.limits.http_body,
         workers: cpu_count().clamp(1, 8),
