@@ -85,6 +85,21 @@ fn a_configured_target_is_scraped_and_keeps_its_connection() {
 }
 
 #[test]
+fn the_time_of_queries_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), "global: {}\n").unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    assert_eq!(server.single("vector(1)"), Some(1.0));
+    let metrics = server.get("/metrics").text();
+    for slice in ["queue_time", "prepare_time", "inner_eval"] {
+        for family in ["seconds", "histogram_seconds"] {
+            let line = format!("prometheus_engine_query_duration_{family}_count{{slice=\"{slice}\"}} 1\n");
+            assert!(metrics.contains(&line), "{line} in {metrics}");
+        }
+    }
+}
+
+#[test]
 fn a_taken_port_ends_the_start_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let flag = format!("--web.listen-address={}", taken.local_addr().unwrap());

@@ -96,6 +96,7 @@ pub mod alert_sink;
 pub mod config_reloader;
 pub mod log_writer;
 pub mod query_gateway;
+mod query_metrics;
 pub mod scrape_manager;
 pub mod scrape_pool;
 pub mod scrape_target;
