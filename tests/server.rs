@@ -85,6 +85,20 @@ fn a_configured_target_is_scraped_and_keeps_its_connection() {
 }
 
 #[test]
+fn odd_values_of_query_flags_mean_what_they_mean_in_prometheus() {
+    let exporter = Exporter::start("a 5\n");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), config_of(&exporter)).unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml", "--query.lookback-delta=0s"]);
+    wait_for("a sample", || server.single("a").filter(|value| *value == 5.0));
+    drop(server);
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml", "--query.max-samples=-5"]);
+    let answer = server.get("/api/v1/query?query=vector(1)");
+    assert_eq!(answer.status, 422);
+    assert!(answer.text().contains("would load too many samples into memory"), "{}", answer.text());
+}
+
+#[test]
 fn the_time_of_queries_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("prometheus.yml"), "global: {}\n").unwrap();

@@ -19,6 +19,8 @@ use crate::telemetry::logging::{LogFormat, LogLevel};
 
 /// Retention when neither flags nor configuration set one.
 pub const RETENTION_DEFAULT: PromDuration = PromDuration::from_secs(15 * 86_400);
+/// How far back an instant selector looks when the flag says zero.
+const LOOKBACK_DEFAULT: PromDuration = PromDuration::from_secs(300);
 /// Longest span of a compacted block.
 const BLOCK_SPAN_MAX: PromDuration = PromDuration::from_secs(31 * 86_400);
 
@@ -285,7 +287,10 @@ impl ServerFlags {
             web,
             storage: storage(values),
             query: QueryFlags {
-                lookback: values.duration("query.lookback-delta"),
+                lookback: match values.duration("query.lookback-delta") {
+                    PromDuration::ZERO => LOOKBACK_DEFAULT,
+                    given => given,
+                },
                 timeout: values.duration("query.timeout"),
                 concurrency_max: positive(values, "query.max-concurrency")?,
                 samples_max: values.integer("query.max-samples"),
