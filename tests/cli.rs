@@ -33,7 +33,7 @@ fn help_version_and_default_config_go_to_stdout() {
 
 #[test]
 fn bad_arguments_are_refused() {
-    check_refused(&["--foo"], 2, "Error parsing command line arguments: unknown long flag '--foo'\n");
+    check_refused(&["--foo"], 1, "Error parsing command line arguments: unknown long flag '--foo'\n");
     check_refused(
         &["--query.timeout=x"],
         2,
@@ -43,4 +43,29 @@ fn bad_arguments_are_refused() {
     check_refused(&["--auto-gomemlimit.ratio=0"], 1, "--auto-gomemlimit.ratio must be greater than 0 ");
     check_refused(&["promtool", "check", "config", "x"], 2, "watchfire promtool: not built yet\n");
     check_refused(&["--web.config.file=web.yml"], 2, "--web.config.file is not built yet");
+}
+
+#[test]
+fn words_that_make_no_command_line_end_with_1() {
+    let start = "Error parsing command line arguments: ";
+    check_refused(&["extra"], 1, &format!("{start}unexpected extra\n"));
+    check_refused(&["--config.file"], 1, &format!("{start}expected argument for flag '--config.file'\n"));
+    check_refused(&["-x"], 1, &format!("{start}unknown short flag '-x'\n"));
+    check_refused(&["@/absent"], 1, &format!("{start}failed to open arguments file \"/absent\": open /absent: "));
+    check_refused(&["--web.page-title=a", "--web.page-title=b"], 2, start);
+}
+
+#[test]
+fn sizes_and_addresses_are_checked_before_the_start() {
+    let segment = "flag 'storage.tsdb.wal-segment-size' must be set between 10MB and 256MB";
+    check_refused(&["--storage.tsdb.wal-segment-size=5MB"], 1, segment);
+    check_refused(&["--storage.tsdb.wal-segment-size=300MB"], 1, segment);
+    let chunk = "flag 'storage.tsdb.max-block-chunk-segment-size' must be set over 1MB";
+    check_refused(&["--storage.tsdb.max-block-chunk-segment-size=1KB"], 1, chunk);
+    check_refused(
+        &["--web.external-url=::bad"],
+        2,
+        "parse external URL \"::bad\": parse \"::bad\": missing protocol scheme",
+    );
+    check_refused(&["--web.listen-address=127.0.0.1:x"], 2, "parse external URL \"\": parse \"http://");
 }

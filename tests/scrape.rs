@@ -312,6 +312,33 @@ async fn a_stalling_target_costs_its_timeout() {
 }
 
 #[tokio::test]
+async fn a_refused_body_is_read_to_its_end() {
+    let mut setup = Setup::new();
+    setup.settings.extra_scrape_metrics = true;
+    let size = |scraped: &Scraped| {
+        let size = scraped.batch.samples.iter().find(|s| labels_of(s).contains("scrape_body_size_bytes")).unwrap();
+        size.value
+    };
+    let bad = format!("a 1\n? 2\n{}", "b 3\n".repeat(50_000));
+    let text = peer(Answer::Bytes(ok(&bad))).await;
+    let html = peer(Answer::Bytes(ok_with("Content-Type: text/html\r\n", bad.as_bytes()))).await;
+    for peer in [text, html] {
+        for _ in 0..3 {
+            let scraped = setup.scrape(&peer).await;
+            assert!(scraped.error.is_some());
+            assert_eq!(size(&scraped), f64::from(u32::try_from(bad.len()).unwrap()));
+        }
+        assert_eq!(peer.connections.load(Ordering::SeqCst), 1, "the connection is kept");
+    }
+    // An answer that does not end is told as such, whatever it began with.
+    setup.timeout = Duration::from_millis(100);
+    let half = format!("HTTP/1.1 200 OK\r\n{TEXT}Content-Length: 100\r\n\r\n? 1\n");
+    let scraped = setup.scrape(&peer(Answer::Stall(half.into_bytes())).await).await;
+    assert_eq!(scraped.error.as_ref().map(ToString::to_string).as_deref(), Some("context deadline exceeded"));
+    assert_eq!(size(&scraped), 0.0);
+}
+
+#[tokio::test]
 async fn endless_bodies_end_at_a_limit() {
     let start = format!("HTTP/1.1 200 OK\r\n{TEXT}\r\n").into_bytes();
     let endless = |again: &str| Answer::Endless(start.clone(), again.repeat(1000).into_bytes());

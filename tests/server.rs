@@ -87,6 +87,35 @@ fn a_configured_target_is_scraped_and_keeps_its_connection() {
 }
 
 #[test]
+fn odd_values_of_query_flags_mean_what_they_mean_in_prometheus() {
+    let exporter = Exporter::start("a 5\n");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), config_of(&exporter)).unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml", "--query.lookback-delta=0s"]);
+    wait_for("a sample", || server.single("a").filter(|value| *value == 5.0));
+    drop(server);
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml", "--query.max-samples=-5"]);
+    let answer = server.get("/api/v1/query?query=vector(1)");
+    assert_eq!(answer.status, 422);
+    assert!(answer.text().contains("would load too many samples into memory"), "{}", answer.text());
+}
+
+#[test]
+fn the_time_of_queries_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), "global: {}\n").unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    assert_eq!(server.single("vector(1)"), Some(1.0));
+    let metrics = server.get("/metrics").text();
+    for slice in ["queue_time", "prepare_time", "inner_eval"] {
+        for family in ["seconds", "histogram_seconds"] {
+            let line = format!("prometheus_engine_query_duration_{family}_count{{slice=\"{slice}\"}} 1\n");
+            assert!(metrics.contains(&line), "{line} in {metrics}");
+        }
+    }
+}
+
+#[test]
 fn a_taken_port_ends_the_start_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let flag = format!("--web.listen-address={}", taken.local_addr().unwrap());
@@ -99,7 +128,7 @@ fn a_taken_port_ends_the_start_with_1() {
 #[test]
 fn command_line_errors_name_the_flag() {
     let (code, _, stderr) = run(&["--no-such-flag"]);
-    assert_eq!(code, Some(2));
+    assert_eq!(code, Some(1));
     assert!(stderr.starts_with("Error parsing command line arguments: unknown long flag '--no-such-flag'"), "{stderr}");
     let (code, _, stderr) = run(&["--query.timeout=soon"]);
     assert_eq!(code, Some(2));

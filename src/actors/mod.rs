@@ -104,6 +104,7 @@ pub mod notification_log;
 pub mod notifier;
 pub mod notifier_manager;
 pub mod query_gateway;
+mod query_metrics;
 pub mod receiver;
 pub mod rule_group;
 pub mod rule_manager;

@@ -19,6 +19,7 @@ use crate::actors::control::{Control, Drain};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::{Admitted, Asker};
 use crate::actors::pool::{ComputePool, Lane, PoolError};
+use crate::actors::query_metrics::QueryTimes;
 use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
@@ -195,6 +196,7 @@ pub struct GatewayDeps {
 struct GatewayMetrics {
     running: Gauge,
     samples: Counter,
+    times: QueryTimes,
 }
 
 impl GatewayDeps {
@@ -214,8 +216,9 @@ impl GatewayDeps {
         );
         let help = "The max number of concurrent queries.";
         registry.gauge("prometheus_engine_queries_concurrent_max", help, &[]).set(limits.concurrency_max as f64);
-        let help = "The total number of samples loaded by all queries.";
+        let help = "The total number of samples loaded by all queries (full window per step for range-vector).";
         let samples = registry.counter("prometheus_engine_query_samples_total", help, &[]);
+        let times = QueryTimes::new(registry, &clock);
         let memory = MemoryPool::new(limits.total_bytes_max);
         let held = Arc::clone(&memory);
         registry.collect_with(move || {
@@ -233,7 +236,7 @@ impl GatewayDeps {
             limits,
             memory,
             turns: Arc::new(Semaphore::new(limits.concurrency_max.max(1))),
-            metrics: GatewayMetrics { running, samples },
+            metrics: GatewayMetrics { running, samples, times },
         })
     }
 
@@ -244,8 +247,10 @@ impl GatewayDeps {
 
     /// Evaluates on the calling thread, one of the pool's.
     fn evaluate(&self, query: &RunQuery, ctx: &QueryContext) -> Result<Evaluated, QueryFailure> {
+        let began = self.clock.monotonic();
         let expr = parse_supported(&query.text, &self.parser).map_err(QueryFailure::Parse)?;
         let view = self.queryable.view()?;
+        let prepared = self.clock.monotonic();
         let mut engine = self.engine.clone();
         engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
         engine.lookback_ms = query.lookback_ms.unwrap_or(engine.lookback_ms);
@@ -256,6 +261,8 @@ impl GatewayDeps {
             }
         };
         self.metrics.samples.add(evaluated.stats.total_samples);
+        let took = self.clock.monotonic().saturating_sub(prepared);
+        self.metrics.times.evaluated(prepared.saturating_sub(began), took);
         Ok(evaluated)
     }
 
@@ -305,7 +312,8 @@ impl GatewayDeps {
             ctx.text.clone_from(&query.text);
             deps.evaluate(&query, &ctx)
         };
-        let (evaluated, queued, ran) = self.admit(lane, deadline, evaluate).await?;
+        let (evaluated, queued, ran) = Arc::clone(&self).admit(lane, deadline, evaluate).await?;
+        self.metrics.times.queued(queued);
         Ok(QueryOutcome { evaluated, queued, ran })
     }
 

@@ -145,8 +145,8 @@ impl TargetShared {
         client: HttpClient,
         runtime: Arc<ScrapeRuntime>,
     ) -> Arc<Self> {
-        let schedule =
-            Schedule::new(target.interval.to_std(), target.hash(), runtime.offset_seed.load(Ordering::Relaxed));
+        let seed = runtime.offset_seed.load(Ordering::Relaxed);
+        let schedule = Schedule::new(target.interval.to_std(), target.hash(), seed);
         Arc::new(Self {
             discovered: ArcSwap::from_pointee(target.discovered.clone()),
             barred: ArcSwapOption::empty(),

@@ -131,6 +131,29 @@ pub enum ParseError {
 }
 
 impl ParseError {
+    /// True if the words do not make a command line, whatever the values are. Prometheus then ends with another code.
+    pub fn is_structural(&self) -> bool {
+        match self {
+            Self::UnknownLong(_)
+            | Self::UnknownShort(_)
+            | Self::Unexpected(_)
+            | Self::MissingValue(_)
+            | Self::NoFile
+            | Self::File { .. }
+            | Self::FileLoop(_) => true,
+            Self::Repeated(_)
+            | Self::Number(_)
+            | Self::Duration(_)
+            | Self::GoDuration(_)
+            | Self::Size(_)
+            | Self::Word { .. }
+            | Self::LogLevel(_)
+            | Self::LogFormat(_)
+            | Self::OfFlag { .. }
+            | Self::Message { .. } => false,
+        }
+    }
+
     fn of_flag(self, flag: &'static str) -> Self {
         Self::OfFlag { flag, error: Box::new(self) }
     }

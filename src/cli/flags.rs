@@ -19,8 +19,17 @@ use crate::telemetry::logging::{LogFormat, LogLevel};
 
 /// Retention when neither flags nor configuration set one.
 pub const RETENTION_DEFAULT: PromDuration = PromDuration::from_secs(15 * 86_400);
+/// How far back an instant selector looks when the flag says zero.
+const LOOKBACK_DEFAULT: PromDuration = PromDuration::from_secs(300);
 /// Longest span of a compacted block.
 const BLOCK_SPAN_MAX: PromDuration = PromDuration::from_secs(31 * 86_400);
+
+/// Shortest segment of the write-ahead log in bytes.
+const WAL_SEGMENT_MIN: u64 = 10 << 20;
+/// Longest segment of the write-ahead log in bytes.
+const WAL_SEGMENT_MAX: u64 = 256 << 20;
+/// Shortest chunk file of a block in bytes.
+const CHUNK_SEGMENT_MIN: u64 = 1 << 20;
 
 /// Everything that the command line says to the server.
 #[derive(Clone, Debug)]
@@ -213,6 +222,12 @@ pub enum FlagError {
     /// A flag that promises protection or a service which does not exist yet.
     #[error("--{0} is not built yet; the server does not start with it, because it would not do what it promises")]
     NotBuilt(&'static str),
+    /// `--storage.tsdb.wal-segment-size` out of range.
+    #[error("flag 'storage.tsdb.wal-segment-size' must be set between 10MB and 256MB")]
+    SegmentSize,
+    /// `--storage.tsdb.max-block-chunk-segment-size` too small.
+    #[error("flag 'storage.tsdb.max-block-chunk-segment-size' must be set over 1MB")]
+    ChunkSegmentSize,
     /// A number that has to be positive.
     #[error("--{name} must be greater than 0; got {got}")]
     NotPositive {
@@ -238,7 +253,11 @@ impl FlagError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ServerOnly(_) | Self::AgentOnly(_) => EXIT_MODE,
-            Self::Features(_) | Self::SearchLimit(_) | Self::MemoryRatio => EXIT_FAILURE,
+            Self::Features(_)
+            | Self::SearchLimit(_)
+            | Self::MemoryRatio
+            | Self::SegmentSize
+            | Self::ChunkSegmentSize => EXIT_FAILURE,
             Self::ExternalUrl { .. } | Self::Cors { .. } | Self::NotBuilt(_) | Self::NotPositive { .. } => EXIT_USAGE,
         }
     }
@@ -268,7 +287,10 @@ impl ServerFlags {
             web,
             storage: storage(values),
             query: QueryFlags {
-                lookback: values.duration("query.lookback-delta"),
+                lookback: match values.duration("query.lookback-delta") {
+                    PromDuration::ZERO => LOOKBACK_DEFAULT,
+                    given => given,
+                },
                 timeout: values.duration("query.timeout"),
                 concurrency_max: positive(values, "query.max-concurrency")?,
                 samples_max: values.integer("query.max-samples"),
@@ -333,7 +355,17 @@ fn check_ranges(values: &Values) -> Result<(), FlagError> {
         return Err(FlagError::SearchLimit(search));
     }
     let ratio = values.float("auto-gomemlimit.ratio");
-    if 0.0 < ratio && ratio <= 1.0 { Ok(()) } else { Err(FlagError::MemoryRatio) }
+    if !(0.0 < ratio && ratio <= 1.0) {
+        return Err(FlagError::MemoryRatio);
+    }
+    let size = |name| values.size(name).unwrap_or(0);
+    if !matches!(size("storage.tsdb.wal-segment-size"), 0 | WAL_SEGMENT_MIN..=WAL_SEGMENT_MAX) {
+        return Err(FlagError::SegmentSize);
+    }
+    if matches!(size("storage.tsdb.max-block-chunk-segment-size"), 1..CHUNK_SEGMENT_MIN) {
+        return Err(FlagError::ChunkSegmentSize);
+    }
+    Ok(())
 }
 
 fn check_mode(values: &Values) -> Result<(), FlagError> {

@@ -27,9 +27,9 @@ pub const MEMBERS: [&str; 6] =
 /// Sub-commands that are no members of the family.
 pub const TOOLS: [&str; 1] = ["install-links"];
 
-/// Exit code for a runtime failure.
+/// Exit code for a runtime failure, and for words that make no command line.
 pub const EXIT_FAILURE: u8 = 1;
-/// Exit code for bad arguments, configuration or rules.
+/// Exit code for bad values of flags, configuration or rules.
 pub const EXIT_USAGE: u8 = 2;
 /// Exit code for flags that do not fit the mode.
 pub const EXIT_MODE: u8 = 3;
@@ -71,7 +71,7 @@ pub fn decide(program: &str, args: &[String]) -> Decision {
             Err(error) => fail(&error),
         },
         Err(error) => Decision::Fail {
-            code: EXIT_USAGE,
+            code: if error.is_structural() { EXIT_FAILURE } else { EXIT_USAGE },
             text: format!("Error parsing command line arguments: {error}\nRun '{name} --help' for the list of flags."),
         },
     }
@@ -112,14 +112,14 @@ mod tests {
         check_fails(
             "watchfire",
             &["--log.level=info", "promtool"],
-            2,
+            1,
             "Error parsing command line arguments: unexpected promtool",
         );
     }
 
     #[test]
     fn exit_codes_are_those_of_prometheus() {
-        check_fails("watchfire", &["--foo"], 2, "Error parsing command line arguments: unknown long flag '--foo'");
+        check_fails("watchfire", &["--foo"], 1, "Error parsing command line arguments: unknown long flag '--foo'");
         let text = "The following flag(s) can only be used in agent mode: [\"--storage.agent.path\"]";
         check_fails("watchfire", &["--storage.agent.path=x"], 3, text);
         let text = "The following flag(s) can not be used in agent mode: [\"--storage.tsdb.path\" \"--query.timeout\"]";

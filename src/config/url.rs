@@ -171,6 +171,45 @@ fn check_escapes(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A URL that Prometheus keeps as plain text and prints whole; here its password is not shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct UrlText(String);
+
+impl UrlText {
+    /// The whole URL, its password included.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// As written, but with `xxxxx` for the password.
+    pub fn redacted(&self) -> String {
+        ConfigUrl { text: Some(self.0.clone()) }.without_password()
+    }
+}
+
+impl std::fmt::Debug for UrlText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.redacted())
+    }
+}
+
+impl Yaml for UrlText {
+    fn go_type() -> String {
+        "string".to_owned()
+    }
+    fn decode(&mut self, node: &Node, decoder: &mut Decoder) -> Decoded {
+        let Some(text) = text_of(node, decoder, "string")? else { return Ok(false) };
+        text.clone_into(&mut self.0);
+        Ok(true)
+    }
+    fn encode(&self) -> Out {
+        Out::Text(self.redacted())
+    }
+    fn is_zero(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Yaml for ConfigUrl {
     fn go_type() -> String {
         "config.URL".to_owned()
@@ -199,6 +238,19 @@ mod tests {
         assert_eq!((url.scheme().as_str(), url.host()), ("https", "host:80"));
         assert_eq!(format!("{url:?}"), url.redacted());
         assert_eq!(ConfigUrl::parse("http://me@host").unwrap().redacted(), "http://me@host");
+    }
+
+    #[test]
+    fn plain_texts_hide_the_password_too() {
+        let url = UrlText("https://me:p w@host/sd?a=b c".to_owned());
+        assert_eq!(
+            (url.redacted().as_str(), url.expose()),
+            ("https://me:xxxxx@host/sd?a=b c", "https://me:p w@host/sd?a=b c")
+        );
+        assert_eq!(format!("{url:?}"), url.redacted());
+        for plain in ["", "http://host/a%20b?x=y@z", "not a url", "http://me@host"] {
+            assert_eq!(UrlText(plain.to_owned()).redacted(), plain);
+        }
     }
 
     #[test]

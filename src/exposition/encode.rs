@@ -10,6 +10,18 @@ use crate::telemetry::metrics::{MetricFamily, MetricKind, MetricValue};
 /// `Content-Type` of what [`text`] returns.
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// How names that are not plain are to be written. All of ours are plain, so the answer only repeats what was asked for.
+const ESCAPINGS: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
+
+/// The content type for a request with this `Accept` header: with the first known way of escaping that it names.
+pub fn text_content_type(accept: Option<&str>) -> String {
+    let named = accept.unwrap_or("").split([',', ';']).find_map(|part| {
+        let value = part.trim().strip_prefix("escaping=")?;
+        ESCAPINGS.into_iter().find(|known| *known == value)
+    });
+    format!("{TEXT_CONTENT_TYPE}; escaping={}", named.unwrap_or("underscores"))
+}
+
 /// All families as text.
 pub fn text(families: &[MetricFamily]) -> String {
     let mut out = String::with_capacity(4096);
@@ -135,6 +147,20 @@ mod tests {
     use super::*;
     use crate::exposition::text::{Entry, Step, TextParser, unescape_help};
     use crate::telemetry::metrics::Registry;
+
+    #[test]
+    fn the_content_type_repeats_the_escaping_that_was_asked_for() {
+        for (accept, escaping) in [
+            (None, "underscores"),
+            (Some("*/*"), "underscores"),
+            (Some("text/plain;version=1.0.0;escaping=allow-utf-8"), "allow-utf-8"),
+            (Some("text/html, text/plain; escaping=dots;q=0.5"), "dots"),
+            (Some("text/plain;escaping=other"), "underscores"),
+        ] {
+            let expected = format!("text/plain; version=0.0.4; charset=utf-8; escaping={escaping}");
+            assert_eq!(text_content_type(accept), expected, "{accept:?}");
+        }
+    }
 
     fn family(name: &str, help: &str, kind: MetricKind, labels: &[(&str, &str)], value: MetricValue) -> MetricFamily {
         let metrics = vec![(Labels::from_pairs(labels.iter().copied()), value)];

@@ -22,6 +22,22 @@ impl Encoding {
         })
     }
 
+    /// Gzip, if the header gives it more weight than no compression; how `/metrics` decides in Prometheus.
+    pub(super) fn negotiated(header: Option<&str>) -> Option<Self> {
+        let (mut plain, mut gzip) = (0.0_f64, 0.0_f64);
+        for item in header?.split(',') {
+            let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+            let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
+            let weight = weight.map_or(1.0, |text| text.trim().parse().unwrap_or(0.0));
+            match name.trim() {
+                "gzip" => gzip = gzip.max(weight),
+                "identity" | "*" => plain = plain.max(weight),
+                _ => {}
+            }
+        }
+        (plain < gzip).then_some(Self::Gzip)
+    }
+
     /// Its name in `Content-Encoding`.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -66,6 +82,23 @@ mod tests {
             (None, None),
         ] {
             assert_eq!(Encoding::accepted(header), expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_compressed_by_weight() {
+        for (header, expected) in [
+            (Some("deflate, gzip"), Some(Encoding::Gzip)),
+            (Some("gzip;q=0.1, zstd;q=0.9"), Some(Encoding::Gzip)),
+            (Some("gzip;q=0.5, identity"), None),
+            (Some("gzip;q=0"), None),
+            (Some("GZIP"), None),
+            (Some("deflate"), None),
+            (Some("*"), None),
+            (Some(""), None),
+            (None, None),
+        ] {
+            assert_eq!(Encoding::negotiated(header), expected, "{header:?}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::http::envelope;
 use crate::http::error::ApiError;
 use crate::http::page;
 use crate::http::params::{Params, percent_decode};
+use crate::http::paths;
 use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::http::routes::{self, Family, Gate, Match, Route};
@@ -47,6 +48,9 @@ pub(super) async fn dispatch(
     }
     let path = percent_decode(request.uri().path().as_bytes()).and_then(|raw| String::from_utf8(raw).ok());
     let Some(path) = path else { return finish(Response::not_found()) };
+    if let Some(to) = paths::cleaned(&path, &api_root(&state)) {
+        return finish(to_cleaned(&request, &to));
+    }
     match routes::find(&state.settings.route_prefix, &path) {
         Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, parameter).await,
         Match::Redirect(to) => finish(redirect(&request, &to)),
@@ -121,12 +125,15 @@ async fn dress(
             let mut response = answer.unwrap_or_else(|error| envelope::failure(&error));
             response.headers.push(("Vary", "Accept-Encoding".to_owned()));
             response.headers.extend(cors::headers(&state.settings.cors_origin, header(request, "Origin")));
-            compress(request, response).await
+            compress(Encoding::accepted(header(request, "Accept-Encoding")), response).await
         }
         Family::Plain => {
             let failed = |error: ApiError| Response::error(error.kind.status(), &error.message);
             let response = answer.unwrap_or_else(failed);
-            if route.label == "/metrics" { compress(request, response).await } else { response }
+            match route.label {
+                "/metrics" => compress(Encoding::negotiated(header(request, "Accept-Encoding")), response).await,
+                _ => response,
+            }
         }
         Family::Page => {
             let response = answer.unwrap_or_else(|error| page::failure(state, &error));
@@ -135,8 +142,8 @@ async fn dress(
     }
 }
 
-async fn compress(request: &HttpRequest, mut response: Response) -> Response {
-    let Some(encoding) = Encoding::accepted(header(request, "Accept-Encoding")) else { return response };
+async fn compress(encoding: Option<Encoding>, mut response: Response) -> Response {
+    let Some(encoding) = encoding else { return response };
     if response.body.is_empty() {
         return response;
     }
@@ -170,9 +177,31 @@ fn other_method(state: &HttpState, request: &HttpRequest, route: &Route) -> Resp
     }
 }
 
+/// The path under which all of the API stands.
+fn api_root(state: &HttpState) -> String {
+    format!("{}/api/v1/", state.settings.route_prefix.trim_end_matches('/'))
+}
+
+/// Sends a client that wrote `//` or `..` to where it meant to go, method and body included.
+fn to_cleaned(request: &HttpRequest, to: &str) -> Response {
+    let to = match request.query_string() {
+        "" => paths::escaped(to),
+        query => format!("{}?{query}", paths::escaped(to)),
+    };
+    let mut response = Response::redirect(StatusCode::TEMPORARY_REDIRECT, &to);
+    match *request.method() {
+        Method::GET => {}
+        Method::HEAD => response.body.clear(),
+        _ => {
+            response.body.clear();
+            response.headers.retain(|(name, _)| *name != "Content-Type");
+        }
+    }
+    response
+}
+
 fn is_api(state: &HttpState, path: &str) -> bool {
-    let prefix = state.settings.route_prefix.trim_end_matches('/');
-    path.strip_prefix(prefix).is_some_and(|below| below.starts_with("/api/v1/"))
+    path.starts_with(&api_root(state))
 }
 
 /// A browser's question before a cross-origin request, on any path of the API.
@@ -236,5 +265,8 @@ fn finish(response: Response) -> HttpResponse {
     for (name, value) in response.headers {
         builder.append_header((name, value));
     }
-    builder.body(response.body)
+    let mut answer = builder.body(response.body);
+    // HTTP/1.1 leaves the case of names open; this is what Go writes and what careless clients look for.
+    answer.head_mut().set_camel_case_headers(true);
+    answer
 }

@@ -28,16 +28,16 @@ struct HandlerMetrics {
 
 impl HttpMetrics {
     pub(super) fn new(registry: &Arc<Registry>) -> Self {
-        let connections = |what: &str| {
+        let connections = |what: &str, of: &str| {
             let name = format!("net_conntrack_listener_conn_{what}_total");
-            let help = format!("Total number of connections {what} by the listener of a given name.");
+            let help = format!("Total number of connections {of} to the listener of a given name.");
             registry.counter(&name, &help, &[("listener_name", "http")])
         };
         let help = "Current number of scrapes being served.";
         let metrics = Self {
             handlers: Mutex::default(),
-            connections_accepted: connections("accepted"),
-            connections_closed: connections("closed"),
+            connections_accepted: connections("accepted", "opened"),
+            connections_closed: connections("closed", "closed that were made"),
             scrapes_in_flight: registry.gauge("promhttp_metric_handler_requests_in_flight", help, &[]),
             registry: Arc::clone(registry),
         };

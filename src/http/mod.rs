@@ -13,6 +13,7 @@ pub mod json;
 mod metrics;
 mod page;
 pub mod params;
+mod paths;
 mod plain;
 pub mod render;
 mod request;

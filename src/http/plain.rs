@@ -34,6 +34,7 @@ pub(super) async fn head(_: Context) -> Result<Response, ApiError> {
 pub(super) async fn head_ready(context: Context) -> Result<Response, ApiError> {
     let mut response = ready(context).await?;
     response.body.clear();
+    response.headers.retain(|(name, _)| *name != "Content-Type");
     Ok(response)
 }
 

@@ -55,6 +55,15 @@ pub fn query_value(object: &mut Object<'_>, value: &QueryValue) {
     }
 }
 
+/// How much there is to write: points, and one for each series.
+pub fn point_count(value: &QueryValue) -> usize {
+    match value {
+        QueryValue::Scalar(_) | QueryValue::Text { .. } => 1,
+        QueryValue::Vector(elements) => elements.len(),
+        QueryValue::Matrix(series) => series.iter().map(|one| one.points.len() + 1).sum(),
+    }
+}
+
 /// The name of the value's type, as the API and PromQL call it.
 pub fn type_name(value: &QueryValue) -> &'static str {
     match value {

@@ -1,5 +1,6 @@
 //! Binding, accepting, stopping. The root owns the signals; this server has none.
 
+use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::rc::Rc;
@@ -7,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpServer, web};
+use rustix::net::sockopt;
 
 use crate::http::dispatch::{self, Bounds};
 use crate::http::routes::ROUTES;
@@ -28,6 +31,8 @@ pub struct HttpOptions {
     pub connections_max: usize,
     /// Longest time to read a request, and to keep an idle connection.
     pub read_timeout: Duration,
+    /// Longest time for which a client may take nothing of what there is to send to it.
+    pub write_timeout: Duration,
     /// Largest header of a request in bytes; `None` for what the HTTP library takes (128 KiB).
     pub header_len_max: Option<u64>,
     /// Largest body of a request in bytes; `None` for any.
@@ -83,6 +88,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     // The library counts connections by worker, so that the workers' shares may not exceed the whole.
     let workers = options.workers.clamp(1, options.connections_max.max(1));
     let share = (options.connections_max / workers).max(1);
+    let write_timeout = options.write_timeout;
     let closed = state.metrics.connections_closed.clone();
     let accepted = state.metrics.connections_accepted.clone();
     let mut server = HttpServer::new(move || {
@@ -101,8 +107,9 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     .h1_allow_half_closed(false)
     .shutdown_timeout(SHUTDOWN_SECS)
     .disable_signals()
-    .on_connect(move |_, extensions| {
+    .on_connect(move |stream, extensions| {
         accepted.inc();
+        cut_off_stalled(stream, write_timeout);
         extensions.insert(Connection { closed: closed.clone() });
     });
     for listener in listeners {
@@ -113,6 +120,15 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         tracing::info!(component = "web", %address, "Listening on");
     }
     Ok(RunningServer { addresses, handle: finished.handle(), finished })
+}
+
+/// Has the system end a connection whose client takes nothing for `within`: its answer would be held for as long as it likes.
+fn cut_off_stalled(stream: &dyn Any, within: Duration) {
+    let Some(stream) = stream.downcast_ref::<TcpStream>() else { return };
+    let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+    if let Err(err) = sockopt::set_tcp_user_timeout(stream, within_ms) {
+        tracing::debug!(component = "web", %err, "Stalled connections are not cut off");
+    }
 }
 
 /// Lives as long as its connection.

@@ -35,6 +35,9 @@ pub enum UrlError {
         /// Why not.
         reason: String,
     },
+    /// The listen address, from which the URL is derived, is empty.
+    #[error("missing port in address")]
+    NoAddress,
     /// The listen address, from which the URL is derived, has no port.
     #[error("address {address}: {reason}")]
     Address {
@@ -48,7 +51,14 @@ pub enum UrlError {
 /// The external URL as written, or derived from the machine's name and the port of the first listen address.
 pub fn external_url(written: &str, hostname: &str, listen_address: &str) -> Result<ExternalUrl, UrlError> {
     if written.is_empty() {
+        if listen_address.is_empty() {
+            return Err(UrlError::NoAddress);
+        }
         let (_, port) = split_host_port(listen_address)?;
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            let url = format!("http://{hostname}:{port}/");
+            return Err(UrlError::Malformed { url, reason: bad_port(port) });
+        }
         return Ok(ExternalUrl { scheme: "http".to_owned(), host: format!("{hostname}:{port}"), path: String::new() });
     }
     let quoted = |end: Option<char>| matches!(end, Some('"' | '\''));
@@ -59,7 +69,16 @@ pub fn external_url(written: &str, hostname: &str, listen_address: &str) -> Resu
     let url = match Url::parse(written) {
         Ok(url) => url,
         // Go takes a bare path, and Prometheus then links relative to it.
+        Err(url::ParseError::RelativeUrlWithoutBase) if written.starts_with(':') => {
+            return Err(malformed("missing protocol scheme".to_owned()));
+        }
+        Err(url::ParseError::RelativeUrlWithoutBase)
+            if written.split(['/', '?', '#']).next().is_some_and(|segment| segment.contains(':')) =>
+        {
+            return Err(malformed("first path segment in URL cannot contain colon".to_owned()));
+        }
         Err(url::ParseError::RelativeUrlWithoutBase) => return Ok(relative(written)),
+        Err(url::ParseError::InvalidPort) => return Err(malformed(bad_port(written_port(written)))),
         Err(error) => return Err(malformed(error.to_string())),
     };
     let host = match (url.host_str(), url.port()) {
@@ -69,6 +88,16 @@ pub fn external_url(written: &str, hostname: &str, listen_address: &str) -> Resu
     };
     let path = if url.path() == "/" { "" } else { url.path().trim_end_matches('/') };
     Ok(ExternalUrl { scheme: url.scheme().to_owned(), host, path: path.to_owned() })
+}
+
+fn bad_port(port: &str) -> String {
+    format!("invalid port {} after host", go::quote(&format!(":{port}")))
+}
+
+/// What stands behind the last colon of the authority.
+fn written_port(url: &str) -> &str {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or("");
+    authority.rsplit_once(':').map_or("", |(_, port)| port)
 }
 
 fn relative(written: &str) -> ExternalUrl {
@@ -124,6 +153,11 @@ mod tests {
         let text = |written: &str, listen: &str| external_url(written, "vm", listen).unwrap_err().to_string();
         assert_eq!(text("\"http://x\"", ":9090"), "URL must not begin or end with quotes");
         assert_eq!(text("", "x"), "address x: missing port in address");
+        assert_eq!(text("", ""), "missing port in address");
+        assert_eq!(text("", ":x"), "parse \"http://vm:x/\": invalid port \":x\" after host");
+        assert_eq!(text("http://u@x:y/z:1", ":9"), "parse \"http://u@x:y/z:1\": invalid port \":y\" after host");
+        assert_eq!(text("::bad", ":9"), "parse \"::bad\": missing protocol scheme");
+        assert_eq!(text("1x:9/a", ":9"), "parse \"1x:9/a\": first path segment in URL cannot contain colon");
         assert_eq!(text("", "::1:90"), "address ::1:90: too many colons in address");
         assert_eq!(text("", "[::1]"), "address [::1]: missing port in address");
         assert_eq!(split_host_port("[::1]:80").unwrap(), ("::1", "80"));

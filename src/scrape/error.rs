@@ -108,3 +108,30 @@ pub enum ScrapeError {
     #[error("label name {} is not unique: invalid sample", go::quote(.0))]
     LabelTwice(String),
 }
+
+impl ScrapeError {
+    /// True if the answer is complete and what it holds is refused by a rule that Prometheus has as well.
+    pub(super) fn is_about_content(&self) -> bool {
+        match self {
+            Self::Request(_)
+            | Self::Body(_)
+            | Self::Status(_)
+            | Self::BodySizeLimit
+            | Self::BodyTooLong { .. }
+            | Self::LineTooLong { .. }
+            | Self::StagingFull { .. }
+            | Self::TooManyNewSeries { .. }
+            | Self::TooMuchText
+            | Self::Gzip(_) => false,
+            Self::ContentType(_)
+            | Self::Text(_)
+            | Self::SampleLimit
+            | Self::LabelLimit { .. }
+            | Self::LabelNameLength { .. }
+            | Self::LabelValueLength { .. }
+            | Self::NameMissing
+            | Self::InvalidName(_)
+            | Self::LabelTwice(_) => true,
+        }
+    }
+}

@@ -39,9 +39,16 @@ pub(super) fn assemble(raw: &[u8], kind: FamilyKind, plan: &SamplePlan) -> Resul
     }
 }
 
-/// Labels of a report series: its name and the target's.
+/// Labels of a report series: its name and the target's. As in Prometheus, a target label that has the exported form of a
+/// later target label's name is taken for a displaced one, and gives way.
 pub(super) fn report_labels(name: &str, target: &Labels) -> Labels {
     let mut builder = target.to_builder();
+    for (label, _) in target {
+        let displaced = format!("{EXPORTED_PREFIX}{label}");
+        if displaced.as_str() < label {
+            builder.del(&displaced);
+        }
+    }
     builder.set(METRIC_NAME, name);
     builder.build()
 }
@@ -149,6 +156,15 @@ mod tests {
             "a{job=\"x\",exported_job=\"y\"}",
             r#"{__name__="a", exported_exported_job="x", exported_job="y", instance="i", job="j"}"#,
         );
+    }
+
+    #[test]
+    fn report_series_have_the_labels_of_the_target() {
+        let labels =
+            |target: &[(&str, &str)]| report_labels("up", &Labels::from_pairs(target.iter().copied())).to_string();
+        assert_eq!(labels(&[("job", "j"), ("a", "1")]), r#"{__name__="up", a="1", job="j"}"#);
+        assert_eq!(labels(&[("exported_foo", "x"), ("foo", "y")]), r#"{__name__="up", foo="y"}"#);
+        assert_eq!(labels(&[("exported_a", "x"), ("a", "y")]), r#"{__name__="up", a="y", exported_a="x"}"#);
     }
 
     #[test]

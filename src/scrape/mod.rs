@@ -167,9 +167,8 @@ fn report(
     error: Option<&ScrapeError>,
 ) -> Report {
     let body_len = match error {
-        None => i64::try_from(counts.body_len).unwrap_or(i64::MAX),
         Some(ScrapeError::BodySizeLimit | ScrapeError::BodyTooLong { .. }) => -1,
-        Some(_) => 0,
+        _ => i64::try_from(counts.body_len).unwrap_or(i64::MAX),
     };
     Report {
         at,
@@ -200,12 +199,35 @@ async fn fetch(context: &ScrapeContext<'_>, reader: &mut Reader<'_>) -> Result<O
     let mut decoder = Decoder::for_encoding(header(&response, "content-encoding"));
     // The format matters once there is something to parse: an empty body needs none.
     let mut checked: Option<Option<UnknownFormat>> = None;
+    // What is refused for its content is read to its end: an answer that breaks off after that is told as such, as in
+    // Prometheus, which parses when all is there; the report says how long the body is; and the connection can be kept.
+    let mut refused: Option<ScrapeError> = None;
     let mut take = |bytes: &[u8]| {
-        if checked.is_none() {
-            checked = Some(accept_format(&content_type, &format)?);
-        }
         check_body_len(context, reader.counts().body_len + bytes.len() as u64)?;
-        reader.feed(bytes)
+        if refused.is_some() {
+            reader.pass_over(bytes);
+            return Ok(());
+        }
+        let fed = match checked {
+            Some(_) => reader.feed(bytes),
+            None => match accept_format(&content_type, &format) {
+                Ok(remark) => {
+                    checked = Some(remark);
+                    reader.feed(bytes)
+                }
+                Err(error) => {
+                    reader.pass_over(bytes);
+                    Err(error)
+                }
+            },
+        };
+        match fed {
+            Err(error) if error.is_about_content() => {
+                refused = Some(error);
+                Ok(())
+            }
+            fed => fed,
+        }
     };
     let mut since_yield = 0;
     while let Some(chunk) = response.body.chunk().await? {
@@ -222,7 +244,10 @@ async fn fetch(context: &ScrapeContext<'_>, reader: &mut Reader<'_>) -> Result<O
         }
     }
     decoder.finish(&mut take)?;
-    Ok(checked.flatten())
+    match refused {
+        Some(error) => Err(error),
+        None => Ok(checked.flatten()),
+    }
 }
 
 /// The remark about the format, if it is one that we read.

@@ -119,6 +119,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Counts bytes that are not looked at, because the scrape has failed.
+    pub(super) fn pass_over(&mut self, bytes: &[u8]) {
+        self.counts.body_len += bytes.len() as u64;
+    }
+
     /// Takes the end of the body.
     pub(super) fn finish(mut self) -> (ReadCounts, Result<Staged, ScrapeError>) {
         let read = self.finish_reading();

@@ -96,6 +96,7 @@ impl TestServer {
             listen_addresses: vec!["127.0.0.1:0".to_owned()],
             connections_max: 64,
             read_timeout: setup.read_timeout,
+            write_timeout: Duration::from_millis(500),
             header_len_max: setup.header_len_max,
             body_len_max: setup.body_len_max,
             workers: 1,

@@ -60,6 +60,43 @@ fn answers_are_compressed_on_request() {
 }
 
 #[test]
+fn header_names_are_written_as_go_writes_them() {
+    let server = TestServer::start(Setup::default());
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(b"GET /api/v1/labels HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\r\nContent-Type: application/json\r\n"), "{answer}");
+}
+
+#[test]
+fn carelessly_joined_paths_are_sent_to_the_right_ones() {
+    let server = TestServer::start(Setup::default());
+    let get = server.get("//api/v1/../v1/query?query=1%2B1");
+    let to = "/api/v1/query?query=1%2B1";
+    assert_eq!((get.status, get.header("Location").as_deref()), (307, Some(to)));
+    assert_eq!(get.text(), format!("<a href=\"{to}\">Temporary Redirect</a>.\n\n"));
+    assert_eq!(get.header("Content-Type").as_deref(), Some("text/html; charset=utf-8"));
+    let post = server.request("POST", "//api/v1/query", &[], "query=1");
+    assert_eq!((post.status, post.header("Location").as_deref()), (307, Some("/api/v1/query")));
+    assert_eq!((post.text().as_str(), post.header("Content-Type")), ("", None));
+    assert_eq!(server.get("/api/v1").header("Location").as_deref(), Some("/api/v1/"));
+    assert_eq!(server.get("/api/v1/label//values").header("Location").as_deref(), Some("/api/v1/label/values"));
+    assert_eq!(server.get("/api/v1/label/a%2Fb/values").status, 404);
+}
+
+#[test]
+fn a_timeout_that_is_over_is_an_error_of_the_request() {
+    let server = TestServer::start(Setup::default());
+    let body =
+        r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": context deadline exceeded"}"#;
+    for path in ["query?query=big&timeout=0", "query_range?query=big&start=1&end=2&step=1&timeout=-1"] {
+        let answer = server.get(&format!("/api/v1/{path}"));
+        assert_eq!((answer.status, answer.text().as_str()), (400, body), "{path}");
+    }
+}
+
+#[test]
 fn a_panicking_handler_costs_one_answer() {
     let server = TestServer::start(Setup::default());
     let answer = server.get("/api/v1/query?query=panic");
@@ -112,4 +149,19 @@ fn a_client_that_goes_away_ends_its_query() {
     wait_until("the query has ended", || server.ports.dropped_queries.load(Ordering::SeqCst) == 1);
     let closed = || server.metric("net_conntrack_listener_conn_closed_total", &[("listener_name", "http")]);
     wait_until("the connection is counted as closed", || closed() == 1.0);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let server = TestServer::start(Setup::default());
+    let mut client = TcpStream::connect(server.address).unwrap();
+    let request = b"GET /api/v1/query?query=big HTTP/1.1\r\nHost: test\r\n\r\n";
+    // More than any socket buffer holds; the server may stop to read before all of it is written.
+    client.set_nonblocking(true).unwrap();
+    for _ in 0..200 {
+        let _ = client.write(request);
+    }
+    let closed = || server.metric("net_conntrack_listener_conn_closed_total", &[("listener_name", "http")]);
+    wait_until("the connection is closed", || closed() == 1.0);
+    drop(client);
 }

@@ -46,6 +46,8 @@ use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::{build_info, process};
 
+/// Longest time for which a client may take nothing of its answer.
+const WRITE_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time that an orderly end may take.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -89,6 +91,20 @@ pub(crate) enum LoadError {
 }
 
 impl StartError {
+    /// Says it in the words that Prometheus has for it.
+    fn log(&self) {
+        match self {
+            Self::Config { file, source } => {
+                let path = std::path::absolute(file).map_or_else(|_| file.clone(), |path| path.display().to_string());
+                tracing::error!(component = "main", file = path, err = %source, "{self}");
+            }
+            Self::Listen(error) => tracing::error!(component = "main", err = %error, "Unable to start web listener"),
+            Self::Storage(_) | Self::System { .. } => {
+                tracing::error!(component = "main", err = %self, "Fatal error");
+            }
+        }
+    }
+
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => EXIT_USAGE,
@@ -123,8 +139,7 @@ pub fn run(flags: ServerFlags) -> ExitCode {
     let code = match threads::run(start(Arc::new(flags), registry)) {
         Ok(code) => code,
         Err(error) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            tracing::error!(component = "main", err = cause, "{error}");
+            error.log();
             ExitCode::from(error.exit_code())
         }
     };
@@ -307,7 +322,9 @@ fn announce(flags: &ServerFlags) {
         "Starting Watchfire Server"
     );
     let files = raise_file_limit();
-    tracing::info!(component = "main", soft = ?files.soft, hard = ?files.hard, memory = flags.limits.memory, "Limits");
+    let limit = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |value| value.to_string());
+    let fd_limits = format!("(soft={}, hard={})", limit(files.soft), limit(files.hard));
+    tracing::info!(component = "main", fd_limits, memory = flags.limits.memory, "Limits");
     flags.features.log();
     for name in &flags.inactive {
         tracing::warn!(component = "main", flag = format!("--{name}"), "This flag has no effect yet");
@@ -337,6 +354,7 @@ fn http_options(flags: &ServerFlags) -> HttpOptions {
         listen_addresses: flags.web.listen_addresses.clone(),
         connections_max: flags.web.connections_max,
         read_timeout: flags.web.read_timeout,
+        write_timeout: WRITE_WITHIN,
         header_len_max: flags.limits.http_header,
         body_len_max: flags.limits.http_body,
         workers: cpu_count().clamp(1, 8),

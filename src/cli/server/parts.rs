@@ -402,7 +402,7 @@ fn start_gateway(
     let bytes = |limit: Option<u64>| limit.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let engine = EngineOptions {
         lookback_ms: flags.query.lookback.as_ms_i64(),
-        max_samples: usize::try_from(flags.query.samples_max).unwrap_or(usize::MAX),
+        max_samples: usize::try_from(flags.query.samples_max.max(0)).unwrap_or(usize::MAX),
         delayed_name_removal: flags.features.is_enabled("promql-delayed-name-removal"),
         ..EngineOptions::default()
     };

@@ -288,10 +288,11 @@ impl ServerPorts for Ports {
         self.tree.rows().into_iter().map(row).collect()
     }
 
-    fn metrics(&self, _: Option<&str>) -> Answer<'_, Exposition> {
-        async {
+    fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition> {
+        let content_type = encode::text_content_type(accept);
+        async move {
             let body = encode::text(&self.registry.gather()).into_bytes();
-            Ok(Exposition { content_type: encode::TEXT_CONTENT_TYPE.to_owned(), body })
+            Ok(Exposition { content_type, body })
         }
         .boxed()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::http_url;
 use crate::config::http_client::{BasicAuth, HttpClientConfig};
-use crate::config::url::ConfigUrl;
+use crate::config::url::{ConfigUrl, UrlText};
 use crate::config::yaml::Yaml as _;
 use crate::config::yaml::block::{Preset, block};
 use crate::model::duration::PromDuration;
@@ -47,7 +47,7 @@ block! {
 block! {
     /// `eureka_sd_configs`.
     pub struct EurekaSd("*eureka.SDConfig", "eureka.plain") {
-        pub(crate) server: String = "server", omitempty;
+        pub(crate) server: UrlText = "server", omitempty;
         pub(crate) http: HttpClientConfig = "", inline;
         pub(crate) refresh_interval: PromDuration = "refresh_interval", omitempty;
     }
@@ -58,7 +58,7 @@ block! {
     pub struct HttpSd("*http.SDConfig", "http.plain") {
         pub(crate) http: HttpClientConfig = "", inline;
         pub(crate) refresh_interval: PromDuration = "refresh_interval", omitempty;
-        pub(crate) url: String = "url", always;
+        pub(crate) url: UrlText = "url", always;
     }
 }
 
@@ -76,7 +76,7 @@ block! {
     pub struct PuppetdbSd("*puppetdb.SDConfig", "puppetdb.plain") {
         pub(crate) http: HttpClientConfig = "", inline;
         pub(crate) refresh_interval: PromDuration = "refresh_interval", omitempty;
-        pub(crate) url: String = "url", always;
+        pub(crate) url: UrlText = "url", always;
         pub(crate) query: String = "query", always;
         pub(crate) include_parameters: bool = "include_parameters", always;
         pub(crate) port: i64 = "port", always;
@@ -167,10 +167,10 @@ impl Preset for EurekaSd {
     }
 
     fn check(&mut self) -> Result<(), String> {
-        if self.server.is_empty() {
+        if self.server.expose().is_empty() {
             return Err("eureka_sd: empty or null eureka server".to_owned());
         }
-        let url = ConfigUrl::parse(&self.server)?;
+        let url = ConfigUrl::parse(self.server.expose())?;
         if url.scheme().is_empty() || url.host().is_empty() {
             return Err("eureka_sd: invalid eureka server URL".to_owned());
         }
@@ -184,7 +184,7 @@ impl Preset for HttpSd {
     }
 
     fn check(&mut self) -> Result<(), String> {
-        http_url(&self.url)?;
+        http_url(self.url.expose())?;
         self.http.check()
     }
 }
@@ -200,7 +200,7 @@ impl Preset for PuppetdbSd {
     }
 
     fn check(&mut self) -> Result<(), String> {
-        http_url(&self.url)?;
+        http_url(self.url.expose())?;
         if self.query.is_empty() {
             return Err("query missing".to_owned());
         }

@@ -1,5 +1,9 @@
 //! `/api/v1/query` and `/api/v1/query_range`.
 
+use std::time::Duration;
+
+use actix_web::web;
+
 use crate::http::api::TRUNCATED;
 use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery};
 use crate::http::envelope;
@@ -15,12 +19,15 @@ use crate::model::time::TimestampMs;
 /// Most points of a series in the answer to a range query, less one.
 const POINTS_MAX: i128 = 11_000;
 
+/// Most points of an answer that is written on the worker's thread: about a millisecond's work.
+const RENDER_INLINE_MAX: usize = 4_096;
+
 /// `GET` and `POST /api/v1/query`.
 pub(crate) async fn instant(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
     let query = instant_query(&context.params, context.state.clock.now())?;
     let answer = context.state.ports.query_instant(query).await?;
-    Ok(respond(answer, limit, context.params.get("stats")))
+    respond(answer, limit, context.params.get("stats")).await
 }
 
 /// `GET` and `POST /api/v1/query_range`.
@@ -28,14 +35,16 @@ pub(crate) async fn range(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
     let query = range_query(&context.params)?;
     let answer = context.state.ports.query_range(query).await?;
-    Ok(respond(answer, limit, context.params.get("stats")))
+    respond(answer, limit, context.params.get("stats")).await
 }
 
 fn instant_query(params: &Params, now: TimestampMs) -> Result<InstantQuery, ApiError> {
+    let (at, timeout, lookback) = (params.time_or("time", now)?, params.timeout()?, params.lookback()?);
+    check_timeout(timeout)?;
     Ok(InstantQuery {
-        at: params.time_or("time", now)?,
-        timeout: params.timeout()?,
-        lookback: params.lookback()?,
+        at,
+        timeout,
+        lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
     })
@@ -59,18 +68,38 @@ fn range_query(params: &Params) -> Result<RangeQuery, ApiError> {
                     (?step=XX)";
         return Err(ApiError::bad_data(text));
     }
+    let (timeout, lookback) = (params.timeout()?, params.lookback()?);
+    check_timeout(timeout)?;
     Ok(RangeQuery {
         start,
         end,
         step_ms: step_nanos / 1_000_000,
-        timeout: params.timeout()?,
-        lookback: params.lookback()?,
+        timeout,
+        lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
     })
 }
 
-fn respond(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
+/// A timeout that is over before the query is read is an error of the request.
+fn check_timeout(timeout: Option<Duration>) -> Result<(), ApiError> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(ApiError::invalid_parameter("query", "context deadline exceeded"));
+    }
+    Ok(())
+}
+
+/// Writes a large answer off the worker's thread, which other requests share.
+async fn respond(answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
+    if render::point_count(&answer.value) <= RENDER_INLINE_MAX {
+        return Ok(write(answer, limit, stats));
+    }
+    let stats = stats.to_owned();
+    let written = web::block(move || write(answer, limit, &stats)).await;
+    written.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))
+}
+
+fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
     if 0 < limit && render::truncate(&mut answer.value, limit) {
         answer.annotations.warnings.push(TRUNCATED.to_owned());
     }
@@ -162,6 +191,16 @@ mod tests {
             Err("exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution \
              (?step=XX)"),
         );
+    }
+
+    #[test]
+    fn a_timeout_of_nothing_is_refused() {
+        for timeout in ["0", "-1", "-5m"].iter().filter(|text| parse_duration(text).is_ok()) {
+            let params = Params::new(format!("query=up&start=1&end=2&step=1&timeout={timeout}").as_bytes(), b"");
+            let text = "invalid parameter \"query\": context deadline exceeded";
+            assert_eq!(instant_query(&params, TimestampMs(0)).unwrap_err().message, text);
+            assert_eq!(range_query(&params).unwrap_err().message, text);
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) async fn runtime(context: Context) -> Result<Response, ApiError> {
             .string("hostname", &hostname)
             .time("serverTime", Some(UnixNanos(context.state.clock.unix_nanos())))
             .bool("reloadConfigSuccess", runtime.reload_success)
-            .time("lastConfigTime", runtime.last_config_time)
+            .time("lastConfigTime", runtime.last_config_time.map(whole_seconds))
             .integer("corruptionCount", runtime.corruption_count)
             .integer("goroutineCount", count(process::thread_count()))
             .integer("GOMAXPROCS", count(limits::cpu_count() as u64))
@@ -74,4 +74,9 @@ pub(crate) async fn runtime(context: Context) -> Result<Response, ApiError> {
             .string("storageRetention", &runtime.storage_retention);
         object.end();
     }))
+}
+
+/// The metric from which Prometheus takes the time counts in seconds.
+fn whole_seconds(at: UnixNanos) -> UnixNanos {
+    UnixNanos(at.0 - at.0.rem_euclid(1_000_000_000))
 }

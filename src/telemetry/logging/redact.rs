@@ -10,7 +10,7 @@ pub fn cut_userinfo(text: &str) -> Cow<'_, str> {
         let (head, tail) = rest.split_at(at + 3);
         let end = authority_len(tail);
         let (authority, after) = tail.split_at(end);
-        let kept = authority.rfind('@').map_or(authority, |at| authority.split_at(at + 1).1);
+        let kept = userinfo_len(authority).map_or(authority, |len| authority.split_at(len).1);
         if kept.len() < authority.len() && out.is_none() {
             out = Some(text.get(..text.len() - rest.len()).unwrap_or_default().to_owned());
         }
@@ -27,6 +27,13 @@ pub fn cut_userinfo(text: &str) -> Cow<'_, str> {
         }
         None => Cow::Borrowed(text),
     }
+}
+
+/// Length of the userinfo with the sign that ends it. An `@` is escaped where somebody took the userinfo for a part of
+/// the host.
+fn userinfo_len(authority: &str) -> Option<usize> {
+    let end = |sign: &str| authority.rfind(sign).map(|at| at + sign.len());
+    end("@").max(end("%40"))
 }
 
 /// Where the authority of a URL ends. A password may hold spaces when somebody wrote it unescaped; then the last `@`
@@ -63,6 +70,8 @@ mod tests {
         check("Get \"https://u@h/x\": and http://a:b@c", "Get \"https://h/x\": and http://c");
         check("http://user:pa ss@host/x", "http://host/x");
         check("http://a@b@c/", "http://c/");
+        check("invalid target URL \"http://u:p%40h:1/metrics\"", "invalid target URL \"http://h:1/metrics\"");
+        check("http://h/a%40b", "http://h/a%40b");
         check("see http://h and mail me@example.org", "see http://example.org");
     }
 
