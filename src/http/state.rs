@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
 use crate::http::api::types::{
-    ActorInfo, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, QueryAnswer, RangeQuery, Reload, RuleGroup,
-    Runtime, SelectRequest, Targets,
+    ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, QueryAnswer, RangeQuery, Reload,
+    RuleGroup, Runtime, SelectRequest, Targets,
 };
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
@@ -60,6 +60,8 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn targets(&self) -> Answer<'_, Targets>;
     /// All rule groups with their rules and alerts.
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
+    /// Groups of alerts as the dispatcher in process has them.
+    fn alert_groups(&self) -> Vec<AlertGroup>;
     /// The Alertmanagers that discovery found.
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers>;
     /// The configuration in effect as YAML, secrets redacted.

@@ -154,6 +154,16 @@ impl ServerPorts for FakePorts {
         answer(vec![group("b.yml", "z"), group("a.yml", "y")])
     }
 
+    fn alert_groups(&self) -> Vec<AlertGroup> {
+        vec![AlertGroup {
+            labels: Labels::from_pairs([("alertname", "Al<b>")]),
+            receiver: "team".to_owned(),
+            alerts: vec![Labels::from_pairs([("alertname", "Al<b>"), ("n", "1")])],
+            next_flush: 30.0,
+            failure: "no <y>".to_owned(),
+        }]
+    }
+
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {
         answer(Alertmanagers { active: vec!["http://am:9093/api/v2/alerts".to_owned()], dropped: vec![] })
     }

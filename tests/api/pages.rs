@@ -88,3 +88,12 @@ fn pages_work_below_a_prefix_and_before_the_server_is_ready() {
     assert!(server.get("/prom/query?g0.expr=up").text().contains("Service Unavailable"));
     assert!(server.ports.instant.lock().unwrap().is_empty());
 }
+
+#[test]
+fn the_page_of_alerts_shows_whom_the_dispatcher_tells() {
+    let server = TestServer::start(Setup::default());
+    let text = server.get("/alerts").text();
+    for shown in ["{alertname=&#34;Al&lt;b&gt;&#34;}", "team", "no &lt;y&gt;"] {
+        assert!(text.contains(shown), "{shown} is not in\n{text}");
+    }
+}

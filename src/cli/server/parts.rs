@@ -257,6 +257,7 @@ impl Parts {
             registry: Arc::clone(registry),
             flags: Arc::clone(flags),
             running: Arc::clone(running),
+            dispatcher: self.notifying.dispatcher.clone(),
             reloader: OnceLock::new(),
             quit,
         })

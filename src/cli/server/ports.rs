@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
 use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
 use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::notifier_manager::NotifierOverview;
@@ -24,9 +25,9 @@ use crate::cli::server::rules;
 use crate::cli::server::running::Running;
 use crate::exposition::encode;
 use crate::http::api::types::{
-    ActiveTarget, ActorInfo, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed, QueryAnswer,
-    QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest, TargetHealth,
-    Targets, UnixNanos,
+    ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
+    QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest,
+    TargetHealth, Targets, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
@@ -53,6 +54,7 @@ pub(super) struct Ports {
     pub(super) registry: Arc<Registry>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
+    pub(super) dispatcher: DispatcherHandle,
     /// Set once the configuration can be read again.
     pub(super) reloader: OnceLock<Reloader>,
     pub(super) quit: watch::Sender<bool>,
@@ -215,6 +217,17 @@ impl ServerPorts for Ports {
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
         async { Ok(self.rules.groups().iter().map(rules::shown).collect()) }.boxed()
+    }
+
+    fn alert_groups(&self) -> Vec<AlertGroup> {
+        let group = |group: GroupView| AlertGroup {
+            labels: group.labels,
+            receiver: group.receiver,
+            alerts: group.alerts.into_iter().map(|view| view.alert.labels).collect(),
+            next_flush: group.next_flush.as_secs_f64(),
+            failure: group.failure.unwrap_or_default(),
+        };
+        self.dispatcher.overview().into_iter().map(group).collect()
     }
 
     fn alertmanagers(&self) -> Answer<'_, Alertmanagers> {

@@ -301,6 +301,21 @@ pub struct RuleGroup {
     pub rules: Vec<Rule>,
 }
 
+/// A group of alerts of the dispatcher in process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertGroup {
+    /// Labels that its alerts have in common.
+    pub labels: Labels,
+    /// Who is told.
+    pub receiver: String,
+    /// Labels of its alerts.
+    pub alerts: Vec<Labels>,
+    /// How long until it is told next, in seconds.
+    pub next_flush: f64,
+    /// Why the last message failed; empty if it did not.
+    pub failure: String,
+}
+
 /// The Alertmanagers that discovery found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alertmanagers {

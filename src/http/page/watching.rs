@@ -4,7 +4,7 @@ use super::html::Html;
 use super::{note, page, seconds, series_name};
 use crate::http::api::rules::sort as sort_groups;
 use crate::http::api::targets::{global_url, sort as sort_targets};
-use crate::http::api::types::{ActiveTarget, Alert, Rule, RuleGroup, UnixNanos};
+use crate::http::api::types::{ActiveTarget, Alert, AlertGroup, Rule, RuleGroup, UnixNanos};
 use crate::http::error::ApiError;
 use crate::http::request::Context;
 use crate::http::response::Response;
@@ -94,7 +94,26 @@ pub(crate) async fn alerts(context: Context) -> Result<Response, ApiError> {
                 alert_table(html, &alerting.alerts, now);
             }
         }
+        let groups = context.state.ports.alert_groups();
+        if !groups.is_empty() {
+            group_table(html, &groups);
+        }
     }))
+}
+
+/// What the dispatcher in process tells whom.
+fn group_table(html: &mut Html, groups: &[AlertGroup]) {
+    html.raw("<h2>Notifications</h2><table><thead><tr><th>Group</th><th>Receiver</th><th>Alerts</th>");
+    html.raw("<th>Next in</th><th>Error</th></tr></thead><tbody>");
+    for group in groups {
+        let receiver = if group.receiver.is_empty() { "nobody" } else { &group.receiver };
+        html.raw("<tr><td><code>").text(&group.labels).raw("</code></td>").cell(receiver).raw("<td>");
+        for alert in &group.alerts {
+            html.raw("<code>").text(alert).raw("</code><br>");
+        }
+        html.raw("</td>").cell(seconds(group.next_flush)).cell(&group.failure).raw("</tr>");
+    }
+    html.raw("</tbody></table>");
 }
 
 async fn groups(context: &Context) -> Result<Vec<RuleGroup>, ApiError> {
