@@ -5,10 +5,13 @@ use std::sync::atomic::Ordering;
 
 use watchfire::actors::config_reloader::{RunReload, Trigger};
 use watchfire::actors::failpoint::{Point, arm};
+use watchfire::actors::scrape_manager::ApplyJobs;
+use watchfire::actors::scrape_pool::JobSpec;
 
 use crate::matrix::tree;
 use crate::probe::within;
-use crate::scene::{FakeSource, Scene, holds, live};
+use crate::scene::{FakeSource, Scene, holds, job, live};
+use crate::support::Exporter;
 
 const HTTP: RunReload = RunReload { trigger: Trigger::Http };
 
@@ -75,5 +78,27 @@ fn a_changed_file_is_loaded_once_and_a_bad_one_is_not_tried_again() {
         assert_eq!(reports.len(), 2);
         assert_eq!((reports[0].trigger, reports[0].error.as_deref()), (Trigger::File, None));
         assert_eq!(reports[1].error.as_deref(), Some("no good"));
+    });
+}
+
+#[test]
+fn an_actor_that_does_not_confirm_is_named() {
+    live(async {
+        let scene = Scene::new(&tree(), "deaf");
+        let exporter = Exporter::start("kept 1\n");
+        let known = job("job-deaf", &exporter.addr, &["/a"], 1000);
+        let (manager, deps) = scene.spawn_manager("manager of a deaf pool", vec![known.clone()]);
+        holds("its pool is there", || scene.count("scrape_pool") == 1).await;
+        let _armed = arm("scrape_pool", Some("job-deaf"), Point::Handler, usize::MAX);
+        *deps.jobs.lock() = vec![JobSpec { revision: 2, ..known }];
+        let unconfirmed = manager.ask(ApplyJobs, within(60)).await.unwrap();
+        assert!(unconfirmed.len() == 1 && unconfirmed[0].starts_with("scrape_pool job-deaf: "), "{unconfirmed:?}");
+
+        let source = Arc::new(FakeSource::default());
+        *source.deaf.lock() = unconfirmed.clone();
+        let (reloader, reloads) = scene.spawn_reloader("reloader of a deaf pool", Arc::clone(&source));
+        let answer = reloader.ask(HTTP, within(60)).await.unwrap().unwrap_err();
+        assert_eq!(answer, format!("not applied: not confirmed: {}", unconfirmed[0]));
+        assert_eq!(reloads.last().unwrap().unconfirmed, unconfirmed);
     });
 }

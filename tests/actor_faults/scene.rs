@@ -418,6 +418,8 @@ pub(crate) struct FakeSource {
     /// Why the files are no good, if they are not.
     pub(crate) fault: Mutex<Option<String>>,
     pub(crate) reports: Mutex<Vec<ReloadReport>>,
+    /// Actors that do not confirm.
+    pub(crate) deaf: Mutex<Vec<String>>,
     /// How often somebody looked at the files.
     pub(crate) looks: AtomicUsize,
     /// While this is held, applying waits.
@@ -425,6 +427,7 @@ pub(crate) struct FakeSource {
 }
 
 struct FakePrepared {
+    deaf: Vec<String>,
     gate: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -436,7 +439,7 @@ impl ReloadSource for FakeSource {
             Some(fault) => Err(fault),
             None => {
                 self.in_effect.lock().clone_from(&self.on_disk.lock());
-                Ok(Box::new(FakePrepared { gate: Arc::clone(&self.gate) }))
+                Ok(Box::new(FakePrepared { deaf: self.deaf.lock().clone(), gate: Arc::clone(&self.gate) }))
             }
         }
     }
@@ -467,7 +470,7 @@ impl PreparedReload for FakePrepared {
     fn apply(self: Box<Self>) -> BoxFuture<'static, Vec<String>> {
         Box::pin(async move {
             let _open = self.gate.lock().await;
-            Vec::new()
+            self.deaf
         })
     }
 }
