@@ -10,7 +10,6 @@ pub mod address;
 pub mod alert;
 pub mod dedup;
 pub mod group;
-mod json;
 pub mod metrics;
 pub mod nflog;
 pub mod payload;

@@ -2,7 +2,7 @@
 
 use crate::alertmanager::dedup::Reason;
 use crate::alertmanager::group::FlushAlert;
-use crate::alertmanager::json::{push_labels, push_text};
+use crate::model::go_json::{push_labels, push_text};
 use crate::model::go_time::format_rfc3339_nano;
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;

@@ -4,9 +4,11 @@
 pub mod alert;
 pub mod append;
 pub mod clock;
+pub mod due;
 pub mod duration;
 pub mod external_url;
 pub mod go;
+pub mod go_json;
 pub mod go_number;
 pub mod go_time;
 pub mod go_url;

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use crate::model::alert::Alert;
+use crate::model::go_json::{push_labels, push_text};
 use crate::model::go_time;
-use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 
 /// A body that is being written.
@@ -29,7 +29,7 @@ impl Payload {
         self.text.push_str(if self.text.len() == 1 { "{" } else { ",{" });
         if !alert.annotations.is_empty() {
             self.text.push_str("\"annotations\":");
-            self.labels(&alert.annotations);
+            push_labels(&mut self.text, &alert.annotations);
             self.text.push(',');
         }
         for (name, at) in [("endsAt", alert.ends_at), ("startsAt", alert.starts_at)] {
@@ -37,11 +37,11 @@ impl Payload {
         }
         if !alert.generator_url.is_empty() {
             self.text.push_str("\"generatorURL\":");
-            self.string(&alert.generator_url);
+            push_text(&mut self.text, &alert.generator_url);
             self.text.push(',');
         }
         self.text.push_str("\"labels\":");
-        self.labels(&alert.labels);
+        push_labels(&mut self.text, &alert.labels);
         self.text.push('}');
     }
 
@@ -49,39 +49,6 @@ impl Payload {
     pub fn finish(mut self) -> Bytes {
         self.text.push(']');
         self.text.into()
-    }
-
-    fn labels(&mut self, labels: &Labels) {
-        self.text.push('{');
-        for (index, (name, value)) in labels.iter().enumerate() {
-            if 0 < index {
-                self.text.push(',');
-            }
-            self.string(name);
-            self.text.push(':');
-            self.string(value);
-        }
-        self.text.push('}');
-    }
-
-    fn string(&mut self, text: &str) {
-        self.text.push('"');
-        for c in text.chars() {
-            match c {
-                '"' => self.text.push_str("\\\""),
-                '\\' => self.text.push_str("\\\\"),
-                '\n' => self.text.push_str("\\n"),
-                '\r' => self.text.push_str("\\r"),
-                '\t' => self.text.push_str("\\t"),
-                '\u{8}' => self.text.push_str("\\b"),
-                '\u{c}' => self.text.push_str("\\f"),
-                '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    let _ = write!(self.text, "\\u{:04x}", u32::from(c));
-                }
-                _ => self.text.push(c),
-            }
-        }
-        self.text.push('"');
     }
 }
 
@@ -97,6 +64,7 @@ fn time(TimestampMs(at): TimestampMs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::labels::Labels;
 
     #[track_caller]
     fn check(alerts: &[Alert], expected: &str) {

@@ -1,27 +1,10 @@
 //! When a group is evaluated: at absolute times that its file and name spread over the interval, as in Prometheus, so
 //! that they neither drift nor move when an actor or the process restarts.
 
-use std::time::Duration;
-
+pub use crate::model::due::Due;
 use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
 use crate::rules::spec::{GroupSpec, nanos};
-
-/// The evaluation that comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Its time, in nanoseconds since the epoch; may have passed.
-    pub at_nanos: i64,
-    /// Evaluations between the previous one and this that are passed over.
-    pub missed: u64,
-}
-
-impl Due {
-    /// How long to wait from `now_nanos`; nothing when it is due already.
-    pub fn wait(self, now_nanos: i64) -> Duration {
-        Duration::from_nanos(u64::try_from(self.at_nanos.saturating_sub(now_nanos)).unwrap_or(0))
-    }
-}
 
 /// The due times of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+pub use crate::model::due::Due;
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 
@@ -48,22 +49,6 @@ pub fn offset_seed(host_name: &str, external_labels: &Labels) -> u64 {
 /// Identifies a target for its schedule: label hash and URL.
 pub fn target_hash(labels: &Labels, url: &str) -> u64 {
     Fnv64::new().with(format!("{:016}", labels.hash64()).as_bytes()).with(url.as_bytes()).finish()
-}
-
-/// A due time and what was missed before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Nanoseconds since the epoch.
-    pub at_nanos: i64,
-    /// Due times that passed without being taken, between the previous one and this.
-    pub missed: u64,
-}
-
-impl Due {
-    /// How long to wait from `now_nanos`; nothing when it is due already.
-    pub fn wait(self, now_nanos: i64) -> Duration {
-        Duration::from_nanos(u64::try_from(self.at_nanos.saturating_sub(now_nanos)).unwrap_or(0))
-    }
 }
 
 /// The due times of one target or rule group.
