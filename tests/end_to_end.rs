@@ -46,7 +46,7 @@ fn an_alert_fires_and_resolves_once_although_the_server_is_killed_between() {
     write(folder.path(), &target, &external, "info");
     let alertmanager = format!(
         "route:\n  receiver: hook\n  group_by: [alertname]\n  group_wait: 100ms\n  group_interval: 300ms\n\
-         \x20 repeat_interval: 1h\nreceivers:\n- name: hook\n  webhook_configs:\n  - url: 'http://{}/alert?token=hidden'\n",
+         \x20 repeat_interval: 1h\nreceivers:\n- name: hook\n  webhook_configs:\n  - url: 'http://{}/{{{{ .CommonLabels.severity }}}}?token=hidden'\n",
         webhook.addr
     );
     fs::write(folder.path().join("alertmanager.yml"), alertmanager).unwrap();
@@ -67,6 +67,7 @@ fn an_alert_fires_and_resolves_once_although_the_server_is_killed_between() {
     assert_eq!(message["version"], "4");
     assert_eq!(message["receiver"], "hook");
     assert_eq!(message["groupKey"], "{}:{alertname=\"TargetDown\"}");
+    assert_eq!(webhook.requests()[0].0, "POST /page?token=hidden HTTP/1.1");
     let alert = &message["alerts"][0];
     let labels = &alert["labels"];
     assert_eq!((labels["job"].as_str(), labels["severity"].as_str()), (Some("app"), Some("page")), "{message}");

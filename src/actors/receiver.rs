@@ -35,9 +35,12 @@ use crate::alertmanager::retry::{AttemptError, Backoff, FailureReason, NotifyErr
 use crate::alertmanager::webhook;
 use crate::client::HttpClient;
 use crate::config::alertmanager::Webhook;
+use crate::model::alert::Alert;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
+use crate::model::time::TimestampMs;
+use crate::template::notification::{NotificationData, expand_notification};
 
 /// The kind.
 pub static RECEIVER: Kind = Kind { name: "receiver", rank: Rank::GATEWAY.below(2), slots: 256 };
@@ -221,7 +224,7 @@ impl ReceiverDeps {
             let external_url = self.runtime.external_url.clone();
             move || prepare(&spec, &flush, reason, &external_url)
         };
-        let (to, body) = if ALERTS_INLINE_MAX < flush.alerts.len() || address::is_in_file(&spec.webhook) {
+        let (to, body) = if ALERTS_INLINE_MAX < flush.alerts.len() || address::takes_time(&spec.webhook) {
             let prepared = self.runtime.pool.run(Lane::Storage, flush.deadline, move |_: &_| prepare()).await;
             prepared.map_err(|error| AttemptError {
                 text: format!("the message was not written: {error}"),
@@ -242,7 +245,6 @@ fn prepare(
     reason: Reason,
     external_url: &str,
 ) -> Result<(Url, Bytes), AttemptError> {
-    let to = address::of(&spec.webhook)?;
     let about = About {
         receiver: &spec.id.group_name,
         reason,
@@ -251,13 +253,28 @@ fn prepare(
         external_url,
     };
     let max = spec.webhook.max_alerts;
-    let body = if spec.webhook.send_resolved {
-        payload::webhook(about, &flush.alerts, max)
+    let firing: Vec<FlushAlert>;
+    let alerts = if spec.webhook.send_resolved {
+        &flush.alerts
     } else {
-        let firing: Vec<FlushAlert> = flush.alerts.iter().filter(|alert| !alert.resolved).cloned().collect();
-        payload::webhook(about, &firing, max)
+        firing = flush.alerts.iter().filter(|alert| !alert.resolved).cloned().collect();
+        &firing
     };
-    Ok((to, body.into()))
+    let to = address::of(&spec.webhook, |text| {
+        let kept: Vec<Alert> = payload::kept(alerts, max).iter().map(|alert| alert.alert.clone()).collect();
+        let now = TimestampMs(flush.tick_nanos.div_euclid(1_000_000));
+        let data = NotificationData {
+            receiver: about.receiver,
+            alerts: &kept,
+            now,
+            reason: reason.as_str(),
+            group_labels: about.group_labels,
+            route_labels: &Labels::empty(),
+            external_url,
+        };
+        expand_notification(text, &data.value(), now)
+    })?;
+    Ok((to, payload::webhook(about, alerts, max).into()))
 }
 
 /// The actor.

@@ -22,12 +22,17 @@ pub struct About<'a> {
     pub external_url: &'a str,
 }
 
-/// The body of a message. `max_alerts` keeps the first ones; 0 keeps all.
-pub fn webhook(about: About<'_>, alerts: &[FlushAlert], max_alerts: u64) -> String {
-    let kept = match usize::try_from(max_alerts) {
+/// The alerts that a message holds: the first `max_alerts`, or all for 0.
+pub fn kept(alerts: &[FlushAlert], max_alerts: u64) -> &[FlushAlert] {
+    match usize::try_from(max_alerts) {
         Ok(max) if 0 < max => alerts.get(..max).unwrap_or(alerts),
         _ => alerts,
-    };
+    }
+}
+
+/// The body of a message, which holds the alerts that are [`kept`].
+pub fn webhook(about: About<'_>, alerts: &[FlushAlert], max_alerts: u64) -> String {
+    let kept = kept(alerts, max_alerts);
     let mut out = String::with_capacity(512 + 512 * kept.len());
     out.push_str("{\"receiver\":");
     push_text(&mut out, &quote_meta(about.receiver));

@@ -225,7 +225,6 @@ mod tests {
         );
         let place = "receivers[0].webhook_configs[0]";
         let one = |field: &str| format!("{place}.{field} is not built yet");
-        refused(&with_webhook("url: 'http://h/{{ .Status }}'"), &one("url with a template"));
         refused(&with_webhook("url: http://h/\nhttp_config: {proxy_url: 'http://p:1'}"), &one("http_config.proxy_url"));
         refused(
             &with_webhook("url: http://h/\nhttp_config: {tls_config: {ca_file: x}}"),

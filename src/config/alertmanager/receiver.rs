@@ -128,9 +128,6 @@ impl Receiver {
         set_beside(self, &["name", "labels", "webhook_configs"], place, found);
         for (index, webhook) in self.webhook_configs.iter().enumerate() {
             let (Some(webhook), place) = (webhook, format!("{place}.webhook_configs[{index}]")) else { continue };
-            if webhook.url.is_template() {
-                found.push(format!("{place}.url with a template"));
-            }
             if !webhook.payload.is_zero() {
                 found.push(format!("{place}.payload"));
             }
