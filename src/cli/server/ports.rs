@@ -20,7 +20,8 @@ use crate::actors::scrape_manager::ScrapeOverview;
 use crate::cli::flags::ServerFlags;
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::running::Running;
-use crate::exposition::encode;
+use crate::exposition::encode::encode;
+use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed, QueryAnswer,
     QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest, TargetHealth,
@@ -285,10 +286,11 @@ impl ServerPorts for Ports {
         self.tree.rows().into_iter().map(row).collect()
     }
 
-    fn metrics(&self, _: Option<&str>) -> Answer<'_, Exposition> {
-        async {
-            let body = encode::text(&self.registry.gather()).into_bytes();
-            Ok(Exposition { content_type: encode::TEXT_CONTENT_TYPE.to_owned(), body })
+    fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition> {
+        let negotiated = negotiate(accept);
+        async move {
+            let body = encode(&self.registry.gather(), negotiated.format).into_bytes();
+            Ok(Exposition { content_type: negotiated.content_type, body })
         }
         .boxed()
     }
