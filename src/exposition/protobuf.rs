@@ -8,7 +8,7 @@
 mod message;
 
 use crate::exposition::packed;
-use crate::exposition::protobuf::message::{Histogram, bucket, histogram, number, quantile, summary};
+use crate::exposition::protobuf::message::{Histogram, Summary, bucket, metric, quantile};
 use crate::exposition::text::{FamilyKind, SeriesLine, format_bound};
 use crate::exposition::wire::{Fields, WireError, varint};
 use crate::model::go;
@@ -162,17 +162,6 @@ struct Family<'a> {
     has_metrics: bool,
 }
 
-/// A metric without its labels.
-#[derive(Default)]
-struct Metric<'a> {
-    gauge: &'a [u8],
-    counter: &'a [u8],
-    summary: &'a [u8],
-    untyped: &'a [u8],
-    histogram: &'a [u8],
-    timestamp_ms: i64,
-}
-
 impl FamilyReader {
     /// Hands what the family says to `sink`, in the order of Prometheus.
     pub fn read<E: From<ProtobufError>>(
@@ -196,10 +185,11 @@ impl FamilyReader {
         }
         self.metadata(family.name, kind.name().as_bytes());
         sink(Item::Type { kind, raw: &self.raw })?;
-        let mut fields = Fields::new(message);
-        while let Some((field, value)) = fields.next().map_err(ProtobufError::from)? {
-            if field == 4 {
-                self.metric(&family, kind, value.bytes("Metric").map_err(ProtobufError::from)?, native, sink)?;
+        let mut fields = Fields::new("MetricFamily", message);
+        while let Some((field, value)) = fields.next().map_err(wire)? {
+            match field {
+                4 => self.metric(&family, kind, value.bytes("Metric").map_err(wire)?, native, sink)?,
+                _ => fields.skip(value).map_err(wire)?,
             }
         }
         Ok(())
@@ -218,67 +208,59 @@ impl FamilyReader {
         native: NativePart,
         sink: &mut Sink<'_, E>,
     ) -> Result<(), E> {
-        let metric = self.metric_fields(message)?;
+        let metric = metric(message).map_err(wire)?;
+        self.read_labels(message)?;
         let at = metric.timestamp_ms;
         match kind {
-            FamilyKind::Counter => {
-                let (value, exemplar) = number(metric.counter)?;
-                self.series(family, at, Part::whole(value, exemplar), sink)
-            }
-            FamilyKind::Gauge => self.series(family, at, Part::whole(number(metric.gauge)?.0, false), sink),
-            FamilyKind::Summary => self.summary(family, at, metric.summary, sink),
+            FamilyKind::Counter => self.series(family, at, Part::whole(metric.counter.0, metric.counter.1), sink),
+            FamilyKind::Gauge => self.series(family, at, Part::whole(metric.gauge, false), sink),
+            FamilyKind::Summary => self.summary(family, at, &metric.summary, sink),
             FamilyKind::Histogram | FamilyKind::GaugeHistogram => {
-                let histogram = histogram(metric.histogram)?;
+                let histogram = &metric.histogram;
                 if native == NativePart::Wanted && histogram.is_native {
-                    check_spans(family, &histogram)?;
+                    check_spans(family, histogram)?;
                     if !histogram.has_buckets {
                         return sink(Item::NativeOnly);
                     }
                 }
-                self.buckets(family, at, &histogram, metric.histogram, sink)
+                self.buckets(family, at, histogram, sink)
             }
-            _ => self.series(family, at, Part::whole(number(metric.untyped)?.0, false), sink),
+            _ => self.series(family, at, Part::whole(metric.untyped, false), sink),
         }
     }
 
-    /// Reads a metric; its labels go to `self.labels`.
-    fn metric_fields<'a>(&mut self, message: &'a [u8]) -> Result<Metric<'a>, ProtobufError> {
-        let mut metric = Metric::default();
+    /// Reads the labels of a metric into `self.labels`.
+    fn read_labels(&mut self, message: &[u8]) -> Result<(), ProtobufError> {
         self.labels.clear();
-        let mut fields = Fields::new(message);
+        let mut fields = Fields::new("Metric", message);
         while let Some((field, value)) = fields.next()? {
             match field {
                 1 => push_label(&mut self.labels, value.bytes("Label")?)?,
-                2 => metric.gauge = value.bytes("Gauge")?,
-                3 => metric.counter = value.bytes("Counter")?,
-                4 => metric.summary = value.bytes("Summary")?,
-                5 => metric.untyped = value.bytes("Untyped")?,
-                6 => metric.timestamp_ms = value.varint("TimestampMs")?.cast_signed(),
-                7 => metric.histogram = value.bytes("Histogram")?,
-                _ => {}
+                _ => fields.skip(value)?,
             }
         }
-        Ok(metric)
+        Ok(())
     }
 
     fn summary<E: From<ProtobufError>>(
         &mut self,
         family: &Family<'_>,
         at: i64,
-        message: &[u8],
+        summary: &Summary<'_>,
         sink: &mut Sink<'_, E>,
     ) -> Result<(), E> {
-        let (count, sum) = summary(message)?;
-        self.series(family, at, Part::suffixed("_count", count), sink)?;
-        self.series(family, at, Part::suffixed("_sum", sum), sink)?;
-        let mut fields = Fields::new(message);
-        while let Some((field, value)) = fields.next().map_err(ProtobufError::from)? {
-            if field == 3 {
-                let (quantile, value) = quantile(value.bytes("Quantile").map_err(ProtobufError::from)?)?;
-                let bound = format_bound(quantile);
-                let part = Part { suffix: "", bound: Some(("quantile", &bound)), value, exemplar: false };
-                self.series(family, at, part, sink)?;
+        self.series(family, at, Part::suffixed("_count", summary.count), sink)?;
+        self.series(family, at, Part::suffixed("_sum", summary.sum), sink)?;
+        let mut fields = Fields::new("Summary", summary.bytes);
+        while let Some((field, value)) = fields.next().map_err(wire)? {
+            if field != 3 {
+                fields.skip(value).map_err(wire)?;
+                continue;
             }
+            let (quantile, value) = value.bytes("Quantile").and_then(quantile).map_err(wire)?;
+            let bound = format_bound(quantile);
+            let part = Part { suffix: "", bound: Some(("quantile", &bound)), value, exemplar: false };
+            self.series(family, at, part, sink)?;
         }
         Ok(())
     }
@@ -287,18 +269,18 @@ impl FamilyReader {
         &mut self,
         family: &Family<'_>,
         at: i64,
-        histogram: &Histogram,
-        message: &[u8],
+        histogram: &Histogram<'_>,
         sink: &mut Sink<'_, E>,
     ) -> Result<(), E> {
         self.series(family, at, Part::suffixed("_count", histogram.count), sink)?;
         self.series(family, at, Part::suffixed("_sum", histogram.sum), sink)?;
-        let mut fields = Fields::new(message);
-        while let Some((field, value)) = fields.next().map_err(ProtobufError::from)? {
+        let mut fields = Fields::new("Histogram", histogram.bytes);
+        while let Some((field, value)) = fields.next().map_err(wire)? {
             if field != 3 {
+                fields.skip(value).map_err(wire)?;
                 continue;
             }
-            let bucket = bucket(value.bytes("Bucket").map_err(ProtobufError::from)?)?;
+            let bucket = value.bytes("Bucket").and_then(bucket).map_err(wire)?;
             let bound = format_bound(bucket.bound);
             let (value, exemplar) = (bucket.count, bucket.exemplar);
             let part = Part { suffix: "_bucket", bound: Some(("le", &bound)), value, exemplar };
@@ -342,17 +324,24 @@ impl Part<'_> {
     }
 }
 
+fn wire(error: WireError) -> ProtobufError {
+    error.into()
+}
+
 fn family(message: &[u8]) -> Result<Family<'_>, ProtobufError> {
     let mut family = Family::default();
-    let mut fields = Fields::new(message);
+    let mut fields = Fields::new("MetricFamily", message);
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => family.name = value.bytes("Name")?,
             2 => family.help = value.bytes("Help")?,
             3 => family.kind = value.varint("Type")?,
-            4 => family.has_metrics = true,
+            4 => {
+                value.bytes("Metric")?;
+                family.has_metrics = true;
+            }
             5 => family.unit = value.bytes("Unit")?,
-            _ => {}
+            _ => fields.skip(value)?,
         }
     }
     Ok(family)
@@ -381,7 +370,7 @@ fn check(family: &Family<'_>) -> Result<FamilyKind, ProtobufError> {
 fn push_label(out: &mut Vec<u8>, message: &[u8]) -> Result<(), ProtobufError> {
     let (mut label_name, mut label_value): (&[u8], &[u8]) = (&[], &[]);
     let text = |raw: &[u8]| String::from_utf8_lossy(raw).into_owned();
-    let mut fields = Fields::new(message);
+    let mut fields = Fields::new("LabelPair", message);
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => {
@@ -396,7 +385,7 @@ fn push_label(out: &mut Vec<u8>, message: &[u8]) -> Result<(), ProtobufError> {
                     return Err(ProtobufError::InvalidLabelValue(text(label_value)));
                 }
             }
-            _ => {}
+            _ => fields.skip(value)?,
         }
     }
     packed::push(out, label_name);

@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
     fn finish_reading(&mut self) -> Result<(), ScrapeError> {
         if self.format == Format::Protobuf {
             self.finish_frames()?;
-        } else if !self.terminated && !self.carry.is_empty() {
+        } else if !self.is_over() && !self.carry.is_empty() {
             let mut rest = std::mem::take(&mut self.carry);
             if self.format == Format::Text {
                 // Prometheus ends every body with a line end; error texts show it.
@@ -169,6 +169,9 @@ impl<'a> Reader<'a> {
 
     fn feed_piece(&mut self, mut piece: &[u8]) -> Result<(), ScrapeError> {
         self.check_end(piece)?;
+        if self.is_over() {
+            return Ok(());
+        }
         while !self.carry.is_empty() && !piece.is_empty() {
             let (line, rest) = piece.split_at(memchr(b'\n', piece).map_or(piece.len(), |end| end + 1));
             self.carry.extend_from_slice(line);
@@ -184,7 +187,7 @@ impl<'a> Reader<'a> {
             }
             self.check_line_len()?;
             self.check_end(piece)?;
-            if self.terminated {
+            if self.is_over() {
                 return Ok(());
             }
         }
@@ -192,7 +195,7 @@ impl<'a> Reader<'a> {
         let (lines, tail) = piece.split_at(complete);
         let consumed = self.parse(lines, false)?;
         self.check_end(tail)?;
-        if self.terminated {
+        if self.is_over() {
             return Ok(());
         }
         if let Some(open) = lines.get(consumed..).filter(|open| !open.is_empty()) {
@@ -205,8 +208,15 @@ impl<'a> Reader<'a> {
         self.check_line_len()
     }
 
+    /// True once nothing that follows can count.
+    fn is_over(&self) -> bool {
+        self.terminated || self.ended
+    }
+
+    /// Errors for anything after `# EOF`; only NULs are stepped over there, as in Prometheus.
     fn check_end(&self, rest: &[u8]) -> Result<(), ScrapeError> {
-        if self.ended && !rest.is_empty() { Err(TextError::DataAfterEnd.into()) } else { Ok(()) }
+        let data_follows = self.ended && rest.iter().any(|b| *b != 0);
+        if data_follows { Err(TextError::DataAfterEnd.into()) } else { Ok(()) }
     }
 
     fn check_line_len(&self) -> Result<(), ScrapeError> {

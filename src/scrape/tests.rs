@@ -447,7 +447,7 @@ fn openmetrics_lines_are_known_whatever_exemplars_they_carry() {
     let (counts, error) = target.scrape(&body(2, "rst\\\"\\n"));
     assert_eq!((error, counts.series_added, counts.exemplars, target.store.by_labels), (None, 0, 1, 0));
     target.expect(&["{__name__=\"a_total\", x=\"1\"} 2 @2", "{__name__=\"a_created\", x=\"1\"} 17 @2"]);
-    assert_eq!(before.sequence.len(), target.cache.load().sequence.len());
+    assert!(Arc::ptr_eq(&before.sequence, &target.cache.load().sequence), "nothing was written anew");
     let bad = "# TYPE a counter\n# UNIT a_seconds seconds\na_total{x=\"1\"} 1 # {id} 1\n# EOF\n";
     let text = "expected equal, got \"} \" (\"BCLOSE\") while parsing: \"a_total{x=\\\"1\\\"} 1 # {id} \"";
     assert_eq!(target.scrape(bad).1.unwrap().to_string(), text);
@@ -458,6 +458,7 @@ fn openmetrics_ends_with_its_last_line() {
     let error = |body: &str| openmetrics().scrape(body).1.map(|e| e.to_string()).unwrap_or_default();
     assert_eq!(error("a 1\n# EOF\n"), "");
     assert_eq!(error("a 1\n# EOF"), "");
+    assert_eq!(error("a 1\n# EOF\n\0\0"), "");
     assert_eq!(error(""), "");
     for body in ["a 1\n", "a 1", "# EO", "# TYPE a gauge\n"] {
         assert!(!error(body).is_empty(), "{body:?}");
@@ -522,8 +523,10 @@ fn protobuf_is_read_as_it_comes_and_known_the_second_time() {
     for step in 1..=families(0.0).len() {
         let mut target = Target { format: Format::Protobuf, ..Target::new(ScrapeSettings::default()) };
         for (at, value) in [(1, "1.5"), (2, "2.5")] {
+            let before = target.cache.load();
             let (batch, pending, counts, error) = target.read(&families(value.parse().unwrap()), step);
             target.commit(&batch, pending);
+            assert_eq!(Arc::ptr_eq(&before.sequence, &target.cache.load().sequence), at == 2);
             assert_eq!((error, counts.scraped), (None, 5), "{step}");
             assert_eq!(target.store.news(), expected(at, value), "{step}");
             assert_eq!(target.store.by_labels, if at == 1 { 10 } else { 0 });

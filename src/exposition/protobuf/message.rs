@@ -1,12 +1,33 @@
-//! The messages inside a metric: numbers, summaries, histograms.
+//! The messages inside a family: a metric's numbers, summaries, histograms. Each is read whole, so that a malformed one
+//! is refused before any of its series is handed out.
 #![deny(clippy::indexing_slicing)]
 
-use crate::exposition::protobuf::ProtobufError;
-use crate::exposition::wire::{Fields, Value};
+use crate::exposition::wire::{Fields, WireError};
 
-/// A histogram without its buckets.
+/// A metric without its labels.
 #[derive(Default)]
-pub(super) struct Histogram {
+pub(super) struct Metric<'a> {
+    pub(super) gauge: f64,
+    /// Value, and whether there is an exemplar.
+    pub(super) counter: (f64, bool),
+    pub(super) summary: Summary<'a>,
+    pub(super) untyped: f64,
+    pub(super) histogram: Histogram<'a>,
+    pub(super) timestamp_ms: i64,
+}
+
+/// A summary; its quantiles are read from its bytes.
+#[derive(Default)]
+pub(super) struct Summary<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) count: f64,
+    pub(super) sum: f64,
+}
+
+/// A histogram; its classic buckets are read from its bytes.
+#[derive(Default)]
+pub(super) struct Histogram<'a> {
+    pub(super) bytes: &'a [u8],
     pub(super) count: f64,
     pub(super) sum: f64,
     pub(super) is_native: bool,
@@ -24,48 +45,6 @@ pub(super) struct Side {
     pub(super) counts: u64,
 }
 
-/// Value of a counter, gauge or untyped metric, and whether it has an exemplar.
-pub(super) fn number(message: &[u8]) -> Result<(f64, bool), ProtobufError> {
-    let (mut number, mut exemplar) = (0.0, false);
-    let mut fields = Fields::new(message);
-    while let Some((field, value)) = fields.next()? {
-        match field {
-            1 => number = value.double("Value")?,
-            2 => exemplar = true,
-            _ => {}
-        }
-    }
-    Ok((number, exemplar))
-}
-
-/// Count and sum.
-pub(super) fn summary(message: &[u8]) -> Result<(f64, f64), ProtobufError> {
-    let (mut count, mut sum) = (0.0, 0.0);
-    let mut fields = Fields::new(message);
-    while let Some((field, value)) = fields.next()? {
-        match field {
-            1 => count = value.varint("SampleCount")? as f64,
-            2 => sum = value.double("SampleSum")?,
-            _ => {}
-        }
-    }
-    Ok((count, sum))
-}
-
-/// Quantile and value.
-pub(super) fn quantile(message: &[u8]) -> Result<(f64, f64), ProtobufError> {
-    let (mut quantile, mut number) = (0.0, 0.0);
-    let mut fields = Fields::new(message);
-    while let Some((field, value)) = fields.next()? {
-        match field {
-            1 => quantile = value.double("Quantile")?,
-            2 => number = value.double("Value")?,
-            _ => {}
-        }
-    }
-    Ok((quantile, number))
-}
-
 /// A classic bucket.
 pub(super) struct Bucket {
     pub(super) bound: f64,
@@ -73,18 +52,97 @@ pub(super) struct Bucket {
     pub(super) exemplar: bool,
 }
 
-/// A classic bucket.
-pub(super) fn bucket(message: &[u8]) -> Result<Bucket, ProtobufError> {
+pub(super) fn metric(bytes: &[u8]) -> Result<Metric<'_>, WireError> {
+    let mut metric = Metric::default();
+    let mut fields = Fields::new("Metric", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => drop(value.bytes("Label")?),
+            2 => metric.gauge = number("Gauge", value.bytes("Gauge")?)?,
+            3 => metric.counter = counter(value.bytes("Counter")?)?,
+            4 => metric.summary = summary(value.bytes("Summary")?)?,
+            5 => metric.untyped = number("Untyped", value.bytes("Untyped")?)?,
+            6 => metric.timestamp_ms = value.varint("TimestampMs")?.cast_signed(),
+            7 => metric.histogram = histogram(value.bytes("Histogram")?)?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(metric)
+}
+
+fn number(message: &'static str, bytes: &[u8]) -> Result<f64, WireError> {
+    let mut number = 0.0;
+    let mut fields = Fields::new(message, bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => number = value.double("Value")?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(number)
+}
+
+fn counter(bytes: &[u8]) -> Result<(f64, bool), WireError> {
+    let (mut number, mut has_exemplar) = (0.0, false);
+    let mut fields = Fields::new("Counter", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => number = value.double("Value")?,
+            2 => {
+                exemplar(value.bytes("Exemplar")?)?;
+                has_exemplar = true;
+            }
+            3 => timestamp(value.bytes("StartTimestamp")?)?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok((number, has_exemplar))
+}
+
+fn summary(bytes: &[u8]) -> Result<Summary<'_>, WireError> {
+    let mut summary = Summary { bytes, ..Summary::default() };
+    let mut fields = Fields::new("Summary", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => summary.count = value.varint("SampleCount")? as f64,
+            2 => summary.sum = value.double("SampleSum")?,
+            3 => drop(quantile(value.bytes("Quantile")?)?),
+            4 => timestamp(value.bytes("StartTimestamp")?)?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(summary)
+}
+
+/// Quantile and value.
+pub(super) fn quantile(bytes: &[u8]) -> Result<(f64, f64), WireError> {
+    let (mut quantile, mut number) = (0.0, 0.0);
+    let mut fields = Fields::new("Quantile", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => quantile = value.double("Quantile")?,
+            2 => number = value.double("Value")?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok((quantile, number))
+}
+
+/// A classic bucket; a float count stands in front of a whole one.
+pub(super) fn bucket(bytes: &[u8]) -> Result<Bucket, WireError> {
     let mut bucket = Bucket { bound: 0.0, count: 0.0, exemplar: false };
     let mut whole = 0;
-    let mut fields = Fields::new(message);
+    let mut fields = Fields::new("Bucket", bytes);
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => whole = value.varint("CumulativeCount")?,
             2 => bucket.bound = value.double("UpperBound")?,
-            3 => bucket.exemplar = true,
+            3 => {
+                exemplar(value.bytes("Exemplar")?)?;
+                bucket.exemplar = true;
+            }
             4 => bucket.count = value.double("CumulativeCountFloat")?,
-            _ => {}
+            _ => fields.skip(value)?,
         }
     }
     if bucket.count == 0.0 {
@@ -93,32 +151,37 @@ pub(super) fn bucket(message: &[u8]) -> Result<Bucket, ProtobufError> {
     Ok(bucket)
 }
 
-/// A histogram, its classic buckets not looked at.
-pub(super) fn histogram(message: &[u8]) -> Result<Histogram, ProtobufError> {
-    let mut histogram = Histogram::default();
+fn histogram(bytes: &[u8]) -> Result<Histogram<'_>, WireError> {
+    let mut histogram = Histogram { bytes, ..Histogram::default() };
     let mut whole = 0;
-    let mut zero = false;
-    let mut fields = Fields::new(message);
+    let (mut zero_threshold, mut zero_count) = (0.0, 0);
+    let mut fields = Fields::new("Histogram", bytes);
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => whole = value.varint("SampleCount")?,
             2 => histogram.sum = value.double("SampleSum")?,
-            3 => histogram.has_buckets = true,
+            3 => {
+                bucket(value.bytes("Bucket")?)?;
+                histogram.has_buckets = true;
+            }
             4 => histogram.count = value.double("SampleCountFloat")?,
-            6 => zero |= 0.0 < value.double("ZeroThreshold")?,
-            7 => zero |= value.varint("ZeroCount")? != 0,
+            5 => drop(value.varint("Schema")?),
+            6 => zero_threshold = value.double("ZeroThreshold")?,
+            7 => zero_count = value.varint("ZeroCount")?,
             8 => histogram.is_float |= 0.0 < value.double("ZeroCountFloat")?,
-            9 => add_span(&mut histogram.negative, value.bytes("NegativeSpan")?)?,
-            10 => histogram.negative.deltas += varints(value),
-            11 => histogram.negative.counts += doubles(value),
-            12 => add_span(&mut histogram.positive, value.bytes("PositiveSpan")?)?,
-            13 => histogram.positive.deltas += varints(value),
-            14 => histogram.positive.counts += doubles(value),
-            _ => {}
+            9 => histogram.negative.add_span(value.bytes("NegativeSpan")?)?,
+            10 => histogram.negative.deltas += value.varint_count("NegativeDelta")?,
+            11 => histogram.negative.counts += value.double_count("NegativeCount")?,
+            12 => histogram.positive.add_span(value.bytes("PositiveSpan")?)?,
+            13 => histogram.positive.deltas += value.varint_count("PositiveDelta")?,
+            14 => histogram.positive.counts += value.double_count("PositiveCount")?,
+            15 => timestamp(value.bytes("StartTimestamp")?)?,
+            16 => exemplar(value.bytes("Exemplars")?)?,
+            _ => fields.skip(value)?,
         }
         histogram.is_native |= matches!(field, 9 | 12);
     }
-    histogram.is_native |= zero;
+    histogram.is_native |= 0.0 < zero_threshold || zero_count != 0;
     histogram.is_float |= 0.0 < histogram.count;
     if histogram.count == 0.0 {
         histogram.count = whole as f64;
@@ -126,28 +189,52 @@ pub(super) fn histogram(message: &[u8]) -> Result<Histogram, ProtobufError> {
     Ok(histogram)
 }
 
-fn add_span(side: &mut Side, message: &[u8]) -> Result<(), ProtobufError> {
-    let mut fields = Fields::new(message);
+impl Side {
+    fn add_span(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let mut fields = Fields::new("BucketSpan", bytes);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                1 => drop(value.varint("Offset")?),
+                2 => self.spanned = self.spanned.saturating_add(value.varint("Length")?),
+                _ => fields.skip(value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks an exemplar.
+fn exemplar(bytes: &[u8]) -> Result<(), WireError> {
+    let mut fields = Fields::new("Exemplar", bytes);
     while let Some((field, value)) = fields.next()? {
-        if field == 2 {
-            side.spanned = side.spanned.saturating_add(value.varint("Length")?);
+        match field {
+            1 => {
+                let mut pair = Fields::new("LabelPair", value.bytes("Label")?);
+                while let Some((field, value)) = pair.next()? {
+                    match field {
+                        1 => drop(value.bytes("Name")?),
+                        2 => drop(value.bytes("Value")?),
+                        _ => pair.skip(value)?,
+                    }
+                }
+            }
+            2 => drop(value.double("Value")?),
+            3 => timestamp(value.bytes("Timestamp")?)?,
+            _ => fields.skip(value)?,
         }
     }
     Ok(())
 }
 
-/// Doubles in a field that may be packed.
-fn doubles(value: Value<'_>) -> u64 {
-    match value {
-        Value::Bytes(packed) => packed.len() as u64 / 8,
-        _ => 1,
+/// Checks a time stamp.
+fn timestamp(bytes: &[u8]) -> Result<(), WireError> {
+    let mut fields = Fields::new("Timestamp", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => drop(value.varint("Seconds")?),
+            2 => drop(value.varint("Nanos")?),
+            _ => fields.skip(value)?,
+        }
     }
-}
-
-/// Varints in a field that may be packed: each ends with a byte whose first bit is clear.
-fn varints(value: Value<'_>) -> u64 {
-    match value {
-        Value::Bytes(packed) => packed.iter().filter(|byte| **byte < 0x80).count() as u64,
-        _ => 1,
-    }
+    Ok(())
 }
