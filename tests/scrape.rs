@@ -278,8 +278,8 @@ async fn answers_that_are_no_exposition_are_refused() {
     let insufficient = "clientpb: insufficient length of buffer, expected at least 10 bytes, got 2 bytes";
     check_down(&Setup::new().scrape(&peer(Answer::Bytes(cut)).await).await, insufficient);
     let long = ok_with(PROTOBUF, b"\xff\xff\xff\xff\x0f");
-    let too_long = "metric family exceeds 16777216 bytes; see --watchfire.limit.scrape.line";
-    check_down(&Setup::new().scrape(&peer(Answer::Bytes(long)).await).await, too_long);
+    let insufficient = "clientpb: insufficient length of buffer, expected at least 4294967300 bytes, got 5 bytes";
+    check_down(&Setup::new().scrape(&peer(Answer::Bytes(long)).await).await, insufficient);
 
     let unavailable = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy".to_vec();
     let status = "server returned HTTP status 503 Service Unavailable";

@@ -1,8 +1,11 @@
 //! Reader of the delimited protobuf format: `io.prometheus.client.MetricFamily` messages, each after its length.
 //!
-//! Data flow: `scrape` cuts frames with [`frame`] → [`FamilyReader::read`] walks a family and hands out metadata and
-//! series, classic histograms and summaries as the series that they are in text. Nothing is decoded into structs, and
-//! nothing is allocated for a series. Native histograms are recognised and not yet handed out.
+//! Data flow: `scrape` gives [`FamilyReader::step`] the bytes that are there → it reads one field of a family, at most a
+//! metric, and hands out metadata and series, classic histograms and summaries as the series that they are in text.
+//! Nothing is allocated for a series. Native histograms are recognised and not yet handed out.
+//!
+//! A family of up to [`HELD_LEN_MAX`] bytes is waited for and checked whole first, as in Prometheus. A longer one is never
+//! held: its name and type must stand before its metrics, as encoders write them, in the order of their numbers.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod message;
@@ -10,11 +13,15 @@ mod message;
 use crate::exposition::packed;
 use crate::exposition::protobuf::message::{Histogram, Summary, bucket, metric, quantile};
 use crate::exposition::text::{FamilyKind, SeriesLine, format_bound};
-use crate::exposition::wire::{Fields, WireError, varint};
+use crate::exposition::wire::{Fields, Value, WireError, varint};
 use crate::model::go;
 
 /// Longest length before a family, in bytes.
 const FRAME_HEAD_LEN_MAX: usize = 5;
+
+/// Longest family that is held, in bytes.
+pub const HELD_LEN_MAX: usize = 64 << 10;
+const HELD_LEN_MAX_U64: u64 = HELD_LEN_MAX as u64;
 
 /// Why a body is refused. The texts are Prometheus's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +37,9 @@ pub enum ProtobufError {
         /// Bytes there.
         got: usize,
     },
+    /// Name, help or type of a long family after its metrics. Prometheus takes them in any order.
+    #[error("proto: MetricFamily: field {0} comes after metrics")]
+    OutOfOrder(i32),
     /// A malformed message.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -72,42 +82,6 @@ pub enum ProtobufError {
     },
 }
 
-/// A family at the start of a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// It is there whole: its bytes are `start..end`, the next one starts at `end`.
-    Whole {
-        /// Where the message starts.
-        start: usize,
-        /// Where it ends.
-        end: usize,
-    },
-    /// It takes so many bytes, its length included, and there are fewer.
-    Partial {
-        /// Bytes that it takes.
-        len: u64,
-    },
-    /// Not even its length is there.
-    Unknown,
-}
-
-/// Finds the family at the start of `buf`.
-pub fn frame(buf: &[u8]) -> Result<Frame, ProtobufError> {
-    let head = buf.get(..FRAME_HEAD_LEN_MAX).unwrap_or(buf);
-    match varint(head) {
-        Ok(Some((len, start))) => {
-            let whole =
-                usize::try_from(len).ok().and_then(|len| start.checked_add(len)).filter(|end| *end <= buf.len());
-            Ok(match whole {
-                Some(end) => Frame::Whole { start, end },
-                None => Frame::Partial { len: len.saturating_add(start as u64) },
-            })
-        }
-        Ok(None) if buf.len() < FRAME_HEAD_LEN_MAX => Ok(Frame::Unknown),
-        Ok(None) | Err(_) => Err(ProtobufError::InvalidVarint),
-    }
-}
-
 /// What becomes of the native part of histograms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NativePart {
@@ -125,7 +99,7 @@ pub enum Item<'a> {
         /// Family and text.
         raw: &'a [u8],
     },
-    /// Unit; only if there is one.
+    /// Unit; only if there is one, after the series.
     Unit {
         /// Family and unit.
         raw: &'a [u8],
@@ -145,64 +119,189 @@ pub enum Item<'a> {
 
 type Sink<'s, E> = dyn FnMut(Item<'_>) -> Result<(), E> + 's;
 
-/// Reads families; keeps its buffers from one to the next.
+/// Reads families, field by field.
 #[derive(Debug, Default)]
 pub struct FamilyReader {
+    place: Place,
+    family: Family,
+    writer: Writer,
+}
+
+/// Where in a body the reader is.
+#[derive(Clone, Copy, Debug, Default)]
+enum Place {
+    /// In front of the length of a family.
+    #[default]
+    Between,
+    /// In front of a family that is held; it takes `len` bytes, its length included, of which `left` were not read.
+    Waiting { len: u64, left: u64 },
+    /// Within a family. `checked` says that it was held; the type is set from the first metric on.
+    Within { len: u64, left: u64, checked: bool, kind: Option<FamilyKind> },
+}
+
+/// What a family says beside its metrics.
+#[derive(Debug, Default)]
+struct Family {
+    name: Vec<u8>,
+    help: Vec<u8>,
+    unit: Vec<u8>,
+    kind: u64,
+}
+
+/// Builds what is handed out.
+#[derive(Debug, Default)]
+struct Writer {
     raw: Vec<u8>,
     labels: Vec<u8>,
 }
 
-/// What a family says beside its metrics.
-#[derive(Default)]
-struct Family<'a> {
-    name: &'a [u8],
-    help: &'a [u8],
-    kind: u64,
-    unit: &'a [u8],
-    has_metrics: bool,
-}
-
 impl FamilyReader {
-    /// Hands what the family says to `sink`, in the order of Prometheus.
-    pub fn read<E: From<ProtobufError>>(
+    /// Reads the length of a family or one field of it at the start of `buf`; answers how many bytes that took, or `None`
+    /// if there are too few.
+    pub fn step<E: From<ProtobufError>>(
         &mut self,
-        message: &[u8],
+        buf: &[u8],
         native: NativePart,
         sink: &mut Sink<'_, E>,
-    ) -> Result<(), E> {
-        let family = family(message)?;
-        if !family.has_metrics {
-            return Ok(());
+    ) -> Result<Option<usize>, E> {
+        let (len, left, checked, mut kind) = match self.place {
+            Place::Between => return Ok(self.begin(buf)?),
+            Place::Waiting { len, left } => {
+                let whole = usize::try_from(left).ok().and_then(|left| buf.get(..left));
+                let Some(message) = whole else { return Ok(None) };
+                self.family.read(message).map_err(wire)?;
+                (len, left, true, None)
+            }
+            Place::Within { len, left, checked, kind } => (len, left, checked, kind),
+        };
+        let window = usize::try_from(left).ok().and_then(|left| buf.get(..left)).unwrap_or(buf);
+        let is_whole = window.len() as u64 == left;
+        let mut fields = Fields::new("MetricFamily", window);
+        let (field, value) = match fields.next() {
+            Ok(Some(next)) => next,
+            Ok(None) => return Ok(None),
+            Err(WireError::Cut) if !is_whole => return Ok(None),
+            Err(error) => return Err(wire(error).into()),
+        };
+        if !checked && kind.is_some() && matches!(field, 1..=3) {
+            return Err(ProtobufError::OutOfOrder(field).into());
         }
-        let kind = check(&family)?;
-        if !family.help.is_empty() {
-            self.metadata(family.name, family.help);
-            sink(Item::Help { raw: &self.raw })?;
+        match field {
+            1 | 2 | 3 | 5 => self.family.set(field, value).map_err(wire)?,
+            4 => {
+                let metric = value.bytes("Metric").map_err(wire)?;
+                let kind = match kind {
+                    Some(kind) => kind,
+                    None => *kind.insert(self.writer.begin(&self.family, metric, sink)?),
+                };
+                self.writer.metric(&self.family, kind, metric, native, sink)?;
+            }
+            _ => match fields.skip(value) {
+                Err(WireError::Cut) if !is_whole => return Ok(None),
+                skipped => skipped.map_err(wire)?,
+            },
         }
-        if !family.unit.is_empty() && std::str::from_utf8(family.unit).is_ok() {
-            self.metadata(family.name, family.unit);
-            sink(Item::Unit { raw: &self.raw })?;
+        let read = window.len() - fields.rest_len();
+        let left = left.saturating_sub(read as u64);
+        self.place = if left == 0 { Place::Between } else { Place::Within { len, left, checked, kind } };
+        if left == 0 && kind.is_some() {
+            self.writer.end(&self.family, sink)?;
         }
-        self.metadata(family.name, kind.name().as_bytes());
-        sink(Item::Type { kind, raw: &self.raw })?;
+        Ok(Some(read))
+    }
+
+    /// Errors if the body may not end here, with `rest` not read yet.
+    pub fn finish(&self, rest: &[u8]) -> Result<(), ProtobufError> {
+        match self.place {
+            Place::Waiting { len, left } | Place::Within { len, left, .. } => {
+                let got = usize::try_from(len.saturating_sub(left)).unwrap_or(usize::MAX).saturating_add(rest.len());
+                Err(ProtobufError::Cut { expected: len, got })
+            }
+            Place::Between if rest.is_empty() => Ok(()),
+            Place::Between => Err(ProtobufError::InvalidVarint),
+        }
+    }
+
+    /// Reads the length of a family.
+    fn begin(&mut self, buf: &[u8]) -> Result<Option<usize>, ProtobufError> {
+        let head = buf.get(..FRAME_HEAD_LEN_MAX).unwrap_or(buf);
+        match varint(head) {
+            Ok(Some((left, head_len))) => {
+                self.family = Family::default();
+                let len = left.saturating_add(head_len as u64);
+                self.place = match left {
+                    0 => Place::Between,
+                    1..=HELD_LEN_MAX_U64 => Place::Waiting { len, left },
+                    _ => Place::Within { len, left, checked: false, kind: None },
+                };
+                Ok(Some(head_len))
+            }
+            Ok(None) if buf.len() < FRAME_HEAD_LEN_MAX => Ok(None),
+            Ok(None) | Err(_) => Err(ProtobufError::InvalidVarint),
+        }
+    }
+}
+
+impl Family {
+    /// Reads everything but the metrics, which are only looked for.
+    fn read(&mut self, message: &[u8]) -> Result<(), WireError> {
         let mut fields = Fields::new("MetricFamily", message);
-        while let Some((field, value)) = fields.next().map_err(wire)? {
+        while let Some((field, value)) = fields.next()? {
             match field {
-                4 => self.metric(&family, kind, value.bytes("Metric").map_err(wire)?, native, sink)?,
-                _ => fields.skip(value).map_err(wire)?,
+                1 | 2 | 3 | 5 => self.set(field, value)?,
+                4 => drop(value.bytes("Metric")?),
+                _ => fields.skip(value)?,
             }
         }
         Ok(())
     }
 
-    fn metadata(&mut self, family: &[u8], text: &[u8]) {
-        packed::start(&mut self.raw, family, b"");
+    fn set(&mut self, field: i32, value: Value<'_>) -> Result<(), WireError> {
+        match field {
+            1 => self.name = value.bytes("Name")?.to_vec(),
+            2 => self.help = value.bytes("Help")?.to_vec(),
+            3 => self.kind = value.varint("Type")?,
+            _ => self.unit = value.bytes("Unit")?.to_vec(),
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Checks what stands before the first metric and hands it out; answers the type.
+    fn begin<E: From<ProtobufError>>(
+        &mut self,
+        family: &Family,
+        first: &[u8],
+        sink: &mut Sink<'_, E>,
+    ) -> Result<FamilyKind, E> {
+        // Of two errors Prometheus tells that of the metric.
+        let kind = check(family).map_err(|error| metric(first).err().map_or(error, wire))?;
+        if !family.help.is_empty() {
+            self.metadata(family, &family.help);
+            sink(Item::Help { raw: &self.raw })?;
+        }
+        self.metadata(family, kind.name().as_bytes());
+        sink(Item::Type { kind, raw: &self.raw })?;
+        Ok(kind)
+    }
+
+    fn end<E>(&mut self, family: &Family, sink: &mut Sink<'_, E>) -> Result<(), E> {
+        if family.unit.is_empty() || std::str::from_utf8(&family.unit).is_err() {
+            return Ok(());
+        }
+        self.metadata(family, &family.unit);
+        sink(Item::Unit { raw: &self.raw })
+    }
+
+    fn metadata(&mut self, family: &Family, text: &[u8]) {
+        packed::start(&mut self.raw, &family.name, b"");
         packed::push(&mut self.raw, text);
     }
 
     fn metric<E: From<ProtobufError>>(
         &mut self,
-        family: &Family<'_>,
+        family: &Family,
         kind: FamilyKind,
         message: &[u8],
         native: NativePart,
@@ -244,7 +343,7 @@ impl FamilyReader {
 
     fn summary<E: From<ProtobufError>>(
         &mut self,
-        family: &Family<'_>,
+        family: &Family,
         at: i64,
         summary: &Summary<'_>,
         sink: &mut Sink<'_, E>,
@@ -267,7 +366,7 @@ impl FamilyReader {
 
     fn buckets<E: From<ProtobufError>>(
         &mut self,
-        family: &Family<'_>,
+        family: &Family,
         at: i64,
         histogram: &Histogram<'_>,
         sink: &mut Sink<'_, E>,
@@ -293,8 +392,8 @@ impl FamilyReader {
         self.series(family, at, Part { suffix: "_bucket", bound: Some(("le", "+Inf")), value, exemplar }, sink)
     }
 
-    fn series<E>(&mut self, family: &Family<'_>, at: i64, part: Part<'_>, sink: &mut Sink<'_, E>) -> Result<(), E> {
-        packed::start(&mut self.raw, family.name, part.suffix.as_bytes());
+    fn series<E>(&mut self, family: &Family, at: i64, part: Part<'_>, sink: &mut Sink<'_, E>) -> Result<(), E> {
+        packed::start(&mut self.raw, &family.name, part.suffix.as_bytes());
         self.raw.extend_from_slice(&self.labels);
         if let Some((name, value)) = part.bound {
             packed::push(&mut self.raw, name.as_bytes());
@@ -328,33 +427,14 @@ fn wire(error: WireError) -> ProtobufError {
     error.into()
 }
 
-fn family(message: &[u8]) -> Result<Family<'_>, ProtobufError> {
-    let mut family = Family::default();
-    let mut fields = Fields::new("MetricFamily", message);
-    while let Some((field, value)) = fields.next()? {
-        match field {
-            1 => family.name = value.bytes("Name")?,
-            2 => family.help = value.bytes("Help")?,
-            3 => family.kind = value.varint("Type")?,
-            4 => {
-                value.bytes("Metric")?;
-                family.has_metrics = true;
-            }
-            5 => family.unit = value.bytes("Unit")?,
-            _ => fields.skip(value)?,
-        }
-    }
-    Ok(family)
-}
-
-fn check(family: &Family<'_>) -> Result<FamilyKind, ProtobufError> {
+fn check(family: &Family) -> Result<FamilyKind, ProtobufError> {
     let text = |raw: &[u8]| String::from_utf8_lossy(raw).into_owned();
-    let name = text(family.name);
-    if name.is_empty() || std::str::from_utf8(family.name).is_err() {
+    let name = text(&family.name);
+    if name.is_empty() || std::str::from_utf8(&family.name).is_err() {
         return Err(ProtobufError::InvalidName(name));
     }
-    if std::str::from_utf8(family.help).is_err() {
-        return Err(ProtobufError::InvalidHelp { name, help: text(family.help) });
+    if std::str::from_utf8(&family.help).is_err() {
+        return Err(ProtobufError::InvalidHelp { name, help: text(&family.help) });
     }
     match family.kind {
         0 => Ok(FamilyKind::Counter),
@@ -393,11 +473,11 @@ fn push_label(out: &mut Vec<u8>, message: &[u8]) -> Result<(), ProtobufError> {
     Ok(())
 }
 
-fn check_spans(family: &Family<'_>, histogram: &Histogram) -> Result<(), ProtobufError> {
+fn check_spans(family: &Family, histogram: &Histogram) -> Result<(), ProtobufError> {
     for (side, buckets) in [("positive", &histogram.positive), ("negative", &histogram.negative)] {
         let (expected, found) = (buckets.spanned, if histogram.is_float { buckets.counts } else { buckets.deltas });
         if expected != found {
-            let name = String::from_utf8_lossy(family.name).into_owned();
+            let name = String::from_utf8_lossy(&family.name).into_owned();
             return Err(ProtobufError::Spans { name, side, expected, found });
         }
     }

@@ -121,6 +121,11 @@ impl<'a> Fields<'a> {
         Self { message, rest: bytes }
     }
 
+    /// Bytes that were not read.
+    pub(super) fn rest_len(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Number and value of the next field. Give fields that are not known to [`Self::skip`].
     pub(super) fn next(&mut self) -> Result<Option<(i32, Value<'a>)>, WireError> {
         if self.rest.is_empty() {

@@ -33,9 +33,9 @@ pub enum ScrapeError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// Our own limit of a protobuf family.
-    #[error("metric family exceeds {limit} bytes; see --watchfire.limit.scrape.line")]
-    FamilyTooLong {
+    /// The same of a metric in protobuf.
+    #[error("metric exceeds {limit} bytes; see --watchfire.limit.scrape.line")]
+    MetricTooLong {
         /// The limit in bytes.
         limit: usize,
     },

@@ -538,6 +538,40 @@ fn protobuf_is_read_as_it_comes_and_known_the_second_time() {
 }
 
 #[test]
+fn a_long_protobuf_family_is_read_as_it_comes() {
+    let metric = |i: u32| {
+        let label = format!("{i:06}");
+        [
+            b"\x22\x18\x0a\x0b\x0a\x01x\x12\x06".as_slice(),
+            label.as_bytes(),
+            b"\x12\x09\x09",
+            &f64::from(i).to_le_bytes(),
+        ]
+        .concat()
+    };
+    let metrics: Vec<u8> = (0..5_000).flat_map(metric).collect();
+    let body = |before: &[u8], after: &[u8]| {
+        let len = before.len() + metrics.len() + after.len();
+        let head = [len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8];
+        [head.as_slice(), before, &metrics, after].concat()
+    };
+    for step in [1_000, 1 << 20] {
+        let mut target = Target { format: Format::Protobuf, ..Target::new(ScrapeSettings::default()) };
+        target.budget = StagingBudget::new(2 << 20);
+        let (batch, pending, counts, error) = target.read(&body(b"\x0a\x01g\x18\x01", b"\x2a\x01u"), step);
+        target.commit(&batch, pending);
+        assert_eq!((error, counts.scraped, counts.series_added), (None, 5_000, 5_000));
+        assert_eq!(target.store.news()[4_999], "{__name__=\"g\", x=\"004999\"} 4999 @1");
+        assert_eq!(
+            (target.cache.metadata()[0].kind, target.cache.metadata()[0].unit.as_str()),
+            (FamilyKind::Gauge, "u")
+        );
+        let error = target.read(&body(b"\x0a\x01g", b"\x18\x01"), step).3.unwrap();
+        assert_eq!(error.to_string(), "proto: MetricFamily: field 3 comes after metrics");
+    }
+}
+
+#[test]
 fn a_cut_protobuf_body_fails_the_scrape() {
     let body = families(1.0);
     for len in 1..body.len() {
@@ -547,8 +581,11 @@ fn a_cut_protobuf_body_fails_the_scrape() {
         assert_eq!(error.is_none(), len == 35 || len == 60, "{len}: {error:?}");
     }
     let mut target = Target { format: Format::Protobuf, ..Target::new(ScrapeSettings::default()) };
-    target.limits.line_len_max = 1;
-    assert_eq!(target.read(&body, 9).3, Some(ScrapeError::FamilyTooLong { limit: 16 }));
+    target.limits.line_len_max = 16;
+    assert_eq!(target.read(&body, 9).3, None);
+    // A metric of 16 MiB, of which the first bytes have come.
+    let long = [b"\xff\xff\xff\x7f\x0a\x01a\x22\x80\x80\x80\x08".as_slice(), &[0; 70_000]].concat();
+    assert_eq!(target.read(&long, 1 << 20).3, Some(ScrapeError::MetricTooLong { limit: 65_536 }));
 }
 
 proptest! {

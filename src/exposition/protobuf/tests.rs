@@ -55,7 +55,11 @@ fn family(name: &str, kind: u64, metric: Message) -> Message {
 
 fn read(family: &Message, native: NativePart) -> Result<Vec<String>, ProtobufError> {
     let mut items = Vec::new();
-    FamilyReader::default().read(&family.0, native, &mut |item| {
+    let mut body = Vec::new();
+    push_varint(&mut body, family.0.len() as u64);
+    body.extend_from_slice(&family.0);
+    let mut reader = FamilyReader::default();
+    let mut sink = |item: Item<'_>| {
         let text = |raw| packed::parts(raw).unwrap().collect::<Vec<_>>().join("|");
         items.push(match item {
             Item::Help { raw } => format!("help {}", text(raw)),
@@ -68,7 +72,12 @@ fn read(family: &Message, native: NativePart) -> Result<Vec<String>, ProtobufErr
             Item::NativeOnly => "native".to_owned(),
         });
         Ok::<(), ProtobufError>(())
-    })?;
+    };
+    let mut at = 0;
+    while let Some(read) = reader.step(&body[at..], native, &mut sink)? {
+        at += read;
+    }
+    reader.finish(&body[at..])?;
     Ok(items)
 }
 
@@ -85,10 +94,10 @@ fn check_error(family: &Message, expected: &str) {
 #[test]
 fn reads_numbers_and_metadata() {
     let metric = new().message(1, label("b", "c")).message(3, new().double(1, 2.5).message(2, new())).number(6, 17);
-    let counter = family("a_total", 0, metric).bytes(2, b"Help\n.").bytes(5, b"bytes");
+    let counter = new().bytes(1, b"a_total").bytes(2, b"Help\n.").message(4, metric).bytes(5, b"bytes");
     check(
         &counter,
-        &["help a_total|Help\n.", "unit a_total|bytes", "type a_total|counter", "a_total|b|c 2.5 @17 exemplar"],
+        &["help a_total|Help\n.", "type a_total|counter", "a_total|b|c 2.5 @17 exemplar", "unit a_total|bytes"],
     );
     check(&family("g", 1, new().message(2, new().double(1, -1.0))), &["type g|gauge", "g -1"]);
     check(&family("u.x", 3, new().message(5, new())), &["type u.x|unknown", "u.x 0"]);
@@ -136,8 +145,13 @@ fn words_errors_as_prometheus() {
     let metric = || new().message(2, new());
     check_error(&family("", 1, metric()), "invalid metric name: ");
     check_error(&family("a", 9, metric()), "unknown metric type for metric \"a\": 9");
-    check_error(&family("a", 1, metric()).bytes(2, b"\xff"), "invalid help for metric \"a\": \u{fffd}");
+    check_error(
+        &new().bytes(1, b"a").bytes(2, b"\xff").message(4, metric()),
+        "invalid help for metric \"a\": \u{fffd}",
+    );
     check_error(&family("a", 1, metric().message(1, label("", "x"))), "invalid label name: ");
+    let late_type = new().message(4, metric()).number(3, 9).bytes(1, b"a");
+    check_error(&late_type, "unknown metric type for metric \"a\": 9");
     let bad_value = new().bytes(1, b"x").bytes(2, b"\xff");
     check_error(&family("a", 1, metric().message(1, bad_value)), "invalid label value: \u{fffd}");
     check_error(&family("a", 1, new().message(2, new().number(1, 1))), "proto: wrong wireType = 0 for field Value");
@@ -145,20 +159,29 @@ fn words_errors_as_prometheus() {
 }
 
 #[test]
-fn frames_are_found_as_bytes_come() {
-    let body = [&[3_u8, 1, 2, 3][..], &[0x80, 1]].concat();
-    assert_eq!(frame(&body), Ok(Frame::Whole { start: 1, end: 4 }));
-    assert_eq!(frame(&body[..3]), Ok(Frame::Partial { len: 4 }));
-    assert_eq!(frame(&body[4..5]), Ok(Frame::Unknown));
-    assert_eq!(frame(&body[4..]), Ok(Frame::Partial { len: 130 }));
-    assert_eq!(frame(&[0x80; 5]), Err(ProtobufError::InvalidVarint));
-    assert_eq!(frame(b""), Ok(Frame::Unknown));
+fn a_family_is_read_as_its_bytes_come() {
+    let mut reader = FamilyReader::default();
+    let mut step = |buf: &[u8]| reader.step(buf, NativePart::Ignored, &mut |_| Ok::<(), ProtobufError>(()));
+    assert_eq!(step(b"\x80"), Ok(None));
+    assert_eq!(step(b"\x00\x09"), Ok(Some(1)), "a family of nothing");
+    assert_eq!(step(b"\x09\x0a"), Ok(Some(1)));
+    assert_eq!(step(b"\x0a\x01"), Ok(None), "a short family is waited for");
+    assert_eq!(reader.finish(b"\x0a\x01"), Err(ProtobufError::Cut { expected: 10, got: 3 }));
+    let mut reader = FamilyReader::default();
+    let mut step = |buf: &[u8]| reader.step(buf, NativePart::Ignored, &mut |_| Ok::<(), ProtobufError>(()));
+    assert_eq!(step(b"\x80\x80\x80\x01"), Ok(Some(4)));
+    assert_eq!(step(b"\x0a\x01"), Ok(None));
+    assert_eq!(step(b"\x0a\x01a\x18"), Ok(Some(3)));
+    assert_eq!(step(b"\x18\x01"), Ok(Some(2)));
+    assert_eq!(reader.finish(b"\x22"), Err(ProtobufError::Cut { expected: (2 << 20) + 4, got: 10 }));
+    assert_eq!(FamilyReader::default().finish(b"\x80"), Err(ProtobufError::InvalidVarint));
+    let step = FamilyReader::default().step(&[0x80; 5], NativePart::Ignored, &mut |_| Ok(()));
+    assert_eq!(step, Err(ProtobufError::InvalidVarint));
 }
 
 proptest! {
     #[test]
     fn never_panics(raw: Vec<u8>) {
-        let _ = frame(&raw);
         let _ = read(&Message(raw), NativePart::Wanted);
     }
 
