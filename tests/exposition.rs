@@ -1,4 +1,4 @@
-//! The text parser and the choice of the format against Prometheus's own cases.
+//! The parsers of text and OpenMetrics and the choice of the format against Prometheus's own cases.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
@@ -9,15 +9,26 @@ use std::path::Path;
 
 use serde_json::Value;
 use watchfire::exposition::content_type::{self, Format};
+use watchfire::exposition::line::LineParser;
 use watchfire::exposition::text::{Entry, Step, TextParser};
 
 #[test]
 fn text_errors_are_those_of_prometheus() {
+    check_errors("text", Format::Text);
+}
+
+#[test]
+fn openmetrics_errors_are_those_of_prometheus() {
+    check_errors("openmetrics", Format::OpenMetrics);
+}
+
+#[track_caller]
+fn check_errors(name: &str, format: Format) {
     let Some(dir) = support::conformance_dir() else { return skipped() };
     let mut failures = Vec::new();
     let mut cases = 0;
     for case in read_cases(&dir.join("textparse-errors.json")) {
-        if case["format"] != "text" {
+        if case["format"] != name {
             continue;
         }
         cases += 1;
@@ -25,13 +36,13 @@ fn text_errors_are_those_of_prometheus() {
             Some(text) => text.as_bytes().to_vec(),
             None => decode_base64(case["input_base64"].as_str().unwrap()),
         };
-        let found = parse(&input).err();
+        let found = parse(&input, format).err();
         let expected = case["err"].as_str().filter(|text| *text != "EOF");
         if found.as_deref() != expected {
             failures.push(format!("{:?}: {found:?}, expected {expected:?}", String::from_utf8_lossy(&input)));
         }
     }
-    assert!(0 < cases, "no case of the text format");
+    assert!(0 < cases, "no case of {name}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -41,13 +52,15 @@ fn expositions_of_prometheus_parse() {
     let mut files = 0;
     for file in fs::read_dir(dir.join("textparse")).unwrap() {
         let path = file.unwrap().path();
-        if !path.to_string_lossy().ends_with(".prom.txt") {
-            continue;
-        }
+        let format = match path.to_string_lossy() {
+            name if name.ends_with(".prom.txt") => Format::Text,
+            name if name.ends_with(".om.txt") => Format::OpenMetrics,
+            _ => continue,
+        };
         let body = fs::read(&path).unwrap();
         // Every line that is neither empty nor a comment is a sample.
         let samples = body.split(|b| *b == b'\n').filter(|l| !l.is_empty() && l[0] != b'#').count();
-        assert_eq!(parse(&body), Ok(samples), "{}", path.display());
+        assert_eq!(parse(&body, format), Ok(samples), "{}", path.display());
         files += 1;
     }
     assert!(0 < files, "no exposition");
@@ -92,10 +105,12 @@ fn read_cases(path: &Path) -> Vec<Value> {
 }
 
 /// Number of samples, or the first error.
-fn parse(input: &[u8]) -> Result<usize, String> {
+fn parse(input: &[u8], format: Format) -> Result<usize, String> {
     let mut buf = input.to_vec();
-    buf.push(b'\n');
-    let mut parser = TextParser::new();
+    if format == Format::Text {
+        buf.push(b'\n');
+    }
+    let mut parser = LineParser::new(format);
     let (mut at, mut samples) = (0, 0);
     loop {
         match parser.next_entry(&buf, at, true).map_err(|e| e.to_string())? {
@@ -108,6 +123,8 @@ fn parse(input: &[u8]) -> Result<usize, String> {
                 }
             }
             Step::End | Step::Terminated => return Ok(samples),
+            Step::Ended { next } if next < buf.len() => return Err("unexpected data after # EOF".to_owned()),
+            Step::Ended { .. } => return Ok(samples),
             Step::Incomplete => panic!("the last buffer cannot be incomplete"),
         }
     }

@@ -97,6 +97,9 @@ fn ok_with(headers: &str, body: &[u8]) -> Vec<u8> {
 
 const TEXT: &str = "Content-Type: text/plain; version=0.0.4\r\n";
 
+const PROTOBUF: &str = "Content-Type: application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                        encoding=delimited\r\n";
+
 fn ok(body: &str) -> Vec<u8> {
     ok_with(TEXT, body.as_bytes())
 }
@@ -201,8 +204,9 @@ async fn requests_carry_the_headers_of_prometheus() {
     assert_eq!(labels_of(&scraped.batch.samples[0]), r#"{__name__="a", instance="i", job="j"}"#);
     let head = peer.head.lock().unwrap().to_lowercase();
     let agent = format!("user-agent: watchfire/{} (compatible; prometheus/3.14.0)\r\n", env!("CARGO_PKG_VERSION"));
-    let accept =
-        "accept: text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2\r\n";
+    let accept = "accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;\
+         version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,\
+         */*;q=0.2\r\n";
     for line in [
         "get /metrics http/1.1\r\n",
         accept,
@@ -245,6 +249,38 @@ async fn bodies_of_common_clients_are_read() {
 }
 
 #[tokio::test]
+async fn every_format_gives_the_same_series() {
+    let text = "# TYPE a counter\na_total{b=\"c\"} 2.5\n# TYPE h histogram\nh_bucket{le=\"1\"} 3\n";
+    let openmetrics =
+        "# TYPE a counter\na_total{b=\"c\"} 2.5 # {id=\"1\"} 2\n# TYPE h histogram\nh_bucket{le=\"1.0\"} 3\n# EOF\n";
+    let protobuf = [
+        b"\x20\x0a\x07a_total\x18\x00\x22\x13\x0a\x06\x0a\x01b\x12\x01c\x1a\x09\x09".as_slice(),
+        &2.5_f64.to_le_bytes(),
+        b"\x18\x0a\x01h\x18\x04\x22\x11\x3a\x0f\x08\x03\x1a\x0b\x08\x03\x11",
+        &1.0_f64.to_le_bytes(),
+    ]
+    .concat();
+    let stored = |scraped: &Scraped| {
+        assert_eq!(scraped.error, None);
+        let samples = scraped.batch.samples.iter().map(|s| format!("{} {}", labels_of(s), s.value));
+        samples.filter(|s| s.contains("a_total") || s.contains("1.0")).collect::<Vec<_>>()
+    };
+    let expected = [
+        r#"{__name__="a_total", b="c", instance="i", job="j"} 2.5"#,
+        r#"{__name__="h_bucket", instance="i", job="j", le="1.0"} 3"#,
+    ];
+    let bodies = [
+        (TEXT, text.as_bytes()),
+        ("Content-Type: application/openmetrics-text; version=1.0.0\r\n", openmetrics.as_bytes()),
+        (PROTOBUF, &protobuf),
+    ];
+    for (headers, body) in bodies {
+        let scraped = Setup::new().scrape(&peer(Answer::Bytes(ok_with(headers, body))).await).await;
+        assert_eq!(stored(&scraped), expected, "{headers}");
+    }
+}
+
+#[tokio::test]
 async fn labels_of_clients_are_kept_exactly() {
     let peer = peer(Answer::Bytes(ok(include_str!("data/exposition/java_client.txt")))).await;
     let scraped = Setup::new().scrape(&peer).await;
@@ -268,9 +304,14 @@ async fn answers_that_are_no_exposition_are_refused() {
     let html_as_text = "expected a valid start token, got \"<\" (\"INVALID\") while parsing: \"<\"";
     check_down(&fallback.scrape(&peer(Answer::Bytes(html)).await).await, html_as_text);
 
-    let openmetrics = ok_with("Content-Type: application/openmetrics-text\r\n", b"# EOF\n");
-    let unread = "received unsupported Content-Type \"application/openmetrics-text\" and no fallback_scrape_protocol specified for target";
-    check_down(&Setup::new().scrape(&peer(Answer::Bytes(openmetrics)).await).await, unread);
+    let cut = ok_with("Content-Type: application/openmetrics-text\r\n", b"a 1\n");
+    check_down(&Setup::new().scrape(&peer(Answer::Bytes(cut)).await).await, "data does not end with # EOF");
+    let cut = ok_with(PROTOBUF, b"\x09\x0a");
+    let insufficient = "clientpb: insufficient length of buffer, expected at least 10 bytes, got 2 bytes";
+    check_down(&Setup::new().scrape(&peer(Answer::Bytes(cut)).await).await, insufficient);
+    let long = ok_with(PROTOBUF, b"\xff\xff\xff\xff\x0f");
+    let insufficient = "clientpb: insufficient length of buffer, expected at least 4294967300 bytes, got 5 bytes";
+    check_down(&Setup::new().scrape(&peer(Answer::Bytes(long)).await).await, insufficient);
 
     let unavailable = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy".to_vec();
     let status = "server returned HTTP status 503 Service Unavailable";

@@ -55,12 +55,10 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
-    additive("scrape_configs[].scrape_protocols", "only text formats are asked for", asks_for_protobuf),
-    additive("scrape_configs[].scrape_native_histograms", "native histograms are not scraped", is_true),
+    additive("scrape_configs[].scrape_native_histograms", "only their classic buckets are stored", is_true),
     additive("scrape_configs[].convert_classic_histograms_to_nhcb", "histograms are stored as they come", is_true),
     additive("scrape_configs[].native_histogram_bucket_limit", "native histograms are not scraped", present),
     additive("scrape_configs[].native_histogram_min_bucket_factor", "native histograms are not scraped", present),
-    additive("scrape_configs[].metric_name_escaping_scheme", "names are asked for as they are", escapes_names),
     protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
@@ -166,16 +164,8 @@ fn is_true(value: &Out) -> bool {
     matches!(value, Out::Plain(text) if text == "true")
 }
 
-fn asks_for_protobuf(value: &Out) -> bool {
-    matches!(value, Out::Sequence(items) if items.contains(&Out::Text("PrometheusProto".to_owned())))
-}
-
 fn asks_for_xor2(value: &Out) -> bool {
     matches!(value, Out::Text(text) if text == "xor2")
-}
-
-fn escapes_names(value: &Out) -> bool {
-    matches!(value, Out::Text(text) if text != "allow-utf-8")
 }
 
 fn differs_from_default_otlp(value: &Out) -> bool {
@@ -200,7 +190,8 @@ global: {scrape_interval: 5s, sample_limit: 5, external_labels: {a: b}}
 alerting: {alertmanagers: [{static_configs: [{targets: [am]}], alert_relabel_configs: [{regex: a, action: labeldrop}]}]}
 scrape_configs:
 - job_name: a
-  scrape_protocols: [PrometheusText0.0.4]
+  scrape_protocols: [PrometheusProto, PrometheusText0.0.4]
+  metric_name_escaping_scheme: dots
   static_configs: [{targets: [h]}]
   basic_auth: {username: u, password_file: p}
   http_headers: {X-Key: {secrets: [s]}}
@@ -233,9 +224,7 @@ remote_write: [{url: http://h}]
         assert_eq!(of("otlp"), Some((Kind::Additive, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
         assert_eq!(of("global.query_log_file"), Some((Kind::Additive, 1)));
-        // Native histograms bring protobuf along.
-        assert_eq!(of("scrape_configs[].scrape_protocols"), Some((Kind::Additive, 3)));
-        assert_eq!(found.len(), 10);
+        assert_eq!(found.len(), 9);
     }
 
     #[test]

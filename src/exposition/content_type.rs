@@ -5,7 +5,7 @@
 
 use crate::model::go;
 
-/// A scrape format that Prometheus knows, whether or not we parse it yet.
+/// A scrape format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Text formats 0.0.4 and 1.0.0.
@@ -59,11 +59,6 @@ pub fn negotiated(
         Some(format) => Ok((format, Some(describe(content_type, &problem, fallback)))),
         None => Err(describe(content_type, &problem, None)),
     }
-}
-
-/// The error for a response in a format that we were not asked to take and cannot read.
-pub fn unsupported(content_type: &str) -> UnknownFormat {
-    describe(content_type, &Problem::Unsupported, None)
 }
 
 fn named(content_type: &str) -> Result<Format, Problem> {

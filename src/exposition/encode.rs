@@ -1,88 +1,92 @@
-//! Encoder of the text format 0.0.4, for our own `/metrics`.
+//! Encoders of text 0.0.4 and OpenMetrics, for our own `/metrics`.
 //!
 //! Families and their metrics come in the order of [`Registry::gather`](crate::telemetry::metrics::Registry::gather);
-//! the text is what Prometheus's own client libraries write, so `promtool check metrics` reads it.
+//! the text is what Prometheus's own client libraries write, so `promtool check metrics` reads it. Both formats name the
+//! same series: a counter without `_total` has no place in OpenMetrics and is of unknown type there.
 
+use crate::exposition::negotiate::Written;
+use crate::exposition::text::format_bound;
 use crate::model::go;
 use crate::model::labels::{Labels, is_legacy_label_name, is_legacy_metric_name};
 use crate::telemetry::metrics::{MetricFamily, MetricKind, MetricValue};
 
-/// `Content-Type` of what [`text`] returns.
-pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TOTAL: &str = "_total";
 
-/// How names that are not plain are to be written. All of ours are plain, so the answer only repeats what was asked for.
-const ESCAPINGS: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
-
-/// The content type for a request with this `Accept` header: with the first known way of escaping that it names.
-pub fn text_content_type(accept: Option<&str>) -> String {
-    let named = accept.unwrap_or("").split([',', ';']).find_map(|part| {
-        let value = part.trim().strip_prefix("escaping=")?;
-        ESCAPINGS.into_iter().find(|known| *known == value)
-    });
-    format!("{TEXT_CONTENT_TYPE}; escaping={}", named.unwrap_or("underscores"))
-}
-
-/// All families as text.
-pub fn text(families: &[MetricFamily]) -> String {
+/// All families in a format.
+pub fn encode(families: &[MetricFamily], format: Written) -> String {
     let mut out = String::with_capacity(4096);
+    let open = format != Written::Text;
     for family in families {
-        push_family(&mut out, family);
+        push_family(&mut out, family, open);
+    }
+    if open {
+        out.push_str("# EOF\n");
     }
     out
 }
 
-fn push_family(out: &mut String, family: &MetricFamily) {
-    let name = if is_legacy_metric_name(&family.name) {
-        family.name.clone()
+fn push_family(out: &mut String, family: &MetricFamily, open: bool) {
+    let mut family_name = family.name.as_str();
+    let kind = match family.kind {
+        MetricKind::Counter if open => match family.name.strip_suffix(TOTAL) {
+            Some(base) => {
+                family_name = base;
+                "counter"
+            }
+            None => "unknown",
+        },
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram => "histogram",
+        MetricKind::Summary => "summary",
+    };
+    let name = if is_legacy_metric_name(family_name) {
+        family_name.to_owned()
     } else {
         let mut quoted = String::new();
-        push_quoted(&mut quoted, &family.name);
+        push_quoted(&mut quoted, family_name);
         quoted
     };
     if !family.help.is_empty() {
         out.push_str("# HELP ");
         out.push_str(&name);
         out.push(' ');
-        push_escaped(out, &family.help, false);
+        push_escaped(out, &family.help, open);
         out.push('\n');
     }
-    let kind = match family.kind {
-        MetricKind::Counter => "counter",
-        MetricKind::Gauge => "gauge",
-        MetricKind::Histogram => "histogram",
-        MetricKind::Summary => "summary",
-    };
     out.push_str("# TYPE ");
     out.push_str(&name);
     out.push(' ');
     out.push_str(kind);
     out.push('\n');
     for (labels, value) in &family.metrics {
-        push_metric(out, &family.name, labels, value);
+        push_metric(out, &family.name, labels, value, open);
     }
 }
 
-fn push_metric(out: &mut String, name: &str, labels: &Labels, value: &MetricValue) {
+fn push_metric(out: &mut String, name: &str, labels: &Labels, value: &MetricValue, open: bool) {
+    let float = |v: f64| if open { format_bound(v) } else { go::format_float_g(v) };
+    let count = |n: u64| if open { n.to_string() } else { go::format_float_g(n as f64) };
     match value {
-        MetricValue::Number(number) => push_sample(out, name, "", labels, None, *number),
-        MetricValue::Histogram { buckets, sum, count } => {
+        MetricValue::Number(number) => push_sample(out, name, "", labels, None, &float(*number)),
+        MetricValue::Histogram { buckets, sum, count: observed } => {
             for (bound, cumulative) in buckets {
-                push_sample(out, name, "_bucket", labels, Some(("le", *bound)), *cumulative as f64);
+                push_sample(out, name, "_bucket", labels, Some(("le", &float(*bound))), &count(*cumulative));
             }
-            push_sample(out, name, "_sum", labels, None, *sum);
-            push_sample(out, name, "_count", labels, None, *count as f64);
+            push_sample(out, name, "_sum", labels, None, &float(*sum));
+            push_sample(out, name, "_count", labels, None, &count(*observed));
         }
-        MetricValue::Summary { quantiles, sum, count } => {
+        MetricValue::Summary { quantiles, sum, count: observed } => {
             for (quantile, value) in quantiles {
-                push_sample(out, name, "", labels, Some(("quantile", *quantile)), *value);
+                push_sample(out, name, "", labels, Some(("quantile", &float(*quantile))), &float(*value));
             }
-            push_sample(out, name, "_sum", labels, None, *sum);
-            push_sample(out, name, "_count", labels, None, *count as f64);
+            push_sample(out, name, "_sum", labels, None, &float(*sum));
+            push_sample(out, name, "_count", labels, None, &count(*observed));
         }
     }
 }
 
-fn push_sample(out: &mut String, name: &str, suffix: &str, labels: &Labels, bound: Option<(&str, f64)>, value: f64) {
+fn push_sample(out: &mut String, name: &str, suffix: &str, labels: &Labels, bound: Option<(&str, &str)>, value: &str) {
     let bare = is_legacy_metric_name(name);
     let mut separator = '{';
     if bare {
@@ -101,13 +105,13 @@ fn push_sample(out: &mut String, name: &str, suffix: &str, labels: &Labels, boun
     if let Some((label, bound)) = bound {
         out.push(separator);
         separator = ',';
-        push_label(out, label, &go::format_float_g(bound));
+        push_label(out, label, bound);
     }
     if separator == ',' {
         out.push('}');
     }
     out.push(' ');
-    out.push_str(&go::format_float_g(value));
+    out.push_str(value);
     out.push('\n');
 }
 
@@ -148,20 +152,6 @@ mod tests {
     use crate::exposition::text::{Entry, Step, TextParser, unescape_help};
     use crate::telemetry::metrics::Registry;
 
-    #[test]
-    fn the_content_type_repeats_the_escaping_that_was_asked_for() {
-        for (accept, escaping) in [
-            (None, "underscores"),
-            (Some("*/*"), "underscores"),
-            (Some("text/plain;version=1.0.0;escaping=allow-utf-8"), "allow-utf-8"),
-            (Some("text/html, text/plain; escaping=dots;q=0.5"), "dots"),
-            (Some("text/plain;escaping=other"), "underscores"),
-        ] {
-            let expected = format!("text/plain; version=0.0.4; charset=utf-8; escaping={escaping}");
-            assert_eq!(text_content_type(accept), expected, "{accept:?}");
-        }
-    }
-
     fn family(name: &str, help: &str, kind: MetricKind, labels: &[(&str, &str)], value: MetricValue) -> MetricFamily {
         let metrics = vec![(Labels::from_pairs(labels.iter().copied()), value)];
         MetricFamily { name: name.to_owned(), help: help.to_owned(), kind, metrics }
@@ -179,7 +169,20 @@ mod tests {
                         # HELP h_seconds Times.\n# TYPE h_seconds histogram\n\
                         h_seconds_bucket{y=\"z\",le=\"0.5\"} 0\nh_seconds_bucket{y=\"z\",le=\"1\"} 1\n\
                         h_seconds_bucket{y=\"z\",le=\"+Inf\"} 1\nh_seconds_sum{y=\"z\"} 0.75\nh_seconds_count{y=\"z\"} 1\n";
-        assert_eq!(text(&registry.gather()), expected);
+        assert_eq!(encode(&registry.gather(), Written::Text), expected);
+    }
+
+    #[test]
+    fn writes_openmetrics() {
+        let registry = Registry::default();
+        registry.counter("a_total", "Counts \"\n.", &[("x", "1")]).add(3);
+        registry.counter("b", "", &[]).add(1);
+        registry.gauge("g", "", &[]).set(f64::NAN);
+        registry.histogram("h", "", &[], &[1.0]).observe(0.75);
+        let expected = "# HELP a Counts \\\"\\n.\n# TYPE a counter\na_total{x=\"1\"} 3.0\n\
+                        # TYPE b unknown\nb 1.0\n# TYPE g gauge\ng NaN\n\
+                        # TYPE h histogram\nh_bucket{le=\"1.0\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 0.75\nh_count 1\n# EOF\n";
+        assert_eq!(encode(&registry.gather(), Written::OpenMetrics100), expected);
     }
 
     #[test]
@@ -187,7 +190,8 @@ mod tests {
         let value = MetricValue::Summary { quantiles: vec![(0.9, f64::NAN)], sum: 0.0, count: 0 };
         let expected = "# TYPE \"a.b\" summary\n{\"a.b\",\"c d\"=\"e\",quantile=\"0.9\"} NaN\n\
                         {\"a.b_sum\",\"c d\"=\"e\"} 0\n{\"a.b_count\",\"c d\"=\"e\"} 0\n";
-        assert_eq!(text(&[family("a.b", "", MetricKind::Summary, &[("c d", "e")], value)]), expected);
+        let families = [family("a.b", "", MetricKind::Summary, &[("c d", "e")], value)];
+        assert_eq!(encode(&families, Written::Text), expected);
     }
 
     proptest! {
@@ -197,7 +201,8 @@ mod tests {
         ) {
             // Blank help texts lose their blanks in any reader of the format.
             let help = help.trim().to_owned();
-            let encoded = text(&[family(&name, &help, MetricKind::Gauge, &[(&label, &value)], MetricValue::Number(number))]);
+            let families = [family(&name, &help, MetricKind::Gauge, &[(&label, &value)], MetricValue::Number(number))];
+            let encoded = encode(&families, Written::Text);
             let mut parser = TextParser::new();
             let mut at = 0;
             let mut seen = 0;
@@ -206,7 +211,7 @@ mod tests {
                     Entry::Help { text, .. } => {
                         prop_assert_eq!(unescape_help(std::str::from_utf8(text).unwrap()), Cow::Borrowed(help.as_str()));
                     }
-                    Entry::Type { .. } | Entry::Comment => {}
+                    Entry::Type { .. } | Entry::Unit { .. } | Entry::Comment => {}
                     Entry::Series(line) => {
                         let mut labels = Vec::new();
                         prop_assert!(TextParser::new().series_labels(line.raw, parser.kind(), &mut labels));

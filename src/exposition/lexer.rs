@@ -1,4 +1,4 @@
-//! Tokens of the text format. The lexer keeps Prometheus's states, and the place where it stands after a failure,
+//! Tokens of the text format, and the names of those of OpenMetrics. The lexer keeps Prometheus's states, and the place where it stands after a failure,
 //! because error texts show both.
 //!
 //! The buffer holds whole physical lines. Only a quoted string can run over a line end, so only there the lexer can
@@ -15,6 +15,8 @@ pub(super) enum Token {
     Linebreak,
     Help,
     Type,
+    Unit,
+    EofWord,
     Text,
     Comment,
     MetricName,
@@ -37,6 +39,8 @@ impl Token {
             Self::Linebreak => "LINEBREAK",
             Self::Help => "HELP",
             Self::Type => "TYPE",
+            Self::Unit => "UNIT",
+            Self::EofWord => "EOFWORD",
             Self::Text => "TEXT",
             Self::Comment => "COMMENT",
             Self::MetricName => "MNAME",
@@ -309,10 +313,10 @@ impl<'a> Lexer<'a> {
     }
 }
 
-fn is_metric_start(b: u8) -> bool {
+pub(super) fn is_metric_start(b: u8) -> bool {
     b == b'_' || b == b':' || b.is_ascii_alphabetic()
 }
 
-fn is_metric_byte(b: u8) -> bool {
+pub(super) fn is_metric_byte(b: u8) -> bool {
     b == b':' || b == b'_' || b.is_ascii_alphanumeric()
 }

@@ -18,6 +18,7 @@ use std::borrow::Cow;
 
 use crate::exposition::float::{FloatError, parse_float, scan_sample_value};
 use crate::exposition::lexer::{Lexer, Token};
+use crate::exposition::packed;
 use crate::model::go;
 use crate::model::labels::METRIC_NAME;
 
@@ -38,6 +39,12 @@ pub enum FamilyKind {
     Histogram,
     /// `summary`.
     Summary,
+    /// `gaugehistogram` of OpenMetrics.
+    GaugeHistogram,
+    /// `info` of OpenMetrics.
+    Info,
+    /// `stateset` of OpenMetrics.
+    StateSet,
 }
 
 impl FamilyKind {
@@ -49,6 +56,9 @@ impl FamilyKind {
             Self::Gauge => "gauge",
             Self::Histogram => "histogram",
             Self::Summary => "summary",
+            Self::GaugeHistogram => "gaugehistogram",
+            Self::Info => "info",
+            Self::StateSet => "stateset",
         }
     }
 }
@@ -62,6 +72,21 @@ pub struct SeriesLine<'a> {
     pub value: f64,
     /// The explicit time stamp, if there is one.
     pub timestamp_ms: Option<i64>,
+    /// An exemplar follows.
+    pub exemplar: bool,
+}
+
+/// What follows the raw series on a sample line that was recognised by it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scanned {
+    /// The value; every NaN is the canonical one.
+    pub value: f64,
+    /// The explicit time stamp, if there is one.
+    pub timestamp_ms: Option<i64>,
+    /// An exemplar follows.
+    pub exemplar: bool,
+    /// Bytes read, line end included.
+    pub len: usize,
 }
 
 /// One entry of the input.
@@ -85,6 +110,15 @@ pub enum Entry<'a> {
         /// The line without its end.
         raw: &'a [u8],
     },
+    /// `# UNIT` of OpenMetrics.
+    Unit {
+        /// Family name, without quotes.
+        family: &'a [u8],
+        /// The unit, which the family name ends with; may be empty.
+        unit: &'a [u8],
+        /// The line without its end.
+        raw: &'a [u8],
+    },
     /// Any other line that starts with `#`.
     Comment,
     /// A sample.
@@ -105,6 +139,11 @@ pub enum Step<'a> {
     End,
     /// A NUL where an entry should start: it ends the input, whatever follows.
     Terminated,
+    /// `# EOF` of OpenMetrics; nothing may stand from byte `next` on.
+    Ended {
+        /// Where the end ends.
+        next: usize,
+    },
     /// A quoted string runs over the end of the buffer: parse again from the same place with more bytes.
     Incomplete,
 }
@@ -132,6 +171,32 @@ pub enum TextError {
         /// Kind of the token found.
         token: &'static str,
     },
+    /// The same in OpenMetrics.
+    #[error("expected text in {keyword}")]
+    NoText {
+        /// `HELP`, `TYPE` or `UNIT`.
+        keyword: &'static str,
+    },
+    /// A unit that the family name does not end with.
+    #[error("unit {unit} not a suffix of metric {family}")]
+    UnitNotInName {
+        /// The unit as a Go string literal.
+        unit: String,
+        /// The family name as a Go string literal.
+        family: String,
+    },
+    /// OpenMetrics without `# EOF`.
+    #[error("data does not end with # EOF")]
+    EndMissing,
+    /// OpenMetrics with something after `# EOF`.
+    #[error("unexpected data after # EOF")]
+    DataAfterEnd,
+    /// An OpenMetrics time stamp that is no time.
+    #[error("invalid timestamp {0}")]
+    InvalidTimestamp(&'static str),
+    /// The same of an exemplar.
+    #[error("invalid exemplar timestamp {0}")]
+    InvalidExemplarTimestamp(&'static str),
     /// An unknown type.
     #[error("invalid metric type {0}")]
     InvalidType(String),
@@ -405,13 +470,13 @@ impl TextParser {
             }
             other => return Err(unexpected(lexer, line_start, "expected timestamp or new record", other)),
         };
-        Ok(SeriesLine { raw, value, timestamp_ms })
+        Ok(SeriesLine { raw, value, timestamp_ms, exemplar: false })
     }
 }
 
 /// Value, time stamp and length of the rest of a sample line, line end included, after a raw series that the caller
 /// has recognised. `None` for anything but the plain form: the caller then parses the line in full.
-pub fn scan_sample(rest: &[u8]) -> Option<(f64, Option<i64>, usize)> {
+pub fn scan_sample(rest: &[u8]) -> Option<Scanned> {
     let start = skip_blanks(rest, 0);
     // Without a blank the bytes before may be only the beginning of a longer name.
     if start == 0 {
@@ -420,7 +485,7 @@ pub fn scan_sample(rest: &[u8]) -> Option<(f64, Option<i64>, usize)> {
     let (value, len) = scan_sample_value(rest.get(start..)?)?;
     let mut at = skip_blanks(rest, start + len);
     if rest.get(at) == Some(&b'\n') {
-        return Some((value, None, at + 1));
+        return Some(Scanned { value, timestamp_ms: None, exemplar: false, len: at + 1 });
     }
     let digits_start = at;
     let mut timestamp_ms = 0_i64;
@@ -432,12 +497,39 @@ pub fn scan_sample(rest: &[u8]) -> Option<(f64, Option<i64>, usize)> {
         return None;
     }
     at = skip_blanks(rest, at);
-    (rest.get(at) == Some(&b'\n')).then_some((value, Some(timestamp_ms), at + 1))
+    let timestamp_ms = Some(timestamp_ms);
+    (rest.get(at) == Some(&b'\n')).then_some(Scanned { value, timestamp_ms, exemplar: false, len: at + 1 })
 }
 
 /// Help text without its escapes: `\\` and `\n`; any other backslash stays.
 pub fn unescape_help(text: &str) -> Cow<'_, str> {
     unescape(Cow::Borrowed(text), false)
+}
+
+/// Family and text of a metadata line that was parsed before, in any format; both as they are written, without quotes.
+pub fn metadata_parts(raw: &[u8]) -> Option<(&[u8], &[u8])> {
+    if let Some(mut parts) = packed::parts(raw) {
+        return Some((parts.next()?.as_bytes(), parts.next()?.as_bytes()));
+    }
+    let hash = memchr::memchr(b'#', raw)?;
+    let keyword = skip_blanks(raw, hash + 1);
+    let rest = raw.get(keyword..)?;
+    let name = keyword + rest.iter().position(|b| matches!(b, b' ' | b'\t'))?;
+    let rest = raw.get(skip_blanks(raw, name)..)?;
+    let (family, tail) = match rest.strip_prefix(b"\"") {
+        Some(inner) => {
+            let mut escaped = false;
+            let end = inner.iter().position(|b| {
+                let closes = *b == b'"' && !escaped;
+                escaped = *b == b'\\' && !escaped;
+                closes
+            })?;
+            (inner.get(..end)?, inner.get(end + 1..)?)
+        }
+        None => rest.split_at(rest.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(rest.len())),
+    };
+    let text = if skip_blanks(tail, 0) == tail.len() { &[] } else { tail.get(1..)? };
+    Some((family, text))
 }
 
 fn skip_blanks(raw: &[u8], mut at: usize) -> usize {
@@ -451,7 +543,7 @@ fn unescape_label(text: Cow<'_, str>) -> Cow<'_, str> {
     unescape(text, true)
 }
 
-fn unescape(text: Cow<'_, str>, quotes: bool) -> Cow<'_, str> {
+pub(super) fn unescape(text: Cow<'_, str>, quotes: bool) -> Cow<'_, str> {
     if !text.contains('\\') {
         return text;
     }
@@ -479,18 +571,24 @@ fn normalize_bound<'a>(kind: FamilyKind, name: &str, value: Cow<'a, str>) -> Cow
     let is_bound = match kind {
         FamilyKind::Histogram => name == "le",
         FamilyKind::Summary => name == "quantile",
-        FamilyKind::Unknown | FamilyKind::Counter | FamilyKind::Gauge => false,
+        _ => false,
     };
     if !is_bound {
         return value;
     }
     // Hexadecimal bounds, which Go would read, occur in no format and stay as they are.
     let Ok(bound) = parse_float(value.as_bytes()) else { return value };
+    let text = format_bound(bound);
+    if text == *value { value } else { Cow::Owned(text) }
+}
+
+/// A bucket bound or quantile as OpenMetrics writes it: `1.0`, `1e+06`, `+Inf`.
+pub(super) fn format_bound(bound: f64) -> String {
     let mut text = go::format_float_g(bound);
     if bound.is_finite() && !text.contains(['e', '.']) {
         text.push_str(".0");
     }
-    if text == *value { value } else { Cow::Owned(text) }
+    text
 }
 
 fn expect_linebreak(lexer: &mut Lexer<'_>, line_start: usize, expected: &'static str) -> Result<(), TextError> {
@@ -511,7 +609,7 @@ fn unexpected(lexer: &Lexer<'_>, line_start: usize, expected: &'static str, toke
     }
 }
 
-fn excerpt(raw: &[u8]) -> String {
+pub(super) fn excerpt(raw: &[u8]) -> String {
     match raw.get(..EXCERPT_LEN_MAX) {
         Some(cut) if cut.len() < raw.len() => format!("{}…", go::quote_bytes(cut)),
         _ => go::quote_bytes(raw),
@@ -540,6 +638,7 @@ mod tests {
                             out += &format!("help {} {:?}\n", text(family), unescape_help(&text(help)));
                         }
                         Entry::Type { family, kind, .. } => out += &format!("type {} {}\n", text(family), kind.name()),
+                        Entry::Unit { .. } => panic!("the text format has no units"),
                         Entry::Comment => out += "comment\n",
                         Entry::Series(line) => {
                             let mut labels = Vec::new();
@@ -551,7 +650,7 @@ mod tests {
                     at = next;
                 }
                 Ok(Step::End | Step::Terminated) => return out,
-                Ok(Step::Incomplete) => panic!("the last buffer cannot be incomplete"),
+                Ok(Step::Incomplete | Step::Ended { .. }) => panic!("not in a last buffer of this format"),
                 Err(error) => return format!("{out}error: {error}"),
             }
         }
@@ -641,9 +740,9 @@ mod tests {
         #[test]
         fn the_short_way_agrees_with_the_parser(tail in "[ \\t]{0,2}[0-9.eE+-]{0,6}[ \\t]{0,2}[0-9]{0,20}[ \\t]{0,2}") {
             let line = format!("a{tail}\n");
-            if let Some((value, timestamp_ms, len)) = scan_sample(&format!("{tail}\n").into_bytes()) {
-                let raw = &b"a"[..];
-                let entry = Entry::Series(SeriesLine { raw, value, timestamp_ms });
+            if let Some(scanned) = scan_sample(&format!("{tail}\n").into_bytes()) {
+                let Scanned { value, timestamp_ms, exemplar, len } = scanned;
+                let entry = Entry::Series(SeriesLine { raw: &b"a"[..], value, timestamp_ms, exemplar });
                 prop_assert_eq!(
                     TextParser::new().next_entry(line.as_bytes(), 0, true),
                     Ok(Step::Entry { entry, next: len + 1 })

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::exposition::text::{Entry as Line, FamilyKind, Step, TextParser, unescape_help};
+use crate::exposition::content_type::Format;
+use crate::exposition::openmetrics;
+use crate::exposition::text::{FamilyKind, metadata_parts, unescape_help};
 use crate::model::append::{AppendBatch, AppendReport, AppendSample, SampleRejection, SeriesHandle, SeriesKey};
 use crate::model::sample::stale_nan;
 use crate::model::time::TimestampMs;
@@ -34,6 +36,8 @@ pub struct FamilyMetadata {
     pub kind: FamilyKind,
     /// Its help text.
     pub help: String,
+    /// Its unit, if it has one.
+    pub unit: String,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ struct Retired {
 #[derive(Clone, Debug)]
 pub(super) struct CacheState {
     pub(super) sequence: Arc<Sequence>,
+    /// The format in which the lines were read.
+    pub(super) format: Format,
     report: [Option<SeriesHandle>; report::NAMES.len()],
     /// All series have a stale marker, as the last scrape failed.
     pub(super) marked: bool,
@@ -65,6 +71,7 @@ impl Default for TargetCache {
     fn default() -> Self {
         let state = CacheState {
             sequence: Sequence::shared_empty(),
+            format: Format::Text,
             report: [None; report::NAMES.len()],
             marked: false,
             committed: false,
@@ -138,7 +145,7 @@ pub struct Confirmed {
 }
 
 /// What one scrape gives to storage, before it is published.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Staged {
     pub(super) samples: Vec<AppendSample>,
     /// Line of each sample.
@@ -147,6 +154,7 @@ pub(super) struct Staged {
     pub(super) next: Option<Sequence>,
     /// Lines of the last scrape that are missing now.
     pub(super) vanished: Vec<u32>,
+    pub(super) format: Format,
     pub(super) permit: Option<StagingPermit>,
 }
 
@@ -168,7 +176,7 @@ impl TargetCache {
     /// Metadata of the target's families, including those that went less than ten scrapes ago, sorted by name.
     pub fn metadata(&self) -> Vec<FamilyMetadata> {
         let state = self.state.load();
-        let mut found = families(&state.sequence);
+        let mut found = families(&state.sequence, state.format);
         for retired in state.retired.iter() {
             let known = found.iter().any(|m| m.family == retired.metadata.family);
             if !known && state.scrapes - retired.last_seen <= METADATA_KEPT_SCRAPES {
@@ -185,11 +193,12 @@ impl TargetCache {
         let mut samples = staged.samples;
         let mut origins = Origins { lines: staged.lines, ..Origins::default() };
         let keep_marked = before.marked;
-        let mut next = CacheState { marked: false, committed: true, scrapes: before.scrapes + 1, ..(*before).clone() };
+        let (format, scrapes) = (staged.format, before.scrapes + 1);
+        let mut next = CacheState { format, marked: false, committed: true, scrapes, ..(*before).clone() };
         let mut lines_len = before.sequence.len();
         if let Some(mut sequence) = staged.next {
             lines_len = sequence.len();
-            next.retired = retire(&before, &sequence);
+            next.retired = retire(&before, &sequence, format);
             if !keep_marked {
                 origins.markers = push_markers(&mut samples, &before, &staged.vanished, &sequence, report.at, plan);
                 for index in &staged.vanished {
@@ -435,9 +444,10 @@ fn push_markers(
 }
 
 /// Metadata that the next state keeps for a while, as its families have no line in `next`.
-fn retire(before: &CacheState, next: &Sequence) -> Arc<[Retired]> {
-    let current: HashSet<String> = families(next).into_iter().map(|m| m.family).collect();
-    let left = families(&before.sequence).into_iter().map(|metadata| Retired { metadata, last_seen: before.scrapes });
+fn retire(before: &CacheState, next: &Sequence, format: Format) -> Arc<[Retired]> {
+    let current: HashSet<String> = families(next, format).into_iter().map(|m| m.family).collect();
+    let left = families(&before.sequence, before.format).into_iter();
+    let left = left.map(|metadata| Retired { metadata, last_seen: before.scrapes });
     let older = before.retired.iter().filter(|r| before.scrapes - r.last_seen < METADATA_KEPT_SCRAPES).cloned();
     let mut seen = HashSet::new();
     left.chain(older)
@@ -446,28 +456,29 @@ fn retire(before: &CacheState, next: &Sequence) -> Arc<[Retired]> {
 }
 
 /// The families that the metadata lines of a sequence describe.
-fn families(sequence: &Sequence) -> Vec<FamilyMetadata> {
+fn families(sequence: &Sequence, format: Format) -> Vec<FamilyMetadata> {
     let mut order: Vec<FamilyMetadata> = Vec::new();
     let mut index_of = std::collections::HashMap::new();
-    let mut parser = TextParser::new();
-    for entry in sequence.iter().filter(|entry| matches!(entry.role(), Role::Help | Role::Type)) {
-        let mut line = sequence.raw(entry).to_vec();
-        line.push(b'\n');
-        // The line was parsed before it came here.
-        let Ok(Step::Entry { entry, .. }) = parser.next_entry(&line, 0, true) else { continue };
-        let (Line::Help { family, .. } | Line::Type { family, .. }) = entry else { continue };
+    for entry in sequence.iter().filter(|entry| matches!(entry.role(), Role::Help | Role::Type | Role::Unit)) {
+        let Some((family, text)) = metadata_parts(sequence.raw(entry)) else { continue };
         let name = String::from_utf8_lossy(family).into_owned();
         let index = *index_of.entry(name.clone()).or_insert_with(|| {
-            order.push(FamilyMetadata { family: name, kind: FamilyKind::Unknown, help: String::new() });
+            let (kind, help, unit) = (FamilyKind::Unknown, String::new(), String::new());
+            order.push(FamilyMetadata { family: name, kind, help, unit });
             order.len() - 1
         });
         let Some(metadata) = order.get_mut(index) else { continue };
-        match entry {
-            Line::Help { text, .. } => {
-                metadata.help = unescape_help(&String::from_utf8_lossy(text)).into_owned();
+        let text = String::from_utf8_lossy(text);
+        match entry.role() {
+            Role::Help => {
+                metadata.help = match format {
+                    Format::Text => unescape_help(&text).into_owned(),
+                    Format::OpenMetrics => openmetrics::unescape_help(&text).into_owned(),
+                    Format::Protobuf => text.into_owned(),
+                };
             }
-            Line::Type { kind, .. } => metadata.kind = kind,
-            Line::Comment | Line::Series(_) => {}
+            Role::Unit => metadata.unit = text.into_owned(),
+            _ => metadata.kind = entry.kind(),
         }
     }
     order

@@ -2,6 +2,7 @@
 
 use crate::client::{ClientError, Failure};
 use crate::exposition::content_type::UnknownFormat;
+use crate::exposition::protobuf::ProtobufError;
 use crate::exposition::text::TextError;
 use crate::model::go;
 
@@ -32,6 +33,12 @@ pub enum ScrapeError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The same of a metric in protobuf.
+    #[error("metric exceeds {limit} bytes; see --watchfire.limit.scrape.line")]
+    MetricTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// Our own limit of all scrapes together.
     #[error("scrapes in flight exceed {limit} bytes in total; see --watchfire.limit.scrape.staged-total")]
     StagingFull {
@@ -56,6 +63,9 @@ pub enum ScrapeError {
     /// Malformed text.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Malformed protobuf.
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
     /// `sample_limit` of the configuration.
     #[error("sample limit exceeded")]
     SampleLimit,
@@ -119,12 +129,14 @@ impl ScrapeError {
             | Self::BodySizeLimit
             | Self::BodyTooLong { .. }
             | Self::LineTooLong { .. }
+            | Self::MetricTooLong { .. }
             | Self::StagingFull { .. }
             | Self::TooManyNewSeries { .. }
             | Self::TooMuchText
             | Self::Gzip(_) => false,
             Self::ContentType(_)
             | Self::Text(_)
+            | Self::Protobuf(_)
             | Self::SampleLimit
             | Self::LabelLimit { .. }
             | Self::LabelNameLength { .. }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use crate::exposition::packed;
 use crate::exposition::text::{FamilyKind, TextParser};
 use crate::model::labels::{Labels, METRIC_NAME, is_legacy_label_name, is_legacy_metric_name};
 use crate::scrape::error::ScrapeError;
@@ -15,10 +16,21 @@ const EXPORTED_PREFIX: &str = "exported_";
 /// Longest part of a name or value that an error shows, in characters.
 const SHOWN_CHARS_MAX: usize = 50;
 
-/// The labels to store for `raw`, the bytes of a series that the parser has accepted; `None` when relabelling drops it.
+/// The labels to store for `raw`, the bytes of a series that a parser has accepted; `None` when relabelling drops it.
 pub(super) fn assemble(raw: &[u8], kind: FamilyKind, plan: &SamplePlan) -> Result<Option<Labels>, ScrapeError> {
     let mut exposed: Vec<Pair<'_>> = Vec::with_capacity(16);
-    let names_are_utf8 = TextParser::new().series_labels(raw, kind, &mut exposed);
+    let names_are_utf8 = match packed::parts(raw) {
+        Some(mut parts) => {
+            let mut name = Some(METRIC_NAME);
+            while let (Some(label), Some(value)) = (name, parts.next()) {
+                exposed.push((Cow::Borrowed(label), Cow::Borrowed(value)));
+                name = parts.next();
+            }
+            true
+        }
+        // Series of OpenMetrics are written as those of the text format.
+        None => TextParser::new().series_labels(raw, kind, &mut exposed),
+    };
     exposed.sort_by(|a, b| a.0.cmp(&b.0));
     let mut merged = merge(exposed, &plan.target_labels, plan.settings.honor_labels);
     merged.retain(|(_, value)| !value.is_empty());

@@ -2,6 +2,7 @@
 
 use crate::scrape::cache::Confirmed;
 use crate::scrape::error::ScrapeError;
+use crate::scrape::reader::ReadCounts;
 use crate::telemetry::metrics::{Counter, Registry};
 
 /// Counters that all targets share.
@@ -13,6 +14,8 @@ pub struct ScrapeMetrics {
     duplicates: Counter,
     out_of_order: Counter,
     out_of_bounds: Counter,
+    exemplars: Counter,
+    native_histograms: Counter,
 }
 
 impl ScrapeMetrics {
@@ -44,6 +47,14 @@ impl ScrapeMetrics {
                 "prometheus_target_scrapes_sample_out_of_bounds_total",
                 "Total number of samples rejected due to timestamp falling outside of the time bounds.",
             ),
+            exemplars: counter(
+                "watchfire_scrape_exemplars_dropped_total",
+                "Exemplars of scrapes, which are not stored yet.",
+            ),
+            native_histograms: counter(
+                "watchfire_scrape_native_histograms_dropped_total",
+                "Native histograms without classic buckets, which are not stored yet.",
+            ),
         }
     }
 
@@ -59,9 +70,11 @@ impl ScrapeMetrics {
         }
     }
 
-    /// Counts second samples of a series within one scrape.
-    pub(super) fn duplicated(&self, count: u64) {
-        self.duplicates.add(count);
+    /// Counts what was read and is not stored: second samples of a series, exemplars, native histograms.
+    pub(super) fn read(&self, counts: &ReadCounts) {
+        self.duplicates.add(counts.duplicates);
+        self.exemplars.add(counts.exemplars);
+        self.native_histograms.add(counts.native_dropped);
     }
 
     /// Counts what storage refused.

@@ -7,6 +7,7 @@
 pub mod cache;
 mod decode;
 pub mod error;
+mod frames;
 mod labels;
 pub mod metrics;
 pub mod pool_metrics;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::client::{Failure, HttpClient, Response};
-use crate::exposition::content_type::{self, Format, UnknownFormat};
+use crate::exposition::content_type::{self, UnknownFormat};
 use crate::model::append::AppendBatch;
 use crate::model::clock::Clock;
 use crate::model::time::TimestampMs;
@@ -130,7 +131,16 @@ fn conclude(
         Ok(staged) => (staged.filter(|_| 0 < counts.body_len), None),
         Err(error) => (None, Some(error)),
     };
-    context.metrics.duplicated(counts.duplicates);
+    context.metrics.read(&counts);
+    if 0 < counts.native_dropped {
+        let (count, url) = (counts.native_dropped, context.url.as_str());
+        tracing::debug!(
+            component = "scrape",
+            count,
+            url,
+            "Native histograms without classic buckets are not stored yet"
+        );
+    }
     if let Some(error) = &error {
         context.metrics.failed(error);
     }
@@ -210,14 +220,15 @@ async fn fetch(context: &ScrapeContext<'_>, reader: &mut Reader<'_>) -> Result<O
         }
         let fed = match checked {
             Some(_) => reader.feed(bytes),
-            None => match accept_format(&content_type, &format) {
-                Ok(remark) => {
+            None => match format.clone() {
+                Ok((format, remark)) => {
+                    reader.set_format(format);
                     checked = Some(remark);
                     reader.feed(bytes)
                 }
                 Err(error) => {
                     reader.pass_over(bytes);
-                    Err(error)
+                    Err(error.into())
                 }
             },
         };
@@ -247,18 +258,6 @@ async fn fetch(context: &ScrapeContext<'_>, reader: &mut Reader<'_>) -> Result<O
     match refused {
         Some(error) => Err(error),
         None => Ok(checked.flatten()),
-    }
-}
-
-/// The remark about the format, if it is one that we read.
-fn accept_format(
-    content_type: &str,
-    format: &Result<(Format, Option<UnknownFormat>), UnknownFormat>,
-) -> Result<Option<UnknownFormat>, ScrapeError> {
-    match format {
-        Ok((Format::Text, remark)) => Ok(remark.clone()),
-        Ok((Format::OpenMetrics | Format::Protobuf, _)) => Err(content_type::unsupported(content_type).into()),
-        Err(error) => Err(error.clone().into()),
     }
 }
 

@@ -11,7 +11,10 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use memchr::{memchr, memrchr};
 
-use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextParser, scan_sample};
+use crate::exposition::content_type::Format;
+use crate::exposition::line::LineParser;
+use crate::exposition::protobuf::FamilyReader;
+use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextError, metadata_parts};
 use crate::model::append::{AppendSample, SeriesKey};
 use crate::model::time::TimestampMs;
 use crate::scrape::cache::{CacheState, Staged};
@@ -37,25 +40,34 @@ pub struct ReadCounts {
     pub series_added: u64,
     /// Second samples of a series without time stamp.
     pub duplicates: u64,
+    /// Exemplars, which are not stored yet.
+    pub exemplars: u64,
+    /// Native histograms without classic buckets, which are not stored yet.
+    pub native_dropped: u64,
     /// Bytes read, decompressed.
     pub body_len: u64,
 }
 
 /// Reads one body.
 pub struct Reader<'a> {
-    plan: &'a SamplePlan,
-    previous: Arc<CacheState>,
+    pub(super) plan: &'a SamplePlan,
+    pub(super) previous: Arc<CacheState>,
     at: TimestampMs,
-    line_len_max: usize,
+    pub(super) line_len_max: usize,
     /// 0 for no limit.
     new_series_max: u64,
     hasher: RandomState,
-    parser: TextParser,
-    /// Bytes of a line that is not complete yet.
-    carry: Vec<u8>,
+    format: Format,
+    pub(super) parser: LineParser,
+    pub(super) families: FamilyReader,
+    /// Bytes of a line or of a protobuf family that is not complete yet.
+    pub(super) carry: Vec<u8>,
     /// The carried line ran over a line end inside quotes: parsing again pays only from this length on.
     retry_len: usize,
+    /// A NUL has ended the text; what follows does not count.
     terminated: bool,
+    /// `# EOF` has ended OpenMetrics; nothing may follow.
+    ended: bool,
     cursor: usize,
     rewrite: Option<Rewrite>,
     retracked: Vec<u32>,
@@ -64,7 +76,7 @@ pub struct Reader<'a> {
     label_bytes: usize,
     appended: u64,
     over_limit: bool,
-    counts: ReadCounts,
+    pub(super) counts: ReadCounts,
     permit: StagingPermit,
 }
 
@@ -84,10 +96,13 @@ impl<'a> Reader<'a> {
             line_len_max: if limits.line_len_max == 0 { usize::MAX } else { limits.line_len_max },
             new_series_max: limits.new_series_max,
             hasher: RandomState::default(),
-            parser: TextParser::new(),
+            format: Format::Text,
+            parser: LineParser::new(Format::Text),
+            families: FamilyReader::default(),
             carry: Vec::new(),
             retry_len: 0,
             terminated: false,
+            ended: false,
             cursor: 0,
             rewrite: None,
             retracked: Vec::new(),
@@ -99,6 +114,12 @@ impl<'a> Reader<'a> {
             counts: ReadCounts::default(),
             permit,
         }
+    }
+
+    /// Says which format the body is in; text unless told so before the first bytes.
+    pub(super) fn set_format(&mut self, format: Format) {
+        self.format = format;
+        self.parser = LineParser::new(format);
     }
 
     /// What was counted so far; also valid after an error.
@@ -113,7 +134,10 @@ impl<'a> Reader<'a> {
             if self.terminated {
                 return Ok(());
             }
-            self.feed_piece(piece)?;
+            match self.format {
+                Format::Protobuf => self.feed_frames(piece)?,
+                Format::Text | Format::OpenMetrics => self.feed_piece(piece)?,
+            }
             self.charge()?;
         }
         Ok(())
@@ -132,16 +156,27 @@ impl<'a> Reader<'a> {
     }
 
     fn finish_reading(&mut self) -> Result<(), ScrapeError> {
-        if !self.terminated && !self.carry.is_empty() {
-            // Prometheus ends every body with a line end; error texts show it.
+        if self.format == Format::Protobuf {
+            self.finish_frames()?;
+        } else if !self.is_over() && !self.carry.is_empty() {
             let mut rest = std::mem::take(&mut self.carry);
-            rest.push(b'\n');
+            if self.format == Format::Text {
+                // Prometheus ends every body with a line end; error texts show it.
+                rest.push(b'\n');
+            }
             self.parse(&rest, true)?;
+        }
+        if self.format == Format::OpenMetrics && !self.ended && 0 < self.counts.body_len {
+            return Err(TextError::EndMissing.into());
         }
         if self.over_limit { Err(ScrapeError::SampleLimit) } else { Ok(()) }
     }
 
     fn feed_piece(&mut self, mut piece: &[u8]) -> Result<(), ScrapeError> {
+        self.check_end(piece)?;
+        if self.is_over() {
+            return Ok(());
+        }
         while !self.carry.is_empty() && !piece.is_empty() {
             let (line, rest) = piece.split_at(memchr(b'\n', piece).map_or(piece.len(), |end| end + 1));
             self.carry.extend_from_slice(line);
@@ -156,14 +191,16 @@ impl<'a> Reader<'a> {
                 self.carry = carry;
             }
             self.check_line_len()?;
-            if self.terminated {
+            self.check_end(piece)?;
+            if self.is_over() {
                 return Ok(());
             }
         }
         let complete = memrchr(b'\n', piece).map_or(0, |end| end + 1);
         let (lines, tail) = piece.split_at(complete);
         let consumed = self.parse(lines, false)?;
-        if self.terminated {
+        self.check_end(tail)?;
+        if self.is_over() {
             return Ok(());
         }
         if let Some(open) = lines.get(consumed..).filter(|open| !open.is_empty()) {
@@ -174,6 +211,17 @@ impl<'a> Reader<'a> {
         }
         self.carry.extend_from_slice(tail);
         self.check_line_len()
+    }
+
+    /// True once nothing that follows can count.
+    fn is_over(&self) -> bool {
+        self.terminated || self.ended
+    }
+
+    /// Errors for anything after `# EOF`; only NULs are stepped over there, as in Prometheus.
+    fn check_end(&self, rest: &[u8]) -> Result<(), ScrapeError> {
+        let data_follows = self.ended && rest.iter().any(|b| *b != 0);
+        if data_follows { Err(TextError::DataAfterEnd.into()) } else { Ok(()) }
     }
 
     fn check_line_len(&self) -> Result<(), ScrapeError> {
@@ -205,10 +253,16 @@ impl<'a> Reader<'a> {
                     self.terminated = true;
                     return Ok(buf.len());
                 }
+                Step::Ended { next } => {
+                    self.ended = true;
+                    self.check_end(buf.get(next..).unwrap_or_default())?;
+                    return Ok(buf.len());
+                }
                 Step::Entry { entry, next } => {
                     match entry {
                         Line::Help { raw, .. } => self.metadata(&previous.sequence, raw, Role::Help)?,
                         Line::Type { raw, .. } => self.metadata(&previous.sequence, raw, Role::Type)?,
+                        Line::Unit { raw, .. } => self.metadata(&previous.sequence, raw, Role::Unit)?,
                         Line::Comment => {}
                         Line::Series(line) => self.series(&previous.sequence, line)?,
                     }
@@ -221,6 +275,10 @@ impl<'a> Reader<'a> {
 
     /// Reads the line at the start of `rest` if it is the one that the cursor stands on; answers its length.
     fn known_line(&mut self, old: &Sequence, rest: &[u8]) -> Result<Option<usize>, ScrapeError> {
+        // What is a line in one format may be none in another.
+        if self.format != self.previous.format {
+            return Ok(None);
+        }
         let Some(entry) = old.get(self.cursor) else { return Ok(None) };
         let raw = old.raw(entry);
         let Some(tail) = rest.strip_prefix(raw) else { return Ok(None) };
@@ -228,7 +286,7 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         match entry.role() {
-            Role::Help | Role::Type => {
+            Role::Help | Role::Type | Role::Unit => {
                 if tail.first() != Some(&b'\n') {
                     return Ok(None);
                 }
@@ -240,14 +298,15 @@ impl<'a> Reader<'a> {
                 Ok(Some(raw.len() + 1))
             }
             Role::Series | Role::Dropped | Role::Repeat => {
-                let Some((value, timestamp_ms, len)) = scan_sample(tail) else { return Ok(None) };
-                self.known_series(old, self.cursor, entry, value, timestamp_ms)?;
-                Ok(Some(raw.len() + len))
+                let Some(scanned) = self.parser.scan_sample(tail) else { return Ok(None) };
+                self.counts.exemplars += u64::from(scanned.exemplar);
+                self.known_series(old, self.cursor, entry, scanned.value, scanned.timestamp_ms)?;
+                Ok(Some(raw.len() + scanned.len))
             }
         }
     }
 
-    fn metadata(&mut self, old: &Sequence, raw: &[u8], role: Role) -> Result<(), ScrapeError> {
+    pub(super) fn metadata(&mut self, old: &Sequence, raw: &[u8], role: Role) -> Result<(), ScrapeError> {
         let kind = if role == Role::Type { self.parser.kind() } else { FamilyKind::Unknown };
         let here = old.get(self.cursor).filter(|entry| entry.role() == role && old.raw(*entry) == raw);
         match here {
@@ -270,16 +329,14 @@ impl<'a> Reader<'a> {
 
     /// True if the metadata line under the cursor is about the same family as `raw`.
     fn replaces(&self, old: &Sequence, raw: &[u8]) -> bool {
-        let family = |line: &[u8]| {
-            let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty()).skip(2);
-            words.next().map(<[u8]>::to_vec)
-        };
+        let family = |line| metadata_parts(line).map(|(family, _)| family);
         old.get(self.cursor).is_some_and(|entry| family(old.raw(entry)) == family(raw))
     }
 
     /// A series that was parsed in full: met before at another place, or new.
-    fn series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
-        let SeriesLine { raw, value, timestamp_ms } = line;
+    pub(super) fn series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+        let SeriesLine { raw, value, timestamp_ms, exemplar } = line;
+        self.counts.exemplars += u64::from(exemplar);
         let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry) && old.raw(*entry) == raw);
         if let Some(entry) = under_cursor.filter(|_| !self.is_seen(self.cursor)) {
             return self.known_series(old, self.cursor, entry, value, timestamp_ms);
@@ -357,7 +414,7 @@ impl<'a> Reader<'a> {
                 let place = self.keep(old, index, entry)?;
                 self.sample(old, place, entry, value, timestamp_ms)
             }
-            Role::Dropped | Role::Help | Role::Type => {
+            Role::Dropped | Role::Help | Role::Type | Role::Unit => {
                 self.counts.scraped += 1;
                 self.keep(old, index, entry).map(drop)
             }
@@ -539,8 +596,14 @@ impl<'a> Reader<'a> {
         if self.rewrite.is_none() && (self.cursor < old.len() || !self.retracked.is_empty()) {
             self.rewriting(old)?;
         }
-        let mut staged =
-            Staged { samples: self.samples, lines: self.lines, permit: Some(self.permit), ..Staged::default() };
+        let mut staged = Staged {
+            samples: self.samples,
+            lines: self.lines,
+            next: None,
+            vanished: Vec::new(),
+            format: self.format,
+            permit: Some(self.permit),
+        };
         if let Some(rewrite) = self.rewrite {
             for (index, new) in rewrite.moved.iter().enumerate() {
                 let gone = old.get(index).filter(|entry| *new == UNSEEN && entry.role() == Role::Series);

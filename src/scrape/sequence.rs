@@ -28,11 +28,21 @@ pub(super) enum Role {
     Help,
     /// A `# TYPE` line.
     Type,
+    /// A `# UNIT` line.
+    Unit,
 }
 
-const ROLES: [Role; 5] = [Role::Series, Role::Dropped, Role::Repeat, Role::Help, Role::Type];
-const KINDS: [FamilyKind; 5] =
-    [FamilyKind::Unknown, FamilyKind::Counter, FamilyKind::Gauge, FamilyKind::Histogram, FamilyKind::Summary];
+const ROLES: [Role; 6] = [Role::Series, Role::Dropped, Role::Repeat, Role::Help, Role::Type, Role::Unit];
+const KINDS: [FamilyKind; 8] = [
+    FamilyKind::Unknown,
+    FamilyKind::Counter,
+    FamilyKind::Gauge,
+    FamilyKind::Histogram,
+    FamilyKind::Summary,
+    FamilyKind::GaugeHistogram,
+    FamilyKind::Info,
+    FamilyKind::StateSet,
+];
 
 const KIND_SHIFT: u32 = 3;
 const TRACKED_SHIFT: u32 = 6;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::config::ScrapeProtocol;
 use crate::exposition::content_type::Format;
+use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
+use crate::scrape::request::accept_header;
 
 /// Which metric and label names are valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub struct ScrapeSettings {
     pub track_timestamps_staleness: bool,
     /// Ask for gzip.
     pub enable_compression: bool,
+    /// The `Accept` header: formats asked for, best first.
+    pub accept: String,
+    /// What becomes of the native part of histograms in protobuf.
+    pub native: NativePart,
     /// Format of responses whose `Content-Type` names none.
     pub fallback: Option<Format>,
     /// Which names are valid.
@@ -52,6 +59,8 @@ impl Default for ScrapeSettings {
             honor_timestamps: true,
             track_timestamps_staleness: false,
             enable_compression: true,
+            accept: accept_header(&ScrapeProtocol::default_list(), "allow-utf-8"),
+            native: NativePart::Ignored,
             fallback: None,
             names: NameScheme::Utf8,
             body_size_limit: 0,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::exposition::content_type::Format;
 use crate::exposition::text::FamilyKind;
 use crate::model::append::{AppendBatch, AppendReport, SampleRejection, SeriesHandle, SeriesKey, ShardId};
 use crate::model::labels::Labels;
@@ -76,6 +77,7 @@ struct Target {
     budget: Arc<StagingBudget>,
     store: Store,
     limits: ScrapeLimits,
+    format: Format,
     at: i64,
 }
 
@@ -87,6 +89,7 @@ impl Target {
             budget: StagingBudget::new(0),
             store: Store::default(),
             limits: ScrapeLimits::for_memory(0),
+            format: Format::Text,
             at: 0,
         }
     }
@@ -96,6 +99,7 @@ impl Target {
         self.at += 1;
         let at = TimestampMs(self.at);
         let mut reader = Reader::new(&self.plan, self.cache.load(), at, self.limits, self.budget.permit());
+        reader.set_format(self.format);
         let fed = body.chunks(step).try_for_each(|chunk| reader.feed(chunk));
         let (counts, staged) = match fed {
             Ok(()) => reader.finish(),
@@ -423,7 +427,206 @@ fn a_cached_series_costs_at_most_100_bytes() {
     assert!(bytes_each <= 100, "{bytes_each}");
 }
 
+fn openmetrics() -> Target {
+    Target { format: Format::OpenMetrics, ..Target::new(ScrapeSettings::default()) }
+}
+
+#[test]
+fn openmetrics_lines_are_known_whatever_exemplars_they_carry() {
+    let mut target = openmetrics();
+    let body = |value: u32, id: &str| {
+        format!(
+            "# TYPE a counter\n# UNIT a_seconds seconds\na_total{{x=\"1\"}} {value} # {{id=\"{id}\"}} 1.5 {value}\n\
+             a_created{{x=\"1\"}} 17\n# EOF\n"
+        )
+    };
+    let (counts, error) = target.scrape(&body(1, "q"));
+    assert_eq!((error, counts.scraped, counts.series_added, counts.exemplars), (None, 2, 2, 1));
+    target.expect(&["{__name__=\"a_total\", x=\"1\"} 1 @1", "{__name__=\"a_created\", x=\"1\"} 17 @1"]);
+    let before = target.cache.load();
+    let (counts, error) = target.scrape(&body(2, "rst\\\"\\n"));
+    assert_eq!((error, counts.series_added, counts.exemplars, target.store.by_labels), (None, 0, 1, 0));
+    target.expect(&["{__name__=\"a_total\", x=\"1\"} 2 @2", "{__name__=\"a_created\", x=\"1\"} 17 @2"]);
+    assert!(Arc::ptr_eq(&before.sequence, &target.cache.load().sequence), "nothing was written anew");
+    let bad = "# TYPE a counter\n# UNIT a_seconds seconds\na_total{x=\"1\"} 1 # {id} 1\n# EOF\n";
+    let text = "expected equal, got \"} \" (\"BCLOSE\") while parsing: \"a_total{x=\\\"1\\\"} 1 # {id} \"";
+    assert_eq!(target.scrape(bad).1.unwrap().to_string(), text);
+}
+
+#[test]
+fn openmetrics_ends_with_its_last_line() {
+    let error = |body: &str| openmetrics().scrape(body).1.map(|e| e.to_string()).unwrap_or_default();
+    assert_eq!(error("a 1\n# EOF\n"), "");
+    assert_eq!(error("a 1\n# EOF"), "");
+    assert_eq!(error("a 1\n# EOF\n\0\0"), "");
+    assert_eq!(error(""), "");
+    for body in ["a 1\n", "a 1", "# EO", "# TYPE a gauge\n"] {
+        assert!(!error(body).is_empty(), "{body:?}");
+    }
+    assert_eq!(error("a 1\n"), "data does not end with # EOF");
+    for body in ["# EOF\n\n", "# EOF\na 1\n", "# EOFa 1", "# EOF\n# EOF\n"] {
+        assert_eq!(error(body), "unexpected data after # EOF", "{body:?}");
+    }
+}
+
+#[test]
+fn a_target_that_changes_its_format_keeps_its_series() {
+    let mut target = Target::new(ScrapeSettings::default());
+    target.scrape("# TYPE a gauge\na{x=\"1\"} 1\nb 1\n");
+    target.store.news();
+    target.format = Format::OpenMetrics;
+    let (counts, error) = target.scrape("# TYPE a gauge\na{x=\"1\"} 2\n# EOF\n");
+    assert_eq!((error, counts.series_added, target.store.by_labels), (None, 0, 0));
+    target.expect(&["{__name__=\"a\", x=\"1\"} 2 @2", "{__name__=\"b\"} stale @2"]);
+    // What only the text format takes is not recognised as the line of the last scrape.
+    target.format = Format::Text;
+    target.scrape("a  1\n");
+    target.format = Format::OpenMetrics;
+    assert!(target.scrape("a  1\n# EOF\n").1.is_some());
+}
+
+#[test]
+fn metadata_of_openmetrics_has_units_and_more_types() {
+    let mut target = openmetrics();
+    target.scrape("# HELP a_b \\\"x\\\"\n# TYPE a_b stateset\n# UNIT a_b b\na_b 1\n# EOF\n");
+    let found = &target.cache.metadata()[0];
+    assert_eq!((found.kind, found.help.as_str(), found.unit.as_str()), (FamilyKind::StateSet, "\"x\"", "b"));
+    target.format = Format::Text;
+    target.scrape("# HELP a_b \\\"x\\\"\n# TYPE a_b gauge\na_b 1\n");
+    let found = &target.cache.metadata()[0];
+    assert_eq!((found.kind, found.help.as_str(), found.unit.as_str()), (FamilyKind::Gauge, "\\\"x\\\"", ""));
+}
+
+/// Families of protobuf: `c_total{x="1"}`, a histogram `h` with the bucket 0.5, and one with nothing in it.
+fn families(value: f64) -> Vec<u8> {
+    [
+        b"\x22\x0a\x07c_total\x12\x02Hi\x22\x13\x0a\x06\x0a\x01x\x12\x011\x1a\x09\x09".as_slice(),
+        &value.to_le_bytes(),
+        b"\x18\x0a\x01h\x18\x04\x22\x11\x3a\x0f\x08\x07\x1a\x0b\x08\x03\x11",
+        &0.5_f64.to_le_bytes(),
+        b"\x00",
+    ]
+    .concat()
+}
+
+#[test]
+fn protobuf_is_read_as_it_comes_and_known_the_second_time() {
+    let expected = |at: i64, value: &str| {
+        [
+            format!("{{__name__=\"c_total\", x=\"1\"}} {value} @{at}"),
+            format!("{{__name__=\"h_count\"}} 7 @{at}"),
+            format!("{{__name__=\"h_sum\"}} 0 @{at}"),
+            format!("{{__name__=\"h_bucket\", le=\"0.5\"}} 3 @{at}"),
+            format!("{{__name__=\"h_bucket\", le=\"+Inf\"}} 7 @{at}"),
+        ]
+    };
+    for step in 1..=families(0.0).len() {
+        let mut target = Target { format: Format::Protobuf, ..Target::new(ScrapeSettings::default()) };
+        for (at, value) in [(1, "1.5"), (2, "2.5")] {
+            let before = target.cache.load();
+            let (batch, pending, counts, error) = target.read(&families(value.parse().unwrap()), step);
+            target.commit(&batch, pending);
+            assert_eq!(Arc::ptr_eq(&before.sequence, &target.cache.load().sequence), at == 2);
+            assert_eq!((error, counts.scraped), (None, 5), "{step}");
+            assert_eq!(target.store.news(), expected(at, value), "{step}");
+            assert_eq!(target.store.by_labels, if at == 1 { 10 } else { 0 });
+        }
+        let metadata = target.cache.metadata();
+        assert_eq!((metadata[0].family.as_str(), metadata[0].help.as_str()), ("c_total", "Hi"));
+        assert_eq!(metadata[1].kind, FamilyKind::Histogram);
+    }
+}
+
+#[test]
+fn a_long_protobuf_family_is_read_as_it_comes() {
+    let metric = |i: u32| {
+        let label = format!("{i:06}");
+        [
+            b"\x22\x18\x0a\x0b\x0a\x01x\x12\x06".as_slice(),
+            label.as_bytes(),
+            b"\x12\x09\x09",
+            &f64::from(i).to_le_bytes(),
+        ]
+        .concat()
+    };
+    let metrics: Vec<u8> = (0..5_000).flat_map(metric).collect();
+    let body = |before: &[u8], after: &[u8]| {
+        let len = before.len() + metrics.len() + after.len();
+        let head = [len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8];
+        [head.as_slice(), before, &metrics, after].concat()
+    };
+    for step in [1_000, 1 << 20] {
+        let mut target = Target { format: Format::Protobuf, ..Target::new(ScrapeSettings::default()) };
+        target.budget = StagingBudget::new(2 << 20);
+        let (batch, pending, counts, error) = target.read(&body(b"\x0a\x01g\x18\x01", b"\x2a\x01u"), step);
+        target.commit(&batch, pending);
+        assert_eq!((error, counts.scraped, counts.series_added), (None, 5_000, 5_000));
+        assert_eq!(target.store.news()[4_999], "{__name__=\"g\", x=\"004999\"} 4999 @1");
+        assert_eq!(
+            (target.cache.metadata()[0].kind, target.cache.metadata()[0].unit.as_str()),
+            (FamilyKind::Gauge, "u")
+        );
+        let error = target.read(&body(b"\x0a\x01g", b"\x18\x01"), step).3.unwrap();
+        assert_eq!(error.to_string(), "proto: MetricFamily: field 3 comes after metrics");
+    }
+}
+
+#[test]
+fn a_cut_protobuf_body_fails_the_scrape() {
+    let body = families(1.0);
+    for len in 1..body.len() {
+        let mut target = Target { format: Format::Protobuf, ..Target::new(ScrapeSettings::default()) };
+        let (.., error) = target.read(&body[..len], 3);
+        // A body may end after the first family.
+        assert_eq!(error.is_none(), len == 35 || len == 60, "{len}: {error:?}");
+    }
+    let mut target = Target { format: Format::Protobuf, ..Target::new(ScrapeSettings::default()) };
+    target.limits.line_len_max = 16;
+    assert_eq!(target.read(&body, 9).3, None);
+    // A metric of 16 MiB, of which the first bytes have come.
+    let long = [b"\xff\xff\xff\x7f\x0a\x01a\x22\x80\x80\x80\x08".as_slice(), &[0; 70_000]].concat();
+    assert_eq!(target.read(&long, 1 << 20).3, Some(ScrapeError::MetricTooLong { limit: 65_536 }));
+}
+
 proptest! {
+    /// Bodies cut anywhere give the same samples, counts and error as whole ones, for new lines and known ones.
+    #[test]
+    fn where_a_body_is_cut_does_not_matter(
+        body in "(# (TYPE|HELP|UNIT) (a|\"b\n\") (a|counter|x)\n|[ab](\\{(a=\"\\\\?[x\n\"\x00]?\",?){0,2}\\})? 1( [0-9 ]{0,2})?( # \\{[a=\"]{0,4}\\} 1)?\n|# EOF\n|\\{\"a\n\"\\} 1\n){0,8}[a# E\"\x00]{0,3}",
+        open: bool,
+    ) {
+        let run = |step: usize| {
+            let mut target = Target::new(ScrapeSettings::default());
+            if open {
+                target.format = Format::OpenMetrics;
+            }
+            let mut told = Vec::new();
+            for body in [body.as_bytes(), body.as_bytes(), b"a 1\n# EOF\n", body.as_bytes()] {
+                let (batch, pending, mut counts, error) = target.read(body, step);
+                target.commit(&batch, pending);
+                // After an error nobody reads on.
+                counts.body_len = 0;
+                told.push((target.store.news(), counts, error.map(|e| e.to_string())));
+            }
+            told
+        };
+        let whole = run(usize::MAX);
+        for step in [1, 2, 3, 7] {
+            prop_assert_eq!(&run(step), &whole, "in steps of {}", step);
+        }
+    }
+
+    #[test]
+    fn garbage_never_panics_in_any_format(bodies in prop::collection::vec(any::<Vec<u8>>(), 1..4), step in 1_usize..9) {
+        for format in Format::ALL {
+            let mut target = Target { format, ..Target::new(ScrapeSettings::default()) };
+            for body in &bodies {
+                let (batch, pending, ..) = target.read(body, step);
+                target.commit(&batch, pending);
+            }
+        }
+    }
+
     /// Whatever changes between scrapes and however bodies are cut, the store holds what a naive reading gives.
     #[test]
     fn agrees_with_a_naive_reading(

@@ -225,6 +225,8 @@ fn field(line: &str, name: &str) -> Option<String> {
 pub enum Behaviour {
     /// A body of text format 0.0.4.
     Body(String),
+    /// A body with this content type.
+    Typed(String, Vec<u8>),
     /// A status line such as `500 Internal Server Error`.
     Status(String),
     /// Accepts and never answers.
@@ -372,6 +374,10 @@ fn serve(stream: TcpStream, state: &Mutex<ExporterState>) {
             Behaviour::Body(body) => {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n";
                 write!(out, "{head}Content-Length: {}\r\n\r\n{body}", body.len())
+            }
+            Behaviour::Typed(content_type, body) => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n");
+                write!(out, "{head}Content-Length: {}\r\n\r\n", body.len()).and_then(|()| out.write_all(&body))
             }
             Behaviour::Status(status) => write!(out, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"),
             Behaviour::Hang => loop {

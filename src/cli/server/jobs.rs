@@ -9,7 +9,9 @@ use crate::client::HttpClient;
 use crate::config::inactive::{Inactive, Kind};
 use crate::config::{ByteSize, FlagDefaults, LoadedConfig, ScrapeConfig, ScrapeProtocol, ValidationScheme, relabel};
 use crate::exposition::content_type::Format;
+use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
+use crate::scrape::request::accept_header;
 use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings};
 use crate::scrape::target::TargetDefaults;
 use crate::telemetry::build_info;
@@ -140,6 +142,14 @@ fn settings(job: &ScrapeConfig) -> ScrapeSettings {
         honor_timestamps: job.honor_timestamps,
         track_timestamps_staleness: job.track_timestamps_staleness,
         enable_compression: job.enable_compression,
+        accept: accept_header(
+            job.scrape_protocols.as_deref().unwrap_or(&ScrapeProtocol::default_list()),
+            &job.metric_name_escaping_scheme,
+        ),
+        native: match job.scrape_native_histograms {
+            Some(true) => NativePart::Wanted,
+            _ => NativePart::Ignored,
+        },
         fallback: fallback(&job.fallback_scrape_protocol),
         names: match job.metric_name_validation_scheme {
             ValidationScheme::Legacy => NameScheme::Legacy,

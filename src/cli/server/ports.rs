@@ -23,7 +23,8 @@ use crate::cli::flags::ServerFlags;
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
 use crate::cli::server::running::Running;
-use crate::exposition::encode;
+use crate::exposition::encode::encode;
+use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
     QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest,
@@ -302,10 +303,10 @@ impl ServerPorts for Ports {
     }
 
     fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition> {
-        let content_type = encode::text_content_type(accept);
+        let negotiated = negotiate(accept);
         async move {
-            let body = encode::text(&self.registry.gather()).into_bytes();
-            Ok(Exposition { content_type, body })
+            let body = encode(&self.registry.gather(), negotiated.format).into_bytes();
+            Ok(Exposition { content_type: negotiated.content_type, body })
         }
         .boxed()
     }

@@ -1,0 +1,119 @@
+//! In which format and under which name we answer on `/metrics`, from the `Accept` header.
+//!
+//! The choice is that of Prometheus's own client library with OpenMetrics switched on, less protobuf, which we do not
+//! write.
+
+/// A format that we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Text 0.0.4.
+    Text,
+    /// OpenMetrics 0.0.1.
+    OpenMetrics001,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics100,
+}
+
+/// An answer's format and its `Content-Type`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The format.
+    pub format: Written,
+    /// The header's value; repeats the escaping scheme that was asked for.
+    pub content_type: String,
+}
+
+/// Escaping schemes that a client may ask for; all our names are the same in each of them.
+const SCHEMES: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
+
+struct Range<'a> {
+    media_type: &'a str,
+    version: &'a str,
+    escaping: &'a str,
+    quality: f64,
+}
+
+/// The best format that `accept` names and we write; text if there is none.
+pub fn negotiate(accept: Option<&str>) -> Negotiated {
+    let mut ranges: Vec<Range<'_>> = accept.unwrap_or_default().split(',').map(range).collect();
+    ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    let mut escaping = "underscores";
+    for range in &ranges {
+        if SCHEMES.contains(&range.escaping) {
+            escaping = range.escaping;
+        }
+        let format = match (range.media_type, range.version) {
+            ("text/plain", "" | "0.0.4") => Written::Text,
+            ("application/openmetrics-text", "1.0.0") => Written::OpenMetrics100,
+            ("application/openmetrics-text", "" | "0.0.1") => Written::OpenMetrics001,
+            _ => continue,
+        };
+        return Negotiated { format, content_type: content_type(format, escaping) };
+    }
+    Negotiated { format: Written::Text, content_type: content_type(Written::Text, escaping) }
+}
+
+fn range(text: &str) -> Range<'_> {
+    let mut parts = text.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    let mut range = Range { media_type, version: "", escaping: "", quality: 1.0 };
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+        let value = value.trim().trim_matches('"');
+        match name.trim() {
+            "version" => range.version = value,
+            "escaping" => range.escaping = value,
+            "q" => range.quality = value.parse().unwrap_or(1.0),
+            _ => {}
+        }
+    }
+    range
+}
+
+fn content_type(format: Written, escaping: &str) -> String {
+    let media_type = match format {
+        Written::Text => "text/plain; version=0.0.4",
+        Written::OpenMetrics001 => "application/openmetrics-text; version=0.0.1",
+        Written::OpenMetrics100 => "application/openmetrics-text; version=1.0.0",
+    };
+    format!("{media_type}; charset=utf-8; escaping={escaping}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(accept: &str, expected: &str) {
+        assert_eq!(negotiate(Some(accept)).content_type, expected);
+    }
+
+    #[test]
+    fn the_best_known_format_wins() {
+        let text = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+        assert_eq!(negotiate(None).content_type, text);
+        check("", text);
+        check("text/html,*/*;q=0.8", text);
+        check("application/openmetrics-text;version=2.0.0", text);
+        check(
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        );
+        check(
+            "application/openmetrics-text;version=\"0.0.1\"; q=0.2, text/plain;q=0.1",
+            "application/openmetrics-text; version=0.0.1; charset=utf-8; escaping=underscores",
+        );
+        check(
+            "application/openmetrics-text;q=0.2, text/plain;version=0.0.4;q=0.3;escaping=dots",
+            &text.replace("underscores", "dots"),
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(accept: String) {
+            let _ = negotiate(Some(&accept));
+        }
+    }
+}

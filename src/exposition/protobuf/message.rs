@@ -1,0 +1,240 @@
+//! The messages inside a family: a metric's numbers, summaries, histograms. Each is read whole, so that a malformed one
+//! is refused before any of its series is handed out.
+#![deny(clippy::indexing_slicing)]
+
+use crate::exposition::wire::{Fields, WireError};
+
+/// A metric without its labels.
+#[derive(Default)]
+pub(super) struct Metric<'a> {
+    pub(super) gauge: f64,
+    /// Value, and whether there is an exemplar.
+    pub(super) counter: (f64, bool),
+    pub(super) summary: Summary<'a>,
+    pub(super) untyped: f64,
+    pub(super) histogram: Histogram<'a>,
+    pub(super) timestamp_ms: i64,
+}
+
+/// A summary; its quantiles are read from its bytes.
+#[derive(Default)]
+pub(super) struct Summary<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) count: f64,
+    pub(super) sum: f64,
+}
+
+/// A histogram; its classic buckets are read from its bytes.
+#[derive(Default)]
+pub(super) struct Histogram<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) count: f64,
+    pub(super) sum: f64,
+    pub(super) is_native: bool,
+    pub(super) has_buckets: bool,
+    pub(super) is_float: bool,
+    pub(super) positive: Side,
+    pub(super) negative: Side,
+}
+
+/// Buckets of a native histogram: as its spans say, and as they are listed.
+#[derive(Default)]
+pub(super) struct Side {
+    pub(super) spanned: u64,
+    pub(super) deltas: u64,
+    pub(super) counts: u64,
+}
+
+/// A classic bucket.
+pub(super) struct Bucket {
+    pub(super) bound: f64,
+    pub(super) count: f64,
+    pub(super) exemplar: bool,
+}
+
+pub(super) fn metric(bytes: &[u8]) -> Result<Metric<'_>, WireError> {
+    let mut metric = Metric::default();
+    let mut fields = Fields::new("Metric", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => drop(value.bytes("Label")?),
+            2 => metric.gauge = number("Gauge", value.bytes("Gauge")?)?,
+            3 => metric.counter = counter(value.bytes("Counter")?)?,
+            4 => metric.summary = summary(value.bytes("Summary")?)?,
+            5 => metric.untyped = number("Untyped", value.bytes("Untyped")?)?,
+            6 => metric.timestamp_ms = value.varint("TimestampMs")?.cast_signed(),
+            7 => metric.histogram = histogram(value.bytes("Histogram")?)?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(metric)
+}
+
+fn number(message: &'static str, bytes: &[u8]) -> Result<f64, WireError> {
+    let mut number = 0.0;
+    let mut fields = Fields::new(message, bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => number = value.double("Value")?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(number)
+}
+
+fn counter(bytes: &[u8]) -> Result<(f64, bool), WireError> {
+    let (mut number, mut has_exemplar) = (0.0, false);
+    let mut fields = Fields::new("Counter", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => number = value.double("Value")?,
+            2 => {
+                exemplar(value.bytes("Exemplar")?)?;
+                has_exemplar = true;
+            }
+            3 => timestamp(value.bytes("StartTimestamp")?)?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok((number, has_exemplar))
+}
+
+fn summary(bytes: &[u8]) -> Result<Summary<'_>, WireError> {
+    let mut summary = Summary { bytes, ..Summary::default() };
+    let mut fields = Fields::new("Summary", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => summary.count = value.varint("SampleCount")? as f64,
+            2 => summary.sum = value.double("SampleSum")?,
+            3 => drop(quantile(value.bytes("Quantile")?)?),
+            4 => timestamp(value.bytes("StartTimestamp")?)?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(summary)
+}
+
+/// Quantile and value.
+pub(super) fn quantile(bytes: &[u8]) -> Result<(f64, f64), WireError> {
+    let (mut quantile, mut number) = (0.0, 0.0);
+    let mut fields = Fields::new("Quantile", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => quantile = value.double("Quantile")?,
+            2 => number = value.double("Value")?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok((quantile, number))
+}
+
+/// A classic bucket; a float count stands in front of a whole one.
+pub(super) fn bucket(bytes: &[u8]) -> Result<Bucket, WireError> {
+    let mut bucket = Bucket { bound: 0.0, count: 0.0, exemplar: false };
+    let mut whole = 0;
+    let mut fields = Fields::new("Bucket", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => whole = value.varint("CumulativeCount")?,
+            2 => bucket.bound = value.double("UpperBound")?,
+            3 => {
+                exemplar(value.bytes("Exemplar")?)?;
+                bucket.exemplar = true;
+            }
+            4 => bucket.count = value.double("CumulativeCountFloat")?,
+            _ => fields.skip(value)?,
+        }
+    }
+    if bucket.count == 0.0 {
+        bucket.count = whole as f64;
+    }
+    Ok(bucket)
+}
+
+fn histogram(bytes: &[u8]) -> Result<Histogram<'_>, WireError> {
+    let mut histogram = Histogram { bytes, ..Histogram::default() };
+    let mut whole = 0;
+    let (mut zero_threshold, mut zero_count) = (0.0, 0);
+    let mut fields = Fields::new("Histogram", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => whole = value.varint("SampleCount")?,
+            2 => histogram.sum = value.double("SampleSum")?,
+            3 => {
+                bucket(value.bytes("Bucket")?)?;
+                histogram.has_buckets = true;
+            }
+            4 => histogram.count = value.double("SampleCountFloat")?,
+            5 => drop(value.varint("Schema")?),
+            6 => zero_threshold = value.double("ZeroThreshold")?,
+            7 => zero_count = value.varint("ZeroCount")?,
+            8 => histogram.is_float |= 0.0 < value.double("ZeroCountFloat")?,
+            9 => histogram.negative.add_span(value.bytes("NegativeSpan")?)?,
+            10 => histogram.negative.deltas += value.varint_count("NegativeDelta")?,
+            11 => histogram.negative.counts += value.double_count("NegativeCount")?,
+            12 => histogram.positive.add_span(value.bytes("PositiveSpan")?)?,
+            13 => histogram.positive.deltas += value.varint_count("PositiveDelta")?,
+            14 => histogram.positive.counts += value.double_count("PositiveCount")?,
+            15 => timestamp(value.bytes("StartTimestamp")?)?,
+            16 => exemplar(value.bytes("Exemplars")?)?,
+            _ => fields.skip(value)?,
+        }
+        histogram.is_native |= matches!(field, 9 | 12);
+    }
+    histogram.is_native |= 0.0 < zero_threshold || zero_count != 0;
+    histogram.is_float |= 0.0 < histogram.count;
+    if histogram.count == 0.0 {
+        histogram.count = whole as f64;
+    }
+    Ok(histogram)
+}
+
+impl Side {
+    fn add_span(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let mut fields = Fields::new("BucketSpan", bytes);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                1 => drop(value.varint("Offset")?),
+                2 => self.spanned = self.spanned.saturating_add(value.varint("Length")?),
+                _ => fields.skip(value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks an exemplar.
+fn exemplar(bytes: &[u8]) -> Result<(), WireError> {
+    let mut fields = Fields::new("Exemplar", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => {
+                let mut pair = Fields::new("LabelPair", value.bytes("Label")?);
+                while let Some((field, value)) = pair.next()? {
+                    match field {
+                        1 => drop(value.bytes("Name")?),
+                        2 => drop(value.bytes("Value")?),
+                        _ => pair.skip(value)?,
+                    }
+                }
+            }
+            2 => drop(value.double("Value")?),
+            3 => timestamp(value.bytes("Timestamp")?)?,
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(())
+}
+
+/// Checks a time stamp.
+fn timestamp(bytes: &[u8]) -> Result<(), WireError> {
+    let mut fields = Fields::new("Timestamp", bytes);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            1 => drop(value.varint("Seconds")?),
+            2 => drop(value.varint("Nanos")?),
+            _ => fields.skip(value)?,
+        }
+    }
+    Ok(())
+}
