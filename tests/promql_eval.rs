@@ -266,15 +266,6 @@ fn what_has_no_value_at_a_time_is_no_range_query() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_not_answered() {
-    let view = loaded(COUNTED);
-    for expr in ["info(one)", "histogram_count(one)", "rate(one[1m] anchored)", "one + fill(0) three", "one </ 2"] {
-        let error = instant(&*view, expr, 10, &EngineOptions::default()).unwrap_err();
-        assert!(error.to_string().contains("not supported yet"), "{expr}: {error}");
-    }
-}
-
-#[test]
 fn annotations_point_into_the_query() {
     let view = loaded(COUNTED);
     let answer = instant(&*view, "sum(\n  rate(one[1m])\n)", 500, &EngineOptions::default()).unwrap();

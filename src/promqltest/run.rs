@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::model::read::ReadView;
-use crate::model::result::{MatrixSeries, QueryValue, VectorElement};
+use crate::model::read::{ReadView, SampleColumn};
+use crate::model::result::{MatrixSeries, Point, QueryValue, VectorElement};
 use crate::model::time::TimestampMs;
 use crate::promql::eval::{EngineOptions, Evaluated, QueryContext, evaluate_instant, evaluate_range};
 use crate::promql::parser::{ParseOptions, SequenceValue, parse_expr};
 use crate::promqltest::compare;
 use crate::promqltest::memory::TestStorage;
-use crate::promqltest::pinned;
-use crate::promqltest::script::{Command, EvalCommand, EvalTimes, LoadCommand, Script};
+use crate::promqltest::script::{Command, EvalCommand, EvalTimes, LoadCommand, LoadedSeries, Script};
+use crate::promqltest::{nhcb, pinned};
 
 /// What became of one evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,12 @@ pub struct EvalOutcome {
 
 /// The settings that Prometheus's own scripts assume.
 pub fn upstream_options() -> EngineOptions {
-    EngineOptions { max_samples: 10_000, delayed_name_removal: true, ..EngineOptions::default() }
+    EngineOptions {
+        max_samples: 10_000,
+        delayed_name_removal: true,
+        use_start_timestamps: true,
+        ..EngineOptions::default()
+    }
 }
 
 /// Runs a script. The error is a command that could not be carried out; what evaluations yield is in the outcomes.
@@ -47,17 +52,32 @@ pub fn run(script: &Script, storage: &mut dyn TestStorage, opts: &EngineOptions)
 
 fn store(load: &LoadCommand, storage: &mut dyn TestStorage) -> Result<(), String> {
     for series in &load.series {
-        let timed = (0i64..).map(|at| at * load.step_ms).zip(&series.values);
-        let samples: Vec<(i64, f64)> = timed
-            .filter_map(|(at_ms, value)| match value {
-                SequenceValue::Float(value) => Some((at_ms, *value)),
-                // Histograms cannot be stored yet; what is expected of them does not come out.
-                SequenceValue::Omitted | SequenceValue::Histogram { .. } => None,
-            })
-            .collect();
-        storage.append(&series.labels, &samples)?;
+        storage.append_all(&series.labels, &column(load.step_ms, series)?)?;
+    }
+    if load.with_native_histograms {
+        for (labels, column) in nhcb::converted(load)? {
+            storage.append_all(&labels, &column)?;
+        }
     }
     Ok(())
+}
+
+/// The samples of a loaded series.
+fn column(step_ms: i64, series: &LoadedSeries) -> Result<SampleColumn, String> {
+    let mut column = SampleColumn::default();
+    for (place, value) in series.values.iter().enumerate() {
+        let at_ms = i64::try_from(place).unwrap_or(i64::MAX).saturating_mul(step_ms);
+        let offset_ms = series.start_offsets_ms.get(place).copied().flatten();
+        let start_ms = offset_ms.map_or(0, |offset_ms| at_ms.saturating_add(offset_ms));
+        match value {
+            SequenceValue::Float(value) => column.push_float(at_ms, start_ms, *value),
+            SequenceValue::Histogram { histogram, .. } => {
+                column.push_histogram(at_ms, start_ms, Arc::clone(histogram));
+            }
+            SequenceValue::Omitted => {}
+        }
+    }
+    Ok(column)
 }
 
 fn check(command: &EvalCommand, storage: &dyn TestStorage, opts: &EngineOptions) -> Result<(), String> {
@@ -120,7 +140,11 @@ fn at(series: &[MatrixSeries], at_ms: i64) -> Vec<VectorElement> {
     let mut elements = Vec::new();
     for one in series {
         if let Some(point) = one.points.iter().find(|point| point.at.0 == at_ms) {
-            elements.push(VectorElement { labels: one.labels.clone(), point: *point });
+            elements.push(VectorElement { labels: one.labels.clone(), point: *point, histogram: None });
+        } else if let Some(found) = one.histograms.iter().find(|point| point.at.0 == at_ms) {
+            let point = Point { at: found.at, value: f64::NAN };
+            let histogram = Some(Arc::clone(&found.histogram));
+            elements.push(VectorElement { labels: one.labels.clone(), point, histogram });
         }
     }
     elements

@@ -1,11 +1,14 @@
 //! Functions of range vectors: for each series the windows of all steps, one after the other, over a column that is
 //! decoded once.
 
+pub(crate) mod extended;
+mod mixed;
+
 use crate::model::go;
 use crate::model::labels::Labels;
-use crate::model::read::FloatColumn;
+use crate::model::read::{FloatColumn, SampleColumn};
 use crate::model::sample::is_stale;
-use crate::promql::ast::PosRange;
+use crate::promql::ast::{PosRange, RangeExtension};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
@@ -38,12 +41,17 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
     for scalar in &call.scalars {
         scalars.push(eval::eval(exec, scalar, steps)?);
     }
-    let windows = Windows::of(&call.source, steps);
+    let extension = match &call.source {
+        RangeSource::Selector(selector) => selector.extension,
+        RangeSource::Subquery(_) => None,
+    };
+    let windows = Windows::of(&call.source, steps).with_margins(extended::margins(extension, exec.opts.lookback_ms));
     let _scratch = exec.charge(ColumnBuilder::len_for(steps.count()))?;
     let mut output = Output {
         matrix: Matrix::new(exec)?,
         builder: ColumnBuilder::new(),
-        name_place: call.source_range,
+        call,
+        extension,
         keeps_name: call.function.keeps_name(),
         is_rate: matches!(call.function, RangeFunction::Rate(RateKind::Rate | RateKind::Increase)),
     };
@@ -54,7 +62,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
             let selection = exec.select(&selector.selector, min_ms, max_ms)?;
             let mut decoder = Decoder::new(exec)?;
             for series in &selection.series {
-                let column = decoder.decode(exec, &*series.samples, min_ms, max_ms)?;
+                let column = decoder.decode(exec, &selector.selector, &*series.samples, (min_ms, max_ms))?;
                 drop_stale_markers(column);
                 output.series(exec, &mut kernel, windows, column, &series.labels, false)?;
             }
@@ -62,7 +70,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
         RangeSource::Subquery(_) => {
             if let Some(result) = &sub {
                 let _column = exec.charge(result.steps.count().saturating_mul(16))?;
-                let mut column = FloatColumn::default();
+                let mut column = SampleColumn::default();
                 for series in &result.matrix.series {
                     result.samples(series, &mut column);
                     output.series(exec, &mut kernel, windows, &column, &series.labels, series.drop_name)?;
@@ -96,7 +104,7 @@ struct Windows {
 impl Windows {
     fn of(source: &RangeSource, steps: Steps) -> Self {
         let (offset_ms, range_ms, pinned_ms) = match source {
-            RangeSource::Selector(RangeSelector { selector, range_ms }) => {
+            RangeSource::Selector(RangeSelector { selector, range_ms, .. }) => {
                 (selector.offset_from(steps.start()), *range_ms, selector.pinned_ms)
             }
             RangeSource::Subquery(sub @ Subquery { range_ms, pinned_ms, .. }) => {
@@ -104,6 +112,15 @@ impl Windows {
             }
         };
         Self { steps, offset_ms, range_ms, is_pinned: pinned_ms.is_some() }
+    }
+
+    /// The windows with so much more at either side.
+    fn with_margins(self, (before_ms, after_ms): (i64, i64)) -> Self {
+        Self {
+            offset_ms: self.offset_ms.saturating_sub(after_ms),
+            range_ms: self.range_ms.saturating_add(before_ms).saturating_add(after_ms),
+            ..self
+        }
     }
 
     /// First and last time that matter, both inclusive.
@@ -159,50 +176,80 @@ fn slide(
     Ok(sizes)
 }
 
-fn drop_stale_markers(column: &mut FloatColumn) {
-    let Some(first) = column.values.iter().position(|v| is_stale(*v)) else { return };
-    let mut kept = first;
-    for at in first..column.len() {
-        if !is_stale(column.values[at]) {
-            column.values[kept] = column.values[at];
-            column.timestamps[kept] = column.timestamps[at];
-            kept += 1;
+/// Takes out the markers that end a series.
+pub(crate) fn drop_stale_markers(column: &mut SampleColumn) {
+    let floats = &mut column.floats;
+    if let Some(first) = floats.values.iter().position(|v| is_stale(*v)) {
+        let mut kept = first;
+        for at in first..floats.len() {
+            if !is_stale(floats.values[at]) {
+                floats.values[kept] = floats.values[at];
+                floats.timestamps[kept] = floats.timestamps[at];
+                if let Some(start) = column.float_starts.get(at).copied() {
+                    column.float_starts[kept] = start;
+                }
+                kept += 1;
+            }
         }
+        floats.values.truncate(kept);
+        floats.timestamps.truncate(kept);
+        column.float_starts.truncate(kept);
     }
-    column.values.truncate(kept);
-    column.timestamps.truncate(kept);
+    let histograms = &mut column.histograms;
+    if histograms.values.iter().any(|h| h.is_stale()) {
+        let is_live: Vec<bool> = histograms.values.iter().map(|h| !h.is_stale()).collect();
+        keep(&mut histograms.timestamps, &is_live);
+        keep(&mut histograms.values, &is_live);
+        keep(&mut column.histogram_starts, &is_live);
+    }
+}
+
+fn keep<T>(values: &mut Vec<T>, is_kept: &[bool]) {
+    let mut kept = is_kept.iter();
+    values.retain(|_| kept.next().copied().unwrap_or(true));
 }
 
 /// The result as it grows, and how it is counted.
-struct Output {
+struct Output<'a> {
     matrix: Matrix,
     builder: ColumnBuilder,
-    name_place: PosRange,
+    call: &'a RangeCall,
+    extension: Option<RangeExtension>,
     keeps_name: bool,
     is_rate: bool,
 }
 
-impl Output {
+impl Output<'_> {
     /// Adds what the function gives for the windows of one series.
     fn series(
         &mut self,
         exec: &mut Exec<'_>,
         kernel: &mut Kernel<'_>,
         windows: Windows,
-        column: &FloatColumn,
+        column: &SampleColumn,
         labels: &Labels,
         input_drops_name: bool,
     ) -> Result<(), EvalError> {
-        let sizes = kernel.run(exec, windows, column, &mut self.builder)?;
+        let (call, builder) = (self.call, &mut self.builder);
+        let name = labels.metric_name();
+        let has_starts = !column.float_starts.is_empty() && exec.opts.use_start_timestamps;
+        let sizes = if let Some(extension) = self.extension {
+            let note = (name, call.source_range);
+            extended::run(exec, &call.function, extension, windows, column, note, builder)?
+        } else if column.histograms.is_empty() && !(has_starts && mixed::uses_starts(&call.function)) {
+            kernel.run(exec, windows, &column.floats, builder)?
+        } else {
+            kernel.run_mixed(exec, call, windows, column, name, builder)?
+        };
         // Prometheus holds the window of one series at a time beside the results of the series before it.
         exec.samples.probe(sizes.largest)?;
         exec.samples.look_at(sizes.total);
-        let produced = self.builder.present();
+        let produced = self.builder.sample_count();
         exec.samples.probe(sizes.last + produced)?;
         exec.samples.hold(produced)?;
         let Some(values) = self.builder.finish() else { return Ok(()) };
-        if self.is_rate {
-            note_unlikely_counter(exec, labels, self.name_place)?;
+        if self.is_rate && values.float_count() > 0 {
+            note_unlikely_counter(exec, labels, self.call.source_range)?;
         }
         let drop_name = !self.keeps_name || input_drops_name;
         let labels =
@@ -409,8 +456,12 @@ pub(crate) fn ones_outside(found: &StepSet, steps: Steps) -> Option<StepColumn> 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::histogram::FloatHistogram;
 
     proptest! {
         #[test]
@@ -450,8 +501,13 @@ mod tests {
     #[test]
     fn stale_markers_disappear() {
         let stale = crate::model::sample::stale_nan();
-        let mut column = FloatColumn { timestamps: vec![1, 2, 3, 4], values: vec![1.0, stale, f64::NAN, stale] };
+        let floats = FloatColumn { timestamps: vec![1, 2, 3, 4], values: vec![1.0, stale, f64::NAN, stale] };
+        let mut column = SampleColumn { floats, float_starts: vec![5, 6, 7, 8], ..SampleColumn::default() };
+        let ended = FloatHistogram { sum: stale, ..FloatHistogram::default() };
+        column.push_histogram(5, 0, Arc::new(FloatHistogram::default()));
+        column.push_histogram(6, 0, Arc::new(ended));
         drop_stale_markers(&mut column);
-        assert_eq!(column.timestamps, [1, 3]);
+        assert_eq!((column.floats.timestamps, column.float_starts), (vec![1, 3], vec![5, 7]));
+        assert_eq!(column.histograms.timestamps, [5]);
     }
 }
