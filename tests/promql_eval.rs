@@ -88,6 +88,46 @@ fn samples_are_counted_as_in_prometheus() {
 }
 
 #[test]
+fn histograms_count_by_their_size() {
+    // 168 bytes, a span and two buckets: as much as 12 floats. Count and sum alone: 11.
+    let view = loaded("load 10s\n  h {{sum:1 count:3 buckets:[1 2]}}x30\n");
+    let counts = |expr: &str| {
+        let stats = instant(&*view, expr, 201, &EngineOptions::default()).unwrap().stats;
+        (stats.total_samples, stats.peak_samples)
+    };
+    assert_eq!(counts("h"), (12, 12));
+    assert_eq!(counts("h[60s]"), (72, 72));
+    assert_eq!(counts("count_over_time(h[60s])"), (72, 73));
+    assert_eq!(counts("histogram_count(h)"), (11, 13));
+    let below = EngineOptions { max_samples: 71, ..EngineOptions::default() };
+    assert_eq!(instant(&*view, "h[60s]", 201, &below).unwrap_err(), EvalError::TooManySamples);
+}
+
+#[test]
+fn histograms_are_charged_to_the_query() {
+    let buckets = vec!["1"; 500].join(" ");
+    let view = loaded(&format!(
+        "load 10s\n  h {{{{count:500 buckets:[{buckets}]}}}}+{{{{count:500 buckets:[{buckets}]}}}}x60\n"
+    ));
+    let ledger = QueryLedger::open(&MemoryPool::new(0), 0);
+    let expr = "h * 2";
+    let ctx = QueryContext { ledger: Arc::clone(&ledger), ..QueryContext::unlimited(expr) };
+    let parsed = parse_expr(expr, &ParseOptions::ALL).unwrap();
+    let times = (TimestampMs(0), TimestampMs(600_000));
+    let answer = evaluate_range(&parsed, &*view, times.0, times.1, 10_000, &EngineOptions::default(), &ctx).unwrap();
+    let QueryValue::Matrix(series) = &answer.value else { panic!("{:?}", answer.value) };
+    assert_eq!(series[0].histograms.len(), 61);
+    // 61 histograms of 500 buckets, of eight bytes each.
+    assert!(answer.held.bytes() > 61 * 500 * 8 && answer.stats.peak_bytes > 2 * 61 * 500 * 8);
+    drop(answer);
+    assert_eq!(ledger.used(), 0);
+    let small = QueryLedger::open(&MemoryPool::new(0), 300_000);
+    let ctx = QueryContext { ledger: small, ..QueryContext::unlimited(expr) };
+    let refused = evaluate_range(&parsed, &*view, times.0, times.1, 10_000, &EngineOptions::default(), &ctx);
+    assert!(matches!(refused, Err(EvalError::Budget(_))));
+}
+
+#[test]
 fn memory_is_given_back_and_peaks_are_known() {
     let view = loaded(COUNTED);
     let pool = MemoryPool::new(0);

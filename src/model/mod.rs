@@ -7,6 +7,7 @@ pub mod clock;
 pub mod duration;
 pub mod external_url;
 pub mod go;
+pub mod go_math;
 pub mod go_number;
 pub mod go_time;
 pub mod histogram;

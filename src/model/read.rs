@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::sample::is_stale;
 use crate::model::time::TimeRange;
 
 /// Time stamps (ascending, unique) and values of one series, side by side and of equal length.
@@ -116,6 +117,34 @@ impl SampleColumn {
         self.histogram_starts.clear();
     }
 
+    /// Takes out the markers that end a series.
+    pub fn drop_stale_markers(&mut self) {
+        let floats = &mut self.floats;
+        if let Some(first) = floats.values.iter().position(|v| is_stale(*v)) {
+            let mut kept = first;
+            for at in first..floats.len() {
+                if !is_stale(floats.values[at]) {
+                    floats.values[kept] = floats.values[at];
+                    floats.timestamps[kept] = floats.timestamps[at];
+                    if let Some(start) = self.float_starts.get(at).copied() {
+                        self.float_starts[kept] = start;
+                    }
+                    kept += 1;
+                }
+            }
+            floats.values.truncate(kept);
+            floats.timestamps.truncate(kept);
+            self.float_starts.truncate(kept);
+        }
+        let histograms = &mut self.histograms;
+        if histograms.values.iter().any(|h| h.is_stale()) {
+            let is_live: Vec<bool> = histograms.values.iter().map(|h| !h.is_stale()).collect();
+            keep(&mut histograms.timestamps, &is_live);
+            keep(&mut histograms.values, &is_live);
+            keep(&mut self.histogram_starts, &is_live);
+        }
+    }
+
     /// Bytes of the room for samples, and of the histograms in it.
     pub fn memory_len(&self) -> usize {
         let floats = self.floats.timestamps.capacity() + self.floats.values.capacity() + self.float_starts.capacity();
@@ -125,6 +154,11 @@ impl SampleColumn {
         let held: usize = self.histograms.values.iter().map(|histogram| histogram.memory_len()).sum();
         (floats + histograms) * 8 + held
     }
+}
+
+fn keep<T>(values: &mut Vec<T>, is_kept: &[bool]) {
+    let mut kept = is_kept.iter();
+    values.retain(|_| kept.next().copied().unwrap_or(true));
 }
 
 /// Keeps starts only from the first known one on; those before it become unknown ones.
@@ -231,4 +265,23 @@ pub trait ReadView: Send + Sync {
 pub trait Queryable: Send + Sync {
     /// A view of everything committed by now.
     fn view(&self) -> Result<Arc<dyn ReadView>, ReadError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample::stale_nan;
+
+    #[test]
+    fn stale_markers_disappear() {
+        let stale = stale_nan();
+        let floats = FloatColumn { timestamps: vec![1, 2, 3, 4], values: vec![1.0, stale, f64::NAN, stale] };
+        let mut column = SampleColumn { floats, float_starts: vec![5, 6, 7, 8], ..SampleColumn::default() };
+        let ended = FloatHistogram { sum: stale, ..FloatHistogram::default() };
+        column.push_histogram(5, 0, Arc::new(FloatHistogram::default()));
+        column.push_histogram(6, 0, Arc::new(ended));
+        column.drop_stale_markers();
+        assert_eq!((column.floats.timestamps, column.float_starts), (vec![1, 3], vec![5, 7]));
+        assert_eq!(column.histograms.timestamps, [5]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Buckets with their bounds.
 
+use crate::model::go_math;
 use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, bounds, layout};
 
 /// One bucket.
@@ -24,7 +25,7 @@ impl Bucket {
         if is_linear {
             return (value - self.lower) / (self.upper - self.lower);
         }
-        let (lower, upper, value_log) = (self.lower.abs().log2(), self.upper.abs().log2(), value.abs().log2());
+        let [lower, upper, value_log] = [self.lower, self.upper, value].map(|v| go_math::log2(v.abs()));
         if value > 0.0 { (value_log - lower) / (upper - lower) } else { 1.0 - ((value_log - upper) / (lower - upper)) }
     }
 }

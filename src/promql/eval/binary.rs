@@ -77,6 +77,7 @@ fn any_values(
     builder: &mut ColumnBuilder,
 ) -> Result<(), EvalError> {
     let op = binary.op;
+    let mut held = exec.charge(0)?;
     for (step, value) in series.column.values() {
         let element = match value {
             StepValue::Float(value) => Operand::Float(value),
@@ -98,6 +99,7 @@ fn any_values(
                 builder.push_value(step, value);
             }
         } else {
+            held.grow(combined.value.memory_len()).map_err(|over| EvalError::Budget(over.to_string()))?;
             push_element(builder, step, combined.value);
         }
     }

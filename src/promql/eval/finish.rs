@@ -9,7 +9,7 @@ use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
 use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::Matrix;
-use crate::promql::eval::range::{drop_stale_markers, extended};
+use crate::promql::eval::range::extended;
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::{self, EvalStats, Evaluated, subquery};
 use crate::promql::plan::{Node, Operation, RangeSelector};
@@ -128,7 +128,7 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
     let mut all = Vec::with_capacity(selection.series.len());
     for series in &selection.series {
         let column = decoder.decode(exec, &range.selector, &*series.samples, (min_ms, max_ms))?;
-        drop_stale_markers(column);
+        column.drop_stale_markers();
         if let Some(extension) = range.extension {
             extended::bounded_samples(column, extension, start_ms, end_ms)?;
         }

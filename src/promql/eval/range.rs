@@ -7,7 +7,6 @@ mod mixed;
 use crate::model::go;
 use crate::model::labels::Labels;
 use crate::model::read::{FloatColumn, SampleColumn};
-use crate::model::sample::is_stale;
 use crate::promql::ast::{PosRange, RangeExtension};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
 use crate::promql::eval::error::EvalError;
@@ -63,7 +62,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
             let mut decoder = Decoder::new(exec)?;
             for series in &selection.series {
                 let column = decoder.decode(exec, &selector.selector, &*series.samples, (min_ms, max_ms))?;
-                drop_stale_markers(column);
+                column.drop_stale_markers();
                 output.series(exec, &mut kernel, windows, column, &series.labels, false)?;
             }
         }
@@ -174,39 +173,6 @@ fn slide(
         step = (step + 1).max(windows.steps.first_at_or_after(next_ms.saturating_add(windows.offset_ms)));
     }
     Ok(sizes)
-}
-
-/// Takes out the markers that end a series.
-pub(crate) fn drop_stale_markers(column: &mut SampleColumn) {
-    let floats = &mut column.floats;
-    if let Some(first) = floats.values.iter().position(|v| is_stale(*v)) {
-        let mut kept = first;
-        for at in first..floats.len() {
-            if !is_stale(floats.values[at]) {
-                floats.values[kept] = floats.values[at];
-                floats.timestamps[kept] = floats.timestamps[at];
-                if let Some(start) = column.float_starts.get(at).copied() {
-                    column.float_starts[kept] = start;
-                }
-                kept += 1;
-            }
-        }
-        floats.values.truncate(kept);
-        floats.timestamps.truncate(kept);
-        column.float_starts.truncate(kept);
-    }
-    let histograms = &mut column.histograms;
-    if histograms.values.iter().any(|h| h.is_stale()) {
-        let is_live: Vec<bool> = histograms.values.iter().map(|h| !h.is_stale()).collect();
-        keep(&mut histograms.timestamps, &is_live);
-        keep(&mut histograms.values, &is_live);
-        keep(&mut column.histogram_starts, &is_live);
-    }
-}
-
-fn keep<T>(values: &mut Vec<T>, is_kept: &[bool]) {
-    let mut kept = is_kept.iter();
-    values.retain(|_| kept.next().copied().unwrap_or(true));
 }
 
 /// The result as it grows, and how it is counted.
@@ -456,12 +422,9 @@ pub(crate) fn ones_outside(found: &StepSet, steps: Steps) -> Option<StepColumn> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::histogram::FloatHistogram;
 
     proptest! {
         #[test]
@@ -496,18 +459,5 @@ mod tests {
             prop_assert_eq!(sizes.total, expected.iter().map(|(_, w)| w.len() as u64).sum::<u64>());
             prop_assert_eq!(seen, expected);
         }
-    }
-
-    #[test]
-    fn stale_markers_disappear() {
-        let stale = crate::model::sample::stale_nan();
-        let floats = FloatColumn { timestamps: vec![1, 2, 3, 4], values: vec![1.0, stale, f64::NAN, stale] };
-        let mut column = SampleColumn { floats, float_starts: vec![5, 6, 7, 8], ..SampleColumn::default() };
-        let ended = FloatHistogram { sum: stale, ..FloatHistogram::default() };
-        column.push_histogram(5, 0, Arc::new(FloatHistogram::default()));
-        column.push_histogram(6, 0, Arc::new(ended));
-        drop_stale_markers(&mut column);
-        assert_eq!((column.floats.timestamps, column.float_starts), (vec![1, 3], vec![5, 7]));
-        assert_eq!(column.histograms.timestamps, [5]);
     }
 }

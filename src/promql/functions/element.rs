@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::model::go_math;
 use crate::model::histogram::{CounterResetHint, FloatHistogram, TrimSide};
 use crate::promql::ast::BinaryOp;
 use crate::promql::functions::note::{HistogramUse, Note};
@@ -109,7 +110,7 @@ impl ElementOp {
             Self::Mul => lhs * rhs,
             Self::Div => lhs / rhs,
             Self::Mod => lhs % rhs,
-            Self::Pow => lhs.powf(rhs),
+            Self::Pow => go_math::pow(lhs, rhs),
             Self::Atan2 => lhs.atan2(rhs),
             Self::TrimUpper | Self::TrimLower => f64::NAN,
             comparison => f64::from(u8::from(comparison.holds(lhs, rhs))),
@@ -156,6 +157,16 @@ pub(crate) enum ElementValue {
     Float(f64),
     /// A histogram.
     Histogram(Arc<FloatHistogram>),
+}
+
+impl ElementValue {
+    /// Bytes of a histogram.
+    pub(crate) fn memory_len(&self) -> usize {
+        match self {
+            Self::Float(_) => 0,
+            Self::Histogram(histogram) => histogram.memory_len(),
+        }
+    }
 }
 
 /// What an operation on two elements comes to.

@@ -1,5 +1,7 @@
 //! Functions of one float.
 
+use crate::model::go_math;
+
 /// The function with this name.
 pub(crate) fn float_function(name: &str) -> Option<fn(f64) -> f64> {
     Some(match name {
@@ -16,9 +18,9 @@ pub(crate) fn float_function(name: &str) -> Option<fn(f64) -> f64> {
         "deg" => |v| v * 180.0 / std::f64::consts::PI,
         "exp" => f64::exp,
         "floor" => f64::floor,
-        "ln" => f64::ln,
-        "log10" => f64::log10,
-        "log2" => f64::log2,
+        "ln" => go_math::ln,
+        "log10" => go_math::log10,
+        "log2" => go_math::log2,
         "rad" => |v| v * std::f64::consts::PI / 180.0,
         "sgn" => sign,
         "sin" => f64::sin,

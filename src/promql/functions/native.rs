@@ -1,5 +1,6 @@
 //! Quantiles, fractions and variances of native histograms, and their sums and means over a window.
 
+use crate::model::go_math;
 use crate::model::histogram::{Bucket, Combined, CounterResetHint, FloatHistogram, HistogramMean, HistogramSum};
 use crate::promql::functions::kahan::KahanSum;
 use crate::promql::functions::note::{HistogramUse, Note};
@@ -77,11 +78,11 @@ pub(crate) fn quantile(q: f64, histogram: &FloatHistogram, notes: &mut Vec<Note>
     if histogram.uses_custom_buckets() || (bucket.lower <= 0.0 && bucket.upper >= 0.0) {
         return bucket.lower + (bucket.upper - bucket.lower) * fraction;
     }
-    let (lower, upper) = (bucket.lower.abs().log2(), bucket.upper.abs().log2());
+    let (lower, upper) = (go_math::log2(bucket.lower.abs()), go_math::log2(bucket.upper.abs()));
     if bucket.lower > 0.0 {
-        (lower + (upper - lower) * fraction).exp2()
+        go_math::exp2(lower + (upper - lower) * fraction)
     } else {
-        -(upper + (lower - upper) * (1.0 - fraction)).exp2()
+        -go_math::exp2(upper + (lower - upper) * (1.0 - fraction))
     }
 }
 

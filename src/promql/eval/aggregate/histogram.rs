@@ -44,7 +44,7 @@ pub(super) fn fold(
             steps.insert(step);
         });
     }
-    let _held = exec.charge(steps.len().saturating_mul(48))?;
+    let mut held = exec.charge(steps.len().saturating_mul(48))?;
     let mut builder = ColumnBuilder::new();
     for step in steps {
         exec.spend(members.len())?;
@@ -60,7 +60,8 @@ pub(super) fn fold(
                 for (metric_name, value) in at_step {
                     group.add(exec, metric_name, value, place)?;
                 }
-                group.finish(exec, step, place, &mut builder)?;
+                let bytes = group.finish(exec, step, place, &mut builder)?;
+                held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
             }
         }
     }
@@ -143,13 +144,14 @@ impl Group {
         Ok(())
     }
 
+    /// Adds the value; returns the bytes that it takes beside the column's.
     fn finish(
         self,
         exec: &mut Exec<'_>,
         step: usize,
         place: PosRange,
         builder: &mut ColumnBuilder,
-    ) -> Result<(), EvalError> {
+    ) -> Result<usize, EvalError> {
         let is_mixed = self.floats.is_some() && self.has_histogram;
         let is_dropped = is_mixed || self.is_incompatible;
         for note in self.noticed.notes() {
@@ -162,7 +164,7 @@ impl Group {
             exec.annotations.note(Note::MixedInAggregation, "", place)?;
         }
         if is_dropped {
-            return Ok(());
+            return Ok(0);
         }
         match self.floats {
             Some(Floats::Sum(sum)) => builder.push(step, sum.total()),
@@ -173,10 +175,10 @@ impl Group {
             Histograms::Sum(sum) => sum.total(),
             Histograms::Mean(mean) => mean.mean(),
         });
-        if let Some(mut histogram) = histogram {
-            histogram.compact(0);
-            builder.push_histogram(step, Arc::new(histogram));
-        }
-        Ok(())
+        let Some(mut histogram) = histogram else { return Ok(0) };
+        histogram.compact(0);
+        let bytes = histogram.memory_len();
+        builder.push_histogram(step, Arc::new(histogram));
+        Ok(bytes)
     }
 }

@@ -9,6 +9,7 @@ use crate::promql::eval::binary::{note_failure, push_element};
 use crate::promql::eval::column::{ColumnBuilder, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
+use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matching::{clash_error, duplicate_error, matched_labels, result_labels};
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::steps::Steps;
@@ -34,7 +35,7 @@ pub(super) fn eval(
     steps: Steps,
 ) -> Result<Matrix, EvalError> {
     let (many_count, one_count) = (sides.many.series.len(), sides.one.series.len());
-    let _held = exec.charge((many_count + one_count).saturating_mul(64) + sides.signature_count.saturating_mul(32))?;
+    let bytes = (many_count + one_count).saturating_mul(64) + sides.signature_count.saturating_mul(32);
     let mut join = Join {
         binary,
         partner_of: vec![None; sides.signature_count],
@@ -42,6 +43,7 @@ pub(super) fn eval(
         outputs: HashMap::new(),
         all: Vec::new(),
         remark: None,
+        held: exec.charge(bytes)?,
         sides,
     };
     for step in 0..steps.count() {
@@ -54,7 +56,7 @@ pub(super) fn eval(
         }
     }
     let mut result = Matrix::new(exec)?;
-    for (labels, mut builder) in join.all {
+    for (labels, mut builder) in std::mem::take(&mut join.all) {
         if let Some(column) = builder.finish() {
             result.push(Series { labels, drop_name: binary.return_bool, column })?;
         }
@@ -79,6 +81,8 @@ struct Join<'a> {
     all: Vec<(Labels, ColumnBuilder)>,
     /// Of several remarks at one step the last one counts.
     remark: Option<Remark>,
+    /// What the results take until they are charged as such.
+    held: Charge,
 }
 
 impl Join<'_> {
@@ -165,6 +169,8 @@ impl Join<'_> {
         if binary.return_bool {
             builder.push(step, f64::from(u8::from(combined.holds)));
         } else if combined.holds {
+            let bytes = 9 + combined.value.memory_len();
+            self.held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
             push_element(builder, step, combined.value);
         }
         Ok(())

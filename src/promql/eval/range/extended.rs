@@ -6,7 +6,7 @@ use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::{Matrix, Series};
-use crate::promql::eval::range::{WindowSizes, Windows, drop_stale_markers, mixed};
+use crate::promql::eval::range::{WindowSizes, Windows, mixed};
 use crate::promql::eval::selector;
 use crate::promql::eval::steps::Steps;
 use crate::promql::functions::RangeFunction;
@@ -51,6 +51,7 @@ pub(super) fn run(
 ) -> Result<WindowSizes, EvalError> {
     let (before_ms, after_ms) = margins(Some(extension), exec.opts.lookback_ms);
     let mut notes = Vec::new();
+    let mut held = exec.charge(0)?;
     mixed::slide(exec, windows, column, |exec, step, window| {
         let start_ms = window.start_ms.saturating_add(before_ms);
         let extent = Extent { start_ms, end_ms: window.end_ms.saturating_sub(after_ms), extension };
@@ -72,7 +73,10 @@ pub(super) fn run(
         }
         match value {
             Some(Produced::Float(value)) => out.push(step, value),
-            Some(Produced::Histogram(histogram)) => out.push_histogram(step, histogram),
+            Some(Produced::Histogram(histogram)) => {
+                held.grow(histogram.memory_len()).map_err(|over| EvalError::Budget(over.to_string()))?;
+                out.push_histogram(step, histogram);
+            }
             None => {}
         }
         Ok(())
@@ -100,10 +104,10 @@ pub(crate) fn smoothed(
     let mut live = SampleColumn::default();
     selector::visit(exec, selector, (first_ms, last_ms), steps, |exec, labels, column, builder| {
         live.clone_from(column);
-        drop_stale_markers(&mut live);
+        live.drop_stale_markers();
         let mut notes = Vec::new();
         let name = labels.metric_name();
-        mixed::slide(exec, windows, &live, |exec, step, window| {
+        let sizes = mixed::slide(exec, windows, &live, |exec, step, window| {
             let at_ms = window.at_ms.saturating_sub(offset_ms);
             if window.float_count() > 0 && window.histogram_count() > 0 {
                 notes.push(Note::MixedFloatsHistograms);
@@ -121,6 +125,9 @@ pub(crate) fn smoothed(
             }
             Ok(())
         })?;
+        // Prometheus counts the windows here, and never lets go of the last one.
+        exec.samples.probe(sizes.largest)?;
+        exec.samples.hold(sizes.last)?;
         match builder.finish() {
             Some(column) => matrix.push(Series { labels: labels.clone(), drop_name: false, column }),
             None => Ok(()),

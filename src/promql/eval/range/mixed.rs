@@ -73,6 +73,9 @@ impl Kernel<'_> {
         let place =
             if matches!(self.function, RangeFunction::Quantile) { self.scalar_place } else { call.source_range };
         let mut notes = Vec::new();
+        exec.spend(column.histograms.len())?;
+        // What is built is held here until the series is part of the result.
+        let mut held = exec.charge(0)?;
         slide(exec, windows, column, |exec, step, window| {
             let float = |step: usize| floats.as_ref().and_then(|floats| floats.get(step)).map(Produced::Float);
             let value = self.value(&window, has_starts, &resets, &mut notes, || float(step));
@@ -81,7 +84,10 @@ impl Kernel<'_> {
             }
             match value {
                 Some(Produced::Float(value)) => out.push(step, value),
-                Some(Produced::Histogram(histogram)) => out.push_histogram(step, histogram),
+                Some(Produced::Histogram(histogram)) => {
+                    held.grow(histogram.memory_len()).map_err(|over| EvalError::Budget(over.to_string()))?;
+                    out.push_histogram(step, histogram);
+                }
                 None => {}
             }
             Ok(())
