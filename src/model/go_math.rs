@@ -1,7 +1,7 @@
-//! Logarithms and powers of two with the bits of Go's standard library, whose results clients see: the classic algorithms of
-//! Sun's fdlibm, which are off by less than one unit in the last place, and not always as the platform's library is.
+//! Logarithms, powers and arc tangents with the bits of Go's standard library, whose results clients see: the classic
+//! algorithms of fdlibm and Cephes, which are off by about one unit in the last place, and not always as the platform's are.
 
-use std::f64::consts::{LN_2, LN_10};
+use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, LOG2_E, LOG10_E, PI};
 
 /// ln 2 in two parts: the high one has zeros at its end, so that multiples of it are exact.
 const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
@@ -59,12 +59,60 @@ pub fn log2(v: f64) -> f64 {
     if fraction == 0.5 {
         return f64::from(exponent - 1);
     }
-    ln(fraction) * (1.0 / LN_2) + f64::from(exponent)
+    ln(fraction) * LOG2_E + f64::from(exponent)
 }
 
 /// `math.Log10`: the logarithm to base 10.
 pub fn log10(v: f64) -> f64 {
-    log2(v) * (LN_2 / LN_10)
+    ln(v) * LOG10_E
+}
+
+/// `math.Exp`, as Go computes it on processors with fused multiplication and addition (the method of SLEEF): the argument
+/// is cut to a sixteenth, a Taylor series gives the power less one, and four squarings lead back.
+pub fn exp(v: f64) -> f64 {
+    /// ln 2 in two parts.
+    const HIGH: f64 = 0.693_147_180_559_663;
+    const LOW: f64 = 2.823_529_056_303_157_7e-13;
+    /// Inverse factorials from 1/8! to 1/3!, then those of 2 and 1.
+    const SERIES: [f64; 7] = [
+        1.984_126_984_126_984e-4,
+        0.001_388_888_888_888_889,
+        0.008_333_333_333_333_333,
+        0.041_666_666_666_666_664,
+        0.166_666_666_666_666_66,
+        0.5,
+        1.0,
+    ];
+    if v.is_nan() || v == f64::INFINITY {
+        return v;
+    }
+    if v > 709.782_712_893_384 {
+        return f64::INFINITY;
+    }
+    if v < -1000.0 {
+        return 0.0;
+    }
+    let k = (v * LOG2_E).round_ties_even();
+    let rest = (-k).mul_add(LOW, (-k).mul_add(HIGH, v)) * 0.0625;
+    let series = SERIES.iter().fold(2.480_158_730_158_73e-5, |sum: f64, term| sum.mul_add(rest, *term));
+    // (1 + x)² is 1 + x(x + 2), so what is less by one squares without losing digits.
+    let mut less_one = rest * series;
+    for _ in 0..3 {
+        less_one *= less_one + 2.0;
+    }
+    let power = (less_one + 2.0).mul_add(less_one, 1.0);
+    // In range: `v` is bounded on both sides.
+    let exponent = k as i64 + 1023;
+    let float = |biased: i64| f64::from_bits(u64::try_from(biased).unwrap_or(0) << 52);
+    if exponent >= 0x7ff {
+        f64::INFINITY
+    } else if exponent > 0 {
+        power * float(exponent)
+    } else if exponent < -52 {
+        0.0
+    } else {
+        power * float(exponent + 1022) * float(1)
+    }
 }
 
 /// `math.Exp2`: 2 to the power of `v`.
@@ -100,8 +148,66 @@ pub fn exp2(v: f64) -> f64 {
     times_power(fraction, k)
 }
 
-/// `math.Pow`. Powers to whole numbers have Go's bits; of others the fraction of the exponent goes through the platform's
-/// exponential function.
+/// `math.Atan`: an arc tangent in radians.
+pub fn atan(v: f64) -> f64 {
+    /// The tangent of three eighths of a half turn.
+    const TAN_3_PI_8: f64 = 2.414_213_562_373_095;
+    /// What a float leaves of a quarter turn.
+    const MORE_BITS: f64 = 6.123_233_995_736_766e-17;
+    let x = v.abs();
+    let angle = if v == 0.0 || v.is_nan() {
+        return v;
+    } else if x <= 0.66 {
+        small_atan(x)
+    } else if x > TAN_3_PI_8 {
+        FRAC_PI_2 - small_atan(1.0 / x) + MORE_BITS
+    } else {
+        FRAC_PI_4 + small_atan((x - 1.0) / (x + 1.0)) + 0.5 * MORE_BITS
+    };
+    if v > 0.0 { angle } else { -angle }
+}
+
+/// The arc tangent of a small number, as a fraction of polynomials (Cephes).
+fn small_atan(v: f64) -> f64 {
+    const P: [f64; 5] = [
+        -0.875_060_860_003_190_4,
+        -16.157_537_187_333_652,
+        -75.008_557_923_147_05,
+        -122.886_668_449_013_61,
+        -64.850_219_049_420_25,
+    ];
+    const Q: [f64; 5] = [
+        24.858_464_901_423_062,
+        165.027_009_831_698_85,
+        432.881_060_491_290_27,
+        485.390_399_635_913_7,
+        194.550_657_148_261_4,
+    ];
+    let square = v * v;
+    let [p, rest @ ..] = P;
+    let numerator = rest.iter().fold(p, |sum, p| sum * square + p);
+    let denominator = Q.iter().fold(1.0, |sum, q| sum * square + q);
+    v * (square * numerator / denominator) + v
+}
+
+/// `math.Atan2`: the angle of the point (x, y).
+pub fn atan2(y: f64, x: f64) -> f64 {
+    let is_plain = y.is_finite() && x.is_finite() && y != 0.0 && x != 0.0;
+    if !is_plain {
+        // The standards agree on these.
+        return y.atan2(x);
+    }
+    let angle = atan(y / x);
+    if x > 0.0 {
+        angle
+    } else if angle <= 0.0 {
+        angle + PI
+    } else {
+        angle - PI
+    }
+}
+
+/// `math.Pow`
 pub fn pow(base: f64, exponent: f64) -> f64 {
     let is_plain = base.is_finite() && base != 0.0 && base != 1.0 && exponent.is_finite() && exponent != 0.0;
     let magnitude = exponent.abs();
@@ -122,7 +228,7 @@ pub fn pow(base: f64, exponent: f64) -> f64 {
             part -= 1.0;
             whole += 1.0;
         }
-        result = (part * ln(base)).exp();
+        result = exp(part * ln(base));
     }
     // In range, as checked above.
     let mut bits = whole as u64;
@@ -192,6 +298,7 @@ mod tests {
         assert_eq!([ln(0.0), ln(1.0), log10(f64::INFINITY)], [f64::NEG_INFINITY, 0.0, f64::INFINITY]);
         assert!(ln(-1.0).is_nan() && log2(-1.0).is_nan() && exp2(f64::NAN).is_nan());
         assert_eq!([exp2(1024.0), exp2(-1075.0), exp2(f64::NEG_INFINITY)], [f64::INFINITY, 0.0, 0.0]);
+        assert_eq!([exp(0.0), exp(710.0), exp(-800.0), exp(f64::NEG_INFINITY)], [1.0, f64::INFINITY, 0.0, 0.0]);
     }
 
     #[test]
@@ -215,7 +322,7 @@ mod tests {
         fn results_are_close_to_those_of_the_platform(v in 1e-300f64..1e300, e in -1000f64..1000.0) {
             let close = |a: f64, b: f64| (a - b).abs() <= b.abs() * 4.0 * f64::EPSILON;
             prop_assert!(close(ln(v), v.ln()) && close(log2(v), v.log2()) && close(log10(v), v.log10()));
-            prop_assert!(close(exp2(e), e.exp2()));
+            prop_assert!(close(exp2(e), e.exp2()) && close(exp(e / 2.0), (e / 2.0).exp()) && close(atan(e), e.atan()) && close(atan2(e, v), e.atan2(v)));
         }
     }
 }

@@ -111,7 +111,7 @@ impl ElementOp {
             Self::Div => lhs / rhs,
             Self::Mod => lhs % rhs,
             Self::Pow => go_math::pow(lhs, rhs),
-            Self::Atan2 => lhs.atan2(rhs),
+            Self::Atan2 => go_math::atan2(lhs, rhs),
             Self::TrimUpper | Self::TrimLower => f64::NAN,
             comparison => f64::from(u8::from(comparison.holds(lhs, rhs))),
         }
