@@ -103,6 +103,85 @@ fn histograms_count_by_their_size() {
     assert_eq!(instant(&*view, "h[60s]", 201, &below).unwrap_err(), EvalError::TooManySamples);
 }
 
+/// Series of every kind, with gaps, resets and stale markers.
+const MIXED: &str = "load 30s
+  h{a=\"1\"} {{sum:1 count:3 buckets:[1 2]}}+{{sum:2 count:3 buckets:[2 1]}}x6 _ stale {{schema:1 sum:1 count:1 buckets:[1]}}x8
+  h{a=\"2\"} _x3 {{schema:2 sum:4 count:4 z_bucket:1 z_bucket_w:0.001 buckets:[1 2]}}+{{schema:2 sum:3 count:3 buckets:[2 1]}}x10 {{sum:2 count:2 offset:2 buckets:[2]}}x4
+  h{a=\"3\"} 1 2 3 {{sum:1 count:3 buckets:[1 2]}}x5 4 5 _ {{schema:-53 sum:1 count:3 custom_values:[1] buckets:[1 2]}}x5
+  c{a=\"1\"} {{schema:-53 sum:1 count:3 custom_values:[1 2] buckets:[1 1 1]}}+{{schema:-53 sum:1 count:3 custom_values:[1 2] buckets:[1 1 1]}}x16
+  f{a=\"1\"} 1+2x7 stale 3+1x7
+  f{a=\"2\"} 5 _ 3 2 1 0 7 7 _x6 9 1
+";
+
+#[test]
+fn a_range_query_is_its_instant_queries() {
+    let view = loaded(MIXED);
+    let opts = EngineOptions { lookback_ms: 70_000, ..EngineOptions::default() };
+    for expr in [
+        "h",
+        "rate(h[2m])",
+        "increase(c[90s])",
+        "delta(f[2m] smoothed)",
+        "rate(h[90s] anchored)",
+        "increase(h[2m] smoothed)",
+        "h smoothed",
+        "irate(h[2m])",
+        "changes(h[3m])",
+        "resets(h[3m])",
+        "sum_over_time(h[2m])",
+        "avg_over_time(c[2m])",
+        "last_over_time(h[1m])",
+        "max_over_time(h[3m])",
+        "count_over_time(h[3m])",
+        "sum(h)",
+        "avg by (a) ({__name__=~\"h|c\"})",
+        "count(h)",
+        "max({__name__=~\"h|f\"})",
+        "count_values(\"v\", h)",
+        "limitk(2, h)",
+        "histogram_quantile(0.7, h)",
+        "histogram_count(rate(h[2m]))",
+        "histogram_fraction(0, 1.5, c)",
+        "h * 2",
+        "h >/ 1",
+        "-h",
+        "h + on (a) c",
+        "h == on (a) h",
+        "f + on (a) fill (3) c",
+        "h and on (a) f",
+        "h or f",
+        "h unless on (a) f",
+        "rate(h[2m:20s])",
+        "timestamp(h)",
+        "absent(h{a=\"1\"})",
+        "info(h)",
+    ] {
+        let (start, end, step) = (0, 600, 20);
+        let whole = range(&*view, expr, [start, end, step], &opts).unwrap().value;
+        let QueryValue::Matrix(whole) = whole else { panic!("{whole:?}") };
+        for at in (start..=end).step_by(20) {
+            let one = instant(&*view, expr, at, &opts).unwrap().value;
+            let QueryValue::Vector(mut elements) = one else { panic!("{one:?}") };
+            elements.sort_by(|a, b| a.labels.cmp(&b.labels));
+            let at = TimestampMs(at * 1000);
+            let shown: Vec<String> = elements
+                .iter()
+                .map(|e| match &e.histogram {
+                    Some(histogram) => format!("{} {histogram:?}", e.labels),
+                    None => format!("{} {:?}", e.labels, e.point.value),
+                })
+                .collect();
+            let mut in_range = Vec::new();
+            for series in &whole {
+                let floats = series.points.iter().filter(|p| p.at == at).map(|p| format!("{:?}", p.value));
+                let histograms = series.histograms.iter().filter(|p| p.at == at).map(|p| format!("{:?}", p.histogram));
+                in_range.extend(floats.chain(histograms).map(|value| format!("{} {value}", series.labels)));
+            }
+            assert_eq!(in_range, shown, "{expr} at {at}");
+        }
+    }
+}
+
 #[test]
 fn histograms_are_charged_to_the_query() {
     let buckets = vec!["1"; 500].join(" ");

@@ -8,7 +8,7 @@ use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::{Matrix, Series};
-use crate::promql::eval::scalar::account;
+use crate::promql::eval::samples::StepLoad;
 use crate::promql::eval::selector::{self, SampleOrigin};
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::{self};
@@ -21,7 +21,6 @@ const TARGET_INFO: &str = "target_info";
 
 /// Evaluates `info()`.
 pub(crate) fn eval(exec: &mut Exec<'_>, info: &Info, steps: Steps) -> Result<Matrix, EvalError> {
-    let before = exec.samples.current();
     let base = eval::eval(exec, &info.inner, steps)?;
     let all = info.matchers.as_deref().unwrap_or(&[]);
     let (named, data): (Vec<&Matcher>, Vec<&Matcher>) = all.iter().partition(|m| m.name() == METRIC_NAME);
@@ -44,8 +43,28 @@ pub(crate) fn eval(exec: &mut Exec<'_>, info: &Info, steps: Steps) -> Result<Mat
         }
     }
     result.merge_same_labelsets(exec)?;
-    account(exec, before, &[&base], &result, steps)?;
+    count(exec, &base, &found, &result, steps)?;
     Ok(result)
+}
+
+/// Counts as Prometheus does, which goes on holding the series and their info metrics beside the result.
+fn count(
+    exec: &mut Exec<'_>,
+    base: &Matrix,
+    infos: &[InfoSeries],
+    result: &Matrix,
+    steps: Steps,
+) -> Result<(), EvalError> {
+    let _held = exec.charge(StepLoad::len_for(steps).saturating_mul(6))?;
+    let mut gathered = StepLoad::new(steps);
+    gathered.add(base);
+    infos.iter().flat_map(|info| info.taken_ms.keys()).for_each(|step| gathered.add_one(*step));
+    let mut produced = StepLoad::new(steps);
+    produced.add_output(result);
+    gathered.check(&produced, &mut exec.samples)?;
+    let held = exec.samples.current();
+    exec.samples.settle(held, result.sample_count());
+    Ok(())
 }
 
 /// The conditions on the names of info metrics: those given, together with `.+_info` if all of them only exclude.

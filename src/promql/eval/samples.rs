@@ -92,6 +92,13 @@ impl StepLoad {
         steps.count().saturating_mul(4)
     }
 
+    /// Adds one value.
+    pub(crate) fn add_one(&mut self, step: usize) {
+        if let Some(count) = self.counts.get_mut(step) {
+            *count = count.saturating_add(1);
+        }
+    }
+
     /// Adds the series of a matrix that are gathered: each value counts once.
     pub(crate) fn add(&mut self, matrix: &Matrix) {
         self.add_weighted(matrix, |_| 1);

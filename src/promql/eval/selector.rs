@@ -114,6 +114,7 @@ pub(super) fn sample_times(
                 None => origins.push(origin),
             }
         });
+        exec.samples.hold(origins.len())?;
         exec.samples.look_at(origins.len() as u64);
         exec.spend(origins.len())?;
         if origins.is_empty() { Ok(()) } else { each(labels, &origins) }
