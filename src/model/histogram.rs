@@ -11,11 +11,13 @@ mod layout;
 mod reset;
 mod text;
 mod trim;
+mod validate;
 
 pub use crate::model::histogram::arithmetic::{Combined, IncompatibleSchemas};
 pub use crate::model::histogram::buckets::Bucket;
 pub use crate::model::histogram::kahan::{HistogramMean, HistogramSum};
 pub use crate::model::histogram::trim::TrimSide;
+pub use crate::model::histogram::validate::{InvalidBounds, InvalidBuckets, InvalidHistogram};
 
 use crate::model::sample::is_stale;
 

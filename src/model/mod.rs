@@ -11,6 +11,7 @@ pub mod go_math;
 pub mod go_number;
 pub mod go_time;
 pub mod histogram;
+pub mod kahan;
 pub mod labels;
 pub mod matcher;
 pub mod random;

@@ -72,6 +72,7 @@ fn column(step_ms: i64, series: &LoadedSeries) -> Result<SampleColumn, String> {
         match value {
             SequenceValue::Float(value) => column.push_float(at_ms, start_ms, *value),
             SequenceValue::Histogram { histogram, .. } => {
+                histogram.validate().map_err(|error| format!("{}: {error}", series.labels))?;
                 column.push_histogram(at_ms, start_ms, Arc::clone(histogram));
             }
             SequenceValue::Omitted => {}
@@ -184,4 +185,55 @@ fn range(
     let ctx = QueryContext::unlimited(expr);
     let (start, end) = (TimestampMs(start_ms), TimestampMs(end_ms));
     evaluate_range(&parsed, &**view, start, end, step_ms, opts, &ctx).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::promqltest::memory::MemoryStorage;
+
+    fn run_text(text: &str) -> Result<Vec<EvalOutcome>, String> {
+        let script = Script::parse(text).map_err(|error| error.to_string())?;
+        crate::promqltest::run(&script, &mut MemoryStorage::new(), &upstream_options())
+    }
+
+    /// Runs one evaluation over a float and a histogram.
+    #[track_caller]
+    fn check(eval: &str, problem: Option<&str>) {
+        let load = "load 1m\n  f 1 2\n  h {{schema:0 sum:3 count:3 buckets:[1 2]}}x1\n\n";
+        let outcome = run_text(&format!("{load}{eval}\n")).unwrap().remove(0);
+        match (outcome.result, problem) {
+            (Ok(()), None) => {}
+            (Err(found), Some(expected)) if found.contains(expected) => {}
+            (found, expected) => panic!("{eval}: expected {expected:?}, found {found:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_expected_fails() {
+        check("eval instant at 1m f\n  f 2", None);
+        check("eval instant at 1m f\n  f 3", Some("expected 3"));
+        check("eval instant at 1m f\n  f 2\n  g 2", Some("expected metric"));
+        check("eval instant at 1m f", Some("unexpected metric"));
+        check("eval instant at 1m f\n  f {{count:2}}", Some("expected a histogram"));
+        check("eval instant at 1m h\n  h {{schema:0 sum:3 count:3 buckets:[1 2]}}", None);
+        check("eval instant at 1m h\n  h 3", Some("expected a float"));
+        check("eval instant at 1m h\n  h {{schema:0 sum:3 count:3 buckets:[2 1]}}", Some("buckets:[1 2]"));
+        let hint = "counter_reset_hint:reset";
+        check(&format!("eval instant at 1m h\n  h {{{{sum:3 count:3 buckets:[1 2] {hint}}}}}"), Some("not_reset"));
+        check("eval range from 0 to 1m step 1m h\n  h {{schema:0 sum:3 count:3 buckets:[1 2]}}", Some("histograms at"));
+        check("eval range from 0 to 1m step 1m h\n  h {{sum:3 count:3 buckets:[1 2]}}x1", None);
+        check("eval instant at 1m h + 1\n  expect no_info", Some("unexpected info"));
+        check("eval instant at 1m h + 1\n  expect info", None);
+        check("eval instant at 1m h\n  expect fail", Some("expected an error"));
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_an_error() {
+        let invalid = run_text("load 1m\n  h {{schema:12 count:1 buckets:[1]}}\n").unwrap_err();
+        assert!(invalid.contains("invalid schema"), "{invalid}");
+        let mismatch = "load_with_nhcb 1m\n  h_bucket{le=\"1\"} 5\n  h_bucket{le=\"+Inf\"} 3\n";
+        assert!(run_text(mismatch).unwrap_err().contains("not cumulative"));
+        assert!(run_text("load 1m\n  x@st 0 0\n  x 1\n").unwrap_err().contains("@st line has 2 values"));
+    }
 }

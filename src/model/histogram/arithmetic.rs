@@ -1,8 +1,9 @@
 //! Sums, differences, multiples and quotients of histograms.
 
 use crate::model::histogram::kahan::Compensation;
-use crate::model::histogram::layout::{self, Addend, kahan_inc};
+use crate::model::histogram::layout::{self, Addend};
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Span, bounds};
+use crate::model::kahan::kahan_inc;
 
 /// Exponential and listed buckets do not mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

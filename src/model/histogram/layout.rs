@@ -1,6 +1,7 @@
 //! Spans and counts: taken apart into indexes, merged, reduced, put together again.
 
 use crate::model::histogram::Span;
+use crate::model::kahan::kahan_inc;
 
 /// Indexes of the buckets with their places among the counts, as many as there are counts, whatever length the spans claim.
 #[derive(Clone)]
@@ -87,20 +88,6 @@ impl Packer {
             *compensation = self.compensation;
         }
     }
-}
-
-/// One step of a sum with compensation (Kahan, with Neumaier's improvement).
-#[inline]
-pub(super) fn kahan_inc(value: f64, sum: f64, compensation: f64) -> (f64, f64) {
-    let total = sum + value;
-    let compensation = if total.is_infinite() {
-        0.0
-    } else if sum.abs() >= value.abs() {
-        compensation + ((sum - total) + value)
-    } else {
-        compensation + ((value - total) + sum)
-    };
-    (total, compensation)
 }
 
 /// What is added to the buckets of one side.

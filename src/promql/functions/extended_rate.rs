@@ -322,3 +322,58 @@ pub(crate) fn smoothed_histogram(
     let between = interpolate_histograms((before_ms, before), (*next_ms, after), at_ms, is_counter, notes);
     or_note(between, notes).map(Arc::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::read::SampleColumn;
+
+    /// Values at 0, 10, 20, … seconds.
+    fn column(values: &[f64]) -> SampleColumn {
+        let mut column = SampleColumn::default();
+        (0i64..).zip(values).for_each(|(place, value)| column.floats.push(place * 10_000, *value));
+        column
+    }
+
+    #[track_caller]
+    fn check(extension: RangeExtension, values: &[f64], edges_s: (i64, i64), expected: Option<f64>) {
+        let column = column(values);
+        let (start_ms, end_ms) = (edges_s.0 * 1000, edges_s.1 * 1000);
+        let to = match extension {
+            RangeExtension::Anchored => column.floats.timestamps.partition_point(|at| *at <= end_ms),
+            RangeExtension::Smoothed => column.floats.len(),
+        };
+        let window =
+            SampleWindow { column: &column, floats: (0, to), histograms: (0, 0), start_ms: 0, end_ms, at_ms: end_ms };
+        let grown = rate(RateKind::Increase, &window, Extent { start_ms, end_ms, extension }, &mut Vec::new());
+        let grown = grown.map(|grown| match grown {
+            Produced::Float(value) => value,
+            Produced::Histogram(histogram) => panic!("{histogram}"),
+        });
+        assert_eq!(grown, expected);
+    }
+
+    #[test]
+    fn anchored_windows_begin_with_the_sample_before_them() {
+        check(RangeExtension::Anchored, &[1.0, 3.0, 6.0, 10.0], (15, 35), Some(7.0));
+        // The counter began anew: what it had reached counts as well.
+        check(RangeExtension::Anchored, &[1.0, 3.0, 2.0, 5.0], (5, 35), Some(7.0));
+        check(RangeExtension::Anchored, &[1.0, 3.0], (15, 35), None);
+    }
+
+    #[test]
+    fn smoothed_windows_have_their_edges_on_the_line() {
+        check(RangeExtension::Smoothed, &[0.0, 10.0, 30.0, 40.0], (5, 15), Some(15.0));
+        // The counter was zero at the sample before its reset.
+        check(RangeExtension::Smoothed, &[100.0, 10.0, 20.0], (5, 20), Some(15.0));
+    }
+
+    #[test]
+    fn the_anchor_is_the_newest_sample_before_the_window() {
+        let column = column(&[1.0, 2.0, 3.0]);
+        let window =
+            SampleWindow { column: &column, floats: (0, 3), histograms: (0, 0), start_ms: 0, end_ms: 0, at_ms: 0 };
+        let count = |start_ms| anchored(&window, start_ms).map(Iterator::count);
+        assert_eq!([count(-1), count(0), count(15_000), count(20_000)], [Some(3), Some(3), Some(2), None]);
+    }
+}

@@ -238,3 +238,66 @@ fn fold<'a>(
     notes.extend(noticed.notes());
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
+
+    fn histogram(schema: i32, bounds: &[f64], counts: &[f64]) -> FloatHistogram {
+        FloatHistogram {
+            schema,
+            count: counts.iter().sum(),
+            custom_values: bounds.to_vec(),
+            positive_spans: vec![Span { offset: 0, length: u32::try_from(counts.len()).unwrap() }],
+            positive_buckets: counts.to_vec(),
+            ..FloatHistogram::default()
+        }
+    }
+
+    #[test]
+    fn listed_buckets_are_interpolated_on_a_line() {
+        let listed = histogram(CUSTOM_BUCKETS_SCHEMA, &[1.0, 2.0], &[2.0, 2.0, 4.0]);
+        let of = |q| quantile(q, &listed, &mut Vec::new());
+        assert_eq!(
+            [of(0.125), of(0.375), of(0.9), of(-1.0), of(2.0)],
+            [0.5, 1.5, 2.0, f64::NEG_INFINITY, f64::INFINITY]
+        );
+        assert_eq!(fraction(0.5, 1.5, &listed, &mut Vec::new()), 0.25);
+    }
+
+    #[test]
+    fn exponential_buckets_are_interpolated_on_a_logarithmic_scale() {
+        // Bounds are 0.5, 1 and 2.
+        let exponential = histogram(0, &[], &[2.0, 2.0]);
+        let of = |q| quantile(q, &exponential, &mut Vec::new());
+        assert_eq!([of(0.0), of(0.5), of(1.0)], [0.5, 1.0, 2.0]);
+        assert!((of(0.75) - 2f64.sqrt()).abs() < 1e-15);
+        assert!((variance(&exponential) - 1.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn observations_that_are_no_numbers_are_remarked() {
+        let mut broken = histogram(0, &[], &[1.0, 1.0]);
+        (broken.count, broken.sum) = (4.0, f64::NAN);
+        let mut notes = Vec::new();
+        assert!(quantile(0.9, &broken, &mut notes).is_nan());
+        assert_eq!(notes, [Note::QuantileIsNan]);
+        notes.clear();
+        assert_eq!(fraction(f64::NEG_INFINITY, f64::INFINITY, &broken, &mut notes), 0.5);
+        assert_eq!(notes, [Note::FractionWithoutNan]);
+    }
+
+    #[test]
+    fn hints_and_layouts_that_do_not_fit_are_remarked() {
+        let hinted = |hint| FloatHistogram { counter_reset_hint: hint, ..histogram(0, &[], &[1.0]) };
+        let both = [hinted(CounterResetHint::Reset), hinted(CounterResetHint::NotReset)];
+        let mut notes = Vec::new();
+        assert_eq!(sum(both.iter(), &mut notes).map(|h| h.count), Some(2.0));
+        assert_eq!(notes, [Note::ResetsCollide(HistogramUse::Aggregation)]);
+        let listed = [histogram(0, &[], &[1.0]), histogram(CUSTOM_BUCKETS_SCHEMA, &[1.0], &[1.0])];
+        notes.clear();
+        assert_eq!(mean(listed.iter(), &mut notes), None);
+        assert_eq!(notes, [Note::MixedSchemas]);
+    }
+}
