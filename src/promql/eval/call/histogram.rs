@@ -238,11 +238,11 @@ fn collect(
             if !in_the_way.is_empty() {
                 let name = remark_name(exec, &series.labels);
                 exec.annotations.note(Note::MixedClassicNative, name, place)?;
-                values.retain(|(step, _)| !in_the_way.contains(step));
                 let hidden = rival.hidden.get_or_insert_with(|| StepSet::with_steps(steps.count()));
                 in_the_way.into_iter().for_each(|step| {
                     hidden.insert(step);
                 });
+                values.retain(|(step, _)| !hidden.contains(*step));
             }
         }
         native.push(Native { labels: series.labels.clone(), values });

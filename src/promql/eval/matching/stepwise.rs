@@ -1,7 +1,7 @@
 //! Operations on two vectors with histograms among their elements, or with values that stand in for missing ones. What
 //! matches what may differ from step to step here, so these go step by step, as Prometheus does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::promql::ast::PosRange;
@@ -39,7 +39,9 @@ pub(super) fn eval(
     let mut join = Join {
         binary,
         partner_of: vec![None; sides.signature_count],
-        matched: HashMap::new(),
+        matched: vec![false; sides.signature_count],
+        taken: HashSet::new(),
+        label_numbers: HashMap::new(),
         outputs: HashMap::new(),
         all: Vec::new(),
         remark: None,
@@ -56,9 +58,9 @@ pub(super) fn eval(
         }
     }
     let mut result = Matrix::new(exec)?;
-    for (labels, mut builder) in std::mem::take(&mut join.all) {
-        if let Some(column) = builder.finish() {
-            result.push(Series { labels, drop_name: binary.return_bool, column })?;
+    for mut output in std::mem::take(&mut join.all) {
+        if let Some(column) = output.builder.finish() {
+            result.push(Series { labels: output.labels, drop_name: binary.return_bool, column })?;
         }
     }
     Ok(result)
@@ -69,16 +71,27 @@ enum Remark {
     Failure(CombineError),
 }
 
+/// A result as it grows.
+struct Output {
+    labels: Labels,
+    label_number: usize,
+    builder: ColumnBuilder,
+}
+
 struct Join<'a> {
     binary: &'a Vectors,
     sides: Sides<'a>,
     /// The one side's series by signature, at this step.
     partner_of: Vec<Option<usize>>,
-    /// Labels of results by signature, at this step; of one-to-one matching the empty ones alone.
-    matched: HashMap<usize, Vec<Labels>>,
+    /// Which signatures have been matched at this step.
+    matched: Vec<bool>,
+    /// Signatures and numbers of the results' labels that there are at this step.
+    taken: HashSet<(usize, usize)>,
+    /// Numbers for the labels of results; one-to-one matching has one number for all.
+    label_numbers: HashMap<Labels, usize>,
     /// Results by the pair they come from; a missing series is one that was filled in.
     outputs: HashMap<(Option<usize>, Option<usize>), usize>,
-    all: Vec<(Labels, ColumnBuilder)>,
+    all: Vec<Output>,
     /// Of several remarks at one step the last one counts.
     remark: Option<Remark>,
     /// What the results take until they are charged as such.
@@ -95,7 +108,8 @@ impl Join<'_> {
             return Ok(());
         }
         self.partner_of.fill(None);
-        self.matched.clear();
+        self.matched.fill(false);
+        self.taken.clear();
         for (index, signature) in self.sides.one_signatures.iter().enumerate() {
             if !self.sides.one.series[index].column.has(step) {
                 continue;
@@ -116,8 +130,7 @@ impl Join<'_> {
         }
         if fill.lhs.is_some() {
             for (index, signature) in self.sides.one_signatures.iter().enumerate() {
-                let is_matched = self.matched.get(signature).is_some_and(|labels| !labels.is_empty());
-                if !is_matched && self.sides.one.series[index].column.has(step) {
+                if !self.matched[*signature] && self.sides.one.series[index].column.has(step) {
                     self.pair(exec, step, None, Some(index), *signature)?;
                 }
             }
@@ -152,20 +165,14 @@ impl Join<'_> {
         }
         let place = match self.outputs.get(&(many, one)) {
             Some(place) => *place,
-            None => {
-                let labels = self.labels(exec, many, one);
-                self.all.push((labels, ColumnBuilder::new()));
-                self.outputs.insert((many, one), self.all.len() - 1);
-                self.all.len() - 1
-            }
+            None => self.add_output(exec, many, one)?,
         };
-        let (labels, builder) = &mut self.all[place];
-        let marker = if binary.matching.is_one_to_one { Labels::empty() } else { labels.clone() };
-        let matched = self.matched.entry(signature).or_default();
-        if matched.contains(&marker) {
+        let output = &mut self.all[place];
+        if !self.taken.insert((signature, output.label_number)) {
             return Err(clash_error(&binary.matching));
         }
-        matched.push(marker);
+        self.matched[signature] = true;
+        let builder = &mut output.builder;
         if binary.return_bool {
             builder.push(step, f64::from(u8::from(combined.holds)));
         } else if combined.holds {
@@ -174,6 +181,22 @@ impl Join<'_> {
             push_element(builder, step, combined.value);
         }
         Ok(())
+    }
+
+    /// A new result; returns its place.
+    fn add_output(&mut self, exec: &Exec<'_>, many: Option<usize>, one: Option<usize>) -> Result<usize, EvalError> {
+        let labels = self.labels(exec, many, one);
+        let bytes = 2 * labels.encoded_len() + size_of::<Output>() + 96;
+        self.held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
+        let next = self.label_numbers.len();
+        let label_number = if self.binary.matching.is_one_to_one {
+            0
+        } else {
+            *self.label_numbers.entry(labels.clone()).or_insert(next)
+        };
+        self.all.push(Output { labels, label_number, builder: ColumnBuilder::new() });
+        self.outputs.insert((many, one), self.all.len() - 1);
+        Ok(self.all.len() - 1)
     }
 
     fn labels(&self, exec: &Exec<'_>, many: Option<usize>, one: Option<usize>) -> Labels {
