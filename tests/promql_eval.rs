@@ -88,6 +88,125 @@ fn samples_are_counted_as_in_prometheus() {
 }
 
 #[test]
+fn histograms_count_by_their_size() {
+    // 168 bytes, a span and two buckets: as much as 12 floats. Count and sum alone: 11.
+    let view = loaded("load 10s\n  h {{sum:1 count:3 buckets:[1 2]}}x30\n");
+    let counts = |expr: &str| {
+        let stats = instant(&*view, expr, 201, &EngineOptions::default()).unwrap().stats;
+        (stats.total_samples, stats.peak_samples)
+    };
+    assert_eq!(counts("h"), (12, 12));
+    assert_eq!(counts("h[60s]"), (72, 72));
+    assert_eq!(counts("count_over_time(h[60s])"), (72, 73));
+    assert_eq!(counts("histogram_count(h)"), (11, 13));
+    let below = EngineOptions { max_samples: 71, ..EngineOptions::default() };
+    assert_eq!(instant(&*view, "h[60s]", 201, &below).unwrap_err(), EvalError::TooManySamples);
+}
+
+/// Series of every kind, with gaps, resets and stale markers.
+const MIXED: &str = "load 30s
+  h{a=\"1\"} {{sum:1 count:3 buckets:[1 2]}}+{{sum:2 count:3 buckets:[2 1]}}x6 _ stale {{schema:1 sum:1 count:1 buckets:[1]}}x8
+  h{a=\"2\"} _x3 {{schema:2 sum:4 count:4 z_bucket:1 z_bucket_w:0.001 buckets:[1 2]}}+{{schema:2 sum:3 count:3 buckets:[2 1]}}x10 {{sum:2 count:2 offset:2 buckets:[2]}}x4
+  h{a=\"3\"} 1 2 3 {{sum:1 count:3 buckets:[1 2]}}x5 4 5 _ {{schema:-53 sum:1 count:3 custom_values:[1] buckets:[1 2]}}x5
+  c{a=\"1\"} {{schema:-53 sum:1 count:3 custom_values:[1 2] buckets:[1 1 1]}}+{{schema:-53 sum:1 count:3 custom_values:[1 2] buckets:[1 1 1]}}x16
+  f{a=\"1\"} 1+2x7 stale 3+1x7
+  f{a=\"2\"} 5 _ 3 2 1 0 7 7 _x6 9 1
+";
+
+#[test]
+fn a_range_query_is_its_instant_queries() {
+    let view = loaded(MIXED);
+    let opts = EngineOptions { lookback_ms: 70_000, ..EngineOptions::default() };
+    for expr in [
+        "h",
+        "rate(h[2m])",
+        "increase(c[90s])",
+        "delta(f[2m] smoothed)",
+        "rate(h[90s] anchored)",
+        "increase(h[2m] smoothed)",
+        "h smoothed",
+        "irate(h[2m])",
+        "changes(h[3m])",
+        "resets(h[3m])",
+        "sum_over_time(h[2m])",
+        "avg_over_time(c[2m])",
+        "last_over_time(h[1m])",
+        "max_over_time(h[3m])",
+        "count_over_time(h[3m])",
+        "sum(h)",
+        "avg by (a) ({__name__=~\"h|c\"})",
+        "count(h)",
+        "max({__name__=~\"h|f\"})",
+        "count_values(\"v\", h)",
+        "limitk(2, h)",
+        "histogram_quantile(0.7, h)",
+        "histogram_count(rate(h[2m]))",
+        "histogram_fraction(0, 1.5, c)",
+        "h * 2",
+        "h >/ 1",
+        "-h",
+        "h + on (a) c",
+        "h == on (a) h",
+        "f + on (a) fill (3) c",
+        "h and on (a) f",
+        "h or f",
+        "h unless on (a) f",
+        "rate(h[2m:20s])",
+        "timestamp(h)",
+        "absent(h{a=\"1\"})",
+        "info(h)",
+    ] {
+        let (start, end, step) = (0, 600, 20);
+        let whole = range(&*view, expr, [start, end, step], &opts).unwrap().value;
+        let QueryValue::Matrix(whole) = whole else { panic!("{whole:?}") };
+        for at in (start..=end).step_by(20) {
+            let one = instant(&*view, expr, at, &opts).unwrap().value;
+            let QueryValue::Vector(mut elements) = one else { panic!("{one:?}") };
+            elements.sort_by(|a, b| a.labels.cmp(&b.labels));
+            let at = TimestampMs(at * 1000);
+            let shown: Vec<String> = elements
+                .iter()
+                .map(|e| match &e.histogram {
+                    Some(histogram) => format!("{} {histogram:?}", e.labels),
+                    None => format!("{} {:?}", e.labels, e.point.value),
+                })
+                .collect();
+            let mut in_range = Vec::new();
+            for series in &whole {
+                let floats = series.points.iter().filter(|p| p.at == at).map(|p| format!("{:?}", p.value));
+                let histograms = series.histograms.iter().filter(|p| p.at == at).map(|p| format!("{:?}", p.histogram));
+                in_range.extend(floats.chain(histograms).map(|value| format!("{} {value}", series.labels)));
+            }
+            assert_eq!(in_range, shown, "{expr} at {at}");
+        }
+    }
+}
+
+#[test]
+fn histograms_are_charged_to_the_query() {
+    let buckets = vec!["1"; 500].join(" ");
+    let view = loaded(&format!(
+        "load 10s\n  h {{{{count:500 buckets:[{buckets}]}}}}+{{{{count:500 buckets:[{buckets}]}}}}x60\n"
+    ));
+    let ledger = QueryLedger::open(&MemoryPool::new(0), 0);
+    let expr = "h * 2";
+    let ctx = QueryContext { ledger: Arc::clone(&ledger), ..QueryContext::unlimited(expr) };
+    let parsed = parse_expr(expr, &ParseOptions::ALL).unwrap();
+    let times = (TimestampMs(0), TimestampMs(600_000));
+    let answer = evaluate_range(&parsed, &*view, times.0, times.1, 10_000, &EngineOptions::default(), &ctx).unwrap();
+    let QueryValue::Matrix(series) = &answer.value else { panic!("{:?}", answer.value) };
+    assert_eq!(series[0].histograms.len(), 61);
+    // 61 histograms of 500 buckets, of eight bytes each.
+    assert!(answer.held.bytes() > 61 * 500 * 8 && answer.stats.peak_bytes > 2 * 61 * 500 * 8);
+    drop(answer);
+    assert_eq!(ledger.used(), 0);
+    let small = QueryLedger::open(&MemoryPool::new(0), 300_000);
+    let ctx = QueryContext { ledger: small, ..QueryContext::unlimited(expr) };
+    let refused = evaluate_range(&parsed, &*view, times.0, times.1, 10_000, &EngineOptions::default(), &ctx);
+    assert!(matches!(refused, Err(EvalError::Budget(_))));
+}
+
+#[test]
 fn memory_is_given_back_and_peaks_are_known() {
     let view = loaded(COUNTED);
     let pool = MemoryPool::new(0);
@@ -263,15 +382,6 @@ fn what_has_no_value_at_a_time_is_no_range_query() {
     let text = "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector";
     assert_eq!(error, EvalError::BadQuery(text.to_owned()));
     assert!(matches!(range(&*view, "\"text\"", [0, 10, 10], &opts), Err(EvalError::BadQuery(_))));
-}
-
-#[test]
-fn what_is_not_built_is_refused_not_answered() {
-    let view = loaded(COUNTED);
-    for expr in ["info(one)", "histogram_count(one)", "rate(one[1m] anchored)", "one + fill(0) three", "one </ 2"] {
-        let error = instant(&*view, expr, 10, &EngineOptions::default()).unwrap_err();
-        assert!(error.to_string().contains("not supported yet"), "{expr}: {error}");
-    }
 }
 
 #[test]

@@ -129,7 +129,6 @@ fn alerts_survive_kill_9() {
 fn bad_rule_files_end_the_start_with_status_2() {
     for (rules, text) in [
         ("groups: [{name: g, rules: [{record: r, expr: 'sum('}]}]", "could not parse expression: 1:5: parse error"),
-        ("groups: [{name: g, rules: [{record: r, expr: 'histogram_avg(x)'}]}]", "is not supported yet"),
         ("groups: [{rules: []}]", "Groupname must not be empty"),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,9 @@
 
 use crate::http::json::{Json, Object};
 use crate::model::go;
+use crate::model::histogram::{Bucket, FloatHistogram};
 use crate::model::result::{Point, QueryValue};
+use crate::model::time::TimestampMs;
 
 /// Writes `"resultType":…,"result":…` into an open object.
 pub fn query_value(object: &mut Object<'_>, value: &QueryValue) {
@@ -30,8 +32,16 @@ pub fn query_value(object: &mut Object<'_>, value: &QueryValue) {
                 let json = array.item();
                 json.raw("{\"metric\":");
                 json.labels(&element.labels);
-                json.raw(",\"value\":");
-                point(json, &element.point);
+                match &element.histogram {
+                    Some(found) => {
+                        json.raw(",\"histogram\":");
+                        histogram_point(json, element.point.at, found);
+                    }
+                    None => {
+                        json.raw(",\"value\":");
+                        point(json, &element.point);
+                    }
+                }
                 json.raw("}");
             }
             array.end();
@@ -46,6 +56,12 @@ pub fn query_value(object: &mut Object<'_>, value: &QueryValue) {
                     json.raw(",\"values\":");
                     let mut points = json.array();
                     one.points.iter().for_each(|p| point(points.item(), p));
+                    points.end();
+                }
+                if !one.histograms.is_empty() {
+                    json.raw(",\"histograms\":");
+                    let mut points = json.array();
+                    one.histograms.iter().for_each(|p| histogram_point(points.item(), p.at, &p.histogram));
                     points.end();
                 }
                 json.raw("}");
@@ -92,12 +108,51 @@ fn point(json: &mut Json, point: &Point) {
     json.raw("]");
 }
 
+fn histogram_point(json: &mut Json, at: TimestampMs, value: &FloatHistogram) {
+    json.raw("[");
+    json.sample_time(at);
+    json.raw(",");
+    histogram(json, value);
+    json.raw("]");
+}
+
+/// Count, sum and filled buckets: a number for the bounds that belong to the bucket, the bounds, the count.
+fn histogram(json: &mut Json, value: &FloatHistogram) {
+    let mut object = json.object();
+    object.key("count").sample_value(value.count);
+    object.key("sum").sample_value(value.sum);
+    let buckets: Vec<Bucket> = value.buckets().into_iter().filter(|bucket| bucket.count != 0.0).collect();
+    if !buckets.is_empty() {
+        let mut array = object.key("buckets").array();
+        for bucket in buckets {
+            let json = array.item();
+            let bounds = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+                (false, true) => 0,
+                (true, false) => 1,
+                (false, false) => 2,
+                (true, true) => 3,
+            };
+            json.raw("[");
+            json.integer(bounds);
+            for number in [bucket.lower, bucket.upper, bucket.count] {
+                json.raw(",");
+                json.sample_value(number);
+            }
+            json.raw("]");
+        }
+        array.end();
+    }
+    object.end();
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::histogram::Span;
     use crate::model::labels::Labels;
-    use crate::model::result::{MatrixSeries, VectorElement};
-    use crate::model::time::TimestampMs;
+    use crate::model::result::{HistogramPoint, MatrixSeries, VectorElement};
 
     fn at(ms: i64, value: f64) -> Point {
         Point { at: TimestampMs(ms), value }
@@ -124,8 +179,8 @@ mod tests {
         check(&QueryValue::Vector(vec![]), r#"{"resultType":"vector","result":[]}"#);
         let labels = Labels::from_pairs([("__name__", "up"), ("job", "<a>")]);
         let vector = QueryValue::Vector(vec![
-            VectorElement { labels: labels.clone(), point: at(500, f64::INFINITY) },
-            VectorElement { labels: Labels::empty(), point: at(2_000, 1e-7) },
+            VectorElement { labels: labels.clone(), point: at(500, f64::INFINITY), histogram: None },
+            VectorElement { labels: Labels::empty(), point: at(2_000, 1e-7), histogram: None },
         ]);
         let want = concat!(
             r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"<a>"},"value":[0.500,"+Inf"]},"#,
@@ -133,8 +188,8 @@ mod tests {
         );
         check(&vector, want);
         let matrix = QueryValue::Matrix(vec![
-            MatrixSeries { labels: Labels::empty(), points: vec![at(1_000, 1.0), at(2_000, 2.5)] },
-            MatrixSeries { labels, points: vec![] },
+            MatrixSeries { labels: Labels::empty(), points: vec![at(1_000, 1.0), at(2_000, 2.5)], histograms: vec![] },
+            MatrixSeries { labels, points: vec![], histograms: vec![] },
         ]);
         let want = concat!(
             r#"{"resultType":"matrix","result":[{"metric":{},"values":[[1,"1"],[2,"2.5"]]},"#,
@@ -144,10 +199,39 @@ mod tests {
     }
 
     #[test]
+    fn histograms_have_their_filled_buckets() {
+        let histogram = Arc::new(FloatHistogram {
+            count: 6.0,
+            sum: 1.5,
+            zero_threshold: 0.001,
+            zero_count: 1.0,
+            positive_spans: vec![Span { offset: 0, length: 3 }],
+            positive_buckets: vec![2.0, 0.0, 2.0],
+            negative_spans: vec![Span { offset: 1, length: 1 }],
+            negative_buckets: vec![1.0],
+            ..FloatHistogram::default()
+        });
+        let shown = concat!(
+            r#"[1,{"count":"6","sum":"1.5","buckets":[[1,"-2","-1","1"],[3,"-0.001","0.001","1"],"#,
+            r#"[0,"0.5","1","2"],[0,"2","4","2"]]}]"#
+        );
+        let point = at(1_000, f64::NAN);
+        let element = VectorElement { labels: Labels::empty(), point, histogram: Some(Arc::clone(&histogram)) };
+        let want = format!(r#"{{"resultType":"vector","result":[{{"metric":{{}},"histogram":{shown}}}]}}"#);
+        check(&QueryValue::Vector(vec![element]), &want);
+        let histograms = vec![HistogramPoint { at: TimestampMs(1_000), histogram }];
+        let series = MatrixSeries { labels: Labels::empty(), points: vec![at(0, 2.0)], histograms };
+        let want = format!(
+            r#"{{"resultType":"matrix","result":[{{"metric":{{}},"values":[[0,"2"]],"histograms":[{shown}]}}]}}"#
+        );
+        check(&QueryValue::Matrix(vec![series]), &want);
+    }
+
+    #[test]
     fn a_limit_cuts_series_and_elements_alone() {
         let mut vector = QueryValue::Vector(vec![
-            VectorElement { labels: Labels::empty(), point: at(0, 0.0) },
-            VectorElement { labels: Labels::empty(), point: at(0, 1.0) },
+            VectorElement { labels: Labels::empty(), point: at(0, 0.0), histogram: None },
+            VectorElement { labels: Labels::empty(), point: at(0, 1.0), histogram: None },
         ]);
         assert!(!truncate(&mut vector, 2));
         assert!(truncate(&mut vector, 1));

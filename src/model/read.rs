@@ -1,12 +1,14 @@
 //! What the query engine asks of storage, and nothing more: a consistent view, series that match, decoded columns.
 //!
 //! Data flow: the gateway opens a [`ReadView`] (a few reference counts and one commit number) → a selector asks
-//! [`ReadView::select`] → each series is decoded on the reader's own thread into a [`FloatColumn`].
+//! [`ReadView::select`] → each series is decoded on the reader's own thread into a [`SampleColumn`].
 
 use std::sync::Arc;
 
+use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::sample::is_stale;
 use crate::model::time::TimeRange;
 
 /// Time stamps (ascending, unique) and values of one series, side by side and of equal length.
@@ -39,6 +41,131 @@ impl FloatColumn {
     pub fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();
+    }
+}
+
+/// Time stamps (ascending, unique) and histograms of one series, side by side and of equal length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HistogramColumn {
+    /// Milliseconds since the epoch, strictly ascending.
+    pub timestamps: Vec<i64>,
+    /// The histogram at the same index; may be a stale marker.
+    pub values: Vec<Arc<FloatHistogram>>,
+}
+
+impl HistogramColumn {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    /// True if there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.timestamps.is_empty()
+    }
+
+    /// Appends one sample.
+    pub fn push(&mut self, timestamp_ms: i64, histogram: Arc<FloatHistogram>) {
+        self.timestamps.push(timestamp_ms);
+        self.values.push(histogram);
+    }
+}
+
+/// All samples of one series: floats and histograms apart, no time in both. Start timestamps stand beside them where any is
+/// known: one for each sample, 0 for those whose start is not known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SampleColumn {
+    /// The floats.
+    pub floats: FloatColumn,
+    /// When each float's counter began; empty if nothing is known.
+    pub float_starts: Vec<i64>,
+    /// The histograms.
+    pub histograms: HistogramColumn,
+    /// When each histogram's counter began; empty if nothing is known.
+    pub histogram_starts: Vec<i64>,
+}
+
+impl SampleColumn {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.floats.len() + self.histograms.len()
+    }
+
+    /// True if there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.floats.is_empty() && self.histograms.is_empty()
+    }
+
+    /// Appends a float; a `start_ms` of 0 is not known.
+    pub fn push_float(&mut self, timestamp_ms: i64, start_ms: i64, value: f64) {
+        push_start(&mut self.float_starts, self.floats.len(), start_ms);
+        self.floats.push(timestamp_ms, value);
+    }
+
+    /// Appends a histogram; a `start_ms` of 0 is not known.
+    pub fn push_histogram(&mut self, timestamp_ms: i64, start_ms: i64, histogram: Arc<FloatHistogram>) {
+        push_start(&mut self.histogram_starts, self.histograms.len(), start_ms);
+        self.histograms.push(timestamp_ms, histogram);
+    }
+
+    /// Drops all samples and keeps the room.
+    pub fn clear(&mut self) {
+        self.floats.clear();
+        self.float_starts.clear();
+        self.histograms.timestamps.clear();
+        self.histograms.values.clear();
+        self.histogram_starts.clear();
+    }
+
+    /// Takes out the markers that end a series.
+    pub fn drop_stale_markers(&mut self) {
+        let floats = &mut self.floats;
+        if let Some(first) = floats.values.iter().position(|v| is_stale(*v)) {
+            let mut kept = first;
+            for at in first..floats.len() {
+                if !is_stale(floats.values[at]) {
+                    floats.values[kept] = floats.values[at];
+                    floats.timestamps[kept] = floats.timestamps[at];
+                    if let Some(start) = self.float_starts.get(at).copied() {
+                        self.float_starts[kept] = start;
+                    }
+                    kept += 1;
+                }
+            }
+            floats.values.truncate(kept);
+            floats.timestamps.truncate(kept);
+            self.float_starts.truncate(kept);
+        }
+        let histograms = &mut self.histograms;
+        if histograms.values.iter().any(|h| h.is_stale()) {
+            let is_live: Vec<bool> = histograms.values.iter().map(|h| !h.is_stale()).collect();
+            keep(&mut histograms.timestamps, &is_live);
+            keep(&mut histograms.values, &is_live);
+            keep(&mut self.histogram_starts, &is_live);
+        }
+    }
+
+    /// Bytes of the room for samples, and of the histograms in it.
+    pub fn memory_len(&self) -> usize {
+        let floats = self.floats.timestamps.capacity() + self.floats.values.capacity() + self.float_starts.capacity();
+        let histograms = self.histograms.timestamps.capacity()
+            + self.histograms.values.capacity()
+            + self.histogram_starts.capacity();
+        let held: usize = self.histograms.values.iter().map(|histogram| histogram.memory_len()).sum();
+        (floats + histograms) * 8 + held
+    }
+}
+
+fn keep<T>(values: &mut Vec<T>, is_kept: &[bool]) {
+    let mut kept = is_kept.iter();
+    values.retain(|_| kept.next().copied().unwrap_or(true));
+}
+
+/// Keeps starts only from the first known one on; those before it become unknown ones.
+fn push_start(starts: &mut Vec<i64>, before: usize, start_ms: i64) {
+    if start_ms != 0 || !starts.is_empty() {
+        starts.resize(before, 0);
+        starts.push(start_ms);
     }
 }
 
@@ -85,10 +212,16 @@ impl ReadBudget for Unlimited {
     }
 }
 
-/// Samples of one series as the view sees them.
+/// Samples of one series as the view sees them. Both functions may be called more than once and from any thread.
 pub trait SampleSource: Send + Sync {
-    /// Appends the samples in `range` to `out`, oldest first; may be called more than once and from any thread.
+    /// Appends the floats in `range` to `out`, oldest first.
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError>;
+
+    /// Appends all samples in `range` to `out`, oldest first. Sources that have floats without starts alone need not
+    /// implement it.
+    fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        self.decode(range, &mut out.floats)
+    }
 }
 
 /// One selected series.
@@ -132,4 +265,23 @@ pub trait ReadView: Send + Sync {
 pub trait Queryable: Send + Sync {
     /// A view of everything committed by now.
     fn view(&self) -> Result<Arc<dyn ReadView>, ReadError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample::stale_nan;
+
+    #[test]
+    fn stale_markers_disappear() {
+        let stale = stale_nan();
+        let floats = FloatColumn { timestamps: vec![1, 2, 3, 4], values: vec![1.0, stale, f64::NAN, stale] };
+        let mut column = SampleColumn { floats, float_starts: vec![5, 6, 7, 8], ..SampleColumn::default() };
+        let ended = FloatHistogram { sum: stale, ..FloatHistogram::default() };
+        column.push_histogram(5, 0, Arc::new(FloatHistogram::default()));
+        column.push_histogram(6, 0, Arc::new(ended));
+        column.drop_stale_markers();
+        assert_eq!((column.floats.timestamps, column.float_starts), (vec![1, 3], vec![5, 7]));
+        assert_eq!(column.histograms.timestamps, [5]);
+    }
 }

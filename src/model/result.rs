@@ -1,5 +1,8 @@
 //! What a query yields, between the engine that makes it and the edges that render it.
 
+use std::sync::Arc;
+
+use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 
@@ -12,13 +15,24 @@ pub struct Point {
     pub value: f64,
 }
 
+/// One evaluated histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramPoint {
+    /// As of a [`Point`].
+    pub at: TimestampMs,
+    /// The value.
+    pub histogram: Arc<FloatHistogram>,
+}
+
 /// One element of an instant vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VectorElement {
     /// Its labels.
     pub labels: Labels,
-    /// Its point.
+    /// Its point; the value is NaN for a histogram.
     pub point: Point,
+    /// The value, if it is a histogram.
+    pub histogram: Option<Arc<FloatHistogram>>,
 }
 
 /// One series of a range result.
@@ -26,8 +40,10 @@ pub struct VectorElement {
 pub struct MatrixSeries {
     /// Its labels.
     pub labels: Labels,
-    /// Its points, by time.
+    /// Its floats, by time.
     pub points: Vec<Point>,
+    /// Its histograms, by time.
+    pub histograms: Vec<HistogramPoint>,
 }
 
 /// The value of a query.

@@ -2,7 +2,7 @@
 //!
 //! Separate passes over plain data, in reading order: [`ast`] and [`signatures`] are the vocabulary, `lexer` and [`parser`]
 //! make trees with the rules of `typing`, [`printer`] turns trees back into text, [`support`] refuses what the evaluator
-//! does not have, and the evaluator does the rest. Interface texts and positions are those of Prometheus 3.14.
+//! does not have, and [`eval`] does the rest. Interface texts and positions are those of Prometheus 3.14.
 
 pub mod ast;
 pub mod eval;
@@ -15,5 +15,5 @@ pub mod signatures;
 pub mod support;
 mod typing;
 
-pub(crate) use crate::promql::functions::histogram::almost_equal;
+pub(crate) use crate::promql::functions::histogram::{almost_equal, parse_bound as parse_bucket_bound};
 pub(crate) use crate::promql::plan::depends_on_time;

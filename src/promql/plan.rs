@@ -12,8 +12,8 @@ mod node;
 mod step_invariant;
 
 use crate::promql::ast::{
-    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, Cardinality, Expr, MatrixSelector, PosRange, Sign,
-    SubqueryExpr, VectorSelector,
+    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, BinaryOp, Cardinality, Expr, MatrixSelector, PosRange,
+    RangeExtension, Sign, SubqueryExpr, VectorSelector,
 };
 use crate::promql::eval::{EngineOptions, EvalError};
 use crate::promql::signatures::ValueType;
@@ -23,8 +23,8 @@ use crate::promql::plan::data_times::DataTimes;
 
 pub(crate) use crate::promql::plan::call::depends_on_time;
 pub(crate) use crate::promql::plan::node::{
-    Aggregate, Call, Fold, Grouping, Matching, Node, Operation, RangeCall, RangeSelector, RangeSource, ScalarOp,
-    SelectK, Selector, SetOp, SetOperation, Subquery, VectorScalar, Vectors, WhichK,
+    Aggregate, Call, Fold, Grouping, Info, Matching, Node, Operation, RangeCall, RangeSelector, RangeSource,
+    SampleTime, ScalarOp, SelectK, Selector, SetOp, SetOperation, Subquery, VectorScalar, Vectors, WhichK,
 };
 use crate::promql::plan::step_invariant::Invariance;
 
@@ -54,7 +54,7 @@ pub(crate) fn check_range_query(expr: &Expr) -> Result<(), EvalError> {
 pub(crate) fn plan(expr: &Expr, times: QueryTimes, opts: &EngineOptions) -> Result<Node, EvalError> {
     support::check_supported(expr).map_err(|missing| EvalError::BadQuery(missing.to_string()))?;
     let planner = Planner { times, opts };
-    let context = Context { place: Place::Usual, data: DataTimes::of_query(times) };
+    let context = Context { place: Place::Usual, data: DataTimes::of_query(times), parts: HistogramParts::Open };
     let (node, invariance) = planner.lower(expr, context)?;
     Ok(invariance.wrap(node))
 }
@@ -69,6 +69,29 @@ struct Planner<'a> {
 struct Context {
     place: Place,
     data: DataTimes,
+    parts: HistogramParts,
+}
+
+/// What the expression around needs of histograms (Prometheus's `detectHistogramStatsDecoding`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HistogramParts {
+    /// Nothing has been said.
+    Open,
+    /// Count and sum.
+    Totals,
+    /// The buckets as well, whatever is said further inside.
+    All,
+}
+
+impl HistogramParts {
+    /// Inside of a call.
+    fn inside_call(self, function: &str) -> Self {
+        match function {
+            "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => Self::All,
+            "histogram_count" | "histogram_sum" | "histogram_avg" if self == Self::Open => Self::Totals,
+            _ => self,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,9 +123,12 @@ impl Planner<'_> {
                 Ok((Node { operation, range }, Invariance::OF_LITERAL))
             }
             Expr::Vector(selector) => {
-                let selector = self.selector(selector, self.opts.lookback_ms, context)?;
+                let is_smoothed = selector.extension == Some(RangeExtension::Smoothed);
+                let ahead_ms = if is_smoothed { self.opts.lookback_ms } else { 0 };
+                let selector = self.selector(selector, (self.opts.lookback_ms, ahead_ms), context)?;
                 let invariance = Invariance::of_selector(&selector);
-                Ok((Node { operation: Operation::Select(selector), range }, invariance))
+                let operation = if is_smoothed { Operation::Smoothed(selector) } else { Operation::Select(selector) };
+                Ok((Node { operation, range }, invariance))
             }
             Expr::Matrix(matrix) => {
                 let selector = self.range_selector(matrix, context)?;
@@ -128,15 +154,18 @@ impl Planner<'_> {
         }
     }
 
-    /// A selector that looks back over `window_ms` from each evaluation time.
-    fn selector(&self, selector: &VectorSelector, window_ms: i64, context: Context) -> Result<Selector, EvalError> {
-        if selector.extension.is_some() {
-            return Err(EvalError::BadQuery("the anchored and smoothed modifiers are not supported yet".to_owned()));
-        }
+    /// A selector that looks back and ahead so far from each evaluation time.
+    fn selector(
+        &self,
+        selector: &VectorSelector,
+        window_ms: (i64, i64),
+        context: Context,
+    ) -> Result<Selector, EvalError> {
         let offset_ms = duration::offset(&selector.offset, self.times)?;
         let pinned_ms = self.pinned(selector.at, context);
         let data_ms = context.data.of_selector(pinned_ms, window_ms, offset_ms);
-        Ok(Selector { matchers: selector.matchers.clone(), offset_ms, pinned_ms, data_ms })
+        let totals_only = context.parts == HistogramParts::Totals;
+        Ok(Selector { matchers: selector.matchers.clone(), offset_ms, pinned_ms, data_ms, totals_only })
     }
 
     fn pinned(&self, at: Option<AtModifier>, context: Context) -> Option<i64> {
@@ -150,7 +179,14 @@ impl Planner<'_> {
 
     fn range_selector(&self, matrix: &MatrixSelector, context: Context) -> Result<RangeSelector, EvalError> {
         let range_ms = duration::window(&matrix.window, self.times)?;
-        Ok(RangeSelector { range_ms, selector: self.selector(&matrix.selector, range_ms, context)? })
+        let extension = matrix.selector.extension;
+        let lookback_ms = self.opts.lookback_ms;
+        let window_ms = match extension {
+            None => (range_ms, 0),
+            Some(RangeExtension::Anchored) => (range_ms.saturating_add(lookback_ms), 0),
+            Some(RangeExtension::Smoothed) => (range_ms.saturating_add(lookback_ms), lookback_ms),
+        };
+        Ok(RangeSelector { range_ms, selector: self.selector(&matrix.selector, window_ms, context)?, extension })
     }
 
     fn subquery(&self, subquery: &SubqueryExpr, context: Context) -> Result<Subquery, EvalError> {
@@ -162,13 +198,17 @@ impl Planner<'_> {
         let range_ms = duration::window(&subquery.window, self.times)?;
         let pinned_ms = self.pinned(subquery.at, context);
         let data = context.data.inside_subquery(pinned_ms, range_ms, offset_ms);
-        let (inner, invariance) = self.lower(&subquery.expr, Context { data, ..context })?;
+        let (inner, invariance) =
+            self.lower(&subquery.expr, Context { data, parts: HistogramParts::All, ..context })?;
         // What does not change from step to step is evaluated once, at the first step of the subquery.
         let inner = if invariance.is_invariant { inner.into_step_invariant() } else { inner };
         Ok(Subquery { inner, range_ms, step_ms, offset_ms, pinned_ms })
     }
 
-    fn binary(&self, binary: &BinaryExpr, context: Context) -> Lowered {
+    fn binary(&self, binary: &BinaryExpr, mut context: Context) -> Lowered {
+        if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
+            context.parts = HistogramParts::All;
+        }
         let (lhs, left) = self.lower(&binary.lhs, context)?;
         let (rhs, right) = self.lower(&binary.rhs, context)?;
         let (lhs, rhs, invariance) = if left.is_invariant && right.is_invariant {
@@ -259,10 +299,8 @@ fn node(operation: Operation, range: PosRange) -> Node {
 
 fn scalar_op(binary: &BinaryExpr, range: PosRange) -> Result<crate::promql::functions::ElementOp, EvalError> {
     crate::promql::functions::ElementOp::of(binary.op).ok_or_else(|| {
-        EvalError::BadQuery(format!(
-            "operator \"{}\" at {}..{} is not supported yet",
-            binary.op, range.start, range.end
-        ))
+        let PosRange { start, end } = range;
+        EvalError::BadQuery(format!("operator \"{}\" at {start}..{end} does not combine elements", binary.op))
     })
 }
 
@@ -270,9 +308,6 @@ fn vectors(binary: &BinaryExpr, sides: Box<(Node, Node)>) -> Result<Operation, E
     let Some(matching) = &binary.matching else {
         return Err(EvalError::Execution("binary operation on vectors without matching".to_owned()));
     };
-    if matching.fill.lhs.is_some() || matching.fill.rhs.is_some() {
-        return Err(EvalError::BadQuery("the fill modifiers are not supported yet".to_owned()));
-    }
     let mut labels = matching.labels.clone();
     labels.sort_unstable();
     labels.dedup();
@@ -282,6 +317,7 @@ fn vectors(binary: &BinaryExpr, sides: Box<(Node, Node)>) -> Result<Operation, E
         include: matching.include.clone(),
         is_one_to_one: matching.card == Cardinality::OneToOne,
         one_side_is_left: matching.card == Cardinality::OneToMany,
+        fill: matching.fill,
     };
     if let Some(op) = SetOp::of(binary.op) {
         return Ok(Operation::Set(SetOperation { op, sides, matching: rule }));

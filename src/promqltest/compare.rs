@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::go::format_float_g;
+use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::result::{Annotations, MatrixSeries, QueryValue, VectorElement};
 use crate::promql::almost_equal;
@@ -65,6 +66,41 @@ fn equal(expected: f64, found: f64, what: &str) -> Result<(), String> {
     Err(format!("expected {} for {what} but got {}", format_float_g(expected), format_float_g(found)))
 }
 
+/// Compares histograms as they are when all empty buckets are gone; hints only where one is expected.
+fn equal_histograms(
+    expected: &FloatHistogram,
+    found: &FloatHistogram,
+    hint_set: bool,
+    what: &str,
+) -> Result<(), String> {
+    let close = |a: f64, b: f64| almost_equal(a, b, TOLERANCE);
+    let all_close = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(*a, *b));
+    let (mut a, mut b) = (expected.clone(), found.clone());
+    a.compact(0);
+    b.compact(0);
+    let is_equal = a.schema == b.schema
+        && close(a.count, b.count)
+        && close(a.sum, b.sum)
+        && (!a.uses_custom_buckets() || a.custom_values == b.custom_values)
+        && a.zero_threshold == b.zero_threshold
+        && close(a.zero_count, b.zero_count)
+        && a.has_layout_of(&b)
+        && all_close(&a.negative_buckets, &b.negative_buckets)
+        && all_close(&a.positive_buckets, &b.positive_buckets)
+        && (!hint_set || a.counter_reset_hint == b.counter_reset_hint);
+    if is_equal {
+        return Ok(());
+    }
+    Err(format!("expected {} for {what} but got {}", expected.test_expression(), found.test_expression()))
+}
+
+/// The points of a series, for messages.
+fn shown(series: &MatrixSeries) -> String {
+    let floats = series.points.iter().map(|p| format!("{} @{}", format_float_g(p.value), p.at.0));
+    let histograms = series.histograms.iter().map(|p| format!("{} @{}", p.histogram.test_expression(), p.at.0));
+    floats.chain(histograms).collect::<Vec<_>>().join(", ")
+}
+
 fn no_scalar(command: &EvalCommand) -> Result<(), String> {
     match command.scalar {
         Some(expected) => Err(format!("expected scalar {} but got series", format_float_g(expected))),
@@ -85,18 +121,25 @@ pub(crate) fn vector(command: &EvalCommand, elements: &[VectorElement]) -> Resul
     for (position, element) in elements.iter().enumerate() {
         let (labels, value) = (&element.labels, element.point.value);
         let Some(expected) = command.series.get(labels) else {
-            return Err(format!("unexpected metric {labels} in result, has value {}", format_float_g(value)));
+            let value = element.histogram.as_ref().map_or_else(|| format_float_g(value), |h| h.test_expression());
+            return Err(format!("unexpected metric {labels} in result, has value {value}"));
         };
         if command.is_ordered && expected.position != position {
             return Err(format!("expected {labels} at position {} but was at {position}", expected.position));
         }
-        match expected.values.first() {
-            Some(SequenceValue::Float(expected)) => equal(*expected, value, &labels.to_string())?,
-            Some(SequenceValue::Omitted) => equal(0.0, value, &labels.to_string())?,
-            Some(SequenceValue::Histogram { .. }) => {
-                return Err(format!("expected a histogram for {labels} but got a float"));
+        match (expected.values.first(), &element.histogram) {
+            (Some(SequenceValue::Float(expected)), None) => equal(*expected, value, &labels.to_string())?,
+            (Some(SequenceValue::Omitted), None) => equal(0.0, value, &labels.to_string())?,
+            (Some(SequenceValue::Histogram { histogram, counter_reset_hint_set }), Some(found)) => {
+                equal_histograms(histogram, found, *counter_reset_hint_set, &labels.to_string())?;
             }
-            None => return Err(format!("no value is expected for {labels}")),
+            (Some(SequenceValue::Histogram { .. }), None) => {
+                return Err(format!("expected a histogram for {labels} but got {}", format_float_g(value)));
+            }
+            (Some(_), Some(found)) => {
+                return Err(format!("expected a float for {labels} but got {}", found.test_expression()));
+            }
+            (None, _) => return Err(format!("no value is expected for {labels}")),
         }
         seen.insert(labels);
     }
@@ -118,9 +161,10 @@ fn matrix(command: &EvalCommand, all: &[MatrixSeries]) -> Result<(), String> {
     for series in all {
         let labels = &series.labels;
         let Some(expected) = command.series.get(labels) else {
-            return Err(format!("unexpected metric {labels} in result, has {:?}", series.points));
+            return Err(format!("unexpected metric {labels} in result, has {}", shown(series)));
         };
         let mut points = Vec::new();
+        let mut histograms = Vec::new();
         for (step, value) in (0i64..).zip(&expected.values) {
             let at_ms = start_ms + step * step_ms;
             match value {
@@ -129,18 +173,27 @@ fn matrix(command: &EvalCommand, all: &[MatrixSeries]) -> Result<(), String> {
                 }
                 SequenceValue::Float(value) => points.push((at_ms, *value)),
                 SequenceValue::Omitted => {}
-                SequenceValue::Histogram { .. } => {
-                    return Err(format!("expected histograms for {labels} but got floats"));
+                SequenceValue::Histogram { histogram, counter_reset_hint_set } => {
+                    histograms.push((at_ms, histogram, *counter_reset_hint_set));
                 }
             }
         }
         let found: Vec<(i64, f64)> = series.points.iter().map(|p| (p.at.0, p.value)).collect();
         let same_times = points.len() == found.len() && points.iter().zip(&found).all(|(a, b)| a.0 == b.0);
         if !same_times {
-            return Err(format!("expected {points:?} for {labels} but got {found:?}"));
+            return Err(format!("expected {points:?} for {labels} but got {}", shown(series)));
+        }
+        let same_histogram_times = histograms.len() == series.histograms.len()
+            && histograms.iter().zip(&series.histograms).all(|(a, b)| a.0 == b.at.0);
+        if !same_histogram_times {
+            let times: Vec<i64> = histograms.iter().map(|(at_ms, ..)| *at_ms).collect();
+            return Err(format!("expected histograms at {times:?} ms for {labels} but got {}", shown(series)));
         }
         for ((at_ms, expected), (_, value)) in points.iter().zip(&found) {
             equal(*expected, *value, &format!("{labels} at {at_ms} ms"))?;
+        }
+        for ((at_ms, expected, hint_set), found) in histograms.iter().zip(&series.histograms) {
+            equal_histograms(expected, &found.histogram, *hint_set, &format!("{labels} at {at_ms} ms"))?;
         }
         seen.insert(labels);
     }

@@ -3,16 +3,17 @@
 //! The language is that of Prometheus's `promqltest` package, so its scripts run here unchanged; users write their own. A
 //! script is parsed by [`Script::parse`] and run by [`run`] against any [`TestStorage`]; each `eval` has an outcome of its
 //! own, and an instant one is also evaluated as a range query and with `@` in every selector, which must not change it.
-//! What is not built yet (native histograms, start timestamps) is parsed, and the evaluations that need it fail.
 
 mod compare;
 mod memory;
+mod nhcb;
 mod pinned;
 mod run;
 mod script;
+mod starts;
 
 pub use crate::promqltest::memory::{MemoryStorage, TestStorage};
 pub use crate::promqltest::run::{EvalOutcome, run, upstream_options};
 pub use crate::promqltest::script::{
-    Annotated, Command, EvalCommand, EvalTimes, ExpectedSeries, LoadCommand, Script, ScriptError, Text,
+    Annotated, Command, EvalCommand, EvalTimes, ExpectedSeries, LoadCommand, LoadedSeries, Script, ScriptError, Text,
 };

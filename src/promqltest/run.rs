@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::model::read::ReadView;
-use crate::model::result::{MatrixSeries, QueryValue, VectorElement};
+use crate::model::read::{ReadView, SampleColumn};
+use crate::model::result::{MatrixSeries, Point, QueryValue, VectorElement};
 use crate::model::time::TimestampMs;
 use crate::promql::eval::{EngineOptions, Evaluated, QueryContext, evaluate_instant, evaluate_range};
 use crate::promql::parser::{ParseOptions, SequenceValue, parse_expr};
 use crate::promqltest::compare;
 use crate::promqltest::memory::TestStorage;
-use crate::promqltest::pinned;
-use crate::promqltest::script::{Command, EvalCommand, EvalTimes, LoadCommand, Script};
+use crate::promqltest::script::{Command, EvalCommand, EvalTimes, LoadCommand, LoadedSeries, Script};
+use crate::promqltest::{nhcb, pinned};
 
 /// What became of one evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,12 @@ pub struct EvalOutcome {
 
 /// The settings that Prometheus's own scripts assume.
 pub fn upstream_options() -> EngineOptions {
-    EngineOptions { max_samples: 10_000, delayed_name_removal: true, ..EngineOptions::default() }
+    EngineOptions {
+        max_samples: 10_000,
+        delayed_name_removal: true,
+        use_start_timestamps: true,
+        ..EngineOptions::default()
+    }
 }
 
 /// Runs a script. The error is a command that could not be carried out; what evaluations yield is in the outcomes.
@@ -47,17 +52,33 @@ pub fn run(script: &Script, storage: &mut dyn TestStorage, opts: &EngineOptions)
 
 fn store(load: &LoadCommand, storage: &mut dyn TestStorage) -> Result<(), String> {
     for series in &load.series {
-        let timed = (0i64..).map(|at| at * load.step_ms).zip(&series.values);
-        let samples: Vec<(i64, f64)> = timed
-            .filter_map(|(at_ms, value)| match value {
-                SequenceValue::Float(value) => Some((at_ms, *value)),
-                // Histograms cannot be stored yet; what is expected of them does not come out.
-                SequenceValue::Omitted | SequenceValue::Histogram { .. } => None,
-            })
-            .collect();
-        storage.append(&series.labels, &samples)?;
+        storage.append_all(&series.labels, &column(load.step_ms, series)?)?;
+    }
+    if load.with_native_histograms {
+        for (labels, column) in nhcb::converted(load)? {
+            storage.append_all(&labels, &column)?;
+        }
     }
     Ok(())
+}
+
+/// The samples of a loaded series.
+fn column(step_ms: i64, series: &LoadedSeries) -> Result<SampleColumn, String> {
+    let mut column = SampleColumn::default();
+    for (place, value) in series.values.iter().enumerate() {
+        let at_ms = i64::try_from(place).unwrap_or(i64::MAX).saturating_mul(step_ms);
+        let offset_ms = series.start_offsets_ms.get(place).copied().flatten();
+        let start_ms = offset_ms.map_or(0, |offset_ms| at_ms.saturating_add(offset_ms));
+        match value {
+            SequenceValue::Float(value) => column.push_float(at_ms, start_ms, *value),
+            SequenceValue::Histogram { histogram, .. } => {
+                histogram.validate().map_err(|error| format!("{}: {error}", series.labels))?;
+                column.push_histogram(at_ms, start_ms, Arc::clone(histogram));
+            }
+            SequenceValue::Omitted => {}
+        }
+    }
+    Ok(column)
 }
 
 fn check(command: &EvalCommand, storage: &dyn TestStorage, opts: &EngineOptions) -> Result<(), String> {
@@ -120,7 +141,11 @@ fn at(series: &[MatrixSeries], at_ms: i64) -> Vec<VectorElement> {
     let mut elements = Vec::new();
     for one in series {
         if let Some(point) = one.points.iter().find(|point| point.at.0 == at_ms) {
-            elements.push(VectorElement { labels: one.labels.clone(), point: *point });
+            elements.push(VectorElement { labels: one.labels.clone(), point: *point, histogram: None });
+        } else if let Some(found) = one.histograms.iter().find(|point| point.at.0 == at_ms) {
+            let point = Point { at: found.at, value: f64::NAN };
+            let histogram = Some(Arc::clone(&found.histogram));
+            elements.push(VectorElement { labels: one.labels.clone(), point, histogram });
         }
     }
     elements
@@ -160,4 +185,55 @@ fn range(
     let ctx = QueryContext::unlimited(expr);
     let (start, end) = (TimestampMs(start_ms), TimestampMs(end_ms));
     evaluate_range(&parsed, &**view, start, end, step_ms, opts, &ctx).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::promqltest::memory::MemoryStorage;
+
+    fn run_text(text: &str) -> Result<Vec<EvalOutcome>, String> {
+        let script = Script::parse(text).map_err(|error| error.to_string())?;
+        crate::promqltest::run(&script, &mut MemoryStorage::new(), &upstream_options())
+    }
+
+    /// Runs one evaluation over a float and a histogram.
+    #[track_caller]
+    fn check(eval: &str, problem: Option<&str>) {
+        let load = "load 1m\n  f 1 2\n  h {{schema:0 sum:3 count:3 buckets:[1 2]}}x1\n\n";
+        let outcome = run_text(&format!("{load}{eval}\n")).unwrap().remove(0);
+        match (outcome.result, problem) {
+            (Ok(()), None) => {}
+            (Err(found), Some(expected)) if found.contains(expected) => {}
+            (found, expected) => panic!("{eval}: expected {expected:?}, found {found:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_expected_fails() {
+        check("eval instant at 1m f\n  f 2", None);
+        check("eval instant at 1m f\n  f 3", Some("expected 3"));
+        check("eval instant at 1m f\n  f 2\n  g 2", Some("expected metric"));
+        check("eval instant at 1m f", Some("unexpected metric"));
+        check("eval instant at 1m f\n  f {{count:2}}", Some("expected a histogram"));
+        check("eval instant at 1m h\n  h {{schema:0 sum:3 count:3 buckets:[1 2]}}", None);
+        check("eval instant at 1m h\n  h 3", Some("expected a float"));
+        check("eval instant at 1m h\n  h {{schema:0 sum:3 count:3 buckets:[2 1]}}", Some("buckets:[1 2]"));
+        let hint = "counter_reset_hint:reset";
+        check(&format!("eval instant at 1m h\n  h {{{{sum:3 count:3 buckets:[1 2] {hint}}}}}"), Some("not_reset"));
+        check("eval range from 0 to 1m step 1m h\n  h {{schema:0 sum:3 count:3 buckets:[1 2]}}", Some("histograms at"));
+        check("eval range from 0 to 1m step 1m h\n  h {{sum:3 count:3 buckets:[1 2]}}x1", None);
+        check("eval instant at 1m h + 1\n  expect no_info", Some("unexpected info"));
+        check("eval instant at 1m h + 1\n  expect info", None);
+        check("eval instant at 1m h\n  expect fail", Some("expected an error"));
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_an_error() {
+        let invalid = run_text("load 1m\n  h {{schema:12 count:1 buckets:[1]}}\n").unwrap_err();
+        assert!(invalid.contains("invalid schema"), "{invalid}");
+        let mismatch = "load_with_nhcb 1m\n  h_bucket{le=\"1\"} 5\n  h_bucket{le=\"+Inf\"} 3\n";
+        assert!(run_text(mismatch).unwrap_err().contains("not cumulative"));
+        assert!(run_text("load 1m\n  x@st 0 0\n  x 1\n").unwrap_err().contains("@st line has 2 values"));
+    }
 }

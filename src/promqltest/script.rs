@@ -7,6 +7,7 @@ use crate::model::labels::Labels;
 use crate::model::regexp::Regexp;
 use crate::promql::ast::Expr;
 use crate::promql::parser::{ParseOptions, SequenceValue, SeriesDescription, parse_expr, parse_series_desc};
+use crate::promqltest::starts::StartLine;
 
 /// A line that is no command, or a command that makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,9 +43,20 @@ pub struct LoadCommand {
     /// Distance of the samples; the first is at time 0.
     pub step_ms: i64,
     /// The series.
-    pub series: Vec<SeriesDescription>,
-    /// True if classic histograms are to be stored as native ones as well, which is not built yet.
+    pub series: Vec<LoadedSeries>,
+    /// True if classic histograms are to be stored as native ones as well.
     pub with_native_histograms: bool,
+}
+
+/// A series to store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadedSeries {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its values, one per step.
+    pub values: Vec<SequenceValue>,
+    /// How far from each sample its counter began; empty if nothing was said, `None` where nothing is known.
+    pub start_offsets_ms: Vec<Option<i64>>,
 }
 
 /// When an expression is evaluated.
@@ -195,16 +207,29 @@ fn parse_load(lines: &[&str]) -> Result<LoadCommand, ScriptError> {
         _ => return Err(ScriptError::new(0, "invalid load command. (load[_with_nhcb] <step:duration>)")),
     };
     let step_ms = duration(step.trim()).map_err(|error| ScriptError::new(0, error))?;
-    let mut series: Vec<SeriesDescription> = Vec::new();
+    let mut series: Vec<LoadedSeries> = Vec::new();
+    let mut starts: Option<StartLine> = None;
     for (at, line) in body.iter().enumerate() {
-        if line.split_whitespace().next().is_some_and(|word| word.ends_with("@st")) {
-            // Start timestamps are not stored yet; evaluations that need them do not come out right.
+        let fail = |message: String| ScriptError::new(at + 1, message);
+        if let Some(parsed) = StartLine::parse(line) {
+            if starts.is_some() {
+                return Err(fail("@st line has no following sample line".to_owned()));
+            }
+            starts = Some(parsed.map_err(fail)?);
             continue;
         }
-        let description = parse_series_desc(line).map_err(|error| ScriptError::new(at + 1, error.to_string()))?;
+        let description = parse_series_desc(line).map_err(|error| fail(error.to_string()))?;
+        let start_offsets_ms = match starts.take() {
+            Some(starts) => starts.for_series(&description).map_err(fail)?,
+            None => Vec::new(),
+        };
+        let SeriesDescription { labels, values } = description;
         // A later description of the same series takes the place of an earlier one.
-        series.retain(|known| known.labels != description.labels);
-        series.push(description);
+        series.retain(|known| known.labels != labels);
+        series.push(LoadedSeries { labels, values, start_offsets_ms });
+    }
+    if starts.is_some() {
+        return Err(ScriptError::new(body.len(), "@st line has no following sample line"));
     }
     Ok(LoadCommand { step_ms, series, with_native_histograms })
 }
@@ -404,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_script_of_all_commands() {
-        let text = "# comment\nload 5m\n  up{a=\"b\"} 1 2\n  up@st _ 5s\n\nclear\neval instant at 10m sum(up)\n  \
+        let text = "# comment\nload 5m\n  up{a=\"b\"}@st _ 5s\n  up{a=\"b\"} 1 2\n\nclear\neval instant at 10m sum(up)\n  \
              expect warn msg: text (1:1)\n  expect no_info\n  {} 3\n\neval range from 0 to 10m step 5m up\n  \
              up{a=\"b\"} 1 _ 2\n\neval_fail instant at 0 x\n  expected_fail_message oh no\n";
         let script = Script::parse(text).unwrap();
@@ -415,6 +440,7 @@ mod tests {
             panic!("{:?}", script.commands)
         };
         assert_eq!((load.step_ms, load.series.len()), (300_000, 1));
+        assert_eq!(load.series[0].start_offsets_ms, [None, Some(5_000)]);
         assert_eq!((sum.line, sum.expr.as_str()), (7, "sum(up)"));
         assert!(sum.warnings.expected[0].accepts("text (1:1)") && sum.infos.none);
         assert_eq!(range.times, EvalTimes::Range { start_ms: 0, end_ms: 600_000, step_ms: 300_000 });

@@ -43,6 +43,7 @@ pub(crate) fn vector(elements: &[(&str, f64)]) -> Vec<VectorElement> {
     let element = |(text, value): &(&str, f64)| VectorElement {
         labels: labels(text),
         point: Point { at: TimestampMs(0), value: *value },
+        histogram: None,
     };
     elements.iter().map(element).collect()
 }

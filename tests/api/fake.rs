@@ -75,7 +75,8 @@ impl ServerPorts for FakePorts {
                 .boxed()
             }
             "big" => {
-                let element = |n: usize| VectorElement { labels: up(&format!("i{n}")), point: point(n as f64) };
+                let element =
+                    |n: usize| VectorElement { labels: up(&format!("i{n}")), point: point(n as f64), histogram: None };
                 answer(evaluated(QueryValue::Vector((0..5000).map(element).collect())))
             }
             "remarks" => answer(QueryAnswer {
@@ -86,8 +87,8 @@ impl ServerPorts for FakePorts {
                 ..evaluated(QueryValue::Vector(vec![]))
             }),
             _ => answer(evaluated(QueryValue::Vector(vec![
-                VectorElement { labels: up("a:1"), point: point(0.0) },
-                VectorElement { labels: up("b:1"), point: point(1.0) },
+                VectorElement { labels: up("a:1"), point: point(0.0), histogram: None },
+                VectorElement { labels: up("b:1"), point: point(1.0), histogram: None },
             ]))),
         }
     }
@@ -95,7 +96,7 @@ impl ServerPorts for FakePorts {
     fn query_range(&self, query: RangeQuery) -> Answer<'_, QueryAnswer> {
         let points = vec![Point { at: query.start, value: 1.0 }, Point { at: query.end, value: 2.5 }];
         self.range.lock().unwrap().push(query);
-        answer(evaluated(QueryValue::Matrix(vec![MatrixSeries { labels: up("a:1"), points }])))
+        answer(evaluated(QueryValue::Matrix(vec![MatrixSeries { labels: up("a:1"), points, histograms: Vec::new() }])))
     }
 
     fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {

@@ -405,6 +405,7 @@ fn start_gateway(
         lookback_ms: flags.query.lookback.as_ms_i64(),
         max_samples: usize::try_from(flags.query.samples_max.max(0)).unwrap_or(usize::MAX),
         delayed_name_removal: flags.features.is_enabled("promql-delayed-name-removal"),
+        use_start_timestamps: flags.features.is_enabled("use-start-timestamps"),
         ..EngineOptions::default()
     };
     let parser = rules::parse_options(flags);

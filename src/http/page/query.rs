@@ -11,7 +11,7 @@ use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::http::state::Ready;
 use crate::model::go;
-use crate::model::result::{Point, QueryValue};
+use crate::model::result::QueryValue;
 
 /// Rows that a page shows; the API gives all.
 const ROWS_MAX: usize = 1_000;
@@ -64,13 +64,19 @@ fn form(html: &mut Html, base: &str, expr: &str, time: &str) {
 
 fn value(html: &mut Html, value: &QueryValue) {
     match value {
-        QueryValue::Scalar(point) => row_table(html, value, 1, |html| row(html, "scalar", point)),
+        QueryValue::Scalar(point) => row_table(html, value, 1, |html| {
+            row(html, "scalar", &go::format_float_json(point.value));
+        }),
         QueryValue::Text { text, .. } => {
             html.raw("<pre>").text(text).raw("</pre>");
         }
         QueryValue::Vector(elements) => row_table(html, value, elements.len(), |html| {
             for element in elements.iter().take(ROWS_MAX) {
-                row(html, &series_name(&element.labels), &element.point);
+                let value = match &element.histogram {
+                    Some(histogram) => histogram.to_string(),
+                    None => go::format_float_json(element.point.value),
+                };
+                row(html, &series_name(&element.labels), &value);
             }
         }),
         QueryValue::Matrix(series) => row_table(html, value, series.len(), |html| {
@@ -79,8 +85,13 @@ fn value(html: &mut Html, value: &QueryValue) {
                 for point in one.points.iter().take(POINTS_MAX) {
                     html.text(go::format_float_json(point.value)).raw(" @").text(point.at.as_seconds()).raw("<br>");
                 }
-                if POINTS_MAX < one.points.len() {
-                    html.text(format!("… {} more", one.points.len() - POINTS_MAX));
+                let room = POINTS_MAX.saturating_sub(one.points.len());
+                for point in one.histograms.iter().take(room) {
+                    html.text(&point.histogram).raw(" @").text(point.at.as_seconds()).raw("<br>");
+                }
+                let count = one.points.len() + one.histograms.len();
+                if POINTS_MAX < count {
+                    html.text(format!("… {} more", count - POINTS_MAX));
                 }
                 html.raw("</td></tr>");
             }
@@ -99,7 +110,7 @@ fn row_table(html: &mut Html, value: &QueryValue, count: usize, rows: impl FnOnc
     html.raw("</tbody></table>");
 }
 
-fn row(html: &mut Html, name: &str, point: &Point) {
+fn row(html: &mut Html, name: &str, value: &str) {
     html.raw("<tr><td><code>").text(name).raw("</code></td><td class=\"value\">");
-    html.text(go::format_float_json(point.value)).raw("</td></tr>");
+    html.text(value).raw("</td></tr>");
 }

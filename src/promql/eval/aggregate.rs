@@ -1,6 +1,7 @@
 //! Aggregations that make new elements: for each group the members are folded in label order, series by series.
 
 mod count_values;
+mod histogram;
 
 use std::collections::HashMap;
 
@@ -36,33 +37,28 @@ pub(crate) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, steps: Steps) -> 
     let mut folder = Folder { input: &input, steps, builder: ColumnBuilder::new() };
     let mut result = Matrix::new(exec)?;
     for (labels, members) in groups.into_parts() {
+        let has_histograms = members.iter().any(|index| input.series[*index].column.has_histograms());
         let column = match &aggregate.fold {
+            fold if has_histograms => {
+                let floats = match fold {
+                    Fold::Sum | Fold::Avg | Fold::Count | Fold::Group | Fold::CountValues { .. } => None,
+                    Fold::Min => folder.fold(exec, &members, |v| v, smaller, |m| m)?,
+                    Fold::Max => folder.fold(exec, &members, |v| v, larger, |m| m)?,
+                    Fold::Stdvar => folder.fold(exec, &members, Spread::of, Spread::add, Spread::variance)?,
+                    Fold::Stddev => folder.fold(exec, &members, Spread::of, Spread::add, |s| s.variance().sqrt())?,
+                    Fold::Quantile => {
+                        let q = param.as_ref().map(|(q, _)| q);
+                        folder.quantiles(exec, &members, |step| q.map_or(f64::NAN, |q| q.scalar_at(step)))?
+                    }
+                };
+                histogram::fold(exec, fold, &input, &members, aggregate.inner.range, floats)?
+            }
             Fold::Sum => folder.fold(exec, &members, KahanSum::of, |s, v| *s = s.plus(v), |s| s.total())?,
             Fold::Avg => folder.fold(exec, &members, KahanMean::of, KahanMean::add, KahanMean::mean)?,
             Fold::Count => folder.fold(exec, &members, |_| 1.0, |n, _| *n += 1.0, |n| n)?,
             Fold::Group => folder.fold(exec, &members, |_| (), |(), _| {}, |()| 1.0)?,
-            Fold::Min => folder.fold(
-                exec,
-                &members,
-                |v| v,
-                |m, v| {
-                    if *m > v || m.is_nan() {
-                        *m = v
-                    }
-                },
-                |m| m,
-            )?,
-            Fold::Max => folder.fold(
-                exec,
-                &members,
-                |v| v,
-                |m, v| {
-                    if *m < v || m.is_nan() {
-                        *m = v
-                    }
-                },
-                |m| m,
-            )?,
+            Fold::Min => folder.fold(exec, &members, |v| v, smaller, |m| m)?,
+            Fold::Max => folder.fold(exec, &members, |v| v, larger, |m| m)?,
             Fold::Stdvar => folder.fold(exec, &members, Spread::of, Spread::add, Spread::variance)?,
             Fold::Stddev => folder.fold(exec, &members, Spread::of, Spread::add, |s| s.variance().sqrt())?,
             Fold::Quantile => {
@@ -74,13 +70,27 @@ pub(crate) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, steps: Steps) -> 
         if let Some(column) = column {
             // The group's name goes if that of a member goes which it has at its last step.
             let last = column.last();
-            let mut at_last = members.iter().filter(|i| input.series[**i].column.get(last).is_some());
+            let mut at_last = members.iter().filter(|i| input.series[**i].column.has(last));
             let drop_name = at_last.any(|i| input.series[*i].drop_name);
             result.push(Series { labels, drop_name, column })?;
         }
     }
     exec.samples.settle(before, result.sample_count());
     Ok(result)
+}
+
+/// The smaller value; a number rather than NaN.
+fn smaller(min: &mut f64, value: f64) {
+    if *min > value || min.is_nan() {
+        *min = value;
+    }
+}
+
+/// The larger value; a number rather than NaN.
+fn larger(max: &mut f64, value: f64) {
+    if *max < value || max.is_nan() {
+        *max = value;
+    }
 }
 
 fn note_invalid_quantiles(exec: &mut Exec<'_>, q: &Matrix, node: &Node, steps: Steps) -> Result<(), EvalError> {

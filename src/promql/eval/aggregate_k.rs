@@ -1,15 +1,19 @@
 //! Aggregations that pick elements: `topk`, `bottomk`, `limitk`, `limit_ratio`. What is picked may change from step to
 //! step, so these go step by step.
 
+use std::sync::Arc;
+
 use crate::model::go;
+use crate::promql::ast::PosRange;
 use crate::promql::eval::aggregate::{Groups, extent};
-use crate::promql::eval::column::ColumnBuilder;
+use crate::promql::eval::column::{ColumnBuilder, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::{self};
 use crate::promql::functions::Direction;
+use crate::promql::functions::note::Note;
 use crate::promql::functions::order::BoundedHeap;
 use crate::promql::plan::{SelectK, WhichK};
 
@@ -17,12 +21,15 @@ use crate::promql::plan::{SelectK, WhichK};
 const COUNT_MAX: f64 = 9_223_372_036_854_775_808.0;
 
 /// Evaluates an aggregation.
-pub(crate) fn eval(exec: &mut Exec<'_>, select: &SelectK, steps: Steps) -> Result<Matrix, EvalError> {
+pub(crate) fn eval(exec: &mut Exec<'_>, select: &SelectK, place: PosRange, steps: Steps) -> Result<Matrix, EvalError> {
     let before = exec.samples.current();
     let k = eval::eval(exec, &select.k, steps)?;
     let input = eval::eval(exec, &select.inner, steps)?;
-    let result =
-        if check_param(exec, select, &k, steps)? { pick(exec, select, &k, &input, steps)? } else { Matrix::new(exec)? };
+    let result = if check_param(exec, select, &k, steps)? {
+        pick(exec, select, place, &k, &input, steps)?
+    } else {
+        Matrix::new(exec)?
+    };
     exec.samples.settle(before, result.sample_count());
     Ok(result)
 }
@@ -65,7 +72,14 @@ fn check_param(exec: &mut Exec<'_>, select: &SelectK, k: &Matrix, steps: Steps) 
 /// The largest float below 2^63 that Prometheus accepts is the one before this.
 const COUNT_MAX_ACCEPTED: f64 = 9_223_372_036_854_774_784.0;
 
-fn pick(exec: &mut Exec<'_>, select: &SelectK, k: &Matrix, input: &Matrix, steps: Steps) -> Result<Matrix, EvalError> {
+fn pick(
+    exec: &mut Exec<'_>,
+    select: &SelectK,
+    place: PosRange,
+    k: &Matrix,
+    input: &Matrix,
+    steps: Steps,
+) -> Result<Matrix, EvalError> {
     let groups = Groups::of(exec, input, &select.grouping)?;
     let _heaps = exec.charge(input.series.len().saturating_mul(16 + size_of::<ColumnBuilder>()))?;
     let mut columns = exec.charge(0)?;
@@ -85,7 +99,11 @@ fn pick(exec: &mut Exec<'_>, select: &SelectK, k: &Matrix, input: &Matrix, steps
         }
         for members in groups.members() {
             exec.spend(members.len())?;
-            fill(&mut heap, select.which, members, input, step, limit, param);
+            let has_ignored = fill(&mut heap, select.which, members, input, step, limit, param);
+            if has_ignored {
+                let name = if select.which == WhichK::Top { "topk" } else { "bottomk" };
+                exec.annotations.note(Note::IgnoredInAggregation(name), "", place)?;
+            }
             let picked = match select.which {
                 WhichK::Top | WhichK::Bottom => heap.best_first(),
                 WhichK::Any | WhichK::Ratio => heap.elements(),
@@ -93,7 +111,10 @@ fn pick(exec: &mut Exec<'_>, select: &SelectK, k: &Matrix, input: &Matrix, steps
             let bytes = picked.len().saturating_mul(9);
             columns.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
             for (value, series) in picked {
-                builders[*series].push(step, *value);
+                match input.series[*series].column.histogram_at(step) {
+                    Some(histogram) => builders[*series].push_histogram(step, Arc::clone(histogram)),
+                    None => builders[*series].push(step, *value),
+                }
                 if steps.is_instant() {
                     order.push(*series);
                 }
@@ -113,7 +134,8 @@ fn pick(exec: &mut Exec<'_>, select: &SelectK, k: &Matrix, input: &Matrix, steps
     Ok(result)
 }
 
-/// Puts what is picked from one group at one step into the heap.
+/// Puts what is picked from one group at one step into the heap. True if there are histograms that have no rank. Where
+/// they are picked too, they stand in the heap as zeros.
 fn fill(
     heap: &mut BoundedHeap,
     which: WhichK,
@@ -122,11 +144,20 @@ fn fill(
     step: usize,
     limit: usize,
     param: f64,
-) {
+) -> bool {
     heap.clear();
+    let mut has_ignored = false;
     for index in members {
         let series = &input.series[*index];
-        let Some(value) = series.column.get(step) else { continue };
+        let value = match (series.column.value_at(step), which) {
+            (None, _) => continue,
+            (Some(StepValue::Float(value)), _) => value,
+            (Some(StepValue::Histogram(_)), WhichK::Top | WhichK::Bottom) => {
+                has_ignored = true;
+                continue;
+            }
+            (Some(StepValue::Histogram(_)), WhichK::Any | WhichK::Ratio) => 0.0,
+        };
         match which {
             WhichK::Ratio => {
                 if is_in_ratio(param, series) {
@@ -138,6 +169,7 @@ fn fill(
             WhichK::Any => break,
         }
     }
+    has_ignored
 }
 
 /// True if the hash of the labels, as a share of all hashes, lies in the ratio: below it, or above its complement if it

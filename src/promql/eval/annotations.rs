@@ -8,6 +8,7 @@ use crate::model::time::TimestampMs;
 use crate::promql::ast::PosRange;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::ledger::Charge;
+use crate::promql::functions::note::Note;
 
 const WARNING: &str = "PromQL warning: ";
 const INFO: &str = "PromQL info: ";
@@ -23,7 +24,16 @@ struct Remark {
     severity: Severity,
     text: String,
     at: usize,
-    repair: Option<BucketRepair>,
+    detail: Detail,
+}
+
+/// What is summed up over the appearances of a remark.
+#[derive(Clone, Copy, Debug)]
+enum Detail {
+    None,
+    Repair(BucketRepair),
+    /// How often it appeared.
+    Occurrences(u64),
 }
 
 /// What was repaired in the buckets of a classic histogram to make them grow with their bounds.
@@ -70,12 +80,21 @@ impl AnnotationSet {
 
     /// Adds a warning; `text` comes without the prefix.
     pub(crate) fn warn(&mut self, text: &str, range: PosRange) -> Result<(), EvalError> {
-        self.add(Severity::Warning, format!("{WARNING}{text}"), range, None)
+        self.add(Severity::Warning, format!("{WARNING}{text}"), range, Detail::None)
     }
 
     /// Adds an info; `text` comes without the prefix.
     pub(crate) fn info(&mut self, text: &str, range: PosRange) -> Result<(), EvalError> {
-        self.add(Severity::Info, format!("{INFO}{text}"), range, None)
+        self.add(Severity::Info, format!("{INFO}{text}"), range, Detail::None)
+    }
+
+    /// Adds what a kernel remarked about a series of this metric.
+    pub(crate) fn note(&mut self, note: Note, metric_name: &str, range: PosRange) -> Result<(), EvalError> {
+        let text = note.text(metric_name);
+        if note == Note::StartOverlap {
+            return self.add(Severity::Warning, format!("{WARNING}{text}"), range, Detail::Occurrences(1));
+        }
+        if note.is_warning() { self.warn(&text, range) } else { self.info(&text, range) }
     }
 
     /// Adds the info about repaired buckets; repairs under one text are summed up.
@@ -90,20 +109,15 @@ impl AnnotationSet {
              https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}",
             for_metric_name(metric_name)
         );
-        self.add(Severity::Info, text, range, Some(repair))
+        self.add(Severity::Info, text, range, Detail::Repair(repair))
     }
 
-    fn add(
-        &mut self,
-        severity: Severity,
-        text: String,
-        range: PosRange,
-        repair: Option<BucketRepair>,
-    ) -> Result<(), EvalError> {
+    fn add(&mut self, severity: Severity, text: String, range: PosRange, detail: Detail) -> Result<(), EvalError> {
         if let Some(known) = self.by_text.get(&text).and_then(|i| self.remarks.get_mut(*i)) {
-            match (&mut known.repair, repair) {
+            match (&mut known.detail, detail) {
                 // Summed-up remarks keep the position of the first.
-                (Some(sum), Some(more)) => sum.merge(&more),
+                (Detail::Repair(sum), Detail::Repair(more)) => sum.merge(&more),
+                (Detail::Occurrences(sum), Detail::Occurrences(more)) => *sum += more,
                 _ => known.at = range.start,
             }
             return Ok(());
@@ -111,7 +125,7 @@ impl AnnotationSet {
         let bytes = 2 * text.len() + size_of::<Remark>() + 64;
         self.charge.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
         self.by_text.insert(text.clone(), self.remarks.len());
-        self.remarks.push(Remark { severity, text, at: range.start, repair });
+        self.remarks.push(Remark { severity, text, at: range.start, detail });
         Ok(())
     }
 
@@ -120,7 +134,11 @@ impl AnnotationSet {
         let mut rendered = Annotations::default();
         for remark in self.remarks {
             let place = line_and_column(query, remark.at);
-            let detail = remark.repair.map(|repair| repair_detail(&repair)).unwrap_or_default();
+            let detail = match remark.detail {
+                Detail::Repair(repair) => repair_detail(&repair),
+                Detail::Occurrences(count) if count > 1 => format!(" ({count} occurrences)"),
+                Detail::None | Detail::Occurrences(_) => String::new(),
+            };
             let text = format!("{}{detail} ({place})", remark.text);
             match remark.severity {
                 Severity::Warning => rendered.warnings.push(text),

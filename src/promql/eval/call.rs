@@ -3,7 +3,8 @@
 mod histogram;
 mod label;
 
-use crate::model::labels::Labels;
+use crate::model::histogram::FloatHistogram;
+use crate::model::labels::{Labels, METRIC_NAME};
 use crate::promql::eval::column::{ColumnBuilder, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Exec, without_metadata};
@@ -47,7 +48,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &Call, steps: Steps) -> Result<Mat
     let mut result = apply(exec, call, args, steps)?;
     result.assemble(exec, steps)?;
     let mut produced = StepLoad::new(steps);
-    produced.add(&result);
+    produced.add_output(&result);
     gathered.check(&produced, &mut exec.samples)?;
     exec.samples.settle(before, result.sample_count());
     Ok(result)
@@ -69,7 +70,9 @@ fn apply(exec: &mut Exec<'_>, call: &Call, args: Vec<Matrix>, steps: Steps) -> R
     match &call.function {
         InstantFunction::Map(function) => map(exec, first, |_, value| Some(function(value))),
         InstantFunction::Date(part) => map(exec, first, |_, value| Some(part.at(value))),
-        InstantFunction::Timestamp => map(exec, first, |step, _| Some(seconds_at(steps, step))),
+        InstantFunction::Timestamp => evaluation_times(exec, &first, steps),
+        InstantFunction::NoStart => Matrix::new(exec),
+        InstantFunction::OfHistogram(function) => of_histograms(exec, &first, *function),
         InstantFunction::Round => map(exec, first, |step, value| Some(math::round(value, 1.0 / param(0, step, 1.0)))),
         InstantFunction::Clamp => map(exec, first, |step, v| clamp(v, param(0, step, 0.0), param(1, step, 0.0))),
         InstantFunction::ClampMin => map(exec, first, |step, v| clamp(v, param(0, step, 0.0), f64::INFINITY)),
@@ -107,6 +110,43 @@ fn map(exec: &mut Exec<'_>, input: Matrix, change: impl Fn(usize, f64) -> Option
         if let Some(column) = builder.finish() {
             let labels =
                 if exec.opts.delayed_name_removal { series.labels.clone() } else { without_metadata(&series.labels) };
+            result.push(Series { labels, drop_name: true, column })?;
+        }
+    }
+    Ok(result)
+}
+
+/// `timestamp` of something computed.
+fn evaluation_times(exec: &mut Exec<'_>, input: &Matrix, steps: Steps) -> Result<Matrix, EvalError> {
+    let mut result = Matrix::new(exec)?;
+    let mut builder = ColumnBuilder::new();
+    for series in &input.series {
+        exec.spend(series.column.present())?;
+        series.column.values().for_each(|(step, _)| builder.push(step, seconds_at(steps, step)));
+        if let Some(column) = builder.finish() {
+            let labels =
+                if exec.opts.delayed_name_removal { series.labels.clone() } else { without_metadata(&series.labels) };
+            result.push(Series { labels, drop_name: true, column })?;
+        }
+    }
+    Ok(result)
+}
+
+/// A float from each histogram. The result is not the metric any more, but keeps what says of which type that was.
+fn of_histograms(
+    exec: &mut Exec<'_>,
+    input: &Matrix,
+    function: fn(&FloatHistogram) -> f64,
+) -> Result<Matrix, EvalError> {
+    let mut result = Matrix::new(exec)?;
+    let mut builder = ColumnBuilder::new();
+    for series in &input.series {
+        let histograms = series.column.histograms();
+        exec.spend(histograms.len())?;
+        histograms.iter().for_each(|(step, histogram)| builder.push(*step, function(histogram)));
+        if let Some(column) = builder.finish() {
+            let is_late = exec.opts.delayed_name_removal;
+            let labels = if is_late { series.labels.clone() } else { series.labels.without(&[METRIC_NAME]) };
             result.push(Series { labels, drop_name: true, column })?;
         }
     }
@@ -153,9 +193,10 @@ fn absent(exec: &mut Exec<'_>, input: &Matrix, labels: &Labels, steps: Steps) ->
     Ok(result)
 }
 
-/// Sorts the elements of an instant query. In a range query each step would have its own order; the result is ordered by
-/// labels in the end.
+/// Sorts the elements of an instant query; histograms have no place there. In a range query each step would have its own
+/// order; the result is ordered by labels in the end.
 fn sort_by_value(mut input: Matrix, direction: Direction, steps: Steps) -> Matrix {
+    input.series.retain_mut(|series| series.column.drop_histograms());
     if steps.is_instant() {
         let value = |series: &Series| series.column.get(0).unwrap_or(f64::NAN);
         input.series.sort_by(|a, b| by_value(direction, value(a), value(b)));

@@ -1,8 +1,14 @@
 //! Values of one series over the steps of an evaluation, side by side, with presence kept apart from the values.
 //!
-//! Invariants: a column has at least one value; its first and its last step are present. `gaps` is `None` while every
-//! step between them is present, else one bit per step, set where there is a value. So a series that lives for a part of
-//! the query takes room for that part only, and the usual series takes none for presence.
+//! A column has floats, histograms, or both at different steps. Floats lie in an array from the first to the last; `gaps`
+//! is `None` while every step between them is present, else one bit per step, set where there is a value. So a series that
+//! lives for a part of the query takes room for that part only, and the usual series takes none for presence. Histograms
+//! stand in a list beside them, which the usual series does not have.
+//! Invariants: a column has at least one value; its first and its last float are present; no step has two values.
+
+use std::sync::Arc;
+
+use crate::model::histogram::FloatHistogram;
 
 /// Values at ascending steps.
 #[derive(Clone, Debug)]
@@ -11,6 +17,19 @@ pub(crate) struct StepColumn {
     values: Values,
     gaps: Option<Box<[u64]>>,
     present: usize,
+    histograms: Option<Box<[HistogramStep]>>,
+}
+
+/// A histogram and its step.
+pub(crate) type HistogramStep = (usize, Arc<FloatHistogram>);
+
+/// The value at a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StepValue<'a> {
+    /// A float.
+    Float(f64),
+    /// A histogram.
+    Histogram(&'a Arc<FloatHistogram>),
 }
 
 /// An instant query has one value per series: it lives without an allocation of its own.
@@ -39,7 +58,7 @@ impl Values {
 impl StepColumn {
     /// One value.
     pub(crate) fn single(step: usize, value: f64) -> Self {
-        Self { first: step, values: Values::One(value), gaps: None, present: 1 }
+        Self { first: step, values: Values::One(value), gaps: None, present: 1, histograms: None }
     }
 
     /// A value for every step from 0 on; `None` if there is no value.
@@ -48,31 +67,69 @@ impl StepColumn {
         match values.as_slice() {
             [] => None,
             [value] => Some(Self::single(0, *value)),
-            _ => Some(Self { first: 0, values: Values::Many(values.into_boxed_slice()), gaps: None, present }),
+            _ => {
+                let values = Values::Many(values.into_boxed_slice());
+                Some(Self { first: 0, values, gaps: None, present, histograms: None })
+            }
         }
     }
 
     /// First step with a value.
     pub(crate) fn first(&self) -> usize {
-        self.first
+        match (self.float_ends(), self.histograms().first()) {
+            (Some((first, _)), Some((step, _))) => first.min(*step),
+            (Some((first, _)), None) => first,
+            (None, Some((step, _))) => *step,
+            (None, None) => self.first,
+        }
     }
 
     /// Last step with a value.
     pub(crate) fn last(&self) -> usize {
-        self.first + self.values.as_slice().len() - 1
+        match (self.float_ends(), self.histograms().last()) {
+            (Some((_, last)), Some((step, _))) => last.max(*step),
+            (Some((_, last)), None) => last,
+            (None, Some((step, _))) => *step,
+            (None, None) => self.first,
+        }
+    }
+
+    /// First and last step with a float.
+    pub(crate) fn float_ends(&self) -> Option<(usize, usize)> {
+        self.values.as_slice().len().checked_sub(1).map(|more| (self.first, self.first + more))
     }
 
     /// Number of values.
     pub(crate) fn present(&self) -> usize {
+        self.present + self.histograms().len()
+    }
+
+    /// Number of floats.
+    pub(crate) fn float_count(&self) -> usize {
         self.present
     }
 
-    /// True if every step between the first and the last has a value.
+    /// Number of values, where a histogram counts for as many floats as it is large.
+    pub(crate) fn sample_count(&self) -> usize {
+        self.present + self.histograms().iter().map(|(_, h)| h.sample_count()).sum::<usize>()
+    }
+
+    /// True if every step between the first and the last float has a float.
     pub(crate) fn is_gapless(&self) -> bool {
         self.gaps.is_none()
     }
 
-    /// The value at `step`.
+    /// True if a value is a histogram.
+    pub(crate) fn has_histograms(&self) -> bool {
+        self.histograms.is_some()
+    }
+
+    /// The histograms in the order of their steps.
+    pub(crate) fn histograms(&self) -> &[HistogramStep] {
+        self.histograms.as_deref().unwrap_or(&[])
+    }
+
+    /// The float at `step`.
     pub(crate) fn get(&self, step: usize) -> Option<f64> {
         let at = step.checked_sub(self.first)?;
         let value = *self.values.as_slice().get(at)?;
@@ -82,14 +139,34 @@ impl StepColumn {
         }
     }
 
-    /// Steps and values in order.
+    /// The histogram at `step`.
+    pub(crate) fn histogram_at(&self, step: usize) -> Option<&Arc<FloatHistogram>> {
+        let histograms = self.histograms.as_deref()?;
+        let place = histograms.binary_search_by_key(&step, |(at, _)| *at).ok()?;
+        histograms.get(place).map(|(_, histogram)| histogram)
+    }
+
+    /// The value at `step`.
+    pub(crate) fn value_at(&self, step: usize) -> Option<StepValue<'_>> {
+        match self.get(step) {
+            Some(value) => Some(StepValue::Float(value)),
+            None => self.histogram_at(step).map(StepValue::Histogram),
+        }
+    }
+
+    /// True if there is a value at `step`.
+    pub(crate) fn has(&self, step: usize) -> bool {
+        self.value_at(step).is_some()
+    }
+
+    /// Steps and floats in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
         let gaps = self.gaps.as_deref();
         let values = self.values.as_slice().iter().enumerate();
         values.filter(move |(at, _)| gaps.is_none_or(|bits| bit(bits, *at))).map(|(at, v)| (self.first + at, *v))
     }
 
-    /// Calls `visit(step, value)` for each value in order. Faster than [`Self::iter`] for columns without gaps.
+    /// Calls `visit(step, value)` for each float in order. Faster than [`Self::iter`] for columns without gaps.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(usize, f64)) {
         let values = self.values.as_slice().iter().enumerate();
         match &self.gaps {
@@ -98,21 +175,81 @@ impl StepColumn {
         }
     }
 
-    /// Replaces each value. What stands in the gaps is replaced too and stays invisible.
+    /// Calls `visit(step)` for each step with a value: first those with floats in order, then those with histograms.
+    pub(crate) fn for_each_step(&self, mut visit: impl FnMut(usize)) {
+        self.for_each(|step, _| visit(step));
+        self.histograms().iter().for_each(|(step, _)| visit(*step));
+    }
+
+    /// All values in the order of their steps.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (usize, StepValue<'_>)> + '_ {
+        let mut floats = self.iter().peekable();
+        let mut histograms = self.histograms().iter().peekable();
+        std::iter::from_fn(move || {
+            let is_float_next = match (floats.peek(), histograms.peek()) {
+                (Some((float, _)), Some((histogram, _))) => float < histogram,
+                (float, _) => float.is_some(),
+            };
+            if is_float_next {
+                return floats.next().map(|(step, value)| (step, StepValue::Float(value)));
+            }
+            histograms.next().map(|(step, histogram)| (*step, StepValue::Histogram(histogram)))
+        })
+    }
+
+    /// Replaces each float. What stands in the gaps is replaced too and stays invisible.
     pub(crate) fn map(&mut self, change: impl Fn(f64) -> f64) {
         for value in self.values.as_mut_slice() {
             *value = change(*value);
         }
     }
 
-    /// Bytes on the heap.
+    /// Changes each histogram; neighbours that share one share the changed one.
+    pub(crate) fn map_histograms(&mut self, change: impl Fn(&mut FloatHistogram)) {
+        let mut before: Option<(Arc<FloatHistogram>, Arc<FloatHistogram>)> = None;
+        for (_, histogram) in self.histograms.iter_mut().flatten() {
+            let changed = match &before {
+                Some((from, to)) if Arc::ptr_eq(from, histogram) => Arc::clone(to),
+                _ => {
+                    let mut changed = FloatHistogram::clone(histogram);
+                    change(&mut changed);
+                    let changed = Arc::new(changed);
+                    before = Some((Arc::clone(histogram), Arc::clone(&changed)));
+                    changed
+                }
+            };
+            *histogram = changed;
+        }
+    }
+
+    /// Takes the histograms out; false if no value is left, so that the column is none any more.
+    pub(crate) fn drop_histograms(&mut self) -> bool {
+        self.histograms = None;
+        self.present > 0
+    }
+
+    /// Bytes on the heap. A histogram that neighbours share counts once.
     pub(crate) fn heap_len(&self) -> usize {
         let values = match &self.values {
             Values::One(_) => 0,
             Values::Many(values) => values.len() * 8,
         };
-        values + self.gaps.as_ref().map_or(0, |bits| bits.len() * 8)
+        let histograms = self.histograms.as_ref().map_or(0, |histograms| histograms_len(histograms));
+        values + self.gaps.as_ref().map_or(0, |bits| bits.len() * 8) + histograms
     }
+}
+
+/// Bytes that histograms take; one that neighbours share counts once.
+pub(crate) fn histograms_len(histograms: &[HistogramStep]) -> usize {
+    let mut bytes = size_of_val(histograms);
+    let mut before: Option<&Arc<FloatHistogram>> = None;
+    for (_, histogram) in histograms {
+        if before.is_none_or(|before| !Arc::ptr_eq(before, histogram)) {
+            bytes += histogram.memory_len();
+        }
+        before = Some(histogram);
+    }
+    bytes
 }
 
 fn bit(bits: &[u64], at: usize) -> bool {
@@ -127,6 +264,7 @@ pub(crate) struct ColumnBuilder {
     /// Empty until the first gap.
     bits: Vec<u64>,
     present: usize,
+    histograms: Vec<HistogramStep>,
 }
 
 impl ColumnBuilder {
@@ -155,14 +293,33 @@ impl ColumnBuilder {
         self.present += 1;
     }
 
-    /// Number of values so far.
+    /// Adds a histogram. Steps ascend from call to call, and have no float.
+    pub(crate) fn push_histogram(&mut self, step: usize, histogram: Arc<FloatHistogram>) {
+        debug_assert!(self.histograms.last().is_none_or(|(last, _)| *last < step), "steps must ascend");
+        self.histograms.push((step, histogram));
+    }
+
+    /// Adds a value of either kind.
+    pub(crate) fn push_value(&mut self, step: usize, value: StepValue<'_>) {
+        match value {
+            StepValue::Float(value) => self.push(step, value),
+            StepValue::Histogram(histogram) => self.push_histogram(step, Arc::clone(histogram)),
+        }
+    }
+
+    /// Number of floats so far.
     pub(crate) fn present(&self) -> usize {
         self.present
     }
 
+    /// Number of values so far, where a histogram counts for as many floats as it is large.
+    pub(crate) fn sample_count(&self) -> usize {
+        self.present + self.histograms.iter().map(|(_, h)| h.sample_count()).sum::<usize>()
+    }
+
     /// The column, or `None` if nothing was added. The builder is empty afterwards and keeps its room.
     pub(crate) fn finish(&mut self) -> Option<StepColumn> {
-        let column = match self.values.as_slice() {
+        let mut column = match self.values.as_slice() {
             [] => None,
             [value] => Some(StepColumn::single(self.first, *value)),
             values => Some(StepColumn {
@@ -170,8 +327,19 @@ impl ColumnBuilder {
                 values: Values::Many(values.into()),
                 gaps: (!self.bits.is_empty()).then(|| self.bits.as_slice().into()),
                 present: self.present,
+                histograms: None,
             }),
         };
+        if !self.histograms.is_empty() {
+            let no_floats = || StepColumn {
+                first: 0,
+                values: Values::Many(Box::default()),
+                gaps: None,
+                present: 0,
+                histograms: None,
+            };
+            column.get_or_insert_with(no_floats).histograms = Some(self.histograms.drain(..).collect());
+        }
         self.values.clear();
         self.bits.clear();
         self.present = 0;
@@ -229,7 +397,7 @@ impl StepSet {
 
     /// Adds the steps of a column.
     pub(crate) fn insert_column(&mut self, column: &StepColumn) {
-        column.for_each(|step, _| {
+        column.for_each_step(|step| {
             self.insert(step);
         });
     }

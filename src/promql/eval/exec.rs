@@ -1,9 +1,12 @@
 //! The state of one evaluation: what it reads from, what it may use, what it has noted.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::labels::Labels;
-use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use crate::model::read::{
+    HistogramColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
+};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::annotations::AnnotationSet;
 use crate::promql::eval::error::{EvalError, Phase};
@@ -96,36 +99,63 @@ impl<'a> Exec<'a> {
 
 /// Samples of one series at a time, in room that is used again and charged.
 pub(crate) struct Decoder {
-    column: FloatColumn,
+    column: SampleColumn,
     held: Charge,
 }
 
 impl Decoder {
     /// Empty room.
     pub(crate) fn new(exec: &Exec<'_>) -> Result<Self, EvalError> {
-        Ok(Self { column: FloatColumn::default(), held: exec.charge(0)? })
+        Ok(Self { column: SampleColumn::default(), held: exec.charge(0)? })
     }
 
     /// Decodes the samples of one series from `min_ms` to `max_ms`, both inclusive, oldest first.
     pub(crate) fn decode(
         &mut self,
         exec: &mut Exec<'_>,
+        selector: &Selector,
         source: &dyn SampleSource,
-        min_ms: i64,
-        max_ms: i64,
-    ) -> Result<&mut FloatColumn, EvalError> {
+        (min_ms, max_ms): (i64, i64),
+    ) -> Result<&mut SampleColumn, EvalError> {
         self.column.clear();
         if let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) {
-            source.decode(range, &mut self.column).map_err(|error| match error {
+            source.decode_all(range, &mut self.column).map_err(|error| match error {
                 ReadError::Budget(text) => EvalError::Budget(text),
                 other => EvalError::Decode(other),
             })?;
         }
-        let bytes = (self.column.timestamps.capacity() + self.column.values.capacity()) * 8;
+        if selector.totals_only && !self.column.histograms.is_empty() {
+            reduce_to_totals(&mut self.column.histograms);
+        }
+        let bytes = self.column.memory_len();
         let grown = bytes.saturating_sub(self.held.bytes());
         self.held.grow(grown).map_err(|over| EvalError::Budget(over.to_string()))?;
         exec.spend(self.column.len())?;
         Ok(&mut self.column)
+    }
+}
+
+/// Leaves count and sum of each histogram. Its hint then says whether there was a counter reset before it, which cannot be
+/// told from the totals any more.
+fn reduce_to_totals(histograms: &mut HistogramColumn) {
+    let mut before: Option<Arc<FloatHistogram>> = None;
+    for histogram in &mut histograms.values {
+        let mut totals = FloatHistogram {
+            counter_reset_hint: histogram.counter_reset_hint,
+            schema: histogram.schema,
+            count: histogram.count,
+            sum: histogram.sum,
+            ..FloatHistogram::default()
+        };
+        if histogram.is_stale() {
+            *histogram = Arc::new(totals);
+            continue;
+        }
+        if let (CounterResetHint::Unknown, Some(before)) = (totals.counter_reset_hint, &before) {
+            let is_reset = histogram.detect_reset(before);
+            totals.counter_reset_hint = if is_reset { CounterResetHint::Reset } else { CounterResetHint::NotReset };
+        }
+        before = Some(std::mem::replace(histogram, Arc::new(totals)));
     }
 }
 

@@ -1,13 +1,15 @@
 //! From the root of a plan to the answer: late name removal, order, rendered annotations.
 
-use crate::model::read::FloatColumn;
-use crate::model::result::{MatrixSeries, Point, QueryValue, VectorElement};
-use crate::model::sample::is_stale;
+use std::sync::Arc;
+
+use crate::model::result::{HistogramPoint, MatrixSeries, Point, QueryValue, VectorElement};
 use crate::model::time::TimestampMs;
+use crate::promql::eval::column::histograms_len;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
 use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::Matrix;
+use crate::promql::eval::range::extended;
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::{self, EvalStats, Evaluated, subquery};
 use crate::promql::plan::{Node, Operation, RangeSelector};
@@ -45,10 +47,17 @@ pub(crate) fn instant(
             let mut held = exec.charge(0)?;
             let mut elements = Vec::with_capacity(result.series.len());
             for series in &result.series {
-                let Some(value) = series.column.get(0) else { continue };
-                let bytes = size_of::<VectorElement>() + series.labels.encoded_len();
+                let histogram = series.column.histogram_at(0).cloned();
+                let value = match (series.column.get(0), &histogram) {
+                    (Some(value), _) => value,
+                    (None, Some(_)) => f64::NAN,
+                    (None, None) => continue,
+                };
+                let histogram_len = histogram.as_ref().map_or(0, |histogram| histogram.memory_len());
+                let bytes = size_of::<VectorElement>() + series.labels.encoded_len() + histogram_len;
                 held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
-                elements.push(VectorElement { labels: series.labels.clone(), point: Point { at, value } });
+                let point = Point { at, value };
+                elements.push(VectorElement { labels: series.labels.clone(), point, histogram });
             }
             Ok((QueryValue::Vector(elements), held))
         }
@@ -90,12 +99,18 @@ fn matrix(exec: &mut Exec<'_>, mut result: Matrix, steps: Steps) -> Result<HeldV
     let mut all = Vec::with_capacity(result.series.len());
     for series in result.take_series() {
         exec.spend(series.column.present())?;
-        let bytes =
-            size_of::<MatrixSeries>() + series.labels.encoded_len() + series.column.present() * size_of::<Point>();
+        let column = &series.column;
+        let bytes = size_of::<MatrixSeries>()
+            + series.labels.encoded_len()
+            + column.float_count() * size_of::<Point>()
+            + histograms_len(column.histograms());
         held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
-        let mut points = Vec::with_capacity(series.column.present());
-        series.column.for_each(|step, value| points.push(Point { at: TimestampMs(steps.at(step)), value }));
-        all.push(MatrixSeries { labels: series.labels, points });
+        let at = |step: usize| TimestampMs(steps.at(step));
+        let mut points = Vec::with_capacity(column.float_count());
+        column.for_each(|step, value| points.push(Point { at: at(step), value }));
+        let shared = column.histograms().iter();
+        let histograms = shared.map(|(step, h)| HistogramPoint { at: at(*step), histogram: Arc::clone(h) }).collect();
+        all.push(MatrixSeries { labels: series.labels, points, histograms });
     }
     Ok((QueryValue::Matrix(all), held))
 }
@@ -103,29 +118,42 @@ fn matrix(exec: &mut Exec<'_>, mut result: Matrix, steps: Steps) -> Result<HeldV
 /// The samples of a range selector that stands alone, with their own times.
 fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> Result<HeldValue, EvalError> {
     let end_ms = steps.start().saturating_sub(range.selector.offset_from(steps.start()));
-    let first_ms = end_ms.saturating_sub(range.range_ms).saturating_add(1);
-    let (min_ms, end_ms) = range.selector.clip((first_ms, end_ms));
-    let selection = exec.select(&range.selector, min_ms, end_ms)?;
+    let start_ms = end_ms.saturating_sub(range.range_ms);
+    let (before_ms, after_ms) = extended::margins(range.extension, exec.opts.lookback_ms);
+    let first_ms = start_ms.saturating_sub(before_ms).saturating_add(1);
+    let (min_ms, max_ms) = range.selector.clip((first_ms, end_ms.saturating_add(after_ms)));
+    let selection = exec.select(&range.selector, min_ms, max_ms)?;
     let mut decoder = Decoder::new(exec)?;
     let mut held = exec.charge(0)?;
     let mut all = Vec::with_capacity(selection.series.len());
     for series in &selection.series {
-        let column = decoder.decode(exec, &*series.samples, min_ms, end_ms)?;
-        let points = live_points(column);
-        if points.is_empty() {
+        let column = decoder.decode(exec, &range.selector, &*series.samples, (min_ms, max_ms))?;
+        column.drop_stale_markers();
+        if let Some(extension) = range.extension {
+            extended::bounded_samples(column, extension, start_ms, end_ms)?;
+        }
+        if column.is_empty() {
             continue;
         }
-        exec.samples.hold(points.len())?;
-        exec.samples.look_at(points.len() as u64);
-        let bytes = size_of::<MatrixSeries>() + series.labels.encoded_len() + points.len() * size_of::<Point>();
+        let histograms = &column.histograms;
+        let histogram_samples: usize = histograms.values.iter().map(|h| h.sample_count()).sum();
+        let samples = column.floats.len() + histogram_samples;
+        exec.samples.hold(samples)?;
+        exec.samples.look_at(samples as u64);
+        let histogram_bytes: usize =
+            histograms.values.iter().map(|h| h.memory_len() + size_of::<HistogramPoint>()).sum();
+        let bytes = size_of::<MatrixSeries>()
+            + series.labels.encoded_len()
+            + column.floats.len() * size_of::<Point>()
+            + histogram_bytes;
         held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
-        all.push(MatrixSeries { labels: series.labels.clone(), points });
+        let floats = column.floats.timestamps.iter().zip(&column.floats.values);
+        let points = floats.map(|(at, value)| Point { at: TimestampMs(*at), value: *value }).collect();
+        let shared = histograms.timestamps.iter().zip(&histograms.values);
+        let histograms =
+            shared.map(|(at, h)| HistogramPoint { at: TimestampMs(*at), histogram: Arc::clone(h) }).collect();
+        all.push(MatrixSeries { labels: series.labels.clone(), points, histograms });
     }
     all.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok((QueryValue::Matrix(all), held))
-}
-
-fn live_points(column: &FloatColumn) -> Vec<Point> {
-    let samples = column.timestamps.iter().zip(&column.values).filter(|(_, value)| !is_stale(**value));
-    samples.map(|(at, value)| Point { at: TimestampMs(*at), value: *value }).collect()
 }

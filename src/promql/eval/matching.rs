@@ -1,8 +1,11 @@
 //! Operations on two vectors whose elements find each other by their labels.
 
+mod stepwise;
+
 use std::collections::HashMap;
 
 use crate::model::labels::{Labels, METRIC_NAME};
+use crate::promql::ast::PosRange;
 use crate::promql::eval::column::{ColumnBuilder, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Exec, without_metadata};
@@ -16,7 +19,7 @@ use crate::promql::functions::label::with_label;
 use crate::promql::plan::{Matching, Vectors};
 
 /// Evaluates an operation on two vectors.
-pub(crate) fn eval(exec: &mut Exec<'_>, binary: &Vectors, steps: Steps) -> Result<Matrix, EvalError> {
+pub(crate) fn eval(exec: &mut Exec<'_>, binary: &Vectors, place: PosRange, steps: Steps) -> Result<Matrix, EvalError> {
     let before = exec.samples.current();
     let lhs = eval::eval(exec, &binary.sides.0, steps)?;
     let rhs = eval::eval(exec, &binary.sides.1, steps)?;
@@ -26,6 +29,21 @@ pub(crate) fn eval(exec: &mut Exec<'_>, binary: &Vectors, steps: Steps) -> Resul
     let one_signatures = signatures.of(exec, one)?;
     let count = signatures.count();
     let _held = exec.charge(count.saturating_mul(32) + StepLoad::len_for(steps).saturating_mul(4))?;
+    let has_fill = binary.matching.fill.lhs.is_some() || binary.matching.fill.rhs.is_some();
+    let has_histograms = |side: &Matrix| side.series.iter().any(|series| series.column.has_histograms());
+    if has_fill || binary.op.is_trim() || has_histograms(many) || has_histograms(one) {
+        let sides = stepwise::Sides {
+            many,
+            one,
+            many_signatures: &many_signatures,
+            one_signatures: &one_signatures,
+            signature_count: count,
+        };
+        let mut result = stepwise::eval(exec, binary, sides, place, steps)?;
+        result.assemble(exec, steps)?;
+        account(exec, before, &[&lhs, &rhs], &result, steps)?;
+        return Ok(result);
+    }
     let mut loads = (StepLoad::new(steps), StepLoad::new(steps));
     loads.0.add(many);
     loads.1.add(one);

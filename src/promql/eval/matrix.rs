@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::model::labels::Labels;
-use crate::promql::eval::column::{ColumnBuilder, StepColumn};
+use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::ledger::Charge;
@@ -78,9 +78,9 @@ impl Matrix {
         std::mem::take(&mut self.series)
     }
 
-    /// Number of values in all series.
+    /// Number of values in all series, where a histogram counts for as many floats as it is large.
     pub(crate) fn sample_count(&self) -> usize {
-        self.series.iter().map(|s| s.column.present()).sum()
+        self.series.iter().map(|s| s.column.sample_count()).sum()
     }
 
     /// The value of a scalar at `step`; NaN where it has none, which only an empty evaluation does.
@@ -147,13 +147,13 @@ impl Matrix {
 }
 
 fn join_columns(exec: &mut Exec<'_>, first: StepColumn, more: Vec<StepColumn>) -> Result<StepColumn, EvalError> {
-    let mut points: Vec<(usize, f64)> = Vec::new();
+    let mut points: Vec<(usize, StepValue<'_>)> = Vec::new();
     let total = first.present() + more.iter().map(StepColumn::present).sum::<usize>();
-    let _held = exec.charge(total.saturating_mul(size_of::<(usize, f64)>()))?;
+    let _held = exec.charge(total.saturating_mul(size_of::<(usize, StepValue<'_>)>()))?;
     points.reserve(total);
     for column in std::iter::once(&first).chain(&more) {
         exec.spend(column.present())?;
-        points.extend(column.iter());
+        points.extend(column.values());
     }
     points.sort_by_key(|(step, _)| *step);
     if points.windows(2).any(|pair| pair[0].0 == pair[1].0) {
@@ -161,7 +161,7 @@ fn join_columns(exec: &mut Exec<'_>, first: StepColumn, more: Vec<StepColumn>) -
     }
     let mut builder = ColumnBuilder::new();
     for (step, value) in points {
-        builder.push(step, value);
+        builder.push_value(step, value);
     }
     Ok(builder.finish().unwrap_or(first))
 }

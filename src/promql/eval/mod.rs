@@ -17,6 +17,7 @@ mod deep;
 mod error;
 mod exec;
 mod finish;
+mod info;
 mod ledger;
 mod matching;
 mod matrix;
@@ -61,6 +62,8 @@ pub struct EngineOptions {
     pub delayed_name_removal: bool,
     /// `__type__` decides whether a metric is a counter (`type-and-unit-labels`).
     pub type_and_unit_labels: bool,
+    /// Start timestamps of samples count (`use-start-timestamps`).
+    pub use_start_timestamps: bool,
     /// Most levels of nesting in an expression; the parser has a bound of its own.
     pub max_depth: usize,
 }
@@ -73,6 +76,7 @@ impl Default for EngineOptions {
             default_subquery_step_ms: 60_000,
             delayed_name_removal: false,
             type_and_unit_labels: false,
+            use_start_timestamps: false,
             max_depth: parser::DEPTH_MAX,
         }
     }
@@ -191,14 +195,16 @@ pub(crate) fn eval(exec: &mut Exec<'_>, node: &Node, steps: Steps) -> Result<Mat
     match &node.operation {
         Operation::Number(value) => scalar::number(exec, *value, steps),
         Operation::Select(selector) => selector::instant(exec, selector, steps),
-        Operation::Timestamp(selector) => selector::timestamps(exec, selector, steps),
+        Operation::Smoothed(selector) => range::extended::smoothed(exec, selector, node.range, steps),
+        Operation::Timestamp(selector, time) => selector::timestamps(exec, selector, *time, steps),
+        Operation::Info(info) => info::eval(exec, info, steps),
         Operation::Call(call) => call::eval(exec, call, steps),
         Operation::RangeCall(call) => range::eval(exec, call, steps),
         Operation::Aggregate(aggregate) => aggregate::eval(exec, aggregate, steps),
-        Operation::SelectK(aggregate) => aggregate_k::eval(exec, aggregate, steps),
+        Operation::SelectK(aggregate) => aggregate_k::eval(exec, aggregate, node.range, steps),
         Operation::Scalars(binary) => scalar::binary(exec, binary, steps),
-        Operation::VectorScalar(binary) => binary::eval(exec, binary, steps),
-        Operation::Vectors(binary) => matching::eval(exec, binary, steps),
+        Operation::VectorScalar(binary) => binary::eval(exec, binary, node.range, steps),
+        Operation::Vectors(binary) => matching::eval(exec, binary, node.range, steps),
         Operation::Set(binary) => set_operator::eval(exec, binary, steps),
         Operation::Negate(inner) => binary::negate(exec, inner, steps),
         Operation::StepInvariant(inner) => scalar::step_invariant(exec, inner, steps),

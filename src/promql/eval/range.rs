@@ -1,11 +1,13 @@
 //! Functions of range vectors: for each series the windows of all steps, one after the other, over a column that is
 //! decoded once.
 
+pub(crate) mod extended;
+mod mixed;
+
 use crate::model::go;
 use crate::model::labels::Labels;
-use crate::model::read::FloatColumn;
-use crate::model::sample::is_stale;
-use crate::promql::ast::PosRange;
+use crate::model::read::{FloatColumn, SampleColumn};
+use crate::promql::ast::{PosRange, RangeExtension};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
@@ -38,12 +40,17 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
     for scalar in &call.scalars {
         scalars.push(eval::eval(exec, scalar, steps)?);
     }
-    let windows = Windows::of(&call.source, steps);
+    let extension = match &call.source {
+        RangeSource::Selector(selector) => selector.extension,
+        RangeSource::Subquery(_) => None,
+    };
+    let windows = Windows::of(&call.source, steps).with_margins(extended::margins(extension, exec.opts.lookback_ms));
     let _scratch = exec.charge(ColumnBuilder::len_for(steps.count()))?;
     let mut output = Output {
         matrix: Matrix::new(exec)?,
         builder: ColumnBuilder::new(),
-        name_place: call.source_range,
+        call,
+        extension,
         keeps_name: call.function.keeps_name(),
         is_rate: matches!(call.function, RangeFunction::Rate(RateKind::Rate | RateKind::Increase)),
     };
@@ -54,15 +61,15 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
             let selection = exec.select(&selector.selector, min_ms, max_ms)?;
             let mut decoder = Decoder::new(exec)?;
             for series in &selection.series {
-                let column = decoder.decode(exec, &*series.samples, min_ms, max_ms)?;
-                drop_stale_markers(column);
+                let column = decoder.decode(exec, &selector.selector, &*series.samples, (min_ms, max_ms))?;
+                column.drop_stale_markers();
                 output.series(exec, &mut kernel, windows, column, &series.labels, false)?;
             }
         }
         RangeSource::Subquery(_) => {
             if let Some(result) = &sub {
                 let _column = exec.charge(result.steps.count().saturating_mul(16))?;
-                let mut column = FloatColumn::default();
+                let mut column = SampleColumn::default();
                 for series in &result.matrix.series {
                     result.samples(series, &mut column);
                     output.series(exec, &mut kernel, windows, &column, &series.labels, series.drop_name)?;
@@ -96,7 +103,7 @@ struct Windows {
 impl Windows {
     fn of(source: &RangeSource, steps: Steps) -> Self {
         let (offset_ms, range_ms, pinned_ms) = match source {
-            RangeSource::Selector(RangeSelector { selector, range_ms }) => {
+            RangeSource::Selector(RangeSelector { selector, range_ms, .. }) => {
                 (selector.offset_from(steps.start()), *range_ms, selector.pinned_ms)
             }
             RangeSource::Subquery(sub @ Subquery { range_ms, pinned_ms, .. }) => {
@@ -104,6 +111,15 @@ impl Windows {
             }
         };
         Self { steps, offset_ms, range_ms, is_pinned: pinned_ms.is_some() }
+    }
+
+    /// The windows with so much more at either side.
+    fn with_margins(self, (before_ms, after_ms): (i64, i64)) -> Self {
+        Self {
+            offset_ms: self.offset_ms.saturating_sub(after_ms),
+            range_ms: self.range_ms.saturating_add(before_ms).saturating_add(after_ms),
+            ..self
+        }
     }
 
     /// First and last time that matter, both inclusive.
@@ -159,50 +175,47 @@ fn slide(
     Ok(sizes)
 }
 
-fn drop_stale_markers(column: &mut FloatColumn) {
-    let Some(first) = column.values.iter().position(|v| is_stale(*v)) else { return };
-    let mut kept = first;
-    for at in first..column.len() {
-        if !is_stale(column.values[at]) {
-            column.values[kept] = column.values[at];
-            column.timestamps[kept] = column.timestamps[at];
-            kept += 1;
-        }
-    }
-    column.values.truncate(kept);
-    column.timestamps.truncate(kept);
-}
-
 /// The result as it grows, and how it is counted.
-struct Output {
+struct Output<'a> {
     matrix: Matrix,
     builder: ColumnBuilder,
-    name_place: PosRange,
+    call: &'a RangeCall,
+    extension: Option<RangeExtension>,
     keeps_name: bool,
     is_rate: bool,
 }
 
-impl Output {
+impl Output<'_> {
     /// Adds what the function gives for the windows of one series.
     fn series(
         &mut self,
         exec: &mut Exec<'_>,
         kernel: &mut Kernel<'_>,
         windows: Windows,
-        column: &FloatColumn,
+        column: &SampleColumn,
         labels: &Labels,
         input_drops_name: bool,
     ) -> Result<(), EvalError> {
-        let sizes = kernel.run(exec, windows, column, &mut self.builder)?;
+        let (call, builder) = (self.call, &mut self.builder);
+        let name = labels.metric_name();
+        let has_starts = !column.float_starts.is_empty() && exec.opts.use_start_timestamps;
+        let sizes = if let Some(extension) = self.extension {
+            let note = (name, call.source_range);
+            extended::run(exec, &call.function, extension, windows, column, note, builder)?
+        } else if column.histograms.is_empty() && !(has_starts && mixed::uses_starts(&call.function)) {
+            kernel.run(exec, windows, &column.floats, builder)?
+        } else {
+            kernel.run_mixed(exec, call, windows, column, name, builder)?
+        };
         // Prometheus holds the window of one series at a time beside the results of the series before it.
         exec.samples.probe(sizes.largest)?;
         exec.samples.look_at(sizes.total);
-        let produced = self.builder.present();
+        let produced = self.builder.sample_count();
         exec.samples.probe(sizes.last + produced)?;
         exec.samples.hold(produced)?;
         let Some(values) = self.builder.finish() else { return Ok(()) };
-        if self.is_rate {
-            note_unlikely_counter(exec, labels, self.name_place)?;
+        if self.is_rate && values.float_count() > 0 {
+            note_unlikely_counter(exec, labels, self.call.source_range)?;
         }
         let drop_name = !self.keeps_name || input_drops_name;
         let labels =
@@ -409,8 +422,9 @@ pub(crate) fn ones_outside(found: &StepSet, steps: Steps) -> Option<StepColumn> 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]
@@ -445,13 +459,5 @@ mod tests {
             prop_assert_eq!(sizes.total, expected.iter().map(|(_, w)| w.len() as u64).sum::<u64>());
             prop_assert_eq!(seen, expected);
         }
-    }
-
-    #[test]
-    fn stale_markers_disappear() {
-        let stale = crate::model::sample::stale_nan();
-        let mut column = FloatColumn { timestamps: vec![1, 2, 3, 4], values: vec![1.0, stale, f64::NAN, stale] };
-        drop_stale_markers(&mut column);
-        assert_eq!(column.timestamps, [1, 3]);
     }
 }

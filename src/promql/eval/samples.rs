@@ -1,6 +1,7 @@
 //! The count of samples that a query holds, kept as Prometheus keeps it: `--query.max-samples` gives the same verdicts and
 //! `stats` the same figures, though nothing here is evaluated step by step.
 
+use crate::model::histogram::FloatHistogram;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::steps::Steps;
@@ -91,23 +92,43 @@ impl StepLoad {
         steps.count().saturating_mul(4)
     }
 
-    /// Adds the series of a matrix.
+    /// Adds one value.
+    pub(crate) fn add_one(&mut self, step: usize) {
+        if let Some(count) = self.counts.get_mut(step) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Adds the series of a matrix that are gathered: each value counts once.
     pub(crate) fn add(&mut self, matrix: &Matrix) {
+        self.add_weighted(matrix, |_| 1);
+    }
+
+    /// Adds the series of a matrix that are produced: a histogram counts by its size, and once more.
+    pub(crate) fn add_output(&mut self, matrix: &Matrix) {
+        self.add_weighted(matrix, |histogram| u32::try_from(1 + histogram.size() / 16).unwrap_or(u32::MAX));
+    }
+
+    fn add_weighted(&mut self, matrix: &Matrix, weight: impl Fn(&FloatHistogram) -> u32) {
         // Series without gaps are counted by their ends.
         let mut starts_less_ends = vec![0i64; self.counts.len() + 1];
         for series in &matrix.series {
             let column = &series.column;
-            if column.is_gapless() {
-                starts_less_ends[column.first()] += 1;
-                starts_less_ends[column.last() + 1] -= 1;
-            } else {
-                column.for_each(|step, _| self.counts[step] += 1);
+            match column.float_ends() {
+                Some((first, last)) if column.is_gapless() => {
+                    starts_less_ends[first] += 1;
+                    starts_less_ends[last + 1] -= 1;
+                }
+                _ => column.for_each(|step, _| self.counts[step] += 1),
+            }
+            for (step, histogram) in column.histograms() {
+                self.counts[*step] = self.counts[*step].saturating_add(weight(histogram));
             }
         }
         let mut running = 0i64;
         for (count, change) in self.counts.iter_mut().zip(starts_less_ends) {
             running += change;
-            *count += u32::try_from(running).unwrap_or(u32::MAX);
+            *count = count.saturating_add(u32::try_from(running).unwrap_or(u32::MAX));
         }
     }
 

@@ -1,6 +1,8 @@
 //! Values without series: numbers, operations on two scalars, and what has the same value at every step.
 
-use crate::promql::eval::column::{ColumnBuilder, StepColumn};
+use std::sync::Arc;
+
+use crate::promql::eval::column::{ColumnBuilder, HistogramStep, StepColumn};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::Matrix;
@@ -51,7 +53,7 @@ pub(crate) fn account(
         gathered.add(input);
     }
     let mut produced = StepLoad::new(steps);
-    produced.add(result);
+    produced.add_output(result);
     gathered.check(&produced, &mut exec.samples)?;
     exec.samples.settle(before, result.sample_count());
     Ok(())
@@ -69,7 +71,18 @@ pub(crate) fn step_invariant(exec: &mut Exec<'_>, inner: &Node, steps: Steps) ->
     }
     let mut builder = ColumnBuilder::new();
     for at in 0..matrix.series.len() {
-        let Some(value) = matrix.series[at].column.get(0) else { continue };
+        let column = &matrix.series[at].column;
+        if let Some(histogram) = column.histogram_at(0).cloned() {
+            exec.samples.hold(repeats.saturating_mul(histogram.sample_count()))?;
+            exec.spend(repeats)?;
+            matrix.grow(steps.count().saturating_mul(size_of::<HistogramStep>()))?;
+            (0..steps.count()).for_each(|step| builder.push_histogram(step, Arc::clone(&histogram)));
+            if let Some(column) = builder.finish() {
+                matrix.series[at].column = column;
+            }
+            continue;
+        }
+        let Some(value) = column.get(0) else { continue };
         exec.samples.hold(repeats)?;
         exec.spend(repeats)?;
         matrix.grow(steps.count().saturating_mul(8))?;

@@ -1,16 +1,18 @@
 //! Instant selectors: at each step the newest sample of each series that is not older than the lookback, unless that
 //! sample is a stale marker.
 
+use std::sync::Arc;
+
 use crate::model::labels::Labels;
-use crate::model::read::FloatColumn;
-use crate::model::sample::is_stale;
+use crate::model::read::{FloatColumn, SampleColumn};
+use crate::model::sample::{is_stale, stale_nan};
 use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::scalar;
 use crate::promql::eval::steps::Steps;
-use crate::promql::plan::Selector;
+use crate::promql::plan::{SampleTime, Selector};
 
 /// Values of a selector.
 pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) -> Result<Matrix, EvalError> {
@@ -18,10 +20,17 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
     let lookup = Lookup { steps, offset_ms, lookback_ms: exec.opts.lookback_ms };
     let mut matrix = Matrix::new(exec)?;
     visit(exec, selector, lookup.time_range(), steps, |exec, labels, column, builder| {
-        lookup.for_each(column, |step, sample| builder.push(step, column.values[sample]));
-        exec.samples.hold(builder.present())?;
-        exec.samples.look_at(builder.present() as u64);
-        exec.spend(builder.present())?;
+        if column.histograms.is_empty() {
+            let floats = &column.floats;
+            lookup.for_each(floats, |step, sample| builder.push(step, floats.values[sample]));
+        } else {
+            let timeline = Timeline::of(column);
+            lookup.for_each(&timeline.all, |step, sample| timeline.push(column, sample, step, builder));
+        }
+        let held = builder.sample_count();
+        exec.samples.hold(held)?;
+        exec.samples.look_at(held as u64);
+        exec.spend(held)?;
         match builder.finish() {
             Some(column) => matrix.push(Series { labels: labels.clone(), drop_name: false, column }),
             None => Ok(()),
@@ -30,8 +39,13 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
     Ok(matrix)
 }
 
-/// `timestamp(selector)`: the times of the samples in seconds.
-pub(crate) fn timestamps(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) -> Result<Matrix, EvalError> {
+/// `timestamp(selector)` and `start_timestamp(selector)`: times of the samples in seconds.
+pub(crate) fn timestamps(
+    exec: &mut Exec<'_>,
+    selector: &Selector,
+    time: SampleTime,
+    steps: Steps,
+) -> Result<Matrix, EvalError> {
     // With `@`, Prometheus looks at the pinned time at every step and leaves the offset out there, but not where it asks
     // storage for samples.
     let pinned = selector.pinned_ms;
@@ -42,14 +56,19 @@ pub(crate) fn timestamps(exec: &mut Exec<'_>, selector: &Selector, steps: Steps)
     let delayed = exec.opts.delayed_name_removal;
     let mut matrix = Matrix::new(exec)?;
     visit(exec, selector, lookup.time_range(), steps, |exec, labels, column, builder| {
-        let seconds = |sample: usize| column.timestamps[sample] as f64 / 1000.0;
+        let merged = (time != SampleTime::Own || !column.histograms.is_empty()).then(|| Timeline::of(column));
+        let samples = merged.as_ref().map_or(&column.floats, |timeline| &timeline.all);
+        let seconds = |sample: usize| match (time, &merged) {
+            (SampleTime::Start, Some(timeline)) => timeline.start_ms(column, sample) as f64 / 1000.0,
+            _ => samples.timestamps[sample] as f64 / 1000.0,
+        };
         match pinned {
-            Some(_) => lookup.for_each(column, |_, sample| {
+            Some(_) => lookup.for_each(samples, |_, sample| {
                 for step in 0..steps.count() {
                     builder.push(step, seconds(sample));
                 }
             }),
-            None => lookup.for_each(column, |step, sample| builder.push(step, seconds(sample))),
+            None => lookup.for_each(samples, |step, sample| builder.push(step, seconds(sample))),
         }
         exec.samples.look_at(builder.present() as u64);
         exec.spend(builder.present())?;
@@ -63,13 +82,52 @@ pub(crate) fn timestamps(exec: &mut Exec<'_>, selector: &Selector, steps: Steps)
     Ok(matrix)
 }
 
+/// Where the value of a step comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SampleOrigin {
+    /// The step.
+    pub(super) step: usize,
+    /// When the sample was taken.
+    pub(super) at_ms: i64,
+    /// True if it is a histogram.
+    pub(super) is_histogram: bool,
+}
+
+/// Hands on each series of a selector with the origins of its values. With `@`, every step looks at that time.
+pub(super) fn sample_times(
+    exec: &mut Exec<'_>,
+    selector: &Selector,
+    steps: Steps,
+    mut each: impl FnMut(&Labels, &[SampleOrigin]) -> Result<(), EvalError>,
+) -> Result<(), EvalError> {
+    let lookup_steps = selector.pinned_ms.map_or(steps, Steps::instant);
+    let lookup = Lookup { steps: lookup_steps, offset_ms: selector.offset_ms, lookback_ms: exec.opts.lookback_ms };
+    let mut origins = Vec::new();
+    visit(exec, selector, lookup.time_range(), steps, |exec, labels, column, _| {
+        let timeline = Timeline::of(column);
+        origins.clear();
+        lookup.for_each(&timeline.all, |step, sample| {
+            let is_histogram = matches!(timeline.places.get(sample), Some(Place::Histogram(_)));
+            let origin = SampleOrigin { step, at_ms: timeline.all.timestamps[sample], is_histogram };
+            match selector.pinned_ms {
+                Some(_) => origins.extend((0..steps.count()).map(|step| SampleOrigin { step, ..origin })),
+                None => origins.push(origin),
+            }
+        });
+        exec.samples.hold(origins.len())?;
+        exec.samples.look_at(origins.len() as u64);
+        exec.spend(origins.len())?;
+        if origins.is_empty() { Ok(()) } else { each(labels, &origins) }
+    })
+}
+
 /// Selects, then decodes one series after the other and hands each to `each` with an empty builder.
-fn visit(
+pub(super) fn visit(
     exec: &mut Exec<'_>,
     selector: &Selector,
     time_range: (i64, i64),
     steps: Steps,
-    mut each: impl FnMut(&mut Exec<'_>, &Labels, &FloatColumn, &mut ColumnBuilder) -> Result<(), EvalError>,
+    mut each: impl FnMut(&mut Exec<'_>, &Labels, &SampleColumn, &mut ColumnBuilder) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
     let (min_ms, max_ms) = selector.clip(time_range);
     let selection = exec.select(selector, min_ms, max_ms)?;
@@ -77,10 +135,69 @@ fn visit(
     let mut builder = ColumnBuilder::new();
     let mut decoder = Decoder::new(exec)?;
     for series in &selection.series {
-        let column = decoder.decode(exec, &*series.samples, min_ms, max_ms)?;
+        let column: &SampleColumn = decoder.decode(exec, selector, &*series.samples, (min_ms, max_ms))?;
         each(exec, &series.labels, column, &mut builder)?;
     }
     Ok(())
+}
+
+/// The samples of a series with floats and histograms, in the order of their times.
+pub(super) struct Timeline {
+    /// Times with the floats; 0 or the stale marker in the place of histograms.
+    pub(super) all: FloatColumn,
+    /// Where each sample stands.
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Float(usize),
+    Histogram(usize),
+}
+
+impl Timeline {
+    pub(super) fn of(column: &SampleColumn) -> Self {
+        let mut timeline = Self { all: FloatColumn::default(), places: Vec::with_capacity(column.len()) };
+        let (floats, histograms) = (&column.floats, &column.histograms);
+        let mut values = floats.timestamps.iter().zip(&floats.values).enumerate().peekable();
+        for (place, (at_ms, histogram)) in histograms.timestamps.iter().zip(&histograms.values).enumerate() {
+            while let Some((place, (at_ms, value))) = values.next_if(|(_, (float_ms, _))| *float_ms < at_ms) {
+                timeline.push_sample(*at_ms, *value, Place::Float(place));
+            }
+            let value = if histogram.is_stale() { stale_nan() } else { 0.0 };
+            timeline.push_sample(*at_ms, value, Place::Histogram(place));
+        }
+        for (place, (at_ms, value)) in values {
+            timeline.push_sample(*at_ms, *value, Place::Float(place));
+        }
+        timeline
+    }
+
+    fn push_sample(&mut self, at_ms: i64, value: f64, place: Place) {
+        self.all.push(at_ms, value);
+        self.places.push(place);
+    }
+
+    /// Adds a sample to a column that is built.
+    pub(super) fn push(&self, column: &SampleColumn, sample: usize, step: usize, builder: &mut ColumnBuilder) {
+        match self.places.get(sample) {
+            Some(Place::Float(place)) => builder.push(step, column.floats.values[*place]),
+            Some(Place::Histogram(place)) => {
+                builder.push_histogram(step, Arc::clone(&column.histograms.values[*place]));
+            }
+            None => {}
+        }
+    }
+
+    /// When the counter of a sample began; 0 if that is not known.
+    fn start_ms(&self, column: &SampleColumn, sample: usize) -> i64 {
+        let start = match self.places.get(sample) {
+            Some(Place::Float(place)) => column.float_starts.get(*place),
+            Some(Place::Histogram(place)) => column.histogram_starts.get(*place),
+            None => None,
+        };
+        start.copied().unwrap_or(0)
+    }
 }
 
 /// Finds the sample that counts at each step.
@@ -126,7 +243,6 @@ impl Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::sample::stale_nan;
 
     #[track_caller]
     fn check(samples: &[(i64, f64)], offset_ms: i64, expected: &[(usize, f64)]) {

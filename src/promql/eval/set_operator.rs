@@ -1,5 +1,7 @@
 //! `and`, `or`, `unless`: elements are kept or left out by what the other side has with the same matching labels.
 
+use std::sync::Arc;
+
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
@@ -96,5 +98,10 @@ fn filter(column: &StepColumn, builder: &mut ColumnBuilder, is_kept: impl Fn(usi
             builder.push(step, value);
         }
     });
+    for (step, histogram) in column.histograms() {
+        if is_kept(*step) {
+            builder.push_histogram(*step, Arc::clone(histogram));
+        }
+    }
     builder.finish()
 }

@@ -1,6 +1,9 @@
 //! Subqueries: an expression evaluated at times of its own, whose values then are samples.
 
-use crate::model::read::FloatColumn;
+use std::sync::Arc;
+
+use crate::model::histogram::{CounterResetHint, FloatHistogram};
+use crate::model::read::SampleColumn;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::{Matrix, Series};
@@ -17,10 +20,30 @@ pub(crate) struct SubqueryResult {
 }
 
 impl SubqueryResult {
-    /// Writes the values of one series as samples.
-    pub(crate) fn samples(&self, series: &Series, out: &mut FloatColumn) {
+    /// Writes the values of one series as samples. Hints of counter resets tell of neighbouring samples in storage, so they
+    /// are taken off: what is compared here lies further apart, or is one sample twice.
+    pub(crate) fn samples(&self, series: &Series, out: &mut SampleColumn) {
         out.clear();
-        series.column.for_each(|step, value| out.push(self.steps.at(step), value));
+        series.column.for_each(|step, value| out.floats.push(self.steps.at(step), value));
+        let mut before: Option<(&Arc<FloatHistogram>, Arc<FloatHistogram>)> = None;
+        for (step, histogram) in series.column.histograms() {
+            let unhinted = match &before {
+                Some((from, to)) if Arc::ptr_eq(from, histogram) => Arc::clone(to),
+                _ => without_hint(histogram),
+            };
+            out.histograms.push(self.steps.at(*step), Arc::clone(&unhinted));
+            before = Some((histogram, unhinted));
+        }
+    }
+}
+
+fn without_hint(histogram: &Arc<FloatHistogram>) -> Arc<FloatHistogram> {
+    match histogram.counter_reset_hint {
+        CounterResetHint::Unknown | CounterResetHint::Gauge => Arc::clone(histogram),
+        CounterResetHint::Reset | CounterResetHint::NotReset => {
+            let counter_reset_hint = CounterResetHint::Unknown;
+            Arc::new(FloatHistogram { counter_reset_hint, ..FloatHistogram::clone(histogram) })
+        }
     }
 }
 

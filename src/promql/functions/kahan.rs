@@ -1,4 +1,6 @@
-//! Summation with a running compensation (Kahan, with Neumaier's improvement), as Prometheus sums.
+//! Sums and means with a running compensation, as Prometheus sums.
+
+use crate::model::kahan::kahan_inc;
 
 /// A sum and what rounding has taken from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,14 +20,7 @@ impl KahanSum {
     /// The sum after one more value. An infinite sum has no compensation.
     #[inline]
     pub(crate) fn plus(self, value: f64) -> Self {
-        let sum = self.sum + value;
-        let compensation = if sum.is_infinite() {
-            0.0
-        } else if self.sum.abs() >= value.abs() {
-            self.compensation + ((self.sum - sum) + value)
-        } else {
-            self.compensation + ((value - sum) + self.sum)
-        };
+        let (sum, compensation) = kahan_inc(value, self.sum, self.compensation);
         Self { sum, compensation }
     }
 

@@ -1,5 +1,7 @@
 //! Functions of one float.
 
+use crate::model::go_math;
+
 /// The function with this name.
 pub(crate) fn float_function(name: &str) -> Option<fn(f64) -> f64> {
     Some(match name {
@@ -8,17 +10,17 @@ pub(crate) fn float_function(name: &str) -> Option<fn(f64) -> f64> {
         "acosh" => f64::acosh,
         "asin" => f64::asin,
         "asinh" => asinh,
-        "atan" => f64::atan,
+        "atan" => go_math::atan,
         "atanh" => f64::atanh,
         "ceil" => f64::ceil,
         "cos" => f64::cos,
         "cosh" => f64::cosh,
         "deg" => |v| v * 180.0 / std::f64::consts::PI,
-        "exp" => f64::exp,
+        "exp" => go_math::exp,
         "floor" => f64::floor,
-        "ln" => f64::ln,
-        "log10" => f64::log10,
-        "log2" => f64::log2,
+        "ln" => go_math::ln,
+        "log10" => go_math::log10,
+        "log2" => go_math::log2,
         "rad" => |v| v * std::f64::consts::PI / 180.0,
         "sgn" => sign,
         "sin" => f64::sin,

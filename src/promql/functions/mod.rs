@@ -5,17 +5,23 @@
 pub(crate) mod change;
 pub(crate) mod date;
 pub(crate) mod element;
+pub(crate) mod extended_rate;
 pub(crate) mod histogram;
 pub(crate) mod kahan;
 pub(crate) mod label;
 pub(crate) mod math;
+pub(crate) mod native;
+pub(crate) mod note;
 pub(crate) mod order;
 pub(crate) mod over_time;
 pub(crate) mod quantile;
 pub(crate) mod rate;
 pub(crate) mod regression;
+pub(crate) mod sample_rate;
+pub(crate) mod start_time;
 pub(crate) mod window;
 
+use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 
 pub(crate) use crate::promql::functions::date::DatePart;
@@ -72,6 +78,10 @@ pub(crate) enum InstantFunction {
     },
     /// `histogram_fraction(lower, upper, v)`
     HistogramFraction,
+    /// `histogram_count(v)` and the like: one native histogram in, one float out.
+    OfHistogram(fn(&FloatHistogram) -> f64),
+    /// `start_timestamp(v)` of something computed, whose samples have no start.
+    NoStart,
 }
 
 /// Functions of range vectors.
@@ -150,6 +160,12 @@ pub(crate) fn instant_function(name: &str) -> Option<InstantFunction> {
         return Some(InstantFunction::Date(part));
     }
     Some(match name {
+        "histogram_avg" => InstantFunction::OfHistogram(|h| h.sum / h.count),
+        "histogram_count" => InstantFunction::OfHistogram(|h| h.count),
+        "histogram_stddev" => InstantFunction::OfHistogram(|h| native::variance(h).sqrt()),
+        "histogram_stdvar" => InstantFunction::OfHistogram(native::variance),
+        "histogram_sum" => InstantFunction::OfHistogram(|h| h.sum),
+        "start_timestamp" => InstantFunction::NoStart,
         "clamp" => InstantFunction::Clamp,
         "clamp_max" => InstantFunction::ClampMax,
         "clamp_min" => InstantFunction::ClampMin,

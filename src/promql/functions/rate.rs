@@ -102,9 +102,13 @@ impl WindowKernel for ExtrapolatedRate {
     }
 }
 
-/// Length of the window in seconds, computed as Go's `Duration.Seconds` does: whole seconds and the rest apart.
+/// Length of the window in seconds.
 fn window_seconds(window: &Window<'_>) -> f64 {
-    let ms = window.end_ms - window.start_ms;
+    duration_seconds(window.end_ms - window.start_ms)
+}
+
+/// Seconds, computed as Go's `Duration.Seconds` does: whole seconds and the rest apart.
+pub(crate) fn duration_seconds(ms: i64) -> f64 {
     (ms / 1000) as f64 + ((ms % 1000) * 1_000_000) as f64 / 1e9
 }
 

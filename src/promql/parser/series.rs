@@ -153,7 +153,8 @@ impl Parser<'_> {
                 self.error(range_of(self.last), problem);
                 break;
             }
-            if let Err(error) = current.add_scaled(&step, factor) {
+            let combined = if factor < 0.0 { current.sub(&step) } else { current.add(&step) };
+            if let Err(error) = combined {
                 self.error(range_of(self.last), error.to_string());
                 break;
             }

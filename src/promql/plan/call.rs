@@ -3,12 +3,12 @@
 use crate::model::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::regexp::Regexp;
-use crate::promql::ast::{Call as CallExpr, Expr, PosRange, StringLiteral};
+use crate::promql::ast::{Call as CallExpr, Expr, PosRange, RangeExtension, StringLiteral, VectorSelector};
 use crate::promql::eval::EvalError;
 use crate::promql::functions::{self, Direction, InstantFunction, LabelJoin, LabelReplace};
-use crate::promql::plan::node::{Call, Node, Operation, RangeCall, RangeSource};
+use crate::promql::plan::node::{Call, Info, Node, Operation, RangeCall, RangeSource, SampleTime};
 use crate::promql::plan::step_invariant::Invariance;
-use crate::promql::plan::{Context, Lowered, Planner};
+use crate::promql::plan::{Context, Lowered, Planner, duration};
 
 /// Functions whose value depends on the evaluation time even if their arguments do not (Prometheus's
 /// `AtModifierUnsafeFunctions`). `timestamp` is among them unless its argument is a pinned selector.
@@ -43,6 +43,7 @@ impl Planner<'_> {
         }
         let args: Vec<&Expr> = call.args.iter().map(Expr::unwrap_parens).collect();
         let mut nodes = Vec::with_capacity(args.len());
+        let context = Context { parts: context.parts.inside_call(call.func.name), ..context };
         for arg in &args {
             nodes.push(self.lower(arg, context)?);
         }
@@ -52,9 +53,50 @@ impl Planner<'_> {
         let invariant = all_invariant && (pinned_timestamp || !depends_on_time(name));
         let nodes: Vec<Node> =
             nodes.into_iter().map(|(node, invariance)| if invariant { node } else { invariance.wrap(node) }).collect();
-        let operation = operation(call, &args, nodes)?;
+        let operation = if name == "info" { self.info(&args, nodes, context)? } else { operation(call, &args, nodes)? };
         let invariance = if invariant { Invariance::OF_OPERATION } else { Invariance::NONE };
         Ok((Node { operation, range }, invariance))
+    }
+
+    /// `info(vector, selector)`. The first selector inside says when info metrics are looked at.
+    fn info(&self, args: &[&Expr], nodes: Vec<Node>, context: Context) -> Result<Operation, EvalError> {
+        let inner = nodes.into_iter().next();
+        let (Some(inner), Some(first)) = (inner, args.first()) else {
+            return Err(EvalError::Execution("info() without its argument".to_owned()));
+        };
+        let matchers = match args.get(1) {
+            Some(Expr::Vector(selector)) => Some(selector.matchers.clone()),
+            _ => None,
+        };
+        let (pinned_ms, offset_ms) = self.first_selector_time(first, context)?.unwrap_or((None, 0));
+        Ok(Operation::Info(Box::new(Info { inner, matchers, pinned_ms, offset_ms })))
+    }
+
+    /// When the first selector in an expression looks: the time of the innermost `@` on it or on the subqueries around it,
+    /// and the offsets up to there.
+    fn first_selector_time(&self, expr: &Expr, context: Context) -> Result<Option<(Option<i64>, i64)>, EvalError> {
+        let of_selector = |selector: &VectorSelector| {
+            Ok(Some((self.pinned(selector.at, context), duration::offset(&selector.offset, self.times)?)))
+        };
+        match expr {
+            Expr::Vector(selector) => of_selector(selector),
+            Expr::Matrix(matrix) => of_selector(&matrix.selector),
+            Expr::Subquery(subquery) => Ok(match self.first_selector_time(&subquery.expr, context)? {
+                Some((None, offset_ms)) => {
+                    let more_ms = duration::offset(&subquery.offset, self.times)?;
+                    Some((self.pinned(subquery.at, context), offset_ms.saturating_add(more_ms)))
+                }
+                found => found,
+            }),
+            _ => {
+                for child in expr.children() {
+                    if let Some(found) = self.first_selector_time(child, context)? {
+                        return Ok(Some(found));
+                    }
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// The value of the functions that tell about the query.
@@ -74,11 +116,18 @@ impl Planner<'_> {
 fn operation(call: &CallExpr, args: &[&Expr], nodes: Vec<Node>) -> Result<Operation, EvalError> {
     let name = call.func.name;
     if let Some(function) = functions::range_function(name) {
-        return range_call(function, nodes);
+        return range_call(function, name, nodes);
     }
-    // `timestamp` of a selector looks at samples, which have times of their own.
-    if let ("timestamp", [Node { operation: Operation::Select(selector), .. }]) = (name, nodes.as_slice()) {
-        return Ok(Operation::Timestamp(selector.clone()));
+    // Of a selector these look at samples, which have times of their own.
+    let time = match name {
+        "timestamp" => Some(SampleTime::Own),
+        "start_timestamp" => Some(SampleTime::Start),
+        _ => None,
+    };
+    if let (Some(time), [Node { operation: Operation::Select(selector) | Operation::Smoothed(selector), .. }]) =
+        (time, nodes.as_slice())
+    {
+        return Ok(Operation::Timestamp(selector.clone(), time));
     }
     let function = instant_function(name, args)?;
     let args = nodes.into_iter().filter(|node| !is_text(node)).collect();
@@ -93,12 +142,32 @@ fn is_text(node: &Node) -> bool {
     }
 }
 
-fn range_call(function: functions::RangeFunction, nodes: Vec<Node>) -> Result<Operation, EvalError> {
+/// Functions of anchored windows, and of smoothed ones.
+const ANCHORED: [&str; 5] = ["changes", "delta", "increase", "rate", "resets"];
+const SMOOTHED: [&str; 3] = ["delta", "increase", "rate"];
+
+/// Errors with Prometheus's text if a function cannot look beyond the edges of its windows.
+fn check_extension(extension: Option<RangeExtension>, name: &str) -> Result<(), EvalError> {
+    let (modifier, functions): (_, &[&str]) = match extension {
+        None => return Ok(()),
+        Some(RangeExtension::Anchored) => ("anchored", &ANCHORED),
+        Some(RangeExtension::Smoothed) => ("smoothed", &SMOOTHED),
+    };
+    if functions.contains(&name) {
+        return Ok(());
+    }
+    let functions = functions.join(", ");
+    let text = format!("{modifier} modifier can only be used with: {functions} - not with {name}");
+    Err(EvalError::Execution(text))
+}
+
+fn range_call(function: functions::RangeFunction, name: &str, nodes: Vec<Node>) -> Result<Operation, EvalError> {
     let mut source = None;
     let mut scalars = Vec::new();
     for node in nodes {
         match node.operation {
             Operation::SelectRange(selector) => {
+                check_extension(selector.extension, name)?;
                 let absent = absent_labels(&selector.selector.matchers);
                 source = Some((RangeSource::Selector(selector), node.range, absent));
             }

@@ -32,8 +32,14 @@ impl DataTimes {
         }
     }
 
-    /// First and last time, both inclusive, of samples for a selector that looks back over `window_ms`.
-    pub(crate) fn of_selector(self, pinned_ms: Option<i64>, window_ms: i64, offset_ms: i64) -> (i64, i64) {
+    /// First and last time, both inclusive, of samples for a selector that looks back over `window_ms` and ahead over
+    /// `ahead_ms`.
+    pub(crate) fn of_selector(
+        self,
+        pinned_ms: Option<i64>,
+        (window_ms, ahead_ms): (i64, i64),
+        offset_ms: i64,
+    ) -> (i64, i64) {
         let (start_ms, end_ms) = match pinned_ms {
             Some(at_ms) => (at_ms, at_ms),
             None => (
@@ -42,7 +48,7 @@ impl DataTimes {
             ),
         };
         let first_ms = start_ms.saturating_sub(window_ms).saturating_add(1);
-        (first_ms.saturating_sub(offset_ms), end_ms.saturating_sub(offset_ms))
+        (first_ms.saturating_sub(offset_ms), end_ms.saturating_add(ahead_ms).saturating_sub(offset_ms))
     }
 }
 
@@ -54,16 +60,16 @@ mod tests {
 
     #[test]
     fn windows_and_offsets_widen_the_range() {
-        assert_eq!(QUERY.of_selector(None, 300, 0), (701, 2000));
-        assert_eq!(QUERY.of_selector(None, 300, 50), (651, 1950));
-        assert_eq!(QUERY.of_selector(Some(5000), 300, 50), (4651, 4950));
+        assert_eq!(QUERY.of_selector(None, (300, 0), 0), (701, 2000));
+        assert_eq!(QUERY.of_selector(None, (300, 0), 50), (651, 1950));
+        assert_eq!(QUERY.of_selector(Some(5000), (300, 0), 50), (4651, 4950));
     }
 
     #[test]
     fn subqueries_add_up_until_one_is_pinned() {
         let inside = QUERY.inside_subquery(None, 100, 10).inside_subquery(None, 20, 1);
-        assert_eq!(inside.of_selector(None, 300, 0), (570, 1989));
+        assert_eq!(inside.of_selector(None, (300, 0), 0), (570, 1989));
         let pinned = inside.inside_subquery(Some(9000), 100, 10);
-        assert_eq!(pinned.of_selector(None, 300, 0), (8591, 8990));
+        assert_eq!(pinned.of_selector(None, (300, 0), 0), (8591, 8990));
     }
 }

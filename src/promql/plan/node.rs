@@ -1,7 +1,7 @@
 //! The nodes of a plan.
 
 use crate::model::matcher::Matcher;
-use crate::promql::ast::{BinaryOp, PosRange};
+use crate::promql::ast::{BinaryOp, FillValues, PosRange, RangeExtension};
 use crate::promql::functions::{ElementOp, InstantFunction, RangeFunction};
 
 /// One operation with the place of its text.
@@ -33,8 +33,12 @@ pub(crate) enum Operation {
     SelectRange(RangeSelector),
     /// A subquery; only at the root.
     Subquery(Box<Subquery>),
-    /// `timestamp(selector)`: times of the newest samples.
-    Timestamp(Selector),
+    /// A smoothed selector: values between samples.
+    Smoothed(Selector),
+    /// `timestamp(selector)`, `start_timestamp(selector)`: times of the newest samples.
+    Timestamp(Selector, SampleTime),
+    /// `info(vector, selector)`
+    Info(Box<Info>),
     /// A function of instant vectors and scalars.
     Call(Box<Call>),
     /// A function of a range vector.
@@ -68,6 +72,8 @@ pub(crate) struct Selector {
     pub(crate) pinned_ms: Option<i64>,
     /// First and last time of samples that the selector gets.
     pub(crate) data_ms: (i64, i64),
+    /// True if of histograms only count and sum matter.
+    pub(crate) totals_only: bool,
 }
 
 impl Selector {
@@ -97,6 +103,30 @@ pub(crate) struct RangeSelector {
     pub(crate) selector: Selector,
     /// Length of the window.
     pub(crate) range_ms: i64,
+    /// Whether it looks beyond its edges.
+    pub(crate) extension: Option<RangeExtension>,
+}
+
+/// Which time of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SampleTime {
+    /// When it was taken.
+    Own,
+    /// When its counter began.
+    Start,
+}
+
+/// An enrichment with the labels of info metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    /// What is enriched.
+    pub(crate) inner: Node,
+    /// Conditions on the labels that are added; those on the name select info metrics. `None` if nothing was said.
+    pub(crate) matchers: Option<Vec<Matcher>>,
+    /// The time that `@` names for the first selector inside, or for a subquery around it.
+    pub(crate) pinned_ms: Option<i64>,
+    /// How far before the evaluation time that selector looks.
+    pub(crate) offset_ms: i64,
 }
 
 /// An expression evaluated at times of its own.
@@ -265,6 +295,8 @@ pub(crate) struct Matching {
     pub(crate) is_one_to_one: bool,
     /// For `group_right`.
     pub(crate) one_side_is_left: bool,
+    /// What stands in for missing elements: `lhs` of the many side, `rhs` of the one side, whichever is left.
+    pub(crate) fill: FillValues,
 }
 
 /// An operation on two vectors.

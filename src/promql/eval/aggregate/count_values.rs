@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use crate::model::go;
 use crate::model::labels::Labels;
-use crate::promql::eval::column::ColumnBuilder;
+use crate::promql::eval::column::{ColumnBuilder, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
-use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::ledger::{Charge, OverBudget};
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::scalar::account;
 use crate::promql::eval::steps::Steps;
@@ -30,18 +30,25 @@ pub(super) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, label: &str, step
     }
     let grouping = Grouping { labels: named, without: aggregate.grouping.without };
     let groups = super::Groups::of(exec, &input, &grouping)?;
-    let mut counters = Counters { by_value: HashMap::new(), all: Vec::new(), held: exec.charge(0)? };
+    let mut counters =
+        Counters { by_value: HashMap::new(), by_text: HashMap::new(), all: Vec::new(), held: exec.charge(0)? };
     for step in 0..steps.count() {
         for (group, members) in groups.members().iter().enumerate() {
             exec.spend(members.len())?;
             for index in members {
-                let Some(value) = input.series[*index].column.get(step) else { continue };
+                let column = &input.series[*index].column;
+                let Some(value) = column.value_at(step) else { continue };
                 let base = groups.labels.get(group).map_or_else(Labels::empty, Labels::clone);
-                let labels = || {
-                    if counts_all_values { base } else { with_label(&base, label, &go::format_float_f(value)) }
-                };
-                let value = if counts_all_values { 0.0 } else { value };
-                counters.count(step, group, value, labels)?;
+                match value {
+                    _ if counts_all_values => counters.count_float(step, group, 0.0, || base)?,
+                    StepValue::Float(value) => {
+                        let labels = || with_label(&base, label, &go::format_float_f(value));
+                        counters.count_float(step, group, value, labels)?;
+                    }
+                    StepValue::Histogram(histogram) => {
+                        counters.count_text(step, group, histogram.to_string(), &base, label)?;
+                    }
+                }
             }
         }
     }
@@ -54,6 +61,8 @@ pub(super) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, label: &str, step
 struct Counters {
     /// Group and bits of the value → index of the counter.
     by_value: HashMap<(usize, u64), usize>,
+    /// Group and text of a histogram → index of the counter.
+    by_text: HashMap<(usize, String), usize>,
     all: Vec<Counter>,
     held: Charge,
 }
@@ -65,8 +74,12 @@ struct Counter {
     count: f64,
 }
 
+fn over(over: OverBudget) -> EvalError {
+    EvalError::Budget(over.to_string())
+}
+
 impl Counters {
-    fn count(
+    fn count_float(
         &mut self,
         step: usize,
         group: usize,
@@ -74,17 +87,45 @@ impl Counters {
         labels: impl FnOnce() -> Labels,
     ) -> Result<(), EvalError> {
         let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
-        let over = |over: crate::promql::eval::ledger::OverBudget| EvalError::Budget(over.to_string());
         let index = match self.by_value.get(&(group, bits)) {
             Some(index) => *index,
             None => {
-                let labels = labels();
-                self.held.grow(labels.encoded_len() + size_of::<Counter>() + 64).map_err(over)?;
-                self.by_value.insert((group, bits), self.all.len());
-                self.all.push(Counter { labels, column: ColumnBuilder::new(), step, count: 0.0 });
-                self.all.len() - 1
+                let index = self.insert(step, labels())?;
+                self.by_value.insert((group, bits), index);
+                index
             }
         };
+        self.count(step, index)
+    }
+
+    fn count_text(
+        &mut self,
+        step: usize,
+        group: usize,
+        text: String,
+        base: &Labels,
+        label: &str,
+    ) -> Result<(), EvalError> {
+        let key = (group, text);
+        let index = match self.by_text.get(&key) {
+            Some(index) => *index,
+            None => {
+                let index = self.insert(step, with_label(base, label, &key.1))?;
+                self.held.grow(key.1.len()).map_err(over)?;
+                self.by_text.insert(key, index);
+                index
+            }
+        };
+        self.count(step, index)
+    }
+
+    fn insert(&mut self, step: usize, labels: Labels) -> Result<usize, EvalError> {
+        self.held.grow(labels.encoded_len() + size_of::<Counter>() + 64).map_err(over)?;
+        self.all.push(Counter { labels, column: ColumnBuilder::new(), step, count: 0.0 });
+        Ok(self.all.len() - 1)
+    }
+
+    fn count(&mut self, step: usize, index: usize) -> Result<(), EvalError> {
         let counter = &mut self.all[index];
         if counter.step != step {
             // Steps without this value take room in the column as well.

@@ -1,12 +1,13 @@
-//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` of classic histograms: series that differ in
-//! nothing but `le` are the buckets of one histogram.
+//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction`. Classic histograms are series that differ in nothing
+//! but `le`, each a bucket; native ones are values of their own. Where both have the same labels at a step, neither counts.
 
 use std::collections::HashMap;
 
 use crate::model::go;
+use crate::model::histogram::FloatHistogram;
 use crate::model::labels::{BUCKET, Labels};
 use crate::promql::eval::annotations::{BucketRepair, for_metric_name};
-use crate::promql::eval::column::ColumnBuilder;
+use crate::promql::eval::column::{ColumnBuilder, HistogramStep, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Exec, without_metadata};
 use crate::promql::eval::matrix::{Matrix, Series};
@@ -14,6 +15,8 @@ use crate::promql::eval::range::note_invalid_quantile;
 use crate::promql::eval::steps::Steps;
 use crate::promql::functions::histogram::{Bucket, bucket_fraction, bucket_quantile, parse_bound};
 use crate::promql::functions::label::with_label;
+use crate::promql::functions::native::{fraction as native_fraction, quantile as quantile_of_native};
+use crate::promql::functions::note::Note;
 use crate::promql::plan::Call;
 
 /// The buckets of one histogram: bound and index of the series.
@@ -21,15 +24,35 @@ struct Histogram {
     /// Labels without `le`.
     labels: Labels,
     buckets: Vec<(f64, usize)>,
+    /// Steps at which a native histogram with the same labels is in the way.
+    hidden: Option<StepSet>,
+}
+
+/// The histograms of a vector.
+struct Histograms {
+    classic: Vec<Histogram>,
+    native: Vec<Native>,
+}
+
+/// The native histograms of one series that count.
+struct Native {
+    labels: Labels,
+    values: Vec<HistogramStep>,
 }
 
 /// `histogram_quantile(φ, v)`
 pub(super) fn quantile(exec: &mut Exec<'_>, call: &Call, args: &[Matrix], steps: Steps) -> Result<Matrix, EvalError> {
     let [q, vector] = args else { return Err(wrong_arguments()) };
     check_quantiles(exec, call, 0, q, steps)?;
-    let histograms = collect(exec, vector, call, 1)?;
+    let histograms = collect(exec, vector, call, 1, steps)?;
     let mut result = Matrix::new(exec)?;
-    for histogram in &histograms {
+    for native in &histograms.native {
+        let labels = result_labels(exec, &native.labels);
+        native_values(exec, call, 1, native, labels, &mut result, |step, h, notes| {
+            quantile_of_native(q.scalar_at(step), h, notes)
+        })?;
+    }
+    for histogram in &histograms.classic {
         let labels = result_labels(exec, &histogram.labels);
         quantile_of(exec, call, 1, vector, histogram, q, steps, labels, &mut result)?;
     }
@@ -48,11 +71,17 @@ pub(super) fn quantiles(
     for (index, q) in quantiles.iter().enumerate() {
         check_quantiles(exec, call, index + 1, q, steps)?;
     }
-    let histograms = collect(exec, vector, call, 0)?;
+    let histograms = collect(exec, vector, call, 0, steps)?;
     let mut result = Matrix::new(exec)?;
     for q in quantiles {
         let text = format_quantile(q.scalar_at(0));
-        for histogram in &histograms {
+        for native in &histograms.native {
+            let labels = with_label(&result_labels(exec, &native.labels), label, &text);
+            native_values(exec, call, 0, native, labels, &mut result, |step, h, notes| {
+                quantile_of_native(q.scalar_at(step), h, notes)
+            })?;
+        }
+        for histogram in &histograms.classic {
             let labels = with_label(&result_labels(exec, &histogram.labels), label, &text);
             quantile_of(exec, call, 0, vector, histogram, q, steps, labels, &mut result)?;
         }
@@ -63,9 +92,15 @@ pub(super) fn quantiles(
 /// `histogram_fraction(lower, upper, v)`
 pub(super) fn fraction(exec: &mut Exec<'_>, call: &Call, args: &[Matrix], steps: Steps) -> Result<Matrix, EvalError> {
     let [lower, upper, vector] = args else { return Err(wrong_arguments()) };
-    let histograms = collect(exec, vector, call, 2)?;
+    let histograms = collect(exec, vector, call, 2, steps)?;
     let mut result = Matrix::new(exec)?;
-    for histogram in &histograms {
+    for native in &histograms.native {
+        let labels = result_labels(exec, &native.labels);
+        native_values(exec, call, 2, native, labels, &mut result, |step, h, notes| {
+            native_fraction(lower.scalar_at(step), upper.scalar_at(step), h, notes)
+        })?;
+    }
+    for histogram in &histograms.classic {
         let mut builder = ColumnBuilder::new();
         each_step(exec, vector, histogram, steps, |_, step, buckets| {
             builder.push(step, bucket_fraction(lower.scalar_at(step), upper.scalar_at(step), buckets));
@@ -134,13 +169,49 @@ fn quantile_of(
     }
 }
 
-/// Groups series into histograms, in the order of their first buckets. Series without a bound are left out with a warning.
-fn collect(exec: &mut Exec<'_>, vector: &Matrix, call: &Call, arg: usize) -> Result<Vec<Histogram>, EvalError> {
+/// Adds what `value` gives for each native histogram of a series.
+fn native_values(
+    exec: &mut Exec<'_>,
+    call: &Call,
+    arg: usize,
+    native: &Native,
+    labels: Labels,
+    result: &mut Matrix,
+    value: impl Fn(usize, &FloatHistogram, &mut Vec<Note>) -> f64,
+) -> Result<(), EvalError> {
     let place = call.args.get(arg).map(|node| node.range).unwrap_or_default();
-    let mut histograms: Vec<Histogram> = Vec::new();
+    let name = remark_name(exec, &native.labels).to_owned();
+    let mut builder = ColumnBuilder::new();
+    let mut notes = Vec::new();
+    for (step, histogram) in &native.values {
+        exec.spend(histogram.sample_count())?;
+        builder.push(*step, value(*step, histogram, &mut notes));
+        for note in notes.drain(..) {
+            exec.annotations.note(note, &name, place)?;
+        }
+    }
+    match builder.finish() {
+        Some(column) => result.push(Series { labels, drop_name: true, column }),
+        None => Ok(()),
+    }
+}
+
+/// Groups series into histograms, in the order of their first buckets. Floats without a bound are left out with a warning.
+fn collect(
+    exec: &mut Exec<'_>,
+    vector: &Matrix,
+    call: &Call,
+    arg: usize,
+    steps: Steps,
+) -> Result<Histograms, EvalError> {
+    let place = call.args.get(arg).map(|node| node.range).unwrap_or_default();
+    let mut classic: Vec<Histogram> = Vec::new();
     let mut place_of: HashMap<Labels, usize> = HashMap::new();
     for (index, series) in vector.series.iter().enumerate() {
         exec.spend(1)?;
+        if series.column.float_count() == 0 {
+            continue;
+        }
         let text = series.labels.get(BUCKET).unwrap_or("");
         let Some(bound) = parse_bound(text) else {
             let name = for_metric_name(remark_name(exec, &series.labels));
@@ -151,12 +222,32 @@ fn collect(exec: &mut Exec<'_>, vector: &Matrix, call: &Call, arg: usize) -> Res
         };
         let labels = series.labels.without(&[BUCKET]);
         let at = *place_of.entry(labels).or_insert_with_key(|labels| {
-            histograms.push(Histogram { labels: labels.clone(), buckets: Vec::new() });
-            histograms.len() - 1
+            classic.push(Histogram { labels: labels.clone(), buckets: Vec::new(), hidden: None });
+            classic.len() - 1
         });
-        histograms[at].buckets.push((bound, index));
+        classic[at].buckets.push((bound, index));
     }
-    Ok(histograms)
+    let mut native = Vec::new();
+    for series in vector.series.iter().filter(|series| series.column.has_histograms()) {
+        let mut values = series.column.histograms().to_vec();
+        if let Some(rival) = place_of.get(&series.labels).and_then(|at| classic.get_mut(*at)) {
+            let has_bucket =
+                |step: usize| rival.buckets.iter().any(|(_, index)| vector.series[*index].column.get(step).is_some());
+            let in_the_way: Vec<usize> =
+                values.iter().map(|(step, _)| *step).filter(|step| has_bucket(*step)).collect();
+            if !in_the_way.is_empty() {
+                let name = remark_name(exec, &series.labels);
+                exec.annotations.note(Note::MixedClassicNative, name, place)?;
+                let hidden = rival.hidden.get_or_insert_with(|| StepSet::with_steps(steps.count()));
+                in_the_way.into_iter().for_each(|step| {
+                    hidden.insert(step);
+                });
+                values.retain(|(step, _)| !hidden.contains(*step));
+            }
+        }
+        native.push(Native { labels: series.labels.clone(), values });
+    }
+    Ok(Histograms { classic, native })
 }
 
 /// Calls `visit(step, buckets)` for each step at which the histogram has buckets.
@@ -171,6 +262,9 @@ fn each_step(
     let mut buckets = Vec::with_capacity(histogram.buckets.len());
     for step in 0..steps.count() {
         buckets.clear();
+        if histogram.hidden.as_ref().is_some_and(|hidden| hidden.contains(step)) {
+            continue;
+        }
         for (upper_bound, index) in &histogram.buckets {
             if let Some(count) = vector.series[*index].column.get(step) {
                 buckets.push(Bucket { upper_bound: *upper_bound, count });
