@@ -32,9 +32,13 @@ fn render(value: &QueryValue) -> Vec<u8> {
 }
 
 fn results(c: &mut Criterion) {
-    let series = |n| MatrixSeries { labels: labels(n), points: (0..1440).map(|step| point(n, step)).collect() };
+    let series = |n| MatrixSeries {
+        labels: labels(n),
+        points: (0..1440).map(|step| point(n, step)).collect(),
+        histograms: Vec::new(),
+    };
     let matrix = QueryValue::Matrix((0..100).map(series).collect());
-    let element = |n| VectorElement { labels: labels(n), point: point(n, 0) };
+    let element = |n| VectorElement { labels: labels(n), point: point(n, 0), histogram: None };
     let vector = QueryValue::Vector((0..10_000).map(element).collect());
     let mut group = c.benchmark_group("http_json");
     for (name, value) in [("matrix_100x1440", &matrix), ("vector_10000", &vector)] {
