@@ -2,8 +2,8 @@
 //! generated from [`ALL`], so a new kind without fault cases fails the tests.
 
 use crate::actors::{
-    aggregation_group, alert_dispatcher, config_reloader, discovery, discovery_provider, log_writer, notifier,
-    notifier_manager, query_gateway, receiver, root, rule_group, rule_manager, scrape_manager, scrape_pool,
+    aggregation_group, alert_dispatcher, compactor, config_reloader, discovery, discovery_provider, log_writer,
+    notifier, notifier_manager, query_gateway, receiver, root, rule_group, rule_manager, scrape_manager, scrape_pool,
     scrape_target, storage_shard,
 };
 
@@ -65,6 +65,7 @@ pub const ALL: &[&Kind] = &[
     &aggregation_group::AGGREGATION_GROUP,
     &receiver::RECEIVER,
     &storage_shard::STORAGE_SHARD,
+    &compactor::COMPACTOR,
     &log_writer::LOG_WRITER,
 ];
 

@@ -96,6 +96,7 @@ pub mod aggregation_group;
 pub mod alert_dispatcher;
 pub mod alert_router;
 pub mod alert_sink;
+pub mod compactor;
 pub mod config_reloader;
 pub mod discovery;
 pub mod discovery_provider;

@@ -15,6 +15,8 @@ use crate::actors::storage_shard::{AppendSlice, ApplyStaged, Journal, LOG_WITHIN
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::read::Queryable;
 use crate::model::time::TimestampMs;
+use crate::storage::block::catalog::Catalog;
+use crate::storage::block::view::StoreQueryable;
 use crate::storage::head::shard::Staged;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::{Head, HeadError};
@@ -94,6 +96,8 @@ pub struct StorageClient {
     head: Arc<Head>,
     log: Arc<OnceLock<Journal>>,
     shards: Arc<[ShardAddr]>,
+    /// Without it the head is all there is.
+    blocks: Option<Arc<Catalog>>,
 }
 
 impl StorageClient {
@@ -104,7 +108,13 @@ impl StorageClient {
             reserved: addr.reserve(),
             applying: addr.reserve(),
         };
-        Self { head, log, shards: shards.iter().map(address).collect() }
+        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None }
+    }
+
+    /// The same, with views that show the blocks of `catalog` as well.
+    #[must_use]
+    pub fn with_blocks(self, catalog: Arc<Catalog>) -> Self {
+        Self { blocks: Some(catalog), ..self }
     }
 
     /// Stores a batch. It is visible when this answers; samples that are refused stand in the report.
@@ -191,9 +201,17 @@ impl StorageClient {
         }
     }
 
-    /// Opens read views.
+    /// Opens read views of head and blocks.
     pub fn queryable(&self) -> Arc<dyn Queryable> {
-        self.head.queryable()
+        match &self.blocks {
+            Some(catalog) => Arc::new(StoreQueryable::new(self.head.queryable(), Arc::clone(catalog))),
+            None => self.head.queryable(),
+        }
+    }
+
+    /// The oldest time that blocks cover; `None` without blocks.
+    pub fn blocks_min_time(&self) -> Option<i64> {
+        self.blocks.as_ref()?.state().min_time()
     }
 
     /// Series that the head's budget still has room for; `None` without a budget.

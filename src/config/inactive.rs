@@ -73,8 +73,6 @@ pub const TABLE: &[Row] = &[
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
-    additive("storage.tsdb.retention.size", "all is kept for the retention time, whatever its size", present),
-    additive("storage.tsdb.retention.percentage", "the share of the disk is not looked at", present),
     additive("storage.exemplars", "exemplars are not stored", present),
     additive("tracing", "traces are not sent", present),
     additive("remote_write", "samples are not sent to remote storage", present),

@@ -189,6 +189,9 @@ pub enum ReadError {
     /// Stored data is damaged; the text names the place.
     #[error("{0}")]
     Corrupt(String),
+    /// Stored data is of a kind that cannot be read yet; the text names the place.
+    #[error("{0}")]
+    Unsupported(String),
 }
 
 /// What a read may hold and how long it may take. Storage calls it as it collects label sets and decodes chunks.

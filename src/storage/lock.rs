@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::{FileLock, SharedFs};
 
 const LOCK_FILE: &str = "lock";
-/// Length of a block's name.
-const ULID_LEN: usize = 26;
 
 /// Why a data directory is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +116,8 @@ impl Drop for DirLock {
     }
 }
 
-/// Errors if `data_dir` holds blocks, head chunks, late samples or a snapshot, which are not read yet; a write log and
-/// its checkpoints are fine. Changes nothing. A directory that does not exist is fine as well.
+/// Errors if `data_dir` holds late samples or a snapshot, which are not read yet; blocks, a write log and its checkpoints
+/// are fine, and so are head chunks as far as the log holds their samples (`storage::head_chunks`). Changes nothing. A directory that does not exist is fine as well.
 pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
     let list = |path: &Path| match fs.list(path) {
         Ok(entries) => Ok(entries),
@@ -129,9 +127,7 @@ pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
     for entry in list(data_dir)?.into_iter().filter(|entry| entry.is_dir) {
         let path = data_dir.join(&entry.name);
         let what = match entry.name.as_str() {
-            name if is_ulid(name) => "a block",
             name if name.starts_with("chunk_snapshot.") => "a memory snapshot",
-            "chunks_head" if holds_data(&list(&path)?) => "head chunks",
             "wbl" if holds_data(&list(&path)?) => "late samples",
             _ => continue,
         };
@@ -142,12 +138,6 @@ pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
 
 fn holds_data(entries: &[crate::storage::fs::DirEntry]) -> bool {
     entries.iter().any(|entry| entry.is_dir || 0 < entry.len)
-}
-
-/// True for a name in Crockford's base 32, as blocks have.
-fn is_ulid(name: &str) -> bool {
-    name.len() == ULID_LEN
-        && name.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase() && !b"ILOU".contains(&b))
 }
 
 #[cfg(test)]
@@ -185,9 +175,10 @@ mod tests {
         };
         assert_eq!(refused(&[]), None);
         assert_eq!(refused(&["lock", "queries.active", "wal/00000000", "wal/checkpoint.00000003/00000000"]), None);
-        let block = refused(&["wal/00000000", "01BKGV7JC0RY8A6MACW02A2PJD/meta.json"]).unwrap();
-        assert!(block.contains("a block") && block.contains("/data/01BKGV7JC0RY8A6MACW02A2PJD"), "{block}");
-        for file in ["chunks_head/000001", "wbl/00000000", "chunk_snapshot.000001.0000000001/00000000"] {
+        assert_eq!(refused(&["wal/00000000", "01BKGV7JC0RY8A6MACW02A2PJD/meta.json"]), None);
+        let late = refused(&["wbl/00000000"]).unwrap();
+        assert!(late.contains("late samples") && late.contains("/data/wbl"), "{late}");
+        for file in ["wbl/00000000", "chunk_snapshot.000001.0000000001/00000000"] {
             assert!(refused(&[file]).is_some(), "{file}");
         }
     }

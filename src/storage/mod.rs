@@ -5,9 +5,14 @@
 //! log writes, the shard applies → readers see the commit once all its parts are applied. At start [`replay`] fills the head
 //! from the log. All file I/O goes through [`fs`].
 
+pub mod block;
 pub mod chunk;
+pub mod compact;
 pub mod fs;
 pub mod head;
+pub mod head_chunks;
 pub mod lock;
+mod pattern;
+mod postings;
 pub mod replay;
 pub mod wal;

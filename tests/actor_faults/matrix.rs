@@ -16,6 +16,7 @@ use watchfire::actors::aggregation_group::{
 };
 use watchfire::actors::alert_dispatcher::{ALERT_DISPATCHER, AlertDispatcher, ApplyRoutes, DispatcherHandle};
 use watchfire::actors::alert_sink::AlertSink;
+use watchfire::actors::compactor::{COMPACTOR, Compactor, CompactorDeps, CompactorOptions, RunRound};
 use watchfire::actors::config_reloader::{CONFIG_RELOADER, ConfigReloader, RunReload, Trigger};
 use watchfire::actors::control::ChildFailed;
 use watchfire::actors::discovery::{ApplyProviders, Consumer, DISCOVERY_MANAGER, DiscoveryManager, GroupsBySet};
@@ -41,11 +42,14 @@ use watchfire::actors::storage_shard::{STORAGE_SHARD, ShardDeps, StorageShard};
 use watchfire::actors::supervision::{self, Place, SupervisedActor};
 use watchfire::alertmanager::alert::StoredAlert;
 use watchfire::alertmanager::route::RouteOptions;
-use watchfire::model::clock::SystemClock;
+use watchfire::model::clock::{SharedClock, SystemClock};
 use watchfire::model::duration::PromDuration;
 use watchfire::model::labels::Labels;
 use watchfire::model::sample::SeriesRef;
 use watchfire::model::time::TimestampMs;
+use watchfire::storage::block::PageCache;
+use watchfire::storage::block::catalog::Catalog;
+use watchfire::storage::block::metrics::BlockMetrics;
 use watchfire::storage::fs::RealFs;
 use watchfire::storage::replay;
 use watchfire::storage::wal::WalOptions;
@@ -219,6 +223,11 @@ fn cases() -> Vec<Case> {
             let addr = supervision::spawn(&Arbiter::current(), QUICK, place, make);
             let client = StorageClient::new(Arc::clone(&scene.head), Arc::default(), std::slice::from_ref(&addr));
             Box::new(Set { addr, scene, more: (client, AtomicU32::new(0)) })
+        }),
+        live(&COMPACTOR, Point::Handler, &[], |tree, name| {
+            let (scene, folder) = (Scene::new(tree, name), tempfile::tempdir().expect("a folder"));
+            let addr = start_compactor(&scene, name, folder.path());
+            Box::new(Set { addr, scene, more: folder })
         }),
         live(&LOG_WRITER, Point::Handler, &[NO_TIMER, (Point::Future, "its future waits for panics")], |tree, name| {
             let (scene, folder) = (Scene::new(tree, "matrix"), tempfile::tempdir().expect("a folder"));
@@ -406,6 +415,31 @@ impl Subject for Set<StorageShard, (StorageClient, AtomicU32)> {
             self.more.0.append(series, Priority::Normal, at_most()).await.is_ok_and(|report| report.appended == 4096)
         })
     }
+}
+
+impl Subject for Set<Compactor, tempfile::TempDir> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// One round, which finds nothing to do; others begin by the timer all the time.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { matches!(self.addr.ask(RunRound, at_most()).await, Ok(Ok(_))) })
+    }
+}
+
+fn start_compactor(scene: &Scene, name: &str, dir: &std::path::Path) -> BoundedAddr<Compactor> {
+    let metrics = BlockMetrics::new(&Registry::default());
+    let catalog = Catalog::new(RealFs::shared(), dir, PageCache::new(0), metrics);
+    let stored = (Arc::clone(&scene.head), scene.storage.clone(), catalog);
+    let every = Duration::from_millis(5);
+    let (range_ms, range_max_ms) = (7_200_000, 7_200_000);
+    let options = CompactorOptions { range_ms, range_max_ms, merge_overlapping: true, segment_len: 0, every };
+    let clock = SharedClock::clone(&scene.clock);
+    let deps = CompactorDeps::new(stored, Arc::clone(&scene.pool), clock, options, Box::new(|_| {}));
+    deps.opened();
+    let place = Place::root(&scene.tree, name);
+    supervision::spawn(&Arbiter::current(), QUICK, place, move |_| Compactor::new(Arc::clone(&deps)))
 }
 
 impl Subject for Set<LogWriter, tempfile::TempDir> {

@@ -24,6 +24,7 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
     // An empty head reports the extremes, as Prometheus does.
     let min_ms = stats.min_time.unwrap_or(i64::MAX);
     let max_ms = stats.max_time.unwrap_or(i64::MIN);
+    let lowest_ms = storage.blocks_min_time().map_or(min_ms, |blocks_ms| blocks_ms.min(min_ms));
     let seconds = |ms: i64| (ms / 1000) as f64;
     vec![
         gauge("prometheus_tsdb_head_series", "Total number of series in the head block.", stats.series as f64),
@@ -41,9 +42,14 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
         gauge("prometheus_tsdb_head_min_time_seconds", "Minimum time bound of the head block.", seconds(min_ms)),
         gauge("prometheus_tsdb_head_max_time_seconds", "Maximum timestamp of the head block.", seconds(max_ms)),
         gauge(
+            "prometheus_tsdb_lowest_timestamp",
+            "Lowest timestamp value stored in the database. The unit is decided by the library consumer.",
+            lowest_ms as f64,
+        ),
+        gauge(
             "prometheus_tsdb_lowest_timestamp_seconds",
             "Lowest timestamp value stored in the database.",
-            seconds(min_ms),
+            seconds(lowest_ms),
         ),
         floats(
             "prometheus_tsdb_head_samples_appended_total",

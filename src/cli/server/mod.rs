@@ -6,6 +6,7 @@
 
 mod alerting;
 mod alerting_external;
+mod blocks;
 mod discovery;
 mod head_metrics;
 mod jobs;

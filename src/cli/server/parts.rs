@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::alert_sink::AlertSink;
+use crate::actors::compactor::CompactorDeps;
 use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
@@ -32,6 +33,7 @@ use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{ServerFlags, WalSync, hostname};
 use crate::cli::server::alerting::Alerting;
 use crate::cli::server::alerting_external::ExternalAlerting;
+use crate::cli::server::blocks;
 use crate::cli::server::discovery::Discovery;
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
@@ -52,7 +54,7 @@ use crate::scrape::pool_metrics::PoolMetrics;
 use crate::scrape::schedule::offset_seed;
 use crate::scrape::settings::ScrapeLimits;
 use crate::scrape::staging::StagingBudget;
-use crate::storage::chunk::cut::CutRules;
+use crate::storage::block::catalog::Catalog;
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::lock::DirLock;
 use crate::storage::wal::metrics::WalMetrics;
@@ -78,6 +80,9 @@ pub(super) struct Parts {
     head: Arc<Head>,
     log: Arc<OnceLock<Journal>>,
     pool: Arc<ComputePool>,
+    catalog: Arc<Catalog>,
+    compactor: Arc<CompactorDeps>,
+    in_blocks: watch::Receiver<TimestampMs>,
     writers: Thread,
     opened: Mutex<Option<Opened>>,
     gateway: BoundedAddr<QueryGateway>,
@@ -120,6 +125,11 @@ impl Parts {
         let shard_count = u16::try_from(cores.clamp(1, 16)).unwrap_or(1);
         let shard_arbiters: Vec<_> = (0..shard_count).map(|i| threads.start(format!("storage-{i}"))).collect();
         let (storage, head, log) = start_storage(flags, clock, &root, &pool, &shard_arbiters);
+        let catalog = blocks::catalog(flags, registry);
+        let storage = storage.with_blocks(Arc::clone(&catalog));
+        let stored = (Arc::clone(&head), storage.clone(), Arc::clone(&catalog));
+        let (compactor, in_blocks) =
+            blocks::start_compactor(flags, clock, &root, &pool, stored, &threads.start("compactor"));
         head_metrics::register(registry, &storage);
         let (gateway, gateway_deps) =
             start_gateway(flags, registry, clock, &root, &pool, (&storage, &threads.start("query")));
@@ -149,6 +159,9 @@ impl Parts {
             head,
             log,
             pool,
+            catalog,
+            compactor,
+            in_blocks,
             writers,
             opened,
             gateway,
@@ -194,8 +207,10 @@ impl Parts {
 
     /// Makes the actors what a plan says; answers with those that did not confirm in time.
     pub(super) async fn apply(&self, planned: &Planned) -> Vec<String> {
+        let config = &planned.checked.loaded.config;
+        self.compactor.set_retention(blocks::retention(config));
         self.settle(&planned.checked.loaded);
-        let global = &planned.checked.loaded.config.global;
+        let global = &config.global;
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
         (*self.jobs.lock()).clone_from(&planned.jobs);
@@ -280,7 +295,8 @@ impl Parts {
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics::new(registry, clock);
         let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
-        let read = move |_: &_| storage::open(&flags, &head, &metrics, oldest);
+        let catalog = Arc::clone(&self.catalog);
+        let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, oldest);
         let day = Instant::now() + Duration::from_secs(86_400);
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
         let thread =
@@ -301,6 +317,7 @@ impl Parts {
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
+        self.compactor.opened();
         match notifies {
             Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
             None => Ok(()),
@@ -328,6 +345,7 @@ impl Parts {
             pool: Arc::clone(&self.pool),
             tree: Arc::clone(&self.tree),
             retention: Arc::clone(&self.retention),
+            in_blocks: self.in_blocks.clone(),
             clock: SharedClock::clone(clock),
             readiness: readiness.clone(),
         }
@@ -366,7 +384,7 @@ fn start_storage(
     let options = HeadOptions {
         shards: u16::try_from(arbiters.len()).unwrap_or(1),
         series_limit: flags.limits.memory / 2 / SERIES_BYTES,
-        rules: CutRules::default(),
+        rules: blocks::cut_rules(flags),
         ..HeadOptions::new(SharedClock::clone(clock))
     };
     let head = Arc::new(Head::new(options));

@@ -134,7 +134,9 @@ fn of_query(failure: QueryFailure) -> ApiError {
         QueryFailure::Read(error) => match error {
             ReadError::Interrupted(text) => ApiError::timeout(text),
             ReadError::ShardUnavailable { .. } => ApiError::internal(error.to_string()),
-            ReadError::Budget(_) | ReadError::Corrupt(_) => ApiError::execution(error.to_string()),
+            ReadError::Budget(_) | ReadError::Corrupt(_) | ReadError::Unsupported(_) => {
+                ApiError::execution(error.to_string())
+            }
         },
     }
 }

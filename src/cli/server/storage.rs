@@ -1,12 +1,14 @@
-//! Opening the data directory: refuse what is not ours, lock it, read the log back.
+//! Opening the data directory: refuse what cannot be read, lock it, open the blocks, read the log back.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cli::flags::{StorageFlags, WalSync};
 use crate::model::time::TimestampMs;
-use crate::storage::fs::{RealFs, SharedFs};
+use crate::storage::block::catalog::Catalog;
+use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
+use crate::storage::head_chunks::{self, HeadChunksReport};
 use crate::storage::lock::{DirLock, refuse_foreign};
 use crate::storage::replay::{self, Aliases};
 use crate::storage::wal::fragment::Compression;
@@ -27,10 +29,11 @@ pub(super) struct OpenStorage {
 pub(super) fn open(
     flags: &StorageFlags,
     head: &Arc<Head>,
+    catalog: &Catalog,
     metrics: &WalMetrics,
     oldest: TimestampMs,
 ) -> Result<OpenStorage, String> {
-    let fs = RealFs::shared();
+    let fs = catalog.fs().clone();
     let dir = flags.path.clone();
     refuse_foreign(&fs, &dir).map_err(|error| error.to_string())?;
     let lock = if flags.lockfile { DirLock::acquire(&fs, &dir) } else { DirLock::disabled(&fs, &dir) };
@@ -41,13 +44,23 @@ pub(super) fn open(
         compression: if flags.wal_compression.is_some() { Compression::Snappy } else { Compression::None },
         hold_unsynced: flags.wal_sync != WalSync::Off,
     };
+    catalog.open().map_err(|error| error.to_string())?;
+    let blocks = catalog.state();
+    // What stands in blocks is not needed in the head as well.
+    let oldest = oldest.max(TimestampMs(blocks.whole_until().unwrap_or(i64::MIN)));
     let opened = replay::open(&fs, &dir, options, metrics, head, oldest);
     let (writer, report) = opened.map_err(|error| error.to_string())?;
+    let head_chunks = head_chunks::check(&fs, &dir, head, &report.head.aliases, oldest.0);
+    let head_chunks = head_chunks.map_err(|error| error.to_string())?;
+    if head_chunks != HeadChunksReport::default() {
+        tracing::info!(component = "tsdb", ?head_chunks, "Head chunks of another program are left as they are");
+    }
     for damage in &report.log.damage {
         tracing::error!(component = "tsdb", ?damage, "The log was damaged and has been repaired");
     }
     tracing::info!(
         component = "tsdb",
+        blocks = blocks.blocks.len(),
         series = report.head.series,
         samples = report.head.samples,
         took = ?report.took,

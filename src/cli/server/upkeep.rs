@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::kind::Kind;
@@ -87,6 +88,8 @@ pub(super) struct Upkeep {
     pub(super) pool: Arc<ComputePool>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) retention: Arc<Retention>,
+    /// Time before which blocks hold what the log holds; changes when the head has become a block.
+    pub(super) in_blocks: watch::Receiver<TimestampMs>,
     pub(super) clock: SharedClock,
     pub(super) readiness: Readiness,
 }
@@ -100,8 +103,16 @@ impl Upkeep {
     async fn drop_old(&self) {
         let now = self.clock.now();
         let mut rule = CheckpointRule { bound: self.retention.bound(now).unwrap_or(now) };
+        let mut in_blocks = self.in_blocks.clone();
         loop {
-            tokio::time::sleep(self.retention.slack()).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.retention.slack()) => {}
+                Ok(()) = in_blocks.changed() => {
+                    let bound = *in_blocks.borrow_and_update();
+                    self.checkpoint(bound).await;
+                    continue;
+                }
+            }
             let Some(bound) = self.retention.bound(self.clock.now()) else { continue };
             self.storage.truncate(bound);
             if rule.due(bound, self.retention.ms()) {

@@ -30,6 +30,11 @@ impl CutRules {
         (t / self.chunk_range_ms * self.chunk_range_ms).saturating_add(self.chunk_range_ms)
     }
 
+    /// End (exclusive) of the range of `range_ms` in which `t` lies, as blocks have.
+    pub fn end_of_range(&self, t: i64, range_ms: i64) -> i64 {
+        Self { chunk_range_ms: range_ms.max(1), ..*self }.range_end(t)
+    }
+
     /// Whether a sample at `t` begins a new chunk, given an open chunk of length `at` that spans `start ..= last` and is
     /// to end before `next_at`; `next_at` is predicted anew when a quarter of the samples are in.
     pub fn must_cut(&self, at: Published, start: i64, last: i64, next_at: &mut i64, t: i64) -> bool {

@@ -11,6 +11,25 @@ pub mod sealed;
 pub mod words;
 pub mod xor;
 
+/// A chunk of these samples, which are at most 65,535, as it stands in files.
+pub fn encode_xor(samples: &[(i64, f64)]) -> Vec<u8> {
+    let mut encoder = xor::XorEncoder::default();
+    let mut open: Option<words::OpenWords> = None;
+    for (count, (t, value)) in (0u16..).zip(samples) {
+        let sample = encoder.encode(count, *t, *value);
+        open = Some(match open {
+            None => words::OpenWords::starting_with(&sample),
+            Some(words) => {
+                let at = words.published();
+                let words = if words.has_room(at, sample.len()) { words } else { words.grown(at, sample.len()) };
+                words.append(at, &sample);
+                words
+            }
+        });
+    }
+    open.map_or_else(|| vec![0; xor::HEADER_LEN], |words| words.to_chunk(words.published()))
+}
+
 /// How a chunk encodes its samples; the numbers are those of Prometheus's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

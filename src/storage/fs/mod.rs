@@ -71,6 +71,11 @@ pub trait Fs: Send + Sync {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Returns when the folder's entries will survive a power cut.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Bytes of the file system that `path` stands on, used ones included.
+    fn capacity(&self, path: &Path) -> io::Result<u64> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Locks the file at `path`, made if need be, against other processes; `WouldBlock` if one holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
 }
@@ -185,6 +190,11 @@ impl Fs for RealFs {
         fs::File::open(path)?.sync_all()
     }
 
+    fn capacity(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
         let file = options().write(true).create(true).truncate(false).open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
@@ -245,6 +255,13 @@ mod tests {
         let names: Vec<_> = fs.list(&path).unwrap().into_iter().map(|e| (e.name, e.len)).collect();
         assert_eq!(names, [("1".to_owned(), 5), ("3".to_owned(), 5)]);
         assert!(fs.list(&dir.path().join("a")).unwrap()[0].is_dir);
+    }
+
+    #[test]
+    fn a_file_system_has_a_size() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(1 << 20 < RealFs.capacity(dir.path()).unwrap());
+        assert!(RealFs.capacity(&dir.path().join("none")).is_err());
     }
 
     #[test]

@@ -71,6 +71,38 @@ impl SeriesCell {
         }
     }
 
+    /// Calls `take` with each chunk as it stands in files, oldest first, the open one as it is now.
+    pub(crate) fn for_each_chunk(&self, take: &mut ChunkSink<'_>) -> Result<(), ChunkError> {
+        let Some(column) = self.column.load_full() else { return Ok(()) };
+        for chunk in column.sealed.iter().flat_map(|sealed| sealed.iter()) {
+            take(chunk.encoding, chunk.data)?;
+        }
+        take(Encoding::Xor, &column.words.to_chunk(column.words.published()))
+    }
+
+    /// Time of the first sample from `from` on.
+    pub(crate) fn first_t(&self, from: i64) -> Result<Option<i64>, ChunkError> {
+        let Some(column) = self.column.load_full() else { return Ok(None) };
+        let open_start = column.open_first_t()?;
+        let sealed: Vec<_> = column.sealed.iter().flat_map(|sealed| sealed.iter()).collect();
+        for (number, chunk) in sealed.iter().enumerate() {
+            let start = chunk.min_t()?;
+            if from <= start {
+                return Ok(Some(start));
+            }
+            // A chunk ends before the next begins.
+            let next_start = sealed.get(number + 1).map_or(Ok(open_start), |next| next.min_t())?;
+            if next_start <= from {
+                continue;
+            }
+            if let Some(t) = first_from(chunk.decoder()?, from)? {
+                return Ok(Some(t));
+            }
+        }
+        let published = column.words.published();
+        first_from(XorDecoder::new(column.words.words(), published.bits as usize, published.samples), from)
+    }
+
     /// Appends to `out` the samples in `range` that a view of `commit` sees.
     pub(crate) fn decode(&self, commit: CommitId, range: TimeRange, out: &mut FloatColumn) -> Result<(), ChunkError> {
         match self.column.load_full() {
@@ -79,6 +111,18 @@ impl SeriesCell {
         }
     }
 }
+
+fn first_from<S: WordSource + ?Sized>(mut decoder: XorDecoder<'_, S>, from: i64) -> Result<Option<i64>, ChunkError> {
+    while let Some((t, _)) = decoder.next_sample()? {
+        if from <= t {
+            return Ok(Some(t));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes chunks as they stand in files.
+pub(crate) type ChunkSink<'a> = dyn FnMut(Encoding, &[u8]) -> Result<(), ChunkError> + 'a;
 
 /// Samples of one series: finished chunks and the open one. Replaced when a chunk is cut or grows; otherwise only its
 /// atomics change.

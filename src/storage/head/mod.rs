@@ -14,12 +14,14 @@ use std::sync::Arc;
 
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::clock::SharedClock;
-use crate::model::read::{Queryable, ReadError, ReadView};
-use crate::model::time::TimestampMs;
+use crate::model::read::{FloatColumn, Queryable, ReadError, ReadView};
+use crate::model::sample::SeriesRef;
+use crate::model::time::{TimeRange, TimestampMs};
 
 pub mod bounds;
 mod column;
 pub mod commit;
+pub mod export;
 mod index;
 mod partition;
 pub mod restore;
@@ -103,11 +105,13 @@ impl Head {
     /// Begins a commit. `first` is the time of the batch's first sample: it sets the bounds while the head is empty;
     /// without it everything up to the clock's bound is accepted then.
     pub fn begin(&self, first: Option<TimestampMs>) -> HeadCommit {
+        // The number comes first: whoever has seen it begin after a time knows bounds that were taken after that time.
+        let commit = Commit::begin(&self.shared.horizon);
         let now = self.clock.now();
         let newest = self.shared.time_span().map(|(_, max)| max);
         let range_ms = self.shared.rules.chunk_range_ms;
         let bounds = AppendBounds::new(newest, first, now, self.shared.min_valid(), range_ms);
-        HeadCommit { commit: Commit::begin(&self.shared.horizon), bounds }
+        HeadCommit { commit, bounds }
     }
 
     /// Parts `batch` into slices for the shards; samples keep their index in the batch.
@@ -169,6 +173,22 @@ impl Head {
             }
         }
         done
+    }
+
+    /// References up to `taken` are not handed out any more.
+    pub fn reserve_refs(&self, taken: u64) {
+        if taken < table::SERIES_REF_MAX - 1 {
+            self.shared.raise_next_ref(taken + 1);
+        }
+    }
+
+    /// How many samples of `from ..= to` the series with this reference has; `None` if there is no such series.
+    pub fn count_samples(&self, series: SeriesRef, from: i64, to: i64) -> Option<u64> {
+        let range = TimeRange::new(TimestampMs(from), TimestampMs(to)).ok()?;
+        let cell = self.shards.iter().find_map(|shard| shard.cell(series))?;
+        let mut column = FloatColumn::default();
+        cell.decode(self.shared.horizon.visible(), range, &mut column).ok()?;
+        Some(column.len() as u64)
     }
 
     /// Series that the budget still has room for; `None` without a budget.

@@ -15,6 +15,7 @@ use crate::model::read::ReadError;
 use crate::model::sample::SeriesRef;
 use crate::storage::head::HeadError;
 use crate::storage::head::bounds::AppendBounds;
+use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, MergeJob, MergedSegment};
 use crate::storage::head::partition::{NewSeries, Partition, StagedBatch, StagedSample};
@@ -361,6 +362,13 @@ impl Shard {
     /// True if a series with this reference is in its table.
     pub fn holds(&self, series: SeriesRef) -> bool {
         self.partition.lock().table.find(series).is_some()
+    }
+
+    /// What readers know of the series with this reference.
+    pub(super) fn cell(&self, series: SeriesRef) -> Option<Arc<SeriesCell>> {
+        let mut partition = self.partition.lock();
+        let id = partition.table.find(series)?;
+        partition.table.get_mut(id).map(|series| Arc::clone(&series.cell))
     }
 
     /// Gives up slices that were dropped, or applies them if the log has them; otherwise the next stage or apply does it.

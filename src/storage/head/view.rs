@@ -62,6 +62,100 @@ impl HeadView {
     }
 }
 
+/// A series' place in a view; places of one run follow each other in the order of labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    shard: usize,
+    /// Number of the segment, or [`IN_TAIL`].
+    segment: usize,
+    position: u32,
+}
+
+/// In place of a segment's number: the series stands in the tail, which is a run for each of its series.
+const IN_TAIL: usize = usize::MAX;
+
+impl Place {
+    /// The place behind this one in the same run.
+    pub(crate) fn next(self) -> Self {
+        // A series of the tail has no successor.
+        let position = if self.segment == IN_TAIL { u32::MAX } else { self.position + 1 };
+        Self { position, ..self }
+    }
+}
+
+/// The view as a compaction reads it.
+impl HeadView {
+    /// The first place of each run.
+    pub(crate) fn first_places(&self) -> Vec<Place> {
+        let mut places = Vec::new();
+        for (shard, view) in self.inner.shards.iter().enumerate() {
+            places.extend((0..view.index.segments.len()).map(|segment| Place { shard, segment, position: 0 }));
+            let tail_len = u32::try_from(view.tail_len).unwrap_or(u32::MAX);
+            places.extend((0..tail_len).map(|position| Place { shard, segment: IN_TAIL, position }));
+        }
+        places
+    }
+
+    fn found(&self, place: &Place) -> Option<Found<'_>> {
+        let view = self.inner.shards.get(place.shard)?;
+        if place.segment == IN_TAIL {
+            let position = usize::try_from(place.position).ok()?;
+            return view.index.tail.iter(view.tail_len).nth(position).map(Found::InTail);
+        }
+        let segment = view.index.segments.get(place.segment)?;
+        ((place.position as usize) < segment.len()).then(|| Found::InSegment(segment, place.position))
+    }
+
+    /// Labels of the series at a place; `None` past the end of its run.
+    pub(crate) fn labels_at(&self, place: &Place) -> Option<Labels> {
+        self.found(place).map(|found| found.labels())
+    }
+
+    /// The series at a place.
+    pub(crate) fn cell_at(&self, place: &Place) -> Option<&Arc<SeriesCell>> {
+        let view = self.inner.shards.get(place.shard)?;
+        if place.segment == IN_TAIL {
+            let position = usize::try_from(place.position).ok()?;
+            return view.index.tail.iter(view.tail_len).nth(position).map(|entry| &entry.cell);
+        }
+        let segment = view.index.segments.get(place.segment)?;
+        ((place.position as usize) < segment.len()).then(|| segment.cell(place.position))
+    }
+
+    /// Calls `pair` with the texts of each label pair that a living series of a segment has, `labels` with the label set of
+    /// each living series of a tail.
+    pub(crate) fn for_each_live<'a>(&'a self, mut pair: impl FnMut([&'a str; 2]), mut labels: impl FnMut(&'a Labels)) {
+        for view in &self.inner.shards {
+            for segment in &view.index.segments {
+                for range in segment.name_ranges() {
+                    for id in range {
+                        if segment.postings(id).iter().any(|position| !segment.cell(*position).is_gone()) {
+                            let (name, value) = segment.pair(id);
+                            pair([name, value]);
+                        }
+                    }
+                }
+            }
+            view.index.tail.iter(view.tail_len).filter(|e| !e.cell.is_gone()).for_each(|e| labels(&e.labels));
+        }
+    }
+
+    /// Calls `take` with every series.
+    pub(crate) fn for_each_cell(&self, mut take: impl FnMut(&SeriesCell)) {
+        for view in &self.inner.shards {
+            for segment in &view.index.segments {
+                (0..segment.len() as u32).for_each(|position| take(segment.cell(position)));
+            }
+            view.index.tail.iter(view.tail_len).for_each(|entry| take(&entry.cell));
+        }
+    }
+
+    /// Errors if a shard is away, or was since the view opened.
+    pub(crate) fn check(&self) -> Result<(), ReadError> {
+        self.inner.shards.iter().try_for_each(|shard| shard.readers.check(shard.generation))
+    }
+}
+
 /// A series of a segment or of the tail.
 enum Found<'a> {
     InSegment(&'a Segment, u32),

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 pub(crate) mod build;
-pub(crate) mod pattern;
 pub(crate) mod segment;
 pub(crate) mod select;
 pub(crate) mod tail;

@@ -5,8 +5,9 @@ use hashbrown::HashMap;
 
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{ReadBudget, ReadError};
-use crate::storage::head::index::pattern::{Shape, shape_of};
 use crate::storage::head::index::segment::{PairId, Segment};
+use crate::storage::pattern::{Shape, shape_of};
+use crate::storage::postings::{intersect, subtract};
 
 /// How many steps a loop takes between two looks at the budget.
 pub(crate) const CHECK_EVERY: usize = 1024;
@@ -241,64 +242,4 @@ fn union(segment: &Segment, pairs: &[PairId], ticker: &mut Ticker<'_>) -> Result
         }
     }
     Ok(merged)
-}
-
-/// What two ascending lists have in common.
-fn intersect(small: &[u32], large: &[u32]) -> Vec<u32> {
-    if large.len() < small.len() {
-        return intersect(large, small);
-    }
-    let mut kept = Vec::with_capacity(small.len());
-    let mut rest = large;
-    for position in small {
-        rest = skip_below(rest, *position);
-        match rest.first() {
-            Some(found) if found == position => kept.push(*position),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    kept
-}
-
-/// `base` without the elements of `away`; both ascending.
-fn subtract(mut base: Vec<u32>, away: &[u32]) -> Vec<u32> {
-    let mut rest = away;
-    base.retain(|position| {
-        rest = skip_below(rest, *position);
-        rest.first() != Some(position)
-    });
-    base
-}
-
-/// The part of an ascending list that is not below `bound`; doubles its steps, so near ends are found quickly.
-fn skip_below(list: &[u32], bound: u32) -> &[u32] {
-    let mut step = 1;
-    while step < list.len() && list[step] < bound {
-        step *= 2;
-    }
-    let from = step / 2;
-    let window = &list[from..list.len().min(step + 1)];
-    &list[from + window.partition_point(|position| *position < bound)..]
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn ascending() -> impl Strategy<Value = Vec<u32>> {
-        proptest::collection::btree_set(0u32..500, 0..200).prop_map(|set| set.into_iter().collect())
-    }
-
-    proptest! {
-        #[test]
-        fn set_operations_agree_with_plain_ones(a in ascending(), b in ascending()) {
-            let both: Vec<u32> = a.iter().copied().filter(|x| b.contains(x)).collect();
-            let only_a: Vec<u32> = a.iter().copied().filter(|x| !b.contains(x)).collect();
-            prop_assert_eq!(intersect(&a, &b), both);
-            prop_assert_eq!(subtract(a, &b), only_a);
-        }
-    }
 }

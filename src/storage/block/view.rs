@@ -1,0 +1,376 @@
+//! Reads head and blocks as one: series by series, their samples merged by time. Blocks may overlap each other and the head;
+//! of samples with the same time stamp one is kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::catalog::{Catalog, CatalogState};
+use crate::storage::block::chunks::{ChunkMeta, ReadAhead, encoding_name};
+use crate::storage::block::index_read::{Next, SymbolMemo};
+use crate::storage::block::read::Block;
+use crate::storage::block::select::select_ids;
+use crate::storage::block::tombstones::Interval;
+use crate::storage::chunk::Encoding;
+use crate::storage::chunk::xor::XorDecoder;
+
+/// Steps between two looks at the budget.
+const CHECK_EVERY: usize = 256;
+/// What a selected series takes beside its label text and its chunks' places.
+const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<BlockSeries>() + 64;
+
+/// Opens views of a head and of the blocks of a catalog.
+pub struct StoreQueryable {
+    head: Arc<dyn Queryable>,
+    catalog: Arc<Catalog>,
+}
+
+impl StoreQueryable {
+    /// Both as one.
+    pub fn new(head: Arc<dyn Queryable>, catalog: Arc<Catalog>) -> Self {
+        Self { head, catalog }
+    }
+}
+
+impl Queryable for StoreQueryable {
+    fn view(&self) -> Result<Arc<dyn ReadView>, ReadError> {
+        // The head first: what it gives up between the two steps stands in a block by then.
+        let head = self.head.view()?;
+        Ok(Arc::new(StoreView { head: Some(head), blocks: self.catalog.state() }))
+    }
+}
+
+/// A view of head and blocks.
+pub struct StoreView {
+    head: Option<Arc<dyn ReadView>>,
+    blocks: Arc<CatalogState>,
+}
+
+impl StoreView {
+    /// A view of blocks alone, for tools.
+    pub fn of_blocks(blocks: Arc<CatalogState>) -> Self {
+        Self { head: None, blocks }
+    }
+
+    /// The blocks that a read of `range` has to look at. Errors if one of them is damaged.
+    fn touched(&self, range: TimeRange) -> Result<impl Iterator<Item = &Arc<Block>>, ReadError> {
+        let (min, max) = (range.min().0, range.max().0);
+        if let Some(damaged) = self.blocks.damaged.iter().find(|damaged| damaged.overlaps(min, max)) {
+            return Err(ReadError::Corrupt(format!("block {} cannot be read: {}", damaged.name, damaged.reason)));
+        }
+        Ok(self.blocks.blocks.iter().filter(move |block| block.overlaps(min, max)))
+    }
+
+    /// Gathers texts of the head and of the blocks, sorted and unique.
+    fn gather(
+        &self,
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+        of_head: impl Fn(&dyn ReadView) -> Result<Vec<String>, ReadError>,
+        of_block: impl Fn(&Arc<Block>, &mut dyn FnMut(&str) -> Result<(), ReadError>) -> Result<(), ReadError>,
+    ) -> Result<Vec<String>, ReadError> {
+        let of_head = match &self.head {
+            Some(head) => of_head(&**head)?,
+            None => Vec::new(),
+        };
+        let mut touched = self.touched(range)?.peekable();
+        if touched.peek().is_none() {
+            return Ok(of_head);
+        }
+        let mut texts: BTreeSet<String> = of_head.into_iter().collect();
+        for block in touched {
+            budget.check()?;
+            of_block(block, &mut |text| {
+                if !text.is_empty() && !texts.contains(text) {
+                    budget.charge(text.len() + 2 * size_of::<String>())?;
+                    texts.insert(text.to_owned());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(texts.into_iter().collect())
+    }
+}
+
+impl ReadView for StoreView {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<SelectedSeries>, ReadError> {
+        let mut selected = Vec::new();
+        let mut sources = 0;
+        for block in self.touched(range)? {
+            select_block(block, matchers, range, budget, &mut selected)?;
+            sources += 1;
+        }
+        if let Some(head) = &self.head {
+            let of_head = head.select(matchers, range, budget)?;
+            if sources == 0 {
+                return Ok(of_head);
+            }
+            selected.extend(of_head);
+            sources += 1;
+        }
+        if 1 < sources {
+            // Each source's series are sorted; the sort keeps the order of sources for those with the same labels.
+            selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+            selected = joined(selected);
+        }
+        Ok(selected)
+    }
+
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<String>, ReadError> {
+        let of_head = |head: &dyn ReadView| head.label_names(matchers, range, budget);
+        self.gather(range, budget, of_head, |block, add| {
+            if matchers.is_empty() {
+                return block.index.names().try_for_each(add);
+            }
+            for_each_series(block, matchers, budget, |labels| labels.iter().try_for_each(|(name, _)| add(name)))
+        })
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<String>, ReadError> {
+        let of_head = |head: &dyn ReadView| head.label_values(name, matchers, range, budget);
+        self.gather(range, budget, of_head, |block, add| {
+            if matchers.is_empty() {
+                let mut steps = 0;
+                return block.index.values_from(name, "", &mut |value, _| {
+                    steps += 1;
+                    if steps % CHECK_EVERY == 0 {
+                        budget.check()?;
+                    }
+                    add(value).map(|()| Next::Go)
+                });
+            }
+            for_each_series(block, matchers, budget, |labels| add(labels.get(name).unwrap_or("")))
+        })
+    }
+}
+
+/// Series with the same labels, which are neighbours, become one.
+fn joined(sorted: Vec<SelectedSeries>) -> Vec<SelectedSeries> {
+    let mut out: Vec<SelectedSeries> = Vec::with_capacity(sorted.len());
+    let mut same: Vec<Arc<dyn SampleSource>> = Vec::new();
+    let finish = |out: &mut Vec<SelectedSeries>, same: &mut Vec<Arc<dyn SampleSource>>| {
+        if let (true, Some(last)) = (1 < same.len(), out.last_mut()) {
+            last.samples = Arc::new(MergedSamples { sources: std::mem::take(same).into() });
+        }
+        same.clear();
+    };
+    for series in sorted {
+        if out.last().is_none_or(|last| last.labels != series.labels) {
+            finish(&mut out, &mut same);
+            same.push(Arc::clone(&series.samples));
+            out.push(series);
+        } else {
+            same.push(series.samples);
+        }
+    }
+    finish(&mut out, &mut same);
+    out
+}
+
+fn for_each_series(
+    block: &Arc<Block>,
+    matchers: &[Matcher],
+    budget: &dyn ReadBudget,
+    mut take: impl FnMut(&Labels) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let mut memo = SymbolMemo::default();
+    for (number, id) in select_ids(&block.index, matchers, budget)?.into_iter().enumerate() {
+        if number % CHECK_EVERY == 0 {
+            budget.check()?;
+        }
+        take(&block.index.series(id, &mut memo)?.labels)?;
+    }
+    Ok(())
+}
+
+/// Adds the series of a block, in the order of their labels.
+fn select_block(
+    block: &Arc<Block>,
+    matchers: &[Matcher],
+    range: TimeRange,
+    budget: &dyn ReadBudget,
+    selected: &mut Vec<SelectedSeries>,
+) -> Result<(), ReadError> {
+    let mut memo = SymbolMemo::default();
+    for (number, id) in select_ids(&block.index, matchers, budget)?.into_iter().enumerate() {
+        if number % CHECK_EVERY == 0 {
+            budget.check()?;
+        }
+        let series = block.index.series(id, &mut memo)?;
+        let deleted = block.tombstones.of_series(u64::from(id));
+        let chunks: Box<[ChunkMeta]> = series
+            .chunks
+            .into_iter()
+            .filter(|chunk| range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t)))
+            .filter(|chunk| !deleted.iter().any(|i| i.min_t <= chunk.min_t && chunk.max_t <= i.max_t))
+            .collect();
+        if chunks.is_empty() {
+            continue;
+        }
+        budget.charge(series.labels.encoded_len() + SELECTED_LEN + size_of_val(&*chunks) + size_of_val(deleted))?;
+        let samples = BlockSeries { block: Arc::clone(block), chunks, deleted: deleted.into() };
+        selected.push(SelectedSeries { labels: series.labels, samples: Arc::new(samples) });
+    }
+    Ok(())
+}
+
+/// Samples of one series in one block.
+struct BlockSeries {
+    block: Arc<Block>,
+    chunks: Box<[ChunkMeta]>,
+    deleted: Box<[Interval]>,
+}
+
+impl SampleSource for BlockSeries {
+    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        let wanted = |chunk: &&ChunkMeta| range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t));
+        let Some(until) = self.chunks.iter().rfind(wanted).map(|chunk| chunk.reference) else { return Ok(()) };
+        let mut ahead = ReadAhead::default();
+        let mut last = None;
+        for chunk in self.chunks.iter().filter(wanted) {
+            let (encoding, data) = self.block.chunks.read(chunk.reference, until, &mut ahead)?;
+            if encoding != Encoding::Xor.id() {
+                return Err(ReadError::Unsupported(format!(
+                    "block {} holds a chunk of encoding {} ({encoding}), which cannot be read yet",
+                    self.block.meta().ulid,
+                    encoding_name(encoding)
+                )));
+            }
+            let damaged = |error: crate::storage::chunk::ChunkError| {
+                let path = self.block.chunks.path_of(chunk.reference).unwrap_or(self.block.dir());
+                ReadError::Corrupt(format!("{}: chunk {}: {error}", path.display(), chunk.reference & 0xffff_ffff))
+            };
+            let mut decoder = XorDecoder::of_chunk(data).map_err(damaged)?;
+            while let Some((t, value)) = decoder.next_sample().map_err(damaged)? {
+                // Chunks of one series do not overlap in a sound block; in another one, time does not go back all the same.
+                if last.is_some_and(|last| t <= last) || !range.contains(TimestampMs(t)) {
+                    continue;
+                }
+                last = Some(t);
+                if !self.deleted.iter().any(|interval| interval.contains(t)) {
+                    out.push(t, value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Samples of one series in several places, oldest block first, the head last.
+struct MergedSamples {
+    sources: Box<[Arc<dyn SampleSource>]>,
+}
+
+impl SampleSource for MergedSamples {
+    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        let begin = out.len();
+        let mut one = FloatColumn::default();
+        for source in &self.sources {
+            if out.len() == begin {
+                source.decode(range, out)?;
+                continue;
+            }
+            one.clear();
+            source.decode(range, &mut one)?;
+            merge_behind(out, begin, &one);
+        }
+        Ok(())
+    }
+}
+
+/// Merges ascending samples into those of `out` from `begin` on; of two with the same time stamp the one in `out` stays.
+fn merge_behind(out: &mut FloatColumn, begin: usize, new: &FloatColumn) {
+    let newest = out.timestamps.get(begin..).and_then(|own| own.last().copied());
+    let appended_from = match (newest, new.timestamps.first()) {
+        (_, None) => return,
+        (Some(newest), Some(first)) if *first <= newest => None,
+        _ => Some(0),
+    };
+    if let Some(from) = appended_from {
+        out.timestamps.extend_from_slice(new.timestamps.get(from..).unwrap_or(&[]));
+        out.values.extend_from_slice(new.values.get(from..).unwrap_or(&[]));
+        return;
+    }
+    let own_t = out.timestamps.split_off(begin);
+    let own_v = out.values.split_off(begin);
+    let mut own = own_t.into_iter().zip(own_v).peekable();
+    let mut other = new.timestamps.iter().copied().zip(new.values.iter().copied()).peekable();
+    loop {
+        let next = match (own.peek(), other.peek()) {
+            (Some((a, _)), Some((b, _))) if a == b => {
+                other.next();
+                own.next()
+            }
+            (Some((a, _)), Some((b, _))) if b < a => other.next(),
+            (Some(_), _) => own.next(),
+            (None, _) => other.next(),
+        };
+        let Some((t, value)) = next else { break };
+        out.push(t, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Plain(FloatColumn);
+
+    impl SampleSource for Plain {
+        fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+            for (t, v) in self.0.timestamps.iter().zip(&self.0.values) {
+                if range.contains(TimestampMs(*t)) {
+                    out.push(*t, *v);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn merged_samples_ascend_and_the_first_source_wins(
+            sources in proptest::collection::vec(proptest::collection::btree_set(0i64..60, 0..20), 1..4)
+        ) {
+            let column = |number: usize, times: &BTreeSet<i64>| {
+                let mut column = FloatColumn::default();
+                times.iter().for_each(|t| column.push(*t, number as f64));
+                column
+            };
+            let plain = sources.iter().enumerate().map(|(n, times)| Arc::new(Plain(column(n, times))) as Arc<dyn SampleSource>);
+            let merged = MergedSamples { sources: plain.collect() };
+            let mut out = FloatColumn::default();
+            out.push(-7, 9.0);
+            merged.decode(TimeRange::ALL, &mut out).unwrap();
+            let mut expected = FloatColumn::default();
+            expected.push(-7, 9.0);
+            for t in 0..60 {
+                if let Some(first) = sources.iter().position(|times| times.contains(&t)) {
+                    expected.push(t, first as f64);
+                }
+            }
+            prop_assert_eq!(out, expected);
+        }
+    }
+}

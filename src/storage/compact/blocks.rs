@@ -1,0 +1,260 @@
+//! Several blocks become one. Chunks that do not overlap go over as they are; others are decoded, merged and cut anew. What
+//! tombstones delete is left out.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::clock::SharedClock;
+use crate::model::labels::Labels;
+use crate::model::random::Random;
+use crate::storage::block::BlockError;
+use crate::storage::block::catalog::Catalog;
+use crate::storage::block::chunks::{ChunkData, ReadAhead, encoding_name};
+use crate::storage::block::index_read::{IndexSeries, SymbolMemo};
+use crate::storage::block::meta::BlockMeta;
+use crate::storage::block::read::Block;
+use crate::storage::block::tombstones::Interval;
+use crate::storage::block::ulid::Ulid;
+use crate::storage::block::write::BlockWriter;
+use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::{Encoding, encode_xor};
+use crate::storage::compact::{CompactError, Step, count_run};
+
+/// Samples of a chunk that is cut anew.
+const CHUNK_SAMPLES: usize = 120;
+
+/// A block of blocks in the making.
+pub struct BlockCompaction {
+    sources: Vec<Source>,
+    next: BinaryHeap<Reverse<Entry>>,
+    /// Taken when it is published.
+    writer: Option<BlockWriter>,
+    catalog: Arc<Catalog>,
+    clock: SharedClock,
+    began: Duration,
+}
+
+/// A block that goes in.
+struct Source {
+    block: Arc<Block>,
+    ids: std::vec::IntoIter<u32>,
+    memo: SymbolMemo,
+    ahead: ReadAhead,
+}
+
+/// The next series of one source.
+struct Entry {
+    series: IndexSeries,
+    id: u32,
+    source: usize,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.series.labels.cmp(&other.series.labels).then_with(|| self.source.cmp(&other.source))
+    }
+}
+
+impl BlockCompaction {
+    /// Begins the block that replaces `sources`, of which there is at least one.
+    pub fn begin(
+        catalog: &Arc<Catalog>,
+        sources: Vec<Arc<Block>>,
+        segment_len: u64,
+        clock: &SharedClock,
+        random: &mut Random,
+    ) -> Result<Self, CompactError> {
+        let began = clock.monotonic();
+        let parents: Vec<&BlockMeta> = sources.iter().map(|block| block.meta()).collect();
+        let meta = BlockMeta::merged(Ulid::new(clock.now(), random), &parents);
+        let mut end = i64::MIN;
+        let overlaps = parents.iter().any(|parent| {
+            let overlaps = parent.min_time < end;
+            end = end.max(parent.max_time);
+            overlaps
+        });
+        if overlaps {
+            catalog.metrics().vertical.inc();
+            tracing::info!(component = "tsdb", ulid = %meta.ulid, "Found overlapping blocks during compaction");
+        }
+        let mut symbols = BTreeSet::new();
+        for block in &sources {
+            block.index().symbols(&mut |symbol| {
+                if !symbols.contains(symbol) {
+                    symbols.insert(symbol.to_owned());
+                }
+            })?;
+        }
+        catalog.metrics().populating.set(1.0);
+        let symbols = symbols.into_iter().collect();
+        let writer = BlockWriter::create(catalog.fs(), catalog.dir(), meta, symbols, segment_len)?;
+        let (catalog, clock) = (Arc::clone(catalog), SharedClock::clone(clock));
+        let (next, writer) = (BinaryHeap::new(), Some(writer));
+        let mut compaction = Self { sources: Vec::new(), next, writer, catalog, clock, began };
+        for block in sources {
+            let ids = block.index().all_postings()?.into_iter();
+            compaction.sources.push(Source { block, ids, memo: SymbolMemo::default(), ahead: ReadAhead::default() });
+        }
+        for source in 0..compaction.sources.len() {
+            compaction.enter_next(source)?;
+        }
+        Ok(compaction)
+    }
+
+    /// Writes up to `series_max` series.
+    pub fn step(&mut self, series_max: usize) -> Result<Step, CompactError> {
+        for _ in 0..series_max {
+            let Some((labels, chunks)) = self.next_series()? else { return Ok(Step::Done) };
+            if let Some(writer) = &mut self.writer {
+                writer.add_series(&labels, &chunks)?;
+            }
+        }
+        Ok(Step::More)
+    }
+
+    /// Publishes the block. `None`: nothing was left of its sources, which are marked to be removed.
+    pub fn publish(mut self) -> Result<Option<BlockMeta>, CompactError> {
+        let sources: Vec<Arc<Block>> = self.sources.iter().map(|source| Arc::clone(&source.block)).collect();
+        let took = self.clock.monotonic().saturating_sub(self.began);
+        let catalog = Arc::clone(&self.catalog);
+        let Some(writer) = self.writer.take() else { return Ok(None) };
+        let published = writer.publish()?;
+        match &published {
+            Some(meta) => tracing::info!(component = "tsdb", count = sources.len(), mint = meta.min_time,
+                maxt = meta.max_time, ulid = %meta.ulid, duration = ?took, "compact blocks"),
+            None => {
+                for block in &sources {
+                    let mut meta = BlockMeta::read(&**catalog.fs(), block.dir())?;
+                    meta.compaction.deletable = true;
+                    meta.write(&**catalog.fs(), block.dir())?;
+                }
+                tracing::info!(component = "tsdb", count = sources.len(), "compact blocks resulted in empty block");
+            }
+        }
+        Ok(published)
+    }
+
+    fn next_series(&mut self) -> Result<Option<(Labels, Vec<ChunkData>)>, CompactError> {
+        let Some(Reverse(first)) = self.next.pop() else { return Ok(None) };
+        let labels = first.series.labels.clone();
+        let mut chunks = self.read_chunks(&first)?;
+        self.enter_next(first.source)?;
+        while self.next.peek().is_some_and(|Reverse(next)| next.series.labels == labels) {
+            let Some(Reverse(same)) = self.next.pop() else { break };
+            chunks.extend(self.read_chunks(&same)?);
+            self.enter_next(same.source)?;
+        }
+        Ok(Some((labels, without_overlaps(chunks)?)))
+    }
+
+    fn enter_next(&mut self, source: usize) -> Result<(), CompactError> {
+        let Some(from) = self.sources.get_mut(source) else { return Ok(()) };
+        if let Some(id) = from.ids.next() {
+            let series = from.block.index().series(id, &mut from.memo)?;
+            self.next.push(Reverse(Entry { series, id, source }));
+        }
+        Ok(())
+    }
+
+    fn read_chunks(&mut self, entry: &Entry) -> Result<Vec<ChunkData>, CompactError> {
+        let Some(from) = self.sources.get_mut(entry.source) else { return Ok(Vec::new()) };
+        let deleted = from.block.tombstones.of_series(u64::from(entry.id));
+        let until = entry.series.chunks.last().map_or(0, |chunk| chunk.reference);
+        let mut chunks = Vec::with_capacity(entry.series.chunks.len());
+        for meta in &entry.series.chunks {
+            let (encoding, data) = from.block.chunks.read(meta.reference, until, &mut from.ahead)?;
+            let chunk = ChunkData { min_t: meta.min_t, max_t: meta.max_t, encoding, data: data.to_vec() };
+            if deleted.iter().any(|interval| interval.min_t <= meta.max_t && meta.min_t <= interval.max_t) {
+                chunks.extend(without_deleted(&chunk, deleted)?);
+            } else {
+                chunks.push(chunk);
+            }
+        }
+        Ok(chunks)
+    }
+}
+
+impl Drop for BlockCompaction {
+    fn drop(&mut self) {
+        count_run(self.catalog.metrics(), self.clock.monotonic().saturating_sub(self.began));
+    }
+}
+
+/// What tombstones leave of a chunk.
+fn without_deleted(chunk: &ChunkData, deleted: &[Interval]) -> Result<Option<ChunkData>, BlockError> {
+    if deleted.iter().any(|interval| interval.min_t <= chunk.min_t && chunk.max_t <= interval.max_t) {
+        return Ok(None);
+    }
+    let mut samples = decode(chunk)?;
+    samples.retain(|(t, _)| !deleted.iter().any(|interval| interval.contains(*t)));
+    Ok(encode(&samples))
+}
+
+/// Chunks that follow each other in time; those that overlap are merged and cut anew, of equal ones the first is kept.
+fn without_overlaps(mut chunks: Vec<ChunkData>) -> Result<Vec<ChunkData>, BlockError> {
+    chunks.sort_by_key(|chunk| (chunk.min_t, chunk.max_t));
+    chunks.dedup();
+    if chunks.windows(2).all(|pair| matches!(pair, [a, b] if a.max_t < b.min_t)) {
+        return Ok(chunks);
+    }
+    let mut out: Vec<ChunkData> = Vec::with_capacity(chunks.len());
+    let mut group: Vec<ChunkData> = Vec::new();
+    let mut end = i64::MIN;
+    for chunk in chunks {
+        if !group.is_empty() && end < chunk.min_t {
+            merge_group(&mut group, &mut out)?;
+        }
+        end = if group.is_empty() { chunk.max_t } else { end.max(chunk.max_t) };
+        group.push(chunk);
+    }
+    merge_group(&mut group, &mut out)?;
+    Ok(out)
+}
+
+fn merge_group(group: &mut Vec<ChunkData>, out: &mut Vec<ChunkData>) -> Result<(), BlockError> {
+    if group.len() <= 1 {
+        out.append(group);
+        return Ok(());
+    }
+    let mut samples: Vec<(i64, f64)> = Vec::new();
+    for chunk in group.drain(..) {
+        samples.extend(decode(&chunk)?);
+    }
+    // Stable: of samples with the same time the first chunk's stays.
+    samples.sort_by_key(|(t, _)| *t);
+    samples.dedup_by_key(|(t, _)| *t);
+    out.extend(samples.chunks(CHUNK_SAMPLES).filter_map(encode));
+    Ok(())
+}
+
+fn decode(chunk: &ChunkData) -> Result<Vec<(i64, f64)>, BlockError> {
+    if chunk.encoding != Encoding::Xor.id() {
+        let name = encoding_name(chunk.encoding);
+        return Err(BlockError::input(format!("chunks of encoding {name} cannot be merged or cut yet")));
+    }
+    let failed = |error: crate::storage::chunk::ChunkError| BlockError::input(error.to_string());
+    let mut decoder = XorDecoder::of_chunk(&chunk.data).map_err(failed)?;
+    let mut samples = Vec::with_capacity(usize::from(chunk.sample_count()).min(1 << 10));
+    while let Some(sample) = decoder.next_sample().map_err(failed)? {
+        samples.push(sample);
+    }
+    Ok(samples)
+}
+
+fn encode(samples: &[(i64, f64)]) -> Option<ChunkData> {
+    let ((min_t, _), (max_t, _)) = (samples.first()?, samples.last()?);
+    Some(ChunkData { min_t: *min_t, max_t: *max_t, encoding: Encoding::Xor.id(), data: encode_xor(samples) })
+}

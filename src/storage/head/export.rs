@@ -1,0 +1,184 @@
+//! Takes series out of the head for a block: in the order of their labels, with the chunks of a range of time.
+//!
+//! The range must be settled: no commit that is still open may append to it ([`Head::settling`]). Chunks that lie in the range go
+//! out as they are; one that reaches beyond is written anew with the samples inside, as Prometheus does.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeSet, BinaryHeap};
+
+use crate::model::labels::Labels;
+use crate::model::read::ReadError;
+use crate::storage::block::chunks::ChunkData;
+use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::{ChunkError, Encoding, encode_xor};
+use crate::storage::head::Head;
+use crate::storage::head::column::SeriesCell;
+use crate::storage::head::commit::CommitId;
+use crate::storage::head::view::{HeadView, Place};
+
+/// Commits that had begun when a range was looked at; see [`Head::settling`].
+#[derive(Clone, Copy, Debug)]
+pub struct Settling {
+    newest: CommitId,
+}
+
+/// Half-open range of time of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRange {
+    /// Oldest sample.
+    pub min_time: i64,
+    /// Samples are older than this.
+    pub max_time: i64,
+}
+
+impl Head {
+    /// The range that the next block should have: up to the next multiple of `range_ms` behind the oldest sample, once the head
+    /// spans one and a half of them. By then no new commit is allowed to append to it.
+    pub fn compactable(&self, range_ms: i64) -> Option<BlockRange> {
+        let (min_time, newest) = self.shared.time_span()?;
+        let max_time = self.shared.rules.end_of_range(min_time, range_ms);
+        let spans_enough = range_ms / 2 * 3 < newest.saturating_sub(min_time);
+        (spans_enough && max_time <= newest.saturating_sub(range_ms / 2)).then_some(BlockRange { min_time, max_time })
+    }
+
+    /// What has to be over before a compactable range is taken out: commits that have begun by now and may append to it.
+    pub fn settling(&self) -> Settling {
+        Settling { newest: self.shared.horizon.newest() }
+    }
+
+    /// True once those commits are complete or given up.
+    pub fn is_settled(&self, settling: Settling) -> bool {
+        settling.newest <= self.shared.horizon.visible()
+    }
+
+    /// Begins to take out the samples before `until`, which must be settled.
+    pub fn export(&self, until: i64) -> HeadExport {
+        let view = HeadView::open(&self.shared, self.shards());
+        let mut export = HeadExport { places: BinaryHeap::new(), from: self.shared.min_valid(), until, view };
+        for place in export.view.first_places() {
+            export.enter(place);
+        }
+        export
+    }
+}
+
+/// Series on their way out. Holds a view: nothing of it is dropped meanwhile.
+pub struct HeadExport {
+    view: HeadView,
+    from: i64,
+    until: i64,
+    places: BinaryHeap<Reverse<Entry>>,
+}
+
+/// The next series of one sorted run.
+struct Entry {
+    labels: Labels,
+    place: Place,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.labels.cmp(&other.labels).then_with(|| self.place.cmp(&other.place))
+    }
+}
+
+impl HeadExport {
+    /// All names and values of the head's series, sorted, and the empty text: also of those without samples in the range, as in
+    /// Prometheus's blocks.
+    pub fn symbols(&self) -> Vec<String> {
+        let mut symbols = BTreeSet::from([""]);
+        let mut in_tails = Vec::new();
+        self.view.for_each_live(|pairs| symbols.extend(pairs), |labels| in_tails.push(labels));
+        symbols.extend(in_tails.iter().flat_map(|labels| labels.iter()).flat_map(|(name, value)| [name, value]));
+        symbols.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Time of the oldest sample, or `None` if there is none before the end.
+    pub fn first_t(&self) -> Result<Option<i64>, ReadError> {
+        let mut first = None;
+        let mut error = None;
+        self.view.for_each_cell(|cell| match cell.first_t(self.from) {
+            Ok(Some(t)) if t < self.until => first = Some(first.map_or(t, |first: i64| first.min(t))),
+            Ok(_) => {}
+            Err(found) => error = Some(corrupt(cell, found)),
+        });
+        self.view.check()?;
+        error.map_or(Ok(first), Err)
+    }
+
+    /// The next series that has samples in the range, with its chunks; `None` at the end.
+    pub fn next_series(&mut self) -> Result<Option<(Labels, Vec<ChunkData>)>, ReadError> {
+        while let Some(Reverse(Entry { labels, place })) = self.places.pop() {
+            let mut chunks = self.chunks(&place)?;
+            self.enter_next(&place);
+            // A series that left the head and came back stands in two runs for a while.
+            while self.places.peek().is_some_and(|Reverse(next)| next.labels == labels) {
+                let Some(Reverse(again)) = self.places.pop() else { break };
+                chunks.extend(self.chunks(&again.place)?);
+                chunks.sort_by_key(|chunk| chunk.min_t);
+                self.enter_next(&again.place);
+            }
+            if !chunks.is_empty() {
+                return Ok(Some((labels, chunks)));
+            }
+        }
+        // A shard that was torn or rebuilt meanwhile may have shown too little.
+        self.view.check()?;
+        Ok(None)
+    }
+
+    fn enter(&mut self, place: Place) {
+        if let Some(labels) = self.view.labels_at(&place) {
+            self.places.push(Reverse(Entry { labels, place }));
+        }
+    }
+
+    fn enter_next(&mut self, place: &Place) {
+        self.enter(place.next());
+    }
+
+    fn chunks(&self, place: &Place) -> Result<Vec<ChunkData>, ReadError> {
+        let Some(cell) = self.view.cell_at(place) else { return Ok(Vec::new()) };
+        let mut chunks = Vec::new();
+        cell.for_each_chunk(&mut |encoding, data| {
+            chunks.extend(cut_to(encoding, data, self.from, self.until)?);
+            Ok(())
+        })
+        .map_err(|error| corrupt(cell, error))?;
+        Ok(chunks)
+    }
+}
+
+/// The part of a chunk with samples in `from .. until`.
+fn cut_to(encoding: Encoding, data: &[u8], from: i64, until: i64) -> Result<Option<ChunkData>, ChunkError> {
+    let mut decoder = match encoding {
+        Encoding::Xor => XorDecoder::of_chunk(data)?,
+    };
+    let mut inside: Vec<(i64, f64)> = Vec::new();
+    let mut is_cut = false;
+    while let Some((t, value)) = decoder.next_sample()? {
+        if from <= t && t < until {
+            inside.push((t, value));
+        } else {
+            is_cut = true;
+        }
+    }
+    let (Some((min_t, _)), Some((max_t, _))) = (inside.first(), inside.last()) else { return Ok(None) };
+    let data = if is_cut { encode_xor(&inside) } else { data.to_vec() };
+    Ok(Some(ChunkData { min_t: *min_t, max_t: *max_t, encoding: encoding.id(), data }))
+}
+
+fn corrupt(cell: &SeriesCell, error: ChunkError) -> ReadError {
+    ReadError::Corrupt(format!("head chunk of series {}: {error}", cell.series().0))
+}

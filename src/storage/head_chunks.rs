@@ -1,0 +1,294 @@
+//! Head chunks that another program has left (`chunks_head`). The log holds their samples as well, as long as it is whole; so they
+//! are not read into the head, but checked against it: a start that would miss samples is refused.
+//! ```text
+//! file   │ magic 0x0130BC91 u32 │ version 1 u8 │ 3 zeros │ chunk │ chunk │ … │ zeros
+//! chunk  │ series ref u64 │ min t u64 │ max t u64 │ encoding u8, bit 7: out of order │ len uvarint │ data │ crc32c of all before u32 │
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::sample::SeriesRef;
+use crate::storage::block::chunks::is_float_encoding;
+use crate::storage::chunk::Encoding;
+use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::fs::{Fs, SharedFs};
+use crate::storage::head::Head;
+use crate::storage::replay::Aliases;
+
+/// Name of the folder in the data directory.
+pub const HEAD_CHUNKS_DIR: &str = "chunks_head";
+const MAGIC: u32 = 0x0130_BC91;
+const HEADER_LEN: u64 = 8;
+/// Series, two times, encoding.
+const CHUNK_HEADER_LEN: usize = 25;
+const CHECKSUM_LEN: usize = 4;
+/// Longest chunk that is looked at.
+const DATA_LEN_MAX: u64 = 1 << 20;
+const READ_LEN: usize = 1 << 20;
+const OUT_OF_ORDER: u8 = 0x80;
+
+/// Why a directory with head chunks is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadChunksError {
+    /// The disk says no.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Late samples are not read yet.
+    #[error("{} holds chunks of late samples, which cannot be read yet", path.display())]
+    OutOfOrder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// They hold what the log does not.
+    #[error("{} holds {samples} samples in {chunks} chunks that the write log does not hold; they cannot be read yet", path.display())]
+    NotInLog {
+        /// The folder.
+        path: PathBuf,
+        /// Chunks with such samples.
+        chunks: u64,
+        /// Samples that would be missing, at least.
+        samples: u64,
+    },
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeadChunksReport {
+    /// Chunks whose samples the head holds.
+    pub covered: u64,
+    /// Chunks that blocks stand for, or of series that nobody names any more.
+    pub obsolete: u64,
+    /// Chunks of native histograms, which are not read yet.
+    pub histograms: u64,
+    /// Files that end in damage, which Prometheus passes over as well.
+    pub damaged: u64,
+}
+
+/// Checks that the replayed head holds what the head chunks of `data_dir` hold from `min_valid` on. Their series' references
+/// are not handed out again.
+pub fn check(
+    fs: &SharedFs,
+    data_dir: &Path,
+    head: &Head,
+    aliases: &Aliases,
+    min_valid: i64,
+) -> Result<HeadChunksReport, HeadChunksError> {
+    let dir = data_dir.join(HEAD_CHUNKS_DIR);
+    let mut report = HeadChunksReport::default();
+    let entries = match fs.list(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(report),
+        Err(source) => return Err(HeadChunksError::Io { action: "list", path: dir, source }),
+    };
+    let (mut chunks, mut samples, mut ref_max) = (0, 0, 0);
+    for entry in entries.into_iter().filter(|entry| !entry.is_dir && entry.name.parse::<u64>().is_ok()) {
+        let path = dir.join(entry.name);
+        let mut is_late = false;
+        let whole = each_chunk(&**fs, &path, &mut |chunk| {
+            ref_max = ref_max.max(chunk.series.0);
+            is_late |= chunk.encoding & OUT_OF_ORDER != 0 && min_valid <= chunk.max_t;
+            match missing(chunk, head, aliases, min_valid) {
+                _ if !is_float_encoding(chunk.encoding & !OUT_OF_ORDER) => report.histograms += 1,
+                None => report.obsolete += 1,
+                Some(0) => report.covered += 1,
+                Some(n) => {
+                    chunks += 1;
+                    samples += n;
+                }
+            }
+        })
+        .map_err(|source| HeadChunksError::Io { action: "read", path: path.clone(), source })?;
+        if is_late {
+            return Err(HeadChunksError::OutOfOrder { path });
+        }
+        report.damaged += u64::from(!whole);
+    }
+    head.reserve_refs(ref_max);
+    if 0 < samples { Err(HeadChunksError::NotInLog { path: dir, chunks, samples }) } else { Ok(report) }
+}
+
+/// A chunk of a file.
+struct HeadChunk<'a> {
+    series: SeriesRef,
+    min_t: i64,
+    max_t: i64,
+    encoding: u8,
+    data: &'a [u8],
+}
+
+/// How many samples of the chunk the head lacks; `None` if nobody needs them there.
+fn missing(chunk: &HeadChunk<'_>, head: &Head, aliases: &Aliases, min_valid: i64) -> Option<u64> {
+    if chunk.max_t < min_valid {
+        return None;
+    }
+    let series = aliases.get(&chunk.series).copied().unwrap_or(chunk.series);
+    let from = chunk.min_t.max(min_valid);
+    let held = head.count_samples(series, from, chunk.max_t)?;
+    let all = chunk.data.first_chunk().map_or(0, |raw| u64::from(u16::from_be_bytes(*raw)));
+    let wanted = if from == chunk.min_t || chunk.encoding != Encoding::Xor.id() {
+        all
+    } else {
+        let mut decoder = XorDecoder::of_chunk(chunk.data).ok()?;
+        let mut count = 0;
+        while let Ok(Some((t, _))) = decoder.next_sample() {
+            count += u64::from(from <= t);
+        }
+        count
+    };
+    Some(wanted.saturating_sub(held))
+}
+
+/// Calls `take` with each sound chunk; false if the file ends in damage.
+fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) -> io::Result<bool> {
+    let file = fs.open(path)?;
+    let mut header = [0; HEADER_LEN as usize];
+    if file.read_at(&mut header, 0)? < header.len() || !header.starts_with(&MAGIC.to_be_bytes()) {
+        // A file that was begun when the program ended.
+        return Ok(header.iter().all(|byte| *byte == 0));
+    }
+    let mut window: Vec<u8> = Vec::new();
+    let (mut at, mut used) = (HEADER_LEN, 0usize);
+    loop {
+        // The longest chunk fits into what is kept ready.
+        if window.len() - used < READ_LEN + DATA_LEN_MAX as usize {
+            window.drain(..used);
+            used = 0;
+            let have = window.len();
+            window.resize(2 * READ_LEN + DATA_LEN_MAX as usize, 0);
+            let read = file.read_at(window.get_mut(have..).unwrap_or(&mut []), at + have as u64)?;
+            window.truncate(have + read);
+        }
+        let rest = window.get(used..).unwrap_or(&[]);
+        let head = rest.get(..CHUNK_HEADER_LEN.min(rest.len())).unwrap_or(&[]);
+        if head.iter().all(|byte| *byte == 0) {
+            return Ok(true);
+        }
+        let Some((len, chunk)) = parse(rest) else { return Ok(false) };
+        take(&chunk);
+        used += len;
+        at += len as u64;
+    }
+}
+
+/// The first chunk of `data` with its length; `None` if it is not sound.
+fn parse(data: &[u8]) -> Option<(usize, HeadChunk<'_>)> {
+    let (series, rest) = data.split_first_chunk::<8>()?;
+    let (min_t, rest) = rest.split_first_chunk::<8>()?;
+    let (max_t, rest) = rest.split_first_chunk::<8>()?;
+    let (encoding, mut rest) = rest.split_first()?;
+    let mut data_len = 0u64;
+    for shift in (0..35).step_by(7) {
+        let (byte, behind) = rest.split_first()?;
+        rest = behind;
+        data_len |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            break;
+        }
+    }
+    let data_len = usize::try_from(data_len).ok().filter(|len| *len as u64 <= DATA_LEN_MAX)?;
+    let (chunk, behind) = rest.split_at_checked(data_len)?;
+    let covered = data.len() - behind.len();
+    let checksum = behind.first_chunk::<CHECKSUM_LEN>()?;
+    if crc32c::crc32c(data.get(..covered)?) != u32::from_be_bytes(*checksum) {
+        return None;
+    }
+    let chunk = HeadChunk {
+        series: SeriesRef(u64::from_be_bytes(*series)),
+        min_t: i64::from_be_bytes(*min_t),
+        max_t: i64::from_be_bytes(*max_t),
+        encoding: *encoding,
+        data: chunk,
+    };
+    Some((covered + CHECKSUM_LEN, chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
+    use crate::model::clock::ManualClock;
+    use crate::model::labels::Labels;
+    use crate::model::time::TimestampMs;
+    use crate::storage::chunk::encode_xor;
+    use crate::storage::fs::sim::SimFs;
+    use crate::storage::head::HeadOptions;
+
+    /// Series, encoding, samples.
+    type Chunk = (u64, u8, Vec<(i64, f64)>);
+
+    fn file_of(chunks: &[Chunk]) -> Vec<u8> {
+        let mut file = MAGIC.to_be_bytes().to_vec();
+        file.extend([1, 0, 0, 0]);
+        for (series, encoding, samples) in chunks {
+            let from = file.len();
+            let data = encode_xor(samples);
+            file.extend(series.to_be_bytes());
+            file.extend(samples[0].0.to_be_bytes());
+            file.extend(samples[samples.len() - 1].0.to_be_bytes());
+            file.push(*encoding);
+            assert!(data.len() < 0x80);
+            file.push(data.len() as u8);
+            file.extend(data);
+            let checksum = crc32c::crc32c(&file[from..]);
+            file.extend(checksum.to_be_bytes());
+        }
+        file.extend([0; 100]);
+        file
+    }
+
+    fn checked(file: &[u8], min_valid: i64) -> Result<HeadChunksReport, String> {
+        let sim = SimFs::new();
+        sim.put(Path::new("/data/chunks_head/000001"), file).unwrap();
+        let head = Head::new(HeadOptions::new(ManualClock::at(TimestampMs(1_000_000))));
+        let series = Labels::from_pairs([("a", "1")]);
+        let sample = |at| AppendSample { series: SeriesKey::Labels(series.clone()), at: TimestampMs(at), value: 1.0 };
+        // The first series gets reference 1.
+        head.append_blocking(AppendBatch { samples: (0..50).map(|i| sample(i * 10)).collect() }).unwrap();
+        let fs: SharedFs = Arc::new(sim);
+        check(&fs, Path::new("/data"), &head, &Aliases::new(), min_valid).map_err(|error| error.to_string())
+    }
+
+    fn samples(times: std::ops::Range<i64>) -> Vec<(i64, f64)> {
+        times.map(|i| (i * 10, 1.0)).collect()
+    }
+
+    #[test]
+    fn chunks_that_the_log_holds_are_passed_over_and_others_refused() {
+        let file = file_of(&[(1, 1, samples(0..20)), (1, 1, samples(20..50)), (77, 1, samples(0..3))]);
+        assert_eq!(checked(&file, i64::MIN), Ok(HeadChunksReport { covered: 2, obsolete: 1, ..Default::default() }));
+        let more = file_of(&[(1, 1, samples(0..20)), (1, 1, samples(40..60))]);
+        let error = checked(&more, i64::MIN).unwrap_err();
+        assert!(error.contains("10 samples in 1 chunks"), "{error}");
+        // Blocks stand for them.
+        assert_eq!(checked(&more, 600).map(|report| report.obsolete), Ok(2));
+        let late = checked(&file_of(&[(1, 0x81, samples(0..2))]), i64::MIN).unwrap_err();
+        assert!(late.contains("late samples"), "{late}");
+        assert_eq!(checked(&file_of(&[(1, 2, samples(0..2))]), 0).map(|report| report.histograms), Ok(1));
+    }
+
+    #[test]
+    fn damage_ends_a_file() {
+        let mut file = file_of(&[(1, 1, samples(0..20)), (1, 1, samples(20..50))]);
+        let at = file.len() - 110;
+        file[at] ^= 1;
+        assert_eq!(checked(&file, 0), Ok(HeadChunksReport { covered: 1, damaged: 1, ..Default::default() }));
+        let sim = SimFs::new();
+        for cut in 0..file.len() {
+            sim.put(Path::new("/f"), &file[..cut]).unwrap();
+            let mut seen = 0;
+            let whole = each_chunk(&sim, Path::new("/f"), &mut |_| seen += 1).unwrap();
+            assert!(seen <= 1 && (whole || seen == 0 || 8 < cut), "cut at {cut}");
+        }
+    }
+}
