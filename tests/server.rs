@@ -415,3 +415,49 @@ fn a_log_that_nobody_reads_stops_nothing() {
     assert_eq!(ended.code(), Some(0), "a log that is stuck does not keep the process");
     drop(log);
 }
+
+#[test]
+fn the_last_tenth_of_the_open_files_is_left_to_storage() {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    let exporter = Exporter::start("a 1\n");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), config_of(&exporter)).unwrap();
+    let server = Server::start_limited(folder.path(), &["--config.file=prometheus.yml"], 150);
+    wait_for("a sample", || server.single("a"));
+    // On a connection from before, as no new one is to be had later.
+    let mut known = TcpStream::connect(&server.addr).unwrap();
+    known.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let mut ask = |path: &str| {
+        write!(known, "GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(b"\r\n\r\n") {
+            known.read_exact(&mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        let head = String::from_utf8(seen).unwrap().to_lowercase();
+        let len = head.split("content-length: ").nth(1).unwrap().split('\r').next().unwrap().parse().unwrap();
+        let mut body = vec![0; len];
+        known.read_exact(&mut body).unwrap();
+        String::from_utf8(body).unwrap()
+    };
+    let count = |answer: String| -> f64 {
+        let json: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        json["data"]["result"][0]["value"][1].as_str().unwrap().parse().unwrap()
+    };
+    let before = count(ask("/api/v1/query?query=count_over_time(a[1h])"));
+    let crowd: Vec<_> = (0..200).map_while(|_| TcpStream::connect(&server.addr).ok()).collect();
+    wait_for("connections to be refused", || {
+        let metrics = ask("/metrics");
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("watchfire_http_connections_refused_total "))?.to_owned();
+        line.parse::<f64>().ok().filter(|refused| 50.0 <= *refused)
+    });
+    wait_for("samples to be stored all the same", || {
+        let now = count(ask("/api/v1/query?query=count_over_time(a[1h])"));
+        (before + 5.0 <= now).then_some(())
+    });
+    drop(crowd);
+    wait_for("new connections", || support::request(&server.addr, "GET", "/-/ready", &[], b"").ok());
+}

@@ -1,6 +1,7 @@
 //! Connections: TCP as Go makes them, TLS by rustls with the system's roots.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -18,8 +19,13 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::telemetry::limits::is_one_too_many;
+
 /// Interval of TCP keep-alive probes, as in Go's default dialer.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Why a socket was given back.
+const TOO_MANY_FILES: &str = "nine tenths of the open files that the process may have are taken; see ulimit -n";
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type ConnectError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,7 +33,33 @@ type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 /// Connects to `http` and `https` hosts. Each connection carries its [`History`].
 #[derive(Clone)]
 pub(super) struct Connector {
-    inner: HttpsConnector<HttpConnector>,
+    inner: HttpsConnector<Bounded>,
+}
+
+/// Connects by TCP, and gives a socket back that takes one of the last open files.
+#[derive(Clone)]
+struct Bounded(HttpConnector);
+
+impl Service<Uri> for Bounded {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = BoxFuture<'static, Result<TokioIo<TcpStream>, ConnectError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        self.0.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        async move {
+            let stream = connecting.await?;
+            if is_one_too_many(stream.inner().as_fd()) {
+                return Err(TOO_MANY_FILES.into());
+            }
+            Ok(stream)
+        }
+        .boxed()
+    }
 }
 
 /// Whether a connection has answered a request before; shared by all that hold the connection.
@@ -69,7 +101,11 @@ pub(super) fn connector() -> Connector {
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(KEEPALIVE));
     let config = ClientConfig::clone(&TLS);
-    let inner = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().wrap_connector(tcp);
+    let inner = HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(Bounded(tcp));
     Connector { inner }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct HttpMetrics {
     handlers: Mutex<HashMap<&'static str, HandlerMetrics>>,
     pub(super) connections_accepted: Counter,
     pub(super) connections_closed: Counter,
+    pub(super) connections_refused: Counter,
     pub(super) scrapes_in_flight: Gauge,
 }
 
@@ -38,6 +39,11 @@ impl HttpMetrics {
             handlers: Mutex::default(),
             connections_accepted: connections("accepted", "opened"),
             connections_closed: connections("closed", "closed that were made"),
+            connections_refused: registry.counter(
+                "watchfire_http_connections_refused_total",
+                "Connections closed at once as nearly all open files were taken.",
+                &[],
+            ),
             scrapes_in_flight: registry.gauge("promhttp_metric_handler_requests_in_flight", help, &[]),
             registry: Arc::clone(registry),
         };

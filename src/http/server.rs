@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use rustix::net::sockopt;
 use crate::http::dispatch::{self, Bounds};
 use crate::http::routes::ROUTES;
 use crate::http::state::HttpState;
+use crate::telemetry::limits::is_one_too_many;
 use crate::telemetry::metrics::Counter;
 
 /// How long a client may take to send a request's header.
@@ -91,6 +93,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     let write_timeout = options.write_timeout;
     let closed = state.metrics.connections_closed.clone();
     let accepted = state.metrics.connections_accepted.clone();
+    let refused = state.metrics.connections_refused.clone();
     let mut server = HttpServer::new(move || {
         let state = Arc::clone(&state);
         let bounds = Rc::new(bounds);
@@ -109,6 +112,9 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     .disable_signals()
     .on_connect(move |stream, extensions| {
         accepted.inc();
+        if refuse_one_too_many(stream) {
+            refused.inc();
+        }
         cut_off_stalled(stream, write_timeout);
         extensions.insert(Connection { closed: closed.clone() });
     });
@@ -120,6 +126,16 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         tracing::info!(component = "web", %address, "Listening on");
     }
     Ok(RunningServer { addresses, handle: finished.handle(), finished })
+}
+
+/// Closes a connection that takes one of the last open files; true if it did.
+fn refuse_one_too_many(stream: &dyn Any) -> bool {
+    let Some(stream) = stream.downcast_ref::<TcpStream>().filter(|stream| is_one_too_many(stream.as_fd())) else {
+        return false;
+    };
+    // One that the client has closed already needs no closing.
+    let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both);
+    true
 }
 
 /// Has the system end a connection whose client takes nothing for `within`: its answer would be held for as long as it likes.

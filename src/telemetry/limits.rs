@@ -3,7 +3,9 @@
 //! Roots of `/proc` and `/sys` are parameters, so that tests bring their own.
 
 use std::fs;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -26,6 +28,21 @@ pub fn raise_file_limit() -> FileLimit {
     let raised = setrlimit(Resource::Nofile, wanted).is_ok();
     let soft = if raised { old.maximum } else { old.current };
     FileLimit { before: old.current, soft, hard: old.maximum }
+}
+
+/// Whether a new socket takes one of the last tenth of the open files that the process may have, which is left to storage:
+/// it must be closed at once. The system gives the lowest free number, so a number tells how many files are open at least.
+pub fn is_one_too_many(socket: BorrowedFd<'_>) -> bool {
+    // Read once: the limit is raised before the first socket, and then stays.
+    static LIMIT: OnceLock<Option<u64>> = OnceLock::new();
+    let limit = *LIMIT.get_or_init(|| getrlimit(Resource::Nofile).current);
+    let number = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
+    limit.is_some_and(|limit| left_to_sockets(limit) <= number)
+}
+
+/// Nine tenths of the limit.
+fn left_to_sockets(limit: u64) -> u64 {
+    limit - limit.div_ceil(10)
 }
 
 /// Where a limit was found.
@@ -116,6 +133,11 @@ fn cgroup_files(proc: &Path, root: &Path, controller: &str, [v2, v1]: [&str; 2])
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenth_of_the_files_is_left_to_storage() {
+        assert_eq!([0, 1, 9, 10, 100, 1024].map(left_to_sockets), [0, 0, 8, 9, 90, 921]);
+    }
 
     fn machine(membership: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

@@ -130,7 +130,20 @@ impl Server {
 
     /// Starts the binary with environment variables and waits only until it listens.
     pub fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watchfire"));
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_watchfire")), folder, args, variables)
+    }
+
+    /// Starts the binary with a limit of open files and waits until it is ready.
+    pub fn start_limited(folder: &Path, args: &[&str], files: u32) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_watchfire")]);
+        let server = Self::spawn(command, folder, args, &[]);
+        server.wait_ready();
+        server
+    }
+
+    fn spawn(mut command: Command, folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         command.current_dir(folder).args(args).arg("--web.listen-address=127.0.0.1:0");
         command.envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
