@@ -31,8 +31,7 @@ use crate::promql::eval::{
     Charge, EngineOptions, EvalError, Evaluated, MemoryPool, Phase, QueryContext, QueryLedger, evaluate_instant,
     evaluate_range,
 };
-use crate::promql::parser::ParseOptions;
-use crate::promql::support::parse_supported;
+use crate::promql::parser::{ParseOptions, parse_expr};
 use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
 
@@ -248,7 +247,7 @@ impl GatewayDeps {
     /// Evaluates on the calling thread, one of the pool's.
     fn evaluate(&self, query: &RunQuery, ctx: &QueryContext) -> Result<Evaluated, QueryFailure> {
         let began = self.clock.monotonic();
-        let expr = parse_supported(&query.text, &self.parser).map_err(QueryFailure::Parse)?;
+        let expr = parse_expr(&query.text, &self.parser).map_err(|error| QueryFailure::Parse(error.to_string()))?;
         let view = self.queryable.view()?;
         let prepared = self.clock.monotonic();
         let mut engine = self.engine.clone();

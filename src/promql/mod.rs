@@ -1,8 +1,8 @@
 //! PromQL: from query text to result.
 //!
 //! Separate passes over plain data, in reading order: [`ast`] and [`signatures`] are the vocabulary, `lexer` and [`parser`]
-//! make trees with the rules of `typing`, [`printer`] turns trees back into text, [`support`] refuses what the evaluator
-//! does not have, and [`eval`] does the rest. Interface texts and positions are those of Prometheus 3.14.
+//! make trees with the rules of `typing`, [`printer`] turns trees back into text, and [`eval`] does the rest. Interface texts
+//! and positions are those of Prometheus 3.14.
 
 pub mod ast;
 pub mod eval;
@@ -12,7 +12,6 @@ pub mod parser;
 pub(crate) mod plan;
 pub mod printer;
 pub mod signatures;
-pub mod support;
 mod typing;
 
 pub(crate) use crate::promql::functions::histogram::{almost_equal, parse_bound as parse_bucket_bound};

@@ -17,7 +17,6 @@ use crate::promql::ast::{
 };
 use crate::promql::eval::{EngineOptions, EvalError};
 use crate::promql::signatures::ValueType;
-use crate::promql::support;
 
 use crate::promql::plan::data_times::DataTimes;
 
@@ -52,7 +51,6 @@ pub(crate) fn check_range_query(expr: &Expr) -> Result<(), EvalError> {
 
 /// Plans a checked expression. Errors are those of duration expressions and of strings that a function refuses.
 pub(crate) fn plan(expr: &Expr, times: QueryTimes, opts: &EngineOptions) -> Result<Node, EvalError> {
-    support::check_supported(expr).map_err(|missing| EvalError::BadQuery(missing.to_string()))?;
     let planner = Planner { times, opts };
     let context = Context { place: Place::Usual, data: DataTimes::of_query(times), parts: HistogramParts::Open };
     let (node, invariance) = planner.lower(expr, context)?;

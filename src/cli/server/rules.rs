@@ -17,8 +17,7 @@ use crate::config::rules::RuleChecks;
 use crate::http::api::types::{self as api, UnixNanos};
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
-use crate::promql::parser::ParseOptions;
-use crate::promql::support::parse_supported;
+use crate::promql::parser::{ParseOptions, parse_expr};
 use crate::rules::alerting::{ActiveAlert, AlertState};
 use crate::rules::evaluate::Surroundings;
 use crate::rules::metrics::RuleMetrics;
@@ -42,7 +41,7 @@ pub(super) fn parse_options(flags: &ServerFlags) -> ParseOptions {
 /// refused.
 pub(super) fn with_checks<T>(flags: &ServerFlags, load: impl FnOnce(RuleChecks<'_>) -> T) -> T {
     let options = parse_options(flags);
-    let expr = |text: &str| parse_supported(text, &options).map(drop);
+    let expr = |text: &str| parse_expr(text, &options).map(drop).map_err(|error| error.to_string());
     let template = |name: &str, text: &str| template::check(name, text).map_err(|error| error.to_string());
     load(RuleChecks { expr: &expr, template: &template, ignore_unknown_fields: false })
 }
