@@ -39,8 +39,6 @@ const NAMES_LOGGED_MAX: usize = 20;
 /// Who asked for a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// The server as it started.
-    Start,
     /// SIGHUP.
     Signal,
     /// `POST /-/reload`.
@@ -55,7 +53,6 @@ impl Trigger {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Start => "start",
             Self::Signal => "signal",
             Self::Http => "http",
             Self::File => "file",

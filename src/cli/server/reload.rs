@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 
-use crate::actors::config_reloader::{PlanSection, PreparedReload, ReloadPlan, ReloadReport, ReloadSource, Trigger};
+use crate::actors::config_reloader::{PlanSection, PreparedReload, ReloadPlan, ReloadReport, ReloadSource};
 use crate::cli::flags::ServerFlags;
 use crate::cli::sd_notify::{Notifier, State};
 use crate::cli::server::jobs::{self, Job};
@@ -166,11 +166,8 @@ impl ReloadSource for Source {
                 tracing::error!(component = "main", err, trigger, "Error reloading config");
             }
         }
-        if report.trigger != Trigger::Start {
-            reload
-                .notifier
-                .send(State::Ready, if report.error.is_none() { "Ready" } else { "Ready; the last reload failed" });
-        }
+        let status = if report.error.is_none() { "Ready" } else { "Ready; the last reload failed" };
+        reload.notifier.send(State::Ready, status);
     }
 
     fn not_applied(&self) -> String {

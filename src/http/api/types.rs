@@ -396,7 +396,7 @@ pub struct ReloadSection {
 /// How the last reload went, as `GET /api/watchfire/v1/reload` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reload {
-    /// Who asked: `start`, `signal`, `http`, `file` or `restart`.
+    /// Who asked: `signal`, `http`, `file` or `restart`.
     pub trigger: String,
     /// When it began.
     pub started: UnixNanos,

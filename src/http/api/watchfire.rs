@@ -37,7 +37,7 @@ pub(crate) async fn actors(context: Context) -> Result<Response, ApiError> {
 /// `GET /api/watchfire/v1/reload`: how the last reload went.
 pub(crate) async fn last_reload(context: Context) -> Result<Response, ApiError> {
     let Some(reload) = context.state.ports.last_reload() else {
-        return Err(ApiError::new(ErrorKind::NotFound, "The configuration was not loaded yet."));
+        return Err(ApiError::new(ErrorKind::NotFound, "The configuration was not read again since the start."));
     };
     Ok(envelope::data(|json| {
         let mut object = json.object();
