@@ -6,6 +6,7 @@ use std::io;
 use url::Url;
 
 use crate::client::Request;
+use crate::client::connect::ConnectFailed;
 use crate::model::go;
 
 /// A failed request: `Get "http://host/metrics": context deadline exceeded`. Userinfo in the URL prints as `***`.
@@ -63,6 +64,9 @@ pub enum Failure {
         /// `connect: connection refused`, `lookup host: no such host`, …
         reason: String,
     },
+    /// No connection to the proxy could be made.
+    #[error("proxyconnect tcp: {0}")]
+    Proxy(Box<Failure>),
     /// The peer's certificate or handshake was refused.
     #[error("tls: {0}")]
     Tls(String),
@@ -75,12 +79,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub(super) fn of_request(error: &hyper_util::client::legacy::Error, url: &Url) -> Self {
+    pub(super) fn of_request(error: &hyper_util::client::legacy::Error) -> Self {
+        if let Some(ConnectFailed(failure)) = find::<ConnectFailed>(error) {
+            return failure.clone();
+        }
         if let Some(error) = find::<rustls::Error>(error) {
             return Self::of_tls(error);
-        }
-        if error.is_connect() {
-            return Self::of_connect(error, url);
         }
         if let Some(error) = find::<hyper::Error>(error) {
             return Self::of_hyper(error, Self::Eof);
@@ -125,13 +129,23 @@ impl Failure {
         }
     }
 
-    fn of_connect(error: &hyper_util::client::legacy::Error, url: &Url) -> Self {
-        let host = url.host_str().unwrap_or("");
-        let port = url.port_or_known_default().unwrap_or(0);
+    /// Of a TLS handshake.
+    pub(super) fn of_handshake(error: &io::Error) -> Self {
+        if let Some(error) = find::<rustls::Error>(error) {
+            return Self::of_tls(error);
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Eof,
+            io::ErrorKind::ConnectionReset => Self::Other("read: connection reset by peer".into()),
+            _ => Self::Other(innermost(error)),
+        }
+    }
+
+    /// Of a TCP connection.
+    pub(super) fn of_dial(error: &(dyn Error + 'static), host: &str, port: u16) -> Self {
         let address = format!(" {host}:{port}");
         let dial = |reason: &str| Self::Dial { address: address.clone(), reason: reason.to_owned() };
-        let text = chain(error);
-        if text.contains("dns error") {
+        if chain(error).contains("dns error") {
             return Self::Dial { address: String::new(), reason: format!("lookup {host}: no such host") };
         }
         match find_io(error).map(io::Error::kind) {

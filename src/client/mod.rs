@@ -1,13 +1,24 @@
 //! All outgoing HTTP: scrapes, notifications, discovery. The only user of hyper.
 //!
+//! ```text
+//! Request ─ credentials (oauth2 fetches tokens) ─ hop ─ connect: proxy? tunnel? tls? ─ hyper
+//!                                                  └ redirect: the next hop, without secrets on another host
+//! ```
 //! A [`HttpClient`] keeps connections alive and shares them among its clones. A request ends at its deadline wherever it
 //! is: name lookup, connect, TLS, waiting for the head, or in the middle of the body. Error texts are those of Go's
 //! `net/http`, which users of Prometheus know from the targets page.
 
+mod base64;
 mod connect;
 mod credentials;
 mod error;
+mod no_proxy;
+mod oauth2;
+mod proxy;
 mod redirect;
+mod source;
+mod tls;
+mod tunnel;
 mod userinfo;
 
 use std::sync::Arc;
@@ -16,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
@@ -28,9 +39,13 @@ pub use credentials::Credentials;
 pub use error::{ClientError, Failure};
 /// Names and values of headers, for those who make requests.
 pub use hyper::header;
+pub use proxy::ProxyEnvironment;
 
 use crate::config::http_client::HttpClientConfig;
 use connect::{Connector, History};
+use oauth2::OAuth2;
+use proxy::ProxyRules;
+use tls::TlsParts;
 
 /// An idle connection is closed after this long, as in Prometheus.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -138,33 +153,43 @@ impl ResponseBody {
 #[derive(Clone)]
 pub struct HttpClient {
     inner: Client<Connector, Full<Bytes>>,
+    proxies: Arc<ProxyRules>,
     options: Arc<ClientOptions>,
     credentials: Credentials,
 }
 
 impl HttpClient {
-    /// A client with its own connections and without credentials.
+    /// A client with its own connections, without credentials and without a proxy.
     pub fn new(options: ClientOptions) -> Self {
-        Self::with_credentials(options, Credentials::none())
+        Self::with_parts(options, Credentials::none(), ProxyRules::default())
     }
 
-    /// A client as a configuration says: redirects, credentials, headers. TLS settings, proxies and OAuth 2 are not looked
-    /// at; a configuration with them must have been refused before.
+    /// A client as a configuration says: redirects, credentials, headers, tokens, proxies. TLS settings are not looked at;
+    /// a configuration with them must have been refused before. What is wrong with a proxy or a token endpoint shows at
+    /// each request.
     pub fn from_config(user_agent: String, config: &HttpClientConfig) -> Self {
-        let options = ClientOptions { user_agent, follow_redirects: config.follow_redirects };
-        Self::with_credentials(options, Credentials::from_config(config))
+        Self::from_config_in(user_agent, config, ProxyEnvironment::of_process())
     }
 
-    /// A client with its own connections that adds `credentials` to each request, for the request's own host alone.
-    pub fn with_credentials(options: ClientOptions, credentials: Credentials) -> Self {
+    /// The same with another environment than that of the process.
+    pub fn from_config_in(user_agent: String, config: &HttpClientConfig, environment: &ProxyEnvironment) -> Self {
+        let oauth2 = config.oauth2.as_ref().map(|oauth2| OAuth2::new(&user_agent, oauth2, environment));
+        let options = ClientOptions { user_agent, follow_redirects: config.follow_redirects };
+        let credentials = Credentials::from_config(config, oauth2);
+        Self::with_parts(options, credentials, ProxyRules::new(&config.proxy, environment))
+    }
+
+    fn with_parts(options: ClientOptions, credentials: Credentials, proxies: ProxyRules) -> Self {
+        let proxies = Arc::new(proxies);
+        let connector = Connector::new(Arc::clone(&proxies), TlsParts::of_system(), options.user_agent.clone());
         let inner = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .http1_max_buf_size(HEAD_LEN_MAX)
             .http1_max_headers(HEADERS_MAX)
-            .build(connect::connector());
-        Self { inner, options: Arc::new(options), credentials }
+            .build(connector);
+        Self { inner, proxies, options: Arc::new(options), credentials }
     }
 
     /// Sends the request and waits for the head of the answer; the body must be read by the same deadline.
@@ -214,7 +239,7 @@ impl HttpClient {
             Err(_) => Err((Failure::Deadline, false)),
             Ok(Err(error)) => {
                 let reused = history.is_some_and(|history| history.has_answered());
-                Err((Failure::of_request(&error, &request.url), reused))
+                Err((Failure::of_request(&error), reused))
             }
             Ok(Ok(answer)) => {
                 if let Some(history) = history {
@@ -245,6 +270,9 @@ impl HttpClient {
             && let Some(basic) = userinfo::basic_auth(&request.url)
         {
             message.headers_mut().insert(AUTHORIZATION, basic);
+        }
+        if let Some(authorization) = self.proxies.authorization(&request.url) {
+            message.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
         }
         let agent = HeaderValue::from_str(&self.options.user_agent).map_err(|e| invalid(e.to_string()))?;
         message.headers_mut().entry(USER_AGENT).or_insert(agent);

@@ -10,6 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+
+mod oauth2;
+mod proxy;
+
 use crate::config::http_client::{Authorization, BasicAuth, Header, Headers};
 use crate::model::secret::Secret;
 

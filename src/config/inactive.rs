@@ -49,10 +49,10 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].basic_auth.username_ref", NO_MANAGER),
     protective("scrape_configs[].basic_auth.password_ref", NO_MANAGER),
     protective("scrape_configs[].authorization.credentials_ref", NO_MANAGER),
-    protective("scrape_configs[].oauth2", "requests to targets are not authenticated yet"),
+    protective("scrape_configs[].oauth2.client_secret_ref", NO_MANAGER),
+    protective("scrape_configs[].oauth2.client_certificate_key_ref", NO_MANAGER),
+    protective("scrape_configs[].oauth2.tls_config", "token endpoints are asked with the system's certificates only"),
     protective("scrape_configs[].tls_config", "targets are asked with the system's certificates only"),
-    protective("scrape_configs[].proxy_url", "targets are asked directly"),
-    protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
     additive("scrape_configs[].scrape_native_histograms", "only their classic buckets are stored", is_true),
@@ -62,11 +62,14 @@ pub const TABLE: &[Row] = &[
     protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
-    protective("alerting.alertmanagers[].oauth2", "requests to Alertmanagers are not authenticated yet"),
+    protective("alerting.alertmanagers[].oauth2.client_secret_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].oauth2.client_certificate_key_ref", NO_MANAGER),
+    protective(
+        "alerting.alertmanagers[].oauth2.tls_config",
+        "token endpoints are asked with the system's certificates only",
+    ),
     protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
     protective("alerting.alertmanagers[].tls_config", "Alertmanagers are asked with the system's certificates only"),
-    protective("alerting.alertmanagers[].proxy_url", "Alertmanagers are asked directly"),
-    protective("alerting.alertmanagers[].proxy_from_environment", "Alertmanagers are asked directly"),
     additive("alerting.alertmanagers[].file_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("global.query_log_file", "queries are not logged to a file", present),
@@ -193,6 +196,10 @@ scrape_configs:
   static_configs: [{targets: [h]}]
   basic_auth: {username: u, password_file: p}
   http_headers: {X-Key: {secrets: [s]}}
+  proxy_url: http://p
+  no_proxy: x
+- job_name: b
+  oauth2: {client_id: c, client_secret: s, token_url: 'http://t', proxy_from_environment: true}
   relabel_configs: [{action: labeldrop, regex: x}]
 ";
         assert_eq!(fields(text), []);
@@ -205,7 +212,7 @@ scrape_configs:
 global: {query_log_file: q, scrape_native_histograms: true}
 scrape_configs:
 - {job_name: a, basic_auth: {username: u, password_ref: p}, consul_sd_configs: [{}]}
-- {job_name: b, bearer_token: x, proxy_url: 'http://p'}
+- {job_name: b, bearer_token: x, tls_config: {insecure_skip_verify: true}}
 - {job_name: c, basic_auth: {username: u, password_ref: p}}
 alerting: {alertmanagers: [{file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
 otlp: {promote_scope_metadata: true}
@@ -214,7 +221,7 @@ remote_write: [{url: http://h}]
         let found = fields(text);
         let of = |field: &str| found.iter().find(|(f, ..)| f == field).map(|(_, kind, places)| (*kind, *places));
         assert_eq!(of("scrape_configs[].basic_auth.password_ref"), Some((Kind::Protective, 2)));
-        assert_eq!(of("scrape_configs[].proxy_url"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].tls_config"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].consul_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].file_sd_configs"), Some((Kind::Additive, 1)));
@@ -227,9 +234,9 @@ remote_write: [{url: http://h}]
 
     #[test]
     fn places_name_the_job() {
-        let text = "scrape_configs: [{job_name: a}, {job_name: b, proxy_url: 'http://p'}]";
+        let text = "scrape_configs: [{job_name: a}, {job_name: b, tls_config: {server_name: x}}]";
         let loaded = load_str("prometheus.yml", text, &LoadOptions::default()).unwrap();
-        assert_eq!(loaded.inactive()[0].places, ["scrape_configs[1] (b).proxy_url"]);
+        assert_eq!(loaded.inactive()[0].places, ["scrape_configs[1] (b).tls_config"]);
     }
 
     /// A row whose field no configuration can have would never be seen.

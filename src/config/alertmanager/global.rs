@@ -74,10 +74,29 @@ impl Global {
     }
 }
 
+/// The settings of receivers' HTTP clients that work.
+const BUILT: [&str; 10] = [
+    "basic_auth",
+    "authorization",
+    "oauth2",
+    "follow_redirects",
+    "enable_http2",
+    "proxy_url",
+    "no_proxy",
+    "proxy_from_environment",
+    "proxy_connect_header",
+    "http_headers",
+];
+
 /// What receivers' HTTP clients do not do.
 pub(super) fn http_not_built(http: &HttpClientConfig, place: &str, found: &mut Vec<String>) {
-    const BUILT: [&str; 5] = ["basic_auth", "authorization", "follow_redirects", "enable_http2", "http_headers"];
     set_beside(http, &BUILT, place, found);
+    if let Some(oauth2) = &http.oauth2 {
+        const NOT_BUILT: [&str; 3] = ["client_secret_ref", "client_certificate_key_ref", "tls_config"];
+        let mut set = Vec::new();
+        set_beside(&**oauth2, &[], &format!("{place}.oauth2"), &mut set);
+        found.extend(set.into_iter().filter(|field| NOT_BUILT.iter().any(|name| field.ends_with(name))));
+    }
     if let Some(basic) = &http.basic_auth {
         const BUILT: [&str; 4] = ["username", "username_file", "password", "password_file"];
         set_beside(basic, &BUILT, &format!("{place}.basic_auth"), found);
