@@ -1,11 +1,19 @@
-//! Whatever asks others over HTTP takes its proxy and its token from the configuration: scrapes, notifications to
-//! Alertmanagers, and webhooks, through the built binary.
+//! Whatever asks others over HTTP takes its proxy, its token and its certificates from the configuration: scrapes,
+//! notifications to Alertmanagers, and webhooks, through the built binary.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use support::{Behaviour, Exporter, Server, wait_for};
 
 #[test]
@@ -60,4 +68,108 @@ fn scrapes_alertmanagers_and_webhooks_use_proxies_and_tokens() {
     for shown in [server.log(), server.get("/api/v1/status/config").text(), server.get("/api/v1/targets").text()] {
         assert!(!shown.contains("hunter2") && !shown.contains("user:pass"), "{shown}");
     }
+}
+
+/// A certificate for `name` and its key, in PEM.
+fn issue(authority: &Issuer<'_, KeyPair>, name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
+}
+
+/// A server that takes those alone that show a certificate of the authority; notes request lines.
+fn guarded(authority: &CertifiedIssuer<'_, KeyPair>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let (cert, key) = issue(authority, "inner.test");
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(der(&authority.pem())).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(vec![der(&cert)], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+        .unwrap();
+    let (config, seen) = (Arc::new(config), Arc::new(Mutex::new(Vec::new())));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let noted = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (config, noted) = (Arc::clone(&config), Arc::clone(&noted));
+            std::thread::spawn(move || {
+                let tls = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+                let mut tls = BufReader::new(tls);
+                while let Some(line) = take_request(&mut tls) {
+                    noted.lock().unwrap().push(line);
+                    let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nbroken 1\n";
+                    if tls.get_mut().write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (addr, seen)
+}
+
+/// Reads a request whole and returns its first line.
+fn take_request(stream: &mut impl BufRead) -> Option<String> {
+    let mut first = String::new();
+    stream.read_line(&mut first).ok().filter(|len| 0 < *len)?;
+    let mut len = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).ok().filter(|len| 0 < *len)?;
+        if line == "\r\n" {
+            break;
+        }
+        if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            len = value.trim().parse().unwrap();
+        }
+    }
+    stream.read_exact(&mut vec![0; len]).ok()?;
+    Some(first.trim().to_owned())
+}
+
+#[test]
+fn scrapes_alertmanagers_and_webhooks_use_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let (addr, seen) = guarded(&authority);
+    let (cert, key) = issue(&authority, "me");
+    write("cert.pem", &cert);
+    write("key.pem", &key);
+    let tls = "tls_config: {ca_file: ca.pem, cert_file: cert.pem, key_file: key.pem, server_name: inner.test}";
+    write(
+        "prometheus.yml",
+        &format!(
+            "global: {{scrape_interval: 100ms, evaluation_interval: 100ms}}\nrule_files: [rules.yml]\n\
+             scrape_configs: [{{job_name: a, scheme: https, static_configs: [{{targets: ['{addr}']}}], {tls}}}]\n\
+             alerting: {{alertmanagers: [{{scheme: https, static_configs: [{{targets: ['{addr}']}}], {tls}}}]}}\n"
+        ),
+    );
+    write("rules.yml", "groups: [{name: g, rules: [{alert: Broken, expr: broken > 0}]}]\n");
+    write(
+        "alertmanager.yml",
+        &format!(
+            "route: {{receiver: team, group_wait: 0s}}\nreceivers:\n- name: team\n  \
+             webhook_configs: [{{url: 'https://{addr}/in', http_config: {{{tls}}}}}]\n"
+        ),
+    );
+    let flags = ["--config.file=prometheus.yml", "--alertmanager.config.file=alertmanager.yml"];
+    let server = Server::start(folder.path(), &flags);
+    // The file with the authority comes later: no reload is needed.
+    wait_for("a failed scrape", || server.single("up == 0"));
+    let error = server.get("/api/v1/targets").json()["data"]["activeTargets"][0]["lastError"].clone();
+    assert!(error.as_str().unwrap().contains("unable to read CA cert: unable to read file "), "{error}");
+    write("ca.pem", &authority.pem());
+    for line in ["GET /metrics HTTP/1.1", "POST /api/v2/alerts HTTP/1.1", "POST /in HTTP/1.1"] {
+        wait_for(line, || seen.lock().unwrap().iter().any(|seen| seen == line).then_some(()));
+    }
+    wait_for("a good scrape", || server.single("up == 1"));
 }

@@ -29,7 +29,7 @@ use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 use crate::scrape::pool_metrics::Synced;
 use crate::scrape::settings::{MetricRelabel, SamplePlan, ScrapeSettings};
-use crate::scrape::target::{Resolved, Target, TargetDefaults, discovered_labels, resolve};
+use crate::scrape::target::{Resolved, Target, TargetDefaults, UNIX_SOCKET, discovered_labels, resolve};
 use crate::telemetry::repeat::{RepeatLimiter, Verdict};
 
 /// The kind.
@@ -317,7 +317,11 @@ impl ScrapePool {
             settings: Arc::clone(&spec.settings),
             relabel: spec.metric_relabel.clone(),
         };
-        TargetShared::new(target, spec.generation, plan, spec.client.clone(), Arc::clone(&self.deps.runtime))
+        let client = match target.private_labels.get(UNIX_SOCKET) {
+            None | Some("") => spec.client.clone(),
+            Some(path) => spec.client.over_unix_socket(path),
+        };
+        TargetShared::new(target, spec.generation, plan, client, Arc::clone(&self.deps.runtime))
     }
 }
 

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
@@ -57,6 +57,8 @@ struct Parts {
     proxies: Arc<ProxyRules>,
     tls: TlsParts,
     user_agent: String,
+    /// Whoever is asked is asked over this socket of the machine.
+    unix_socket: Option<String>,
 }
 
 /// Whether a connection has answered a request before; shared by all that hold the connection.
@@ -76,12 +78,17 @@ impl History {
 }
 
 impl Connector {
-    pub(super) fn new(proxies: Arc<ProxyRules>, tls: TlsParts, user_agent: String) -> Self {
+    pub(super) fn new(
+        proxies: Arc<ProxyRules>,
+        tls: TlsParts,
+        user_agent: String,
+        unix_socket: Option<String>,
+    ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
-        Self { tcp, parts: Arc::new(Parts { proxies, tls, user_agent }) }
+        Self { tcp, parts: Arc::new(Parts { proxies, tls, user_agent, unix_socket }) }
     }
 
     async fn connect(self, uri: Uri) -> Result<Traced, Failure> {
@@ -90,7 +97,7 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         let proxy = self.parts.proxies.choose(is_https, host, port)?;
         let mut wire = match &proxy {
-            None => Box::new(self.dial(host, port).await?) as Box<dyn Wire>,
+            None => self.dial(host, port).await?.0,
             Some(proxy) => self.proxied(proxy, host, port, is_https).await?,
         };
         let mut speaks_http2 = false;
@@ -104,8 +111,22 @@ impl Connector {
         Ok(Traced { stream: TokioIo::new(wire), history: History::default(), takes_whole_urls, speaks_http2 })
     }
 
-    /// A TCP connection. A socket that takes one of the last open files is given back.
-    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
+    /// A connection without anything on it yet, and who is at its other end. One that takes one of the last open files is
+    /// given back.
+    async fn dial(&self, host: &str, port: u16) -> Result<(Box<dyn Wire>, String), Failure> {
+        if let Some(path) = &self.parts.unix_socket {
+            let at_socket = |reason: &str| Failure::Other(format!("dial unix {path}: {reason}"));
+            let dialed = UnixStream::connect(path).await;
+            let stream = dialed.map_err(|error| at_socket(&Failure::socket_reason(&error)))?;
+            let too_many = is_one_too_many(stream.as_fd());
+            return if too_many { Err(at_socket(TOO_MANY_FILES)) } else { Ok((Box::new(stream), path.clone())) };
+        }
+        let stream = self.dial_tcp(host, port).await?;
+        let peer = stream.peer_addr().map_or_else(|_| format!("{host}:{port}"), |peer| peer.to_string());
+        Ok((Box::new(stream), peer))
+    }
+
+    async fn dial_tcp(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
         let uri: Uri = format!("http://{host}:{port}")
             .parse()
             .map_err(|error: hyper::http::uri::InvalidUri| Failure::Other(error.to_string()))?;
@@ -121,9 +142,7 @@ impl Connector {
     /// A stream to the proxy, or through it to the target where the proxy makes tunnels.
     async fn proxied(&self, proxy: &Proxy, host: &str, port: u16, is_https: bool) -> Result<Box<dyn Wire>, Failure> {
         let at_proxy = |failure: Failure| Failure::Proxy(Box::new(failure));
-        let tcp = self.dial(&proxy.host, proxy.port).await.map_err(at_proxy)?;
-        let peer = tcp.peer_addr().map_or_else(|_| proxy.address(), |peer| peer.to_string());
-        let mut wire: Box<dyn Wire> = Box::new(tcp);
+        let (mut wire, peer) = self.dial(&proxy.host, proxy.port).await.map_err(at_proxy)?;
         if proxy.kind == Kind::Https {
             let connector = TlsConnector::from(Arc::clone(&self.parts.tls.to_proxy));
             let name = self.parts.tls.name_of(&proxy.host).map_err(at_proxy)?;

@@ -114,17 +114,31 @@ impl Failure {
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
-        use rustls::{CertificateError, InvalidMessage};
+        use rustls::{AlertDescription, CertificateError, InvalidMessage};
+        let unverified = |text: &str| Self::Tls(format!("failed to verify certificate: x509: {text}"));
         match error {
             rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
                 Self::Other("http: server gave HTTP response to HTTPS client".into())
             }
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                Self::Tls("failed to verify certificate: x509: certificate signed by unknown authority".into())
-            }
-            rustls::Error::InvalidCertificate(error) => {
-                Self::Tls(format!("failed to verify certificate: x509: {error}"))
-            }
+            rustls::Error::InvalidCertificate(reason) => match reason {
+                CertificateError::UnknownIssuer => unverified("certificate signed by unknown authority"),
+                CertificateError::NotValidForNameContext { expected, presented } => {
+                    unverified(&wrong_name(&expected.to_str(), presented))
+                }
+                CertificateError::ExpiredContext { time, not_after: limit } => {
+                    unverified(&wrong_time(time.as_secs(), "after", limit.as_secs()))
+                }
+                CertificateError::NotValidYetContext { time, not_before: limit } => {
+                    unverified(&wrong_time(time.as_secs(), "before", limit.as_secs()))
+                }
+                reason => unverified(&reason.to_string()),
+            },
+            rustls::Error::AlertReceived(alert) => Self::Other(match alert {
+                AlertDescription::ProtocolVersion => "remote error: tls: protocol version not supported".into(),
+                AlertDescription::UnknownCA => "remote error: tls: unknown certificate authority".into(),
+                AlertDescription::UnrecognisedName => "remote error: tls: unrecognized name".into(),
+                other => format!("remote error: tls: {}", in_words(&format!("{other:?}"))),
+            }),
             error => Self::Tls(error.to_string()),
         }
     }
@@ -148,16 +162,72 @@ impl Failure {
         if chain(error).contains("dns error") {
             return Self::Dial { address: String::new(), reason: format!("lookup {host}: no such host") };
         }
-        match find_io(error).map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => dial("connect: connection refused"),
-            Some(io::ErrorKind::HostUnreachable) => dial("connect: no route to host"),
-            Some(io::ErrorKind::NetworkUnreachable) => dial("connect: network is unreachable"),
-            Some(io::ErrorKind::ConnectionReset) => dial("connect: connection reset by peer"),
-            Some(io::ErrorKind::TimedOut) => dial("i/o timeout"),
-            Some(io::ErrorKind::UnexpectedEof) => Self::Eof,
-            _ => dial(&innermost(error)),
+        match find_io(error) {
+            Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => Self::Eof,
+            Some(io) => dial(&Self::socket_reason(io)),
+            None => dial(&innermost(error)),
         }
     }
+
+    /// Why a socket could not be connected.
+    pub(super) fn socket_reason(error: &io::Error) -> String {
+        let known = match error.kind() {
+            io::ErrorKind::ConnectionRefused => "connect: connection refused",
+            io::ErrorKind::HostUnreachable => "connect: no route to host",
+            io::ErrorKind::NetworkUnreachable => "connect: network is unreachable",
+            io::ErrorKind::ConnectionReset => "connect: connection reset by peer",
+            io::ErrorKind::NotFound => "connect: no such file or directory",
+            io::ErrorKind::PermissionDenied => "connect: permission denied",
+            io::ErrorKind::TimedOut => "i/o timeout",
+            _ => return innermost(error),
+        };
+        known.to_owned()
+    }
+}
+
+/// Go's text for a certificate of other names. `presented` is the library's account of them, as `DnsName("host")`.
+fn wrong_name(expected: &str, presented: &[String]) -> String {
+    let inside = |name: &String, kind: &str| {
+        let inner = name.strip_prefix(kind)?.strip_prefix('(')?.strip_suffix(')')?;
+        Some(inner.trim_matches('"').to_owned())
+    };
+    let of_kind = |kind: &str| -> Vec<String> { presented.iter().filter_map(|name| inside(name, kind)).collect() };
+    let valid = if expected.parse::<std::net::IpAddr>().is_ok() {
+        let addresses = of_kind("IpAddress");
+        if addresses.is_empty() {
+            return format!("cannot validate certificate for {expected} because it doesn't contain any IP SANs");
+        }
+        addresses
+    } else {
+        of_kind("DnsName")
+    };
+    match valid.as_slice() {
+        [] if presented.is_empty() => "certificate relies on legacy Common Name field, use SANs instead".to_owned(),
+        [] => format!("certificate is not valid for any names, but wanted to match {expected}"),
+        valid => format!("certificate is valid for {}, not {expected}", valid.join(", ")),
+    }
+}
+
+/// Go's text for a certificate that holds at another time; times in UTC.
+fn wrong_time(now_secs: u64, side: &str, limit_secs: u64) -> String {
+    let shown = |secs: u64| {
+        let time = i64::try_from(secs).ok().and_then(|secs| jiff::Timestamp::from_second(secs).ok());
+        time.map_or_else(|| secs.to_string(), |time| time.to_string())
+    };
+    let (now, limit) = (shown(now_secs), shown(limit_secs));
+    format!("certificate has expired or is not yet valid: current time {now} is {side} {limit}")
+}
+
+/// `BadCertificate` as `bad certificate`.
+fn in_words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }
 
 /// The first error of type `T` in the chain, looking into `io::Error` as well, which hides what it wraps.

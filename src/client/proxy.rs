@@ -60,11 +60,6 @@ impl Proxy {
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref().filter(|_| self.kind != Kind::Socks)
     }
-
-    /// `host:port`.
-    pub(super) fn address(&self) -> String {
-        format!("{}:{}", self.host, self.port)
-    }
 }
 
 /// `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` as they were when the process started.
@@ -222,7 +217,7 @@ mod tests {
         let url = Url::parse(url).unwrap();
         match rules.choose(url.scheme() == "https", url.host_str().unwrap(), url.port_or_known_default().unwrap()) {
             Ok(None) => "none".to_owned(),
-            Ok(Some(proxy)) => format!("{:?} {}", proxy.kind, proxy.address()),
+            Ok(Some(proxy)) => format!("{:?} {}:{}", proxy.kind, proxy.host, proxy.port),
             Err(failure) => failure.to_string(),
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::client::Failure;
 use crate::model::secret::Secret;
 
-/// Largest file that is read.
+/// Largest file with a secret.
 const FILE_LEN_MAX: u64 = 64 * 1024;
 /// Requests of a client whose files are read at the same time. A file system that hangs holds as many threads, no more;
 /// the other requests wait for their turn and end at their deadlines.
@@ -33,24 +33,41 @@ impl Source {
         matches!(self, Self::File(_))
     }
 
+    /// The path of a file.
+    pub(super) fn path(&self) -> Option<&str> {
+        match self {
+            Self::Text(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+
     /// The content, or the path and the reason why it cannot be read.
     pub(super) fn read(&self) -> Result<Vec<u8>, (&str, String)> {
+        self.read_len(FILE_LEN_MAX)
+    }
+
+    fn read_len(&self, len_max: u64) -> Result<Vec<u8>, (&str, String)> {
         match self {
             Self::Text(text) => Ok(text.expose().as_bytes().to_vec()),
-            Self::File(path) => read_file(path).map_err(|reason| (path.as_str(), reason)),
+            Self::File(path) => read_file(path, len_max).map_err(|reason| (path.as_str(), reason)),
         }
     }
 
     /// The content; an error says what it was needed for.
     pub(super) fn read_as(&self, what: &str) -> Result<Vec<u8>, Failure> {
-        self.read().map_err(|(path, reason)| {
+        self.read_up_to(FILE_LEN_MAX, what)
+    }
+
+    /// The same with another limit.
+    pub(super) fn read_up_to(&self, len_max: u64, what: &str) -> Result<Vec<u8>, Failure> {
+        self.read_len(len_max).map_err(|(path, reason)| {
             Failure::Other(format!("unable to read {what}: unable to read file {path}: {reason}"))
         })
     }
 }
 
 /// The file's content without surrounding white space, or the reason in Go's words.
-fn read_file(path: &str) -> Result<Vec<u8>, String> {
+fn read_file(path: &str, len_max: u64) -> Result<Vec<u8>, String> {
     let in_go = |action: &str, error: &io::Error| {
         let reason = match error.kind() {
             io::ErrorKind::NotFound => "no such file or directory".to_owned(),
@@ -62,9 +79,9 @@ fn read_file(path: &str) -> Result<Vec<u8>, String> {
     };
     let file = File::open(path).map_err(|error| in_go("open", &error))?;
     let mut content = Vec::new();
-    file.take(FILE_LEN_MAX + 1).read_to_end(&mut content).map_err(|error| in_go("read", &error))?;
-    if FILE_LEN_MAX < content.len() as u64 {
-        return Err(format!("read {path}: larger than {FILE_LEN_MAX} bytes"));
+    file.take(len_max + 1).read_to_end(&mut content).map_err(|error| in_go("read", &error))?;
+    if len_max < content.len() as u64 {
+        return Err(format!("read {path}: larger than {len_max} bytes"));
     }
     Ok(content.trim_ascii().to_vec())
 }

@@ -43,6 +43,7 @@ pub struct Inactive {
 }
 
 const NO_MANAGER: &str = "there is no secret manager to ask";
+const NO_OLD_TLS: &str = "TLS 1.0 and 1.1 are not spoken";
 
 /// Everything that has no effect yet.
 pub const TABLE: &[Row] = &[
@@ -51,8 +52,10 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].authorization.credentials_ref", NO_MANAGER),
     protective("scrape_configs[].oauth2.client_secret_ref", NO_MANAGER),
     protective("scrape_configs[].oauth2.client_certificate_key_ref", NO_MANAGER),
-    protective("scrape_configs[].oauth2.tls_config", "token endpoints are asked with the system's certificates only"),
-    protective("scrape_configs[].tls_config", "targets are asked with the system's certificates only"),
+    protective("scrape_configs[].oauth2.tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("scrape_configs[].oauth2.tls_config.max_version", NO_OLD_TLS) },
+    protective("scrape_configs[].tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("scrape_configs[].tls_config.max_version", NO_OLD_TLS) },
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
     additive("scrape_configs[].scrape_native_histograms", "only their classic buckets are stored", is_true),
@@ -69,7 +72,8 @@ pub const TABLE: &[Row] = &[
         "token endpoints are asked with the system's certificates only",
     ),
     protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
-    protective("alerting.alertmanagers[].tls_config", "Alertmanagers are asked with the system's certificates only"),
+    protective("alerting.alertmanagers[].tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
     additive("alerting.alertmanagers[].file_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("global.query_log_file", "queries are not logged to a file", present),
@@ -165,6 +169,10 @@ fn is_true(value: &Out) -> bool {
     matches!(value, Out::Plain(text) if text == "true")
 }
 
+fn is_too_old(value: &Out) -> bool {
+    matches!(value, Out::Text(text) if text == "TLS10" || text == "TLS11")
+}
+
 fn asks_for_xor2(value: &Out) -> bool {
     matches!(value, Out::Text(text) if text == "xor2")
 }
@@ -198,6 +206,7 @@ scrape_configs:
   http_headers: {X-Key: {secrets: [s]}}
   proxy_url: http://p
   no_proxy: x
+  tls_config: {ca_file: x, server_name: y, min_version: TLS10, max_version: TLS12}
 - job_name: b
   oauth2: {client_id: c, client_secret: s, token_url: 'http://t', proxy_from_environment: true}
   relabel_configs: [{action: labeldrop, regex: x}]
@@ -212,7 +221,7 @@ scrape_configs:
 global: {query_log_file: q, scrape_native_histograms: true}
 scrape_configs:
 - {job_name: a, basic_auth: {username: u, password_ref: p}, consul_sd_configs: [{}]}
-- {job_name: b, bearer_token: x, tls_config: {insecure_skip_verify: true}}
+- {job_name: b, bearer_token: x, tls_config: {cert_ref: x, key_ref: y, max_version: TLS11}}
 - {job_name: c, basic_auth: {username: u, password_ref: p}}
 alerting: {alertmanagers: [{file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
 otlp: {promote_scope_metadata: true}
@@ -221,7 +230,9 @@ remote_write: [{url: http://h}]
         let found = fields(text);
         let of = |field: &str| found.iter().find(|(f, ..)| f == field).map(|(_, kind, places)| (*kind, *places));
         assert_eq!(of("scrape_configs[].basic_auth.password_ref"), Some((Kind::Protective, 2)));
-        assert_eq!(of("scrape_configs[].tls_config"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].tls_config.cert_ref"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].tls_config.key_ref"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].consul_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].file_sd_configs"), Some((Kind::Additive, 1)));
@@ -229,14 +240,14 @@ remote_write: [{url: http://h}]
         assert_eq!(of("otlp"), Some((Kind::Additive, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
         assert_eq!(of("global.query_log_file"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 9);
+        assert_eq!(found.len(), 11);
     }
 
     #[test]
     fn places_name_the_job() {
-        let text = "scrape_configs: [{job_name: a}, {job_name: b, tls_config: {server_name: x}}]";
+        let text = "scrape_configs: [{job_name: a}, {job_name: b, tls_config: {ca_ref: x}}]";
         let loaded = load_str("prometheus.yml", text, &LoadOptions::default()).unwrap();
-        assert_eq!(loaded.inactive()[0].places, ["scrape_configs[1] (b).tls_config"]);
+        assert_eq!(loaded.inactive()[0].places, ["scrape_configs[1] (b).tls_config.ca_ref"]);
     }
 
     /// A row whose field no configuration can have would never be seen.

@@ -20,6 +20,8 @@ pub const METRICS_PATH: &str = "__metrics_path__";
 pub const SCRAPE_INTERVAL: &str = "__scrape_interval__";
 /// Label that holds the scrape timeout.
 pub const SCRAPE_TIMEOUT: &str = "__scrape_timeout__";
+/// Label that holds the path of a socket over which the target is asked.
+pub const UNIX_SOCKET: &str = "__unix_socket__";
 /// Prefix of labels that hold URL parameters.
 pub const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";

@@ -21,6 +21,7 @@ use url::Url;
 use crate::client::credentials::Credentials;
 use crate::client::proxy::{ProxyEnvironment, ProxyRules};
 use crate::client::source::{Reader, Source};
+use crate::client::tls::TlsSettings;
 use crate::client::{ClientOptions, Failure, HttpClient, Request, userinfo};
 use crate::config::http_client as config;
 use crate::model::{go, go_url};
@@ -82,7 +83,8 @@ impl OAuth2 {
         // A token endpoint does not redirect; the body of the request holds the secret.
         let options = ClientOptions { user_agent: user_agent.to_owned(), follow_redirects: false };
         let proxies = ProxyRules::new(&config.proxy, environment);
-        let client = HttpClient::with_parts(options, Credentials::none(), proxies);
+        let tls = TlsSettings::new(&config.tls_config, false);
+        let client = HttpClient::with_parts(options, Credentials::none(), proxies, tls);
         let assertion = Assertion::of(config);
         let secret = match &assertion {
             Some(_) => Source::new(&config.client_certificate_key, &config.client_certificate_key_file),

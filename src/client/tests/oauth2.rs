@@ -47,7 +47,7 @@ async fn endpoint(answers: impl Fn(&str, &str) -> String + Send + Sync + 'static
 }
 
 async fn serve_forms(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     answers: Arc<Answers>,
     seen: Arc<Mutex<Vec<(String, String)>>>,
 ) -> std::io::Result<()> {

@@ -232,8 +232,8 @@ mod tests {
             &one("http_config.oauth2.client_secret_ref"),
         );
         refused(
-            &with_webhook("url: http://h/\nhttp_config: {tls_config: {ca_file: x}}"),
-            &one("http_config.tls_config"),
+            &with_webhook("url: http://h/\nhttp_config: {tls_config: {ca_ref: x}}"),
+            &one("http_config.tls_config.ca_ref"),
         );
         refused(&with_webhook("url: http://h/\npayload: {a: b}"), &one("payload"));
     }
