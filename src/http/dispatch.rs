@@ -132,6 +132,10 @@ async fn dress(
             let response = answer.unwrap_or_else(failed);
             match route.label {
                 "/metrics" => compress(Encoding::negotiated(header(request, "Accept-Encoding")), response).await,
+                "/federate" => {
+                    let response = response.with("Vary", "Accept-Encoding");
+                    compress(Encoding::accepted(header(request, "Accept-Encoding")), response).await
+                }
                 _ => response,
             }
         }

@@ -5,6 +5,7 @@
 mod client;
 mod edges;
 mod fake;
+mod metadata;
 mod pages;
 mod plain;
 mod v1;

@@ -270,6 +270,7 @@ impl Parts {
             notifiers: self.alerting.overview(),
             rules: Arc::clone(&self.rule_deps.overview),
             registry: Arc::clone(registry),
+            clock: Arc::clone(&self.runtime.clock),
             flags: Arc::clone(flags),
             running: Arc::clone(running),
             dispatcher: self.notifying.dispatcher.clone(),

@@ -14,30 +14,35 @@ use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::Lane;
 use crate::actors::query_gateway::{
-    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
+    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunNewest,
+    RunQuery,
 };
 use crate::actors::registry::ActorTree;
 use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
+use crate::actors::scrape_target::TargetShared;
 use crate::cli::flags::ServerFlags;
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
 use crate::cli::server::running::Running;
+use crate::config::ScrapeConfig;
 use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
-    QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest,
-    TargetHealth, Targets, UnixNanos,
+    MetricMetadata, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup,
+    Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
+use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
 use crate::model::time::TimeRange;
 use crate::promql::eval::EvalError;
 use crate::promql::parser::parse_metric_selector;
+use crate::scrape::cache::FamilyMetadata;
 use crate::telemetry::metrics::Registry;
 
 /// Longest time that a client waits for a reload, those before it included.
@@ -53,6 +58,7 @@ pub(super) struct Ports {
     pub(super) notifiers: Arc<NotifierOverview>,
     pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
+    pub(super) clock: SharedClock,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
     pub(super) dispatcher: DispatcherHandle,
@@ -216,6 +222,45 @@ impl ServerPorts for Ports {
             }
         }
         async move { Ok(targets) }.boxed()
+    }
+
+    fn target_metadata(&self, metric: &str) -> Answer<'_, Vec<TargetMetadata>> {
+        let known = |family: FamilyMetadata| MetricMetadata {
+            kind: family.kind.name(),
+            family: family.family,
+            help: family.help,
+            unit: family.unit,
+        };
+        let of = |shared: &Arc<TargetShared>| TargetMetadata {
+            labels: shared.target.labels.clone(),
+            metadata: match metric {
+                "" => shared.cache.metadata().into_iter().map(known).collect(),
+                name => shared.cache.metadata().into_iter().filter(|family| family.family == name).map(known).collect(),
+            },
+        };
+        let mut pools = self.scrapes.pools();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        let found = pools.iter().flat_map(|pool| pool.active.iter().map(of)).collect();
+        async move { Ok(found) }.boxed()
+    }
+
+    fn scrape_config(&self, pool: &str) -> Option<Arc<ScrapeConfig>> {
+        self.running.config().jobs.iter().find(|job| job.job_name == pool).map(Arc::clone)
+    }
+
+    fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples> {
+        async move {
+            let request = RunNewest { selectors, at: self.clock.now() };
+            let found = self.gateway.read(request, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+            let external = self.running.config().external_labels.clone();
+            let mut labels: Vec<_> = external.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            if !external.contains("instance") {
+                labels.push(("instance".to_owned(), String::new()));
+                labels.sort();
+            }
+            Ok(NewestSamples { samples: found.samples, external_labels: labels, held: Some(found.held) })
+        }
+        .boxed()
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {

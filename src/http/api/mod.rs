@@ -1,7 +1,9 @@
 //! The endpoints under `/api/v1`, one file a resource, and our own under `/api/watchfire/v1`.
 
 pub(super) mod labels;
+pub(super) mod metadata;
 pub(super) mod query;
+pub(super) mod relabel_steps;
 pub(super) mod rules;
 pub(super) mod status;
 pub(super) mod targets;
