@@ -6,7 +6,7 @@
 use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
-use crate::http::api::{labels, metadata, query, relabel_steps, rules, status, targets, watchfire};
+use crate::http::api::{labels, metadata, query, relabel_steps, rules, status, targets, tsdb, watchfire};
 use crate::http::error::ApiError;
 use crate::http::federate;
 use crate::http::page;
@@ -99,6 +99,8 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/status/config", "/api/v1/status/config", Api, Ready, GET => status::config),
     route!("/api/v1/status/flags", "/api/v1/status/flags", Api, Ready, GET => status::flags),
     route!("/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Api, Ready, GET => status::build),
+    route!("/api/v1/status/tsdb", "/api/v1/status/tsdb", Api, Ready, GET => tsdb::status),
+    route!("/api/v1/status/tsdb/blocks", "/api/v1/status/tsdb/blocks", Api, Ready, GET => tsdb::blocks),
     route!("/api/v1/status/runtimeinfo", "/api/v1/status/runtimeinfo", Api, Ready, GET => status::runtime),
 
     route!("/api/watchfire/v1/actors", "/api/watchfire/v1/actors", Api, Open, GET => watchfire::actors),

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use crate::config::ScrapeConfig;
 use crate::http::api::types::{
     ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, NewestSamples, QueryAnswer,
-    RangeQuery, Reload, RuleGroup, Runtime, SelectRequest, TargetMetadata, Targets,
+    RangeQuery, Reload, RuleGroup, Runtime, SelectRequest, TargetMetadata, Targets, TsdbStatus,
 };
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
@@ -65,6 +65,10 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn scrape_config(&self, pool: &str) -> Option<Arc<ScrapeConfig>>;
     /// The newest sample of each series that any of the selectors selects, within the lookback.
     fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples>;
+    /// Figures of the head, with at most `limit` of the largest of each kind.
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus>;
+    /// Descriptions of the open blocks, each as JSON, by their start.
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>>;
     /// All rule groups with their rules and alerts.
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
     /// Groups of alerts as the dispatcher in process has them.

@@ -186,6 +186,28 @@ impl ServerPorts for FakePorts {
         answer(NewestSamples { samples, external_labels: vec![("r".to_owned(), "e".to_owned())], held: None })
     }
 
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus> {
+        let counts = |names: &[&str]| {
+            let all = names.iter().zip([3, 1]).map(|(name, value)| NameCount { name: (*name).to_owned(), value });
+            all.take(limit).collect()
+        };
+        answer(TsdbStatus {
+            series: 4,
+            label_pairs: 5,
+            chunks: 6,
+            min_time: None,
+            max_time: Some(7),
+            series_by_metric: counts(&["up", "<x>"]),
+            values_by_label: counts(&["__name__", "job"]),
+            bytes_by_label: vec![],
+            series_by_pair: counts(&["job=a", "job=b"]),
+        })
+    }
+
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>> {
+        answer(vec![serde_json::json!({"ulid": "01", "minTime": 1, "compaction": {"level": 1}})])
+    }
+
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
         answer(vec![group("b.yml", "z"), group("a.yml", "y")])
     }

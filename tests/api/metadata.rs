@@ -103,3 +103,21 @@ fn federation() {
     assert!(answer.text().ends_with("} 1.0 1.5\n# EOF\n"), "{}", answer.text());
     assert_eq!(server.request("POST", "/federate", &[], "").status, 405);
 }
+
+#[test]
+fn figures_of_storage() {
+    let server = TestServer::start(Setup::default());
+    let head =
+        r#""headStats":{"numSeries":4,"numLabelPairs":5,"chunkCount":6,"minTime":9223372036854775807,"maxTime":7}"#;
+    let expected = format!(
+        r#"{{{head},"seriesCountByMetricName":[{{"name":"up","value":3}}],"labelValueCountByLabelName":[{{"name":"__name__","value":3}}],"memoryInBytesByLabelName":[],"seriesCountByLabelValuePair":[{{"name":"job=a","value":3}}]}}"#
+    );
+    check_data(&server, "/api/v1/status/tsdb?limit=1", &expected);
+    let names = server.get("/api/v1/status/tsdb").text();
+    assert!(names.contains(r#"{"name":"\u003cx\u003e","value":1}"#), "{names}");
+    check_bad(&server, "/api/v1/status/tsdb?limit=0", "limit must be a positive number");
+    check_bad(&server, "/api/v1/status/tsdb?limit=x", "limit must be a positive number");
+    check_bad(&server, "/api/v1/status/tsdb?limit=10001", "limit must not exceed 10000");
+    let blocks = r#"{"blocks":[{"ulid":"01","minTime":1,"compaction":{"level":1}}]}"#;
+    check_data(&server, "/api/v1/status/tsdb/blocks", blocks);
+}

@@ -12,7 +12,7 @@ use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
 use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
 use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::notifier_manager::NotifierOverview;
-use crate::actors::pool::Lane;
+use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunNewest,
     RunQuery,
@@ -30,8 +30,8 @@ use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
-    MetricMetadata, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup,
-    Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets, UnixNanos,
+    MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection,
+    RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets, TsdbStatus, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
@@ -43,6 +43,9 @@ use crate::model::time::TimeRange;
 use crate::promql::eval::EvalError;
 use crate::promql::parser::parse_metric_selector;
 use crate::scrape::cache::FamilyMetadata;
+use crate::storage::block::catalog::Catalog;
+use crate::storage::head::Head;
+use crate::storage::head::cardinality::NameCount as StoredCount;
 use crate::telemetry::metrics::Registry;
 
 /// Longest time that a client waits for a reload, those before it included.
@@ -59,6 +62,9 @@ pub(super) struct Ports {
     pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
     pub(super) clock: SharedClock,
+    pub(super) pool: Arc<ComputePool>,
+    pub(super) head: Arc<Head>,
+    pub(super) catalog: Arc<Catalog>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
     pub(super) dispatcher: DispatcherHandle,
@@ -261,6 +267,38 @@ impl ServerPorts for Ports {
             Ok(NewestSamples { samples: found.samples, external_labels: labels, held: Some(found.held) })
         }
         .boxed()
+    }
+
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus> {
+        let head = Arc::clone(&self.head);
+        let counted =
+            self.pool.run(Lane::Storage, self.deadline(None), move |_| (head.stats(), head.cardinality(limit)));
+        async move {
+            let counted = counted.await.map_err(|error| ApiError::internal(error.to_string()))?;
+            let (stats, found) = counted;
+            let all = |counts: Vec<StoredCount>| {
+                counts.into_iter().map(|one| NameCount { name: one.name, value: one.count }).collect()
+            };
+            Ok(TsdbStatus {
+                series: stats.series,
+                label_pairs: found.label_pairs,
+                chunks: stats.chunks,
+                min_time: stats.min_time,
+                max_time: stats.max_time,
+                series_by_metric: all(found.series_by_metric),
+                values_by_label: all(found.values_by_label),
+                bytes_by_label: all(found.bytes_by_label),
+                series_by_pair: all(found.series_by_pair),
+            })
+        }
+        .boxed()
+    }
+
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>> {
+        let state = self.catalog.state();
+        let described = state.blocks.iter().map(|block| serde_json::to_value(block.meta())).collect::<Result<_, _>>();
+        async move { described.map_err(|error| ApiError::internal(format!("error getting block metadata: {error}"))) }
+            .boxed()
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {

@@ -7,6 +7,7 @@ pub(super) mod relabel_steps;
 pub(super) mod rules;
 pub(super) mod status;
 pub(super) mod targets;
+pub(super) mod tsdb;
 pub mod types;
 pub(super) mod watchfire;
 

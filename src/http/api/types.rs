@@ -168,6 +168,38 @@ impl std::fmt::Display for MissingPool<'_> {
     }
 }
 
+/// A name and its count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameCount {
+    /// The name.
+    pub name: String,
+    /// How many.
+    pub value: u64,
+}
+
+/// Figures of the head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TsdbStatus {
+    /// Series.
+    pub series: u64,
+    /// Distinct pairs of label name and value.
+    pub label_pairs: u64,
+    /// Chunks, open ones included.
+    pub chunks: u64,
+    /// Oldest time; `None` while it is empty.
+    pub min_time: Option<i64>,
+    /// Newest time; `None` while it is empty.
+    pub max_time: Option<i64>,
+    /// Series by metric name, the largest.
+    pub series_by_metric: Vec<NameCount>,
+    /// Values by label name, the largest.
+    pub values_by_label: Vec<NameCount>,
+    /// Bytes by label name, the largest.
+    pub bytes_by_label: Vec<NameCount>,
+    /// Series by pair, the largest.
+    pub series_by_pair: Vec<NameCount>,
+}
+
 /// Newest samples for another server.
 #[derive(Debug, Default)]
 pub struct NewestSamples {
