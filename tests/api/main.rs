@@ -8,4 +8,5 @@ mod fake;
 mod metadata;
 mod pages;
 mod plain;
+mod secure;
 mod v1;
