@@ -3,6 +3,8 @@
 //! under way end as `Restarted`, and askers try once more, as they only read. Shutdown: `Drain` ends
 //! those under way, as their clients are about to be cut off.
 
+mod newest;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -34,6 +36,8 @@ use crate::promql::eval::{
 use crate::promql::parser::{ParseOptions, parse_expr};
 use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
+
+pub use newest::{Newest, RunNewest};
 
 /// The kind. Further queries than have slots are refused.
 pub static QUERY_GATEWAY: Kind = Kind { name: "query_gateway", rank: Rank::GATEWAY, slots: 1024 };

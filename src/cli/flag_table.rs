@@ -71,7 +71,7 @@ pub const FLAGS: &[FlagSpec] = &[
     hidden(effect(Refused, switch("write-documentation", "false", GENERAL, "Print these flags as documentation."))),
 
     flag("web.listen-address", List, "0.0.0.0:9090", WEB, "Address to listen on. Can be repeated. 127.0.0.1:9090 with the built-in configuration."),
-    effect(Refused, flag("web.config.file", Text, "", WEB, "File that configures TLS and authentication.")),
+    flag("web.config.file", Text, "", WEB, "File that configures TLS, authentication and headers of our own server."),
     flag("web.read-timeout", Duration, "5m", WEB, "Longest time to read a request, and to keep an idle connection."),
     flag("web.max-connections", Integer, "512", WEB, "Most connections at a time over all listeners; further ones wait."),
     effect(Nothing, flag("web.max-notifications-subscribers", Integer, "16", WEB, "Most subscribers of live notifications.")),

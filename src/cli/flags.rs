@@ -68,6 +68,8 @@ pub struct ServerFlags {
 pub struct WebFlags {
     /// Addresses to listen on, as written; at least one.
     pub listen_addresses: Vec<String>,
+    /// `--web.config.file`, if given.
+    pub config_file: Option<String>,
     /// Longest time to read a request, and to keep an idle connection.
     pub read_timeout: Duration,
     /// Most connections over all listeners.
@@ -411,6 +413,7 @@ fn web(values: &Values, config: &ConfigSource) -> Result<WebFlags, FlagError> {
     Ok(WebFlags {
         route_prefix: route_prefix(values.text("web.route-prefix"), &external_url),
         listen_addresses,
+        config_file: Some(values.text("web.config.file")).filter(|file| !file.is_empty()).map(str::to_owned),
         read_timeout: values.duration("web.read-timeout").to_std(),
         connections_max: positive(values, "web.max-connections")?,
         external_url,

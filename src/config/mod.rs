@@ -31,6 +31,7 @@ pub mod size;
 pub mod storage;
 pub mod target_groups;
 pub mod url;
+pub mod web;
 mod yaml;
 
 pub use self::alerting::{AlertingConfig, AlertmanagerConfig};

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::{FutureExt, StreamExt};
@@ -13,6 +14,7 @@ use crate::http::compress::Encoding;
 use crate::http::cors;
 use crate::http::envelope;
 use crate::http::error::ApiError;
+use crate::http::guard::Guard;
 use crate::http::page;
 use crate::http::params::{Params, percent_decode};
 use crate::http::paths;
@@ -35,8 +37,33 @@ pub(super) struct Bounds {
     pub(super) read_timeout: Duration,
 }
 
-/// Answers any request.
+/// Answers any request, if whoever asks may ask.
 pub(super) async fn dispatch(
+    state: Arc<HttpState>,
+    guard: Option<Arc<Guard>>,
+    bounds: Rc<Bounds>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let Some(guard) = guard else { return answer(state, bounds, request, payload).await };
+    let checked = guard.check(&request).await;
+    let mut answer = match checked.refusal {
+        Some(refusal) => finish(refusal),
+        None => answer(state, bounds, request, payload).await,
+    };
+    for (name, value) in checked.config.iter().flat_map(|config| &config.http.headers) {
+        let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+        // Headers that a page sets itself are stricter.
+        if let (Ok(name), Ok(value)) = pair
+            && !answer.headers().contains_key(&name)
+        {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+async fn answer(
     state: Arc<HttpState>,
     bounds: Rc<Bounds>,
     request: HttpRequest,
@@ -132,6 +159,10 @@ async fn dress(
             let response = answer.unwrap_or_else(failed);
             match route.label {
                 "/metrics" => compress(Encoding::negotiated(header(request, "Accept-Encoding")), response).await,
+                "/federate" => {
+                    let response = response.with("Vary", "Accept-Encoding");
+                    compress(Encoding::accepted(header(request, "Accept-Encoding")), response).await
+                }
                 _ => response,
             }
         }

@@ -9,6 +9,8 @@ mod cors;
 mod dispatch;
 pub mod envelope;
 pub mod error;
+mod federate;
+mod guard;
 pub mod json;
 mod metrics;
 mod page;
@@ -21,6 +23,8 @@ mod response;
 mod routes;
 pub mod server;
 pub mod state;
+mod tls;
+mod web_file;
 
 pub use self::server::{HttpOptions, RunningServer, ServeError, serve};
 pub use self::state::{HttpState, ServerPorts};

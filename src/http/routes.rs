@@ -6,8 +6,9 @@
 use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
-use crate::http::api::{labels, query, rules, status, targets, watchfire};
+use crate::http::api::{labels, metadata, query, relabel_steps, rules, status, targets, tsdb, watchfire};
 use crate::http::error::ApiError;
+use crate::http::federate;
 use crate::http::page;
 use crate::http::plain;
 use crate::http::request::Context;
@@ -64,6 +65,7 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/graph", "/graph", Plain, Open, GET => plain::graph),
     route!("/version", "/version", Plain, Open, GET => plain::version),
     route!("/metrics", "/metrics", Plain, Open, GET => plain::metrics),
+    route!("/federate", "/federate", Plain, Ready, GET => federate::federate),
     route!("/-/healthy", "/-/healthy", Plain, Open, GET => plain::healthy, HEAD => plain::head),
     route!("/-/ready", "/-/ready", Plain, Ready, GET => plain::ready, HEAD => plain::head_ready),
     route!("/-/reload", "/-/reload", Plain, Open, GET => plain::post_only, POST => plain::reload, PUT => plain::reload),
@@ -87,12 +89,18 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/label/*/values", "/api/v1/label/:name/values", Api, Ready, GET => labels::values),
     route!("/api/v1/targets", "/api/v1/targets", Api, Ready, GET => targets::targets),
     route!("/api/v1/scrape_pools", "/api/v1/scrape_pools", Api, Ready, GET => targets::pools),
+    route!("/api/v1/scrape_pools/config", "/api/v1/scrape_pools/config", Api, Ready, GET => relabel_steps::config),
+    route!("/api/v1/targets/metadata", "/api/v1/targets/metadata", Api, Ready, GET => metadata::targets),
+    route!("/api/v1/targets/relabel_steps", "/api/v1/targets/relabel_steps", Api, Ready, GET => relabel_steps::steps),
+    route!("/api/v1/metadata", "/api/v1/metadata", Api, Ready, GET => metadata::metrics),
     route!("/api/v1/alertmanagers", "/api/v1/alertmanagers", Api, Ready, GET => targets::alertmanagers),
     route!("/api/v1/rules", "/api/v1/rules", Api, Ready, GET => rules::rules),
     route!("/api/v1/alerts", "/api/v1/alerts", Api, Ready, GET => rules::alerts),
     route!("/api/v1/status/config", "/api/v1/status/config", Api, Ready, GET => status::config),
     route!("/api/v1/status/flags", "/api/v1/status/flags", Api, Ready, GET => status::flags),
     route!("/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Api, Ready, GET => status::build),
+    route!("/api/v1/status/tsdb", "/api/v1/status/tsdb", Api, Ready, GET => tsdb::status),
+    route!("/api/v1/status/tsdb/blocks", "/api/v1/status/tsdb/blocks", Api, Ready, GET => tsdb::blocks),
     route!("/api/v1/status/runtimeinfo", "/api/v1/status/runtimeinfo", Api, Ready, GET => status::runtime),
 
     route!("/api/watchfire/v1/actors", "/api/watchfire/v1/actors", Api, Open, GET => watchfire::actors),

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
+use crate::config::ScrapeConfig;
 use crate::http::api::types::{
-    ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, QueryAnswer, RangeQuery, Reload,
-    RuleGroup, Runtime, SelectRequest, Targets,
+    ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, NewestSamples, QueryAnswer,
+    RangeQuery, Reload, RuleGroup, Runtime, SelectRequest, TargetMetadata, Targets, TsdbStatus,
 };
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
@@ -58,6 +59,16 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String>;
     /// All targets, active and dropped.
     fn targets(&self) -> Answer<'_, Targets>;
+    /// What active targets tell of their metrics, or of one metric if it is named, by pool.
+    fn target_metadata(&self, metric: &str) -> Answer<'_, Vec<TargetMetadata>>;
+    /// The configuration of a scrape pool.
+    fn scrape_config(&self, pool: &str) -> Option<Arc<ScrapeConfig>>;
+    /// The newest sample of each series that any of the selectors selects, within the lookback.
+    fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples>;
+    /// Figures of the head, with at most `limit` of the largest of each kind.
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus>;
+    /// Descriptions of the open blocks, each as JSON, by their start.
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>>;
     /// All rule groups with their rules and alerts.
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
     /// Groups of alerts as the dispatcher in process has them.

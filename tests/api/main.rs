@@ -5,6 +5,8 @@
 mod client;
 mod edges;
 mod fake;
+mod metadata;
 mod pages;
 mod plain;
+mod secure;
 mod v1;

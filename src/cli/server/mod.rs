@@ -359,5 +359,6 @@ fn http_options(flags: &ServerFlags) -> HttpOptions {
         header_len_max: flags.limits.http_header,
         body_len_max: flags.limits.http_body,
         workers: cpu_count().clamp(1, 8),
+        web_config: flags.web.config_file.clone(),
     }
 }

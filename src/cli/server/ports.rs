@@ -12,32 +12,40 @@ use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
 use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
 use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::notifier_manager::NotifierOverview;
-use crate::actors::pool::Lane;
+use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::query_gateway::{
-    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
+    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunNewest,
+    RunQuery,
 };
 use crate::actors::registry::ActorTree;
 use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
+use crate::actors::scrape_target::TargetShared;
 use crate::cli::flags::ServerFlags;
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
 use crate::cli::server::running::Running;
+use crate::config::ScrapeConfig;
 use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
-    QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest,
-    TargetHealth, Targets, UnixNanos,
+    MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection,
+    RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets, TsdbStatus, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
+use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
 use crate::model::time::TimeRange;
 use crate::promql::eval::EvalError;
 use crate::promql::parser::parse_metric_selector;
+use crate::scrape::cache::FamilyMetadata;
+use crate::storage::block::catalog::Catalog;
+use crate::storage::head::Head;
+use crate::storage::head::cardinality::NameCount as StoredCount;
 use crate::telemetry::metrics::Registry;
 
 /// Longest time that a client waits for a reload, those before it included.
@@ -53,6 +61,10 @@ pub(super) struct Ports {
     pub(super) notifiers: Arc<NotifierOverview>,
     pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
+    pub(super) clock: SharedClock,
+    pub(super) pool: Arc<ComputePool>,
+    pub(super) head: Arc<Head>,
+    pub(super) catalog: Arc<Catalog>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
     pub(super) dispatcher: DispatcherHandle,
@@ -216,6 +228,77 @@ impl ServerPorts for Ports {
             }
         }
         async move { Ok(targets) }.boxed()
+    }
+
+    fn target_metadata(&self, metric: &str) -> Answer<'_, Vec<TargetMetadata>> {
+        let known = |family: FamilyMetadata| MetricMetadata {
+            kind: family.kind.name(),
+            family: family.family,
+            help: family.help,
+            unit: family.unit,
+        };
+        let of = |shared: &Arc<TargetShared>| TargetMetadata {
+            labels: shared.target.labels.clone(),
+            metadata: match metric {
+                "" => shared.cache.metadata().into_iter().map(known).collect(),
+                name => shared.cache.metadata().into_iter().filter(|family| family.family == name).map(known).collect(),
+            },
+        };
+        let mut pools = self.scrapes.pools();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        let found = pools.iter().flat_map(|pool| pool.active.iter().map(of)).collect();
+        async move { Ok(found) }.boxed()
+    }
+
+    fn scrape_config(&self, pool: &str) -> Option<Arc<ScrapeConfig>> {
+        self.running.config().jobs.iter().find(|job| job.job_name == pool).map(Arc::clone)
+    }
+
+    fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples> {
+        async move {
+            let request = RunNewest { selectors, at: self.clock.now() };
+            let found = self.gateway.read(request, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+            let external = self.running.config().external_labels.clone();
+            let mut labels: Vec<_> = external.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            if !external.contains("instance") {
+                labels.push(("instance".to_owned(), String::new()));
+                labels.sort();
+            }
+            Ok(NewestSamples { samples: found.samples, external_labels: labels, held: Some(found.held) })
+        }
+        .boxed()
+    }
+
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus> {
+        let head = Arc::clone(&self.head);
+        let counted =
+            self.pool.run(Lane::Storage, self.deadline(None), move |_| (head.stats(), head.cardinality(limit)));
+        async move {
+            let counted = counted.await.map_err(|error| ApiError::internal(error.to_string()))?;
+            let (stats, found) = counted;
+            let all = |counts: Vec<StoredCount>| {
+                counts.into_iter().map(|one| NameCount { name: one.name, value: one.count }).collect()
+            };
+            Ok(TsdbStatus {
+                series: stats.series,
+                label_pairs: found.label_pairs,
+                chunks: stats.chunks,
+                min_time: stats.min_time,
+                max_time: stats.max_time,
+                series_by_metric: all(found.series_by_metric),
+                values_by_label: all(found.values_by_label),
+                bytes_by_label: all(found.bytes_by_label),
+                series_by_pair: all(found.series_by_pair),
+            })
+        }
+        .boxed()
+    }
+
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>> {
+        let state = self.catalog.state();
+        let described = state.blocks.iter().map(|block| serde_json::to_value(block.meta())).collect::<Result<_, _>>();
+        async move { described.map_err(|error| ApiError::internal(format!("error getting block metadata: {error}"))) }
+            .boxed()
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {

@@ -112,7 +112,7 @@ impl ServerReload {
             tracing::warn!(component = "rule manager", file = file.path, "{text}");
         }
         jobs::show_inactive(&self.running.config().inactive, &inactive, &self.registry);
-        self.running.loaded(LoadedText::of(&loaded, digest, inactive));
+        self.running.loaded(LoadedText::of(loaded, digest, inactive));
         unconfirmed
     }
 

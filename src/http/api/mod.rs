@@ -1,10 +1,13 @@
 //! The endpoints under `/api/v1`, one file a resource, and our own under `/api/watchfire/v1`.
 
 pub(super) mod labels;
+pub(super) mod metadata;
 pub(super) mod query;
+pub(super) mod relabel_steps;
 pub(super) mod rules;
 pub(super) mod status;
 pub(super) mod targets;
+pub(super) mod tsdb;
 pub mod types;
 pub(super) mod watchfire;
 

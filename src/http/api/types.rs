@@ -7,6 +7,7 @@ pub use crate::http::json::UnixNanos;
 use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::read::NewestSample;
 use crate::model::result::{Annotations, QueryValue};
 use crate::model::time::TimestampMs;
 
@@ -133,6 +134,81 @@ impl TargetHealth {
             Self::Down => "down",
         }
     }
+}
+
+/// What a target tells of a metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricMetadata {
+    /// Name of the metric's family.
+    pub family: String,
+    /// `counter`, `gauge`, ….
+    pub kind: &'static str,
+    /// The help text.
+    pub help: String,
+    /// The unit; empty if none is told.
+    pub unit: String,
+}
+
+/// What a target tells of its metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetMetadata {
+    /// The target's labels.
+    pub labels: Labels,
+    /// By family.
+    pub metadata: Vec<MetricMetadata>,
+}
+
+/// The text for a pool that does not exist.
+#[derive(Clone, Copy, Debug)]
+pub struct MissingPool<'a>(pub &'a str);
+
+impl std::fmt::Display for MissingPool<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "scrape pool {} not found", crate::model::go::quote(self.0))
+    }
+}
+
+/// A name and its count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameCount {
+    /// The name.
+    pub name: String,
+    /// How many.
+    pub value: u64,
+}
+
+/// Figures of the head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TsdbStatus {
+    /// Series.
+    pub series: u64,
+    /// Distinct pairs of label name and value.
+    pub label_pairs: u64,
+    /// Chunks, open ones included.
+    pub chunks: u64,
+    /// Oldest time; `None` while it is empty.
+    pub min_time: Option<i64>,
+    /// Newest time; `None` while it is empty.
+    pub max_time: Option<i64>,
+    /// Series by metric name, the largest.
+    pub series_by_metric: Vec<NameCount>,
+    /// Values by label name, the largest.
+    pub values_by_label: Vec<NameCount>,
+    /// Bytes by label name, the largest.
+    pub bytes_by_label: Vec<NameCount>,
+    /// Series by pair, the largest.
+    pub series_by_pair: Vec<NameCount>,
+}
+
+/// Newest samples for another server.
+#[derive(Debug, Default)]
+pub struct NewestSamples {
+    /// By metric name.
+    pub samples: Vec<NewestSample>,
+    /// Labels for series that have none of that name, sorted by name.
+    pub external_labels: Vec<(String, String)>,
+    /// Keeps the samples' memory charged.
+    pub held: Option<crate::promql::eval::Charge>,
 }
 
 /// A target that is scraped.

@@ -19,6 +19,7 @@ use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 
 pub mod bounds;
+pub mod cardinality;
 mod column;
 pub mod commit;
 pub mod export;
