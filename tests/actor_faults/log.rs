@@ -100,6 +100,7 @@ fn a_shard_that_could_not_be_restored_is_tried_again() {
             data_dir: DATA.into(),
             aliases: Mutex::default(),
             files: Mutex::default(),
+            announcements: thread.announcements(),
         };
         assert!(scene.log.set(journal).is_ok());
         let samples = batch("m", 0..100, scene.now(), 1.0);

@@ -7,6 +7,7 @@ pub(super) mod status;
 pub(super) mod targets;
 pub mod types;
 pub(super) mod watchfire;
+pub(super) mod write;
 
 use crate::http::error::ApiError;
 use crate::http::request::Context;
