@@ -16,8 +16,8 @@ use crate::model::clock::SharedClock;
 use crate::remote::receive::budget::{Budget, Held};
 use crate::remote::receive::cache::SeriesCache;
 use crate::remote::receive::{
-    Accepted, DECODED_LEN_MAX, DecodeError, Decoded, Format, Lookup, Message, ReceiveMetrics, Reply, UnpackError,
-    decode, decoded_len, of_report, unpack,
+    Accepted, DECODED_LEN_MAX, DecodeError, Decoded, Format, Lookup, Message, Packing, ReceiveMetrics, Reply,
+    UnpackError, decode, decoded_len, of_report, unpack,
 };
 
 /// Requests up to this many bytes are decoded where they were read: it takes well below a millisecond.
@@ -120,10 +120,18 @@ impl RemoteReceiver {
 
     async fn try_receive(self: &Arc<Self>, incoming: Incoming) -> Result<Reply, Reply> {
         let Incoming { content_encoding, content_type, body: packed, mut held } = incoming;
-        let format = Format::of(content_encoding.as_deref(), content_type.as_deref(), &self.deps.accepted)
-            .map_err(|text| Reply::refused(415, None, text))?;
-        let declared = decoded_len(format.packing, &packed).map_err(|error| Reply::packed(&error))?;
+        let unsupported = |text: String| Reply::refused(415, None, text);
+        let packing = Packing::of(content_encoding.as_deref()).map_err(unsupported)?;
+        let declared = decoded_len(packing, &packed).map_err(|error| Reply::packed(&error))?;
         held.add(declared.unwrap_or(DECODED_LEN_MAX) as u64).map_err(Reply::no_room)?;
+        let format = match Format::of(packing, content_type.as_deref(), &self.deps.accepted) {
+            Ok(format) => format,
+            // As in Prometheus a body that cannot be decompressed is told first.
+            Err(text) => match unpack(packing, &packed, declared, &mut Vec::new()) {
+                Ok(_) => return Err(unsupported(text)),
+                Err(error) => return Err(Reply::packed(&error)),
+            },
+        };
         let buffer = self.spare.lock().pop().unwrap_or_default();
         let work = Work { format, packed, declared, buffer, len: 0, held };
         let (mut work, mut decoded) = self.decode(work, Known::ByCache).await?;

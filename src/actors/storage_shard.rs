@@ -62,14 +62,15 @@ pub enum Refusals {
 }
 
 impl Refusals {
-    /// True if the batch, or its part, is not to be stored.
+    /// True if the batch, or its part, is not to be stored. Samples that only stand against others which wait are no reason,
+    /// as in Prometheus.
     pub fn forbid(self, report: &AppendReport) -> bool {
         let unknown = |rejection: &SampleRejection| *rejection == SampleRejection::UnknownSeries;
         let no_room = |rejection: &SampleRejection| matches!(rejection, SampleRejection::SeriesLimit { .. });
         match self {
             Self::Alone => false,
             Self::UnknownSeries => report.rejected.iter().any(|(_, rejection)| unknown(rejection)),
-            Self::Whole => report.rejected.iter().any(|(_, rejection)| !no_room(rejection)),
+            Self::Whole => report.reported().any(|(_, rejection)| !no_room(rejection)),
         }
     }
 }

@@ -10,6 +10,9 @@ pub enum WireError {
     /// The message ends within a field.
     #[error("unexpected EOF")]
     Cut,
+    /// A length above 2⁶³.
+    #[error("proto: negative length found during unmarshaling")]
+    NegativeLength,
     /// A number of more than ten bytes.
     #[error("proto: integer overflow")]
     Overflow,
@@ -186,7 +189,7 @@ fn value<'a>(rest: &mut &'a [u8], wire: u8) -> Result<Value<'a>, WireError> {
 /// A length and as many bytes.
 #[inline]
 pub(super) fn bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], WireError> {
-    let len = usize::try_from(varint(rest)?).map_err(|_| WireError::Cut)?;
+    let len = usize::try_from(varint(rest)?.cast_signed()).map_err(|_| WireError::NegativeLength)?;
     let (bytes, after) = rest.split_at_checked(len).ok_or(WireError::Cut)?;
     *rest = after;
     Ok(bytes)
@@ -250,6 +253,7 @@ mod tests {
         assert_eq!(error(b"\x08"), "unexpected EOF");
         assert_eq!(error(b"\x12\x05ab"), "unexpected EOF");
         assert_eq!(error(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "proto: integer overflow");
+        assert_eq!(error(b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").split(' ').nth(1), Some("negative"));
         assert_eq!(error(b"\x01"), "proto: Sample: illegal tag 0 (wire type 1)");
         assert_eq!(error(b"\x0c"), "proto: Sample: wiretype end group for non-group");
         assert_eq!(error(b"\x0f"), "proto: illegal wireType 7");

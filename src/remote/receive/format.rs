@@ -9,6 +9,20 @@ pub enum Packing {
     Zstd,
 }
 
+impl Packing {
+    /// The compression that the header names. The error is the text of a 415.
+    pub fn of(content_encoding: Option<&str>) -> Result<Self, String> {
+        match content_encoding.unwrap_or("") {
+            "" | "snappy" => Ok(Self::Snappy),
+            "zstd" => Ok(Self::Zstd),
+            other => {
+                let rest = "encoding (compression) is not accepted by this server; only snappy is acceptable";
+                Err(format!("{other} {rest}"))
+            }
+        }
+    }
+}
+
 /// Which message a body holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -53,16 +67,8 @@ pub struct Format {
 }
 
 impl Format {
-    /// The format that the headers name. The error is the text of a 415.
-    pub fn of(content_encoding: Option<&str>, content_type: Option<&str>, accepted: &Accepted) -> Result<Self, String> {
-        let packing = match content_encoding.unwrap_or("") {
-            "" | "snappy" => Packing::Snappy,
-            "zstd" => Packing::Zstd,
-            other => {
-                let rest = "encoding (compression) is not accepted by this server; only snappy is acceptable";
-                return Err(format!("{other} {rest}"));
-            }
-        };
+    /// The format of a body that is packed like this. The error is the text of a 415.
+    pub fn of(packing: Packing, content_type: Option<&str>, accepted: &Accepted) -> Result<Self, String> {
         let message = message(content_type.filter(|written| !written.is_empty()).unwrap_or(MEDIA_TYPE))?;
         if !accepted.0.contains(&message) {
             let names: Vec<&str> = accepted.0.iter().map(|message| message.name()).collect();
@@ -103,7 +109,7 @@ mod tests {
     use super::*;
 
     fn of(encoding: Option<&str>, content_type: Option<&str>) -> Result<Format, String> {
-        Format::of(encoding, content_type, &Accepted(vec![Message::V1, Message::V2]))
+        Format::of(Packing::of(encoding)?, content_type, &Accepted(vec![Message::V1, Message::V2]))
     }
 
     #[test]
@@ -134,6 +140,6 @@ mod tests {
         let only = Accepted::named(["io.prometheus.write.v2.Request", "x"]);
         let text = "prometheus.WriteRequest protobuf message is not accepted by this server; only accepts \
                     io.prometheus.write.v2.Request";
-        assert_eq!(Format::of(None, None, &only), Err(text.to_owned()));
+        assert_eq!(Format::of(Packing::Snappy, None, &only), Err(text.to_owned()));
     }
 }

@@ -91,10 +91,10 @@ pub fn of_report(message: Message, body: &[u8], decoded: &Decoded, report: &Appe
     let mut problems = decoded.problems.clone();
     match message {
         Message::V1 => {
-            if let Some((index, rejection)) = report.rejected.iter().find(|(_, rejection)| is_fatal(rejection)) {
+            if let Some((index, rejection)) = report.reported().find(|(_, rejection)| is_fatal(rejection)) {
                 return Reply::refused(BAD_REQUEST, Some(message), text_of(*index, rejection));
             }
-            for (index, rejection) in &report.rejected {
+            for (index, rejection) in report.reported() {
                 problems.add(*index, || {
                     let mut pairs = Pairs::default();
                     let read = v1::read_labels(decoded.message_of(*index, body), &mut pairs);
@@ -106,7 +106,7 @@ pub fn of_report(message: Message, body: &[u8], decoded: &Decoded, report: &Appe
         Message::V2 if !report.rejected.is_empty() => {
             // Read before, so it can be read again.
             let symbols = v2::symbols(body).unwrap_or_default();
-            for (index, rejection) in &report.rejected {
+            for (index, rejection) in report.reported() {
                 problems.add(*index, || {
                     let series = v2::show_labels(decoded.message_of(*index, body), &symbols);
                     format!("{} for series {series}", text_of(*index, rejection))
@@ -115,7 +115,9 @@ pub fn of_report(message: Message, body: &[u8], decoded: &Decoded, report: &Appe
         }
         Message::V2 => {}
     }
-    let written = Written { samples: u64::from(report.appended), histograms: 0, exemplars: decoded.exemplars };
+    // As in Prometheus, which drops samples that stand against others of the request later on.
+    let samples = u64::from(report.appended) + report.against_staged.len() as u64;
+    let written = Written { samples, histograms: 0, exemplars: decoded.exemplars };
     let written = (message == Message::V2).then_some(written);
     if problems.is_empty() {
         return Reply { status: NO_CONTENT, written, text: String::new() };

@@ -14,8 +14,8 @@ const FIRST_LEN: usize = 64 << 10;
 /// Why a body cannot be decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnpackError {
-    /// It is no snappy block.
-    #[error("snappy: corrupt input")]
+    /// It is no snappy block; the text is that of Prometheus's library.
+    #[error("s2: corrupt input")]
     Snappy,
     /// It is no zstd frame.
     #[error("zstd: {0}")]
