@@ -72,3 +72,6 @@ pub fn decode(
     }
     Ok(rows.done())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,13 +11,25 @@
 use crate::remote::receive::DecodeError;
 use crate::remote::receive::collect::Rows;
 use crate::remote::receive::labels::Pairs;
-use crate::remote::wire::{Fields, WireError, bytes};
+use crate::remote::wire::{Fields, WireError, bytes, varint};
 
-/// Tag of a label in a `TimeSeries`.
+/// Tag of a series in a `WriteRequest`, and of a label in a `TimeSeries`.
+const SERIES_TAG: u8 = 0x0a;
 const LABEL_TAG: u8 = 0x0a;
+/// Tag of a sample in a `TimeSeries`, of its value and of its time stamp.
+const SAMPLE_TAG: u8 = 0x12;
+const VALUE_TAG: u8 = 0x09;
+const TIMESTAMP_TAG: u8 = 0x10;
 
 pub(super) fn decode(body: &[u8], rows: &mut Rows<'_>) -> Result<(), DecodeError> {
-    let mut fields = Fields::new("WriteRequest", body);
+    let mut rest = body;
+    while let Some((&SERIES_TAG, after)) = rest.split_first() {
+        rest = after;
+        let message = bytes(&mut rest)?;
+        series(message, body.len() - rest.len() - message.len(), rows)?;
+    }
+    // Anything else, and what follows it.
+    let mut fields = Fields::new("WriteRequest", rest);
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => {
@@ -34,7 +46,12 @@ pub(super) fn decode(body: &[u8], rows: &mut Rows<'_>) -> Result<(), DecodeError
 /// One series, whose message stands at `at`.
 fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeError> {
     let labels = leading_labels(message)?;
-    let rest = message.get(labels.len()..).unwrap_or_default();
+    let mut rest = message.get(labels.len()..).unwrap_or_default();
+    while let Some((&SAMPLE_TAG, after)) = rest.split_first() {
+        rest = after;
+        let (t, value) = sample(bytes(&mut rest)?)?;
+        rows.point(t, value)?;
+    }
     let (mut exemplars, mut histograms, mut scattered) = (0, 0, false);
     let mut fields = Fields::new("TimeSeries", rest);
     while let Some((field, value)) = fields.next()? {
@@ -85,12 +102,18 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
 /// The bytes of all labels that stand in front of everything else.
 #[inline]
 fn leading_labels(message: &[u8]) -> Result<&[u8], WireError> {
-    let mut rest = message;
-    while let Some((&LABEL_TAG, after)) = rest.split_first() {
-        rest = after;
-        bytes(&mut rest)?;
+    let mut at = 0;
+    while let Some((&LABEL_TAG, rest)) = message.get(at..).and_then(<[u8]>::split_first) {
+        match rest.first() {
+            Some(&len) if len < 0x80 => at += 2 + usize::from(len),
+            _ => {
+                let mut rest = rest;
+                bytes(&mut rest)?;
+                at = message.len() - rest.len();
+            }
+        }
     }
-    Ok(message.get(..message.len() - rest.len()).unwrap_or_default())
+    message.get(..at).ok_or(WireError::Cut)
 }
 
 /// The bytes of all labels, wherever they stand.
@@ -134,6 +157,21 @@ pub(super) fn read_labels<'a>(message: &'a [u8], pairs: &mut Pairs<'a>) -> Resul
 /// Time stamp and value.
 #[inline]
 pub(super) fn sample(message: &[u8]) -> Result<(i64, f64), WireError> {
+    // As all senders write it.
+    if let Some((&VALUE_TAG, rest)) = message.split_first()
+        && let Some((value, rest)) = rest.split_first_chunk::<8>()
+        && let Some((&TIMESTAMP_TAG, mut rest)) = rest.split_first()
+    {
+        let t = varint(&mut rest)?;
+        if rest.is_empty() {
+            return Ok((t.cast_signed(), f64::from_le_bytes(*value)));
+        }
+    }
+    any_sample(message)
+}
+
+/// A sample whose fields stand in any order.
+fn any_sample(message: &[u8]) -> Result<(i64, f64), WireError> {
     let (mut value, mut t) = (0.0, 0);
     let mut fields = Fields::new("Sample", message);
     while let Some((field, found)) = fields.next()? {
