@@ -107,6 +107,7 @@ pub mod notifier_manager;
 pub mod query_gateway;
 mod query_metrics;
 pub mod receiver;
+pub mod remote_receiver;
 pub mod rule_group;
 pub mod rule_manager;
 pub mod scrape_manager;

@@ -80,8 +80,8 @@ pub const FLAGS: &[FlagSpec] = &[
     effect(Warned, flag("web.user-assets", Text, "", WEB, "Directory to serve under /user.")),
     switch("web.enable-lifecycle", "false", WEB, "Allow POST /-/reload and /-/quit."),
     effect(Warned, switch("web.enable-admin-api", "false", WEB, "Allow the endpoints that delete and snapshot data.")),
-    effect(Warned, switch("web.enable-remote-write-receiver", "false", WEB, "Accept remote write requests.")),
-    effect(Nothing, flag("web.remote-write-receiver.accepted-protobuf-messages", Messages(MESSAGES), "prometheus.WriteRequest,io.prometheus.write.v2.Request", WEB, "Remote write messages to accept.")),
+    switch("web.enable-remote-write-receiver", "false", WEB, "Accept remote write requests on /api/v1/write."),
+    flag("web.remote-write-receiver.accepted-protobuf-messages", Messages(MESSAGES), "prometheus.WriteRequest,io.prometheus.write.v2.Request", WEB, "Remote write messages to accept."),
     effect(Warned, switch("web.enable-otlp-receiver", "false", WEB, "Accept OTLP metrics.")),
     effect(Warned, flag("web.console.templates", Text, "consoles", WEB, "Directory of console templates.")),
     effect(Warned, flag("web.console.libraries", Text, "console_libraries", WEB, "Directory of console libraries.")),
@@ -149,6 +149,7 @@ pub const FLAGS: &[FlagSpec] = &[
     flag("watchfire.limit.scrape.new-series", Integer, "-1", LIMITS, "New series of one scrape; -1 for 1/8 of the room left for series."),
     flag("watchfire.limit.http.header", AutoSize, "", LIMITS, "Largest header of a request; 64KiB."),
     flag("watchfire.limit.http.body", AutoSize, "", LIMITS, "Largest body of a request; 32MiB."),
+    flag("watchfire.limit.remote-write", AutoSize, "", LIMITS, "Memory of remote write requests in flight; 1/16 of memory, at least 64MiB."),
     flag("watchfire.limit.query.memory", AutoSize, "", LIMITS, "Memory of one query; a quarter of that of all."),
     flag("watchfire.limit.query.memory-total", AutoSize, "", LIMITS, "Memory of all queries; a quarter of memory."),
 ];

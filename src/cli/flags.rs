@@ -84,6 +84,10 @@ pub struct WebFlags {
     pub page_title: String,
     /// Origins that browsers may ask from.
     pub cors_origin: Regexp,
+    /// Whether remote write is taken.
+    pub remote_write_receiver: bool,
+    /// Names of the messages that are taken.
+    pub remote_write_messages: Vec<String>,
 }
 
 /// When acknowledged writes are synced.
@@ -420,6 +424,8 @@ fn web(values: &Values, config: &ConfigSource) -> Result<WebFlags, FlagError> {
         enable_lifecycle: values.bool("web.enable-lifecycle"),
         page_title: values.text("web.page-title").to_owned(),
         cors_origin,
+        remote_write_receiver: values.bool("web.enable-remote-write-receiver"),
+        remote_write_messages: values.list("web.remote-write-receiver.accepted-protobuf-messages").to_vec(),
     })
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 
+use crate::http::body::{Body, BodyReader};
 use crate::http::compress::Encoding;
 use crate::http::cors;
 use crate::http::envelope;
@@ -100,15 +101,21 @@ async fn found(
         return finish(other_method(&state, request, route));
     };
     let begun = state.clock.monotonic();
-    let params = match read_params(bounds, request, payload).await {
-        Ok(params) => params,
+    let (params, payload) = match read_params(bounds, request, payload).await {
+        Ok(read) => read,
         Err(refusal) => return finish(refusal),
+    };
+    let body = Body {
+        content_encoding: header(request, "Content-Encoding").map(str::to_owned),
+        content_type: header(request, "Content-Type").map(str::to_owned),
+        reader: payload.map(|payload| BodyReader::new(request, payload, bounds.body_len_max, bounds.read_timeout)),
     };
     let context = Context {
         params,
         raw_query: request.query_string().to_owned(),
         path_parameter,
         accept: header(request, "Accept").map(str::to_owned),
+        body,
         state: Arc::clone(&state),
     };
     let response = match gate(&state, route) {
@@ -256,30 +263,21 @@ fn redirect(request: &HttpRequest, to: &str) -> Response {
     }
 }
 
-/// Parameters of the query string and, for `POST` and `PUT`, of a form. Other bodies are not looked at.
-async fn read_params(bounds: &Bounds, request: &HttpRequest, mut payload: web::Payload) -> Result<Params, Response> {
+/// Parameters of the query string and, for `POST` and `PUT`, of a form. Other bodies are handed on as they came.
+async fn read_params(
+    bounds: &Bounds,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Params, Option<web::Payload>), Response> {
     let query = request.query_string().as_bytes();
     let is_form = header(request, "Content-Type")
         .is_some_and(|kind| kind.split(';').next().unwrap_or("").trim() == "application/x-www-form-urlencoded");
     if !is_form || !matches!(*request.method(), Method::POST | Method::PUT) {
-        return Ok(Params::new(query, b""));
+        return Ok((Params::new(query, b""), Some(payload)));
     }
-    let read = async {
-        let mut body = Vec::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk =
-                chunk.map_err(|_| Response::error(StatusCode::BAD_REQUEST, "cannot read the request's body"))?;
-            if bounds.body_len_max < body.len() + chunk.len() {
-                let text = "request body exceeds --watchfire.limit.http.body";
-                return Err(Response::error(StatusCode::PAYLOAD_TOO_LARGE, text));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    };
-    let late = |_| Response::error(StatusCode::REQUEST_TIMEOUT, "request body took longer than --web.read-timeout");
-    let body = tokio::time::timeout(bounds.read_timeout, read).await.map_err(late)??;
-    Ok(Params::new(query, &body))
+    let reader = BodyReader::new(request, payload, bounds.body_len_max, bounds.read_timeout);
+    let Ok(body) = reader.read(|_| Ok::<(), std::convert::Infallible>(())).await?;
+    Ok((Params::new(query, &body), None))
 }
 
 fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {

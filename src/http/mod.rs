@@ -4,6 +4,7 @@
 //! handler parses its parameters, asks a port and writes the answer → `dispatch` adds headers, compresses and counts.
 
 pub mod api;
+mod body;
 mod compress;
 mod cors;
 mod dispatch;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::http::body::Body;
 use crate::http::params::Params;
 use crate::http::state::HttpState;
 
@@ -16,4 +17,6 @@ pub(super) struct Context {
     pub(super) path_parameter: Option<String>,
     /// The header `Accept`.
     pub(super) accept: Option<String>,
+    /// What is left of the body; nothing after a form.
+    pub(super) body: Body,
 }

@@ -6,7 +6,7 @@
 use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
-use crate::http::api::{labels, metadata, query, relabel_steps, rules, status, targets, tsdb, watchfire};
+use crate::http::api::{labels, metadata, query, relabel_steps, rules, status, targets, tsdb, watchfire, write};
 use crate::http::error::ApiError;
 use crate::http::federate;
 use crate::http::page;
@@ -96,6 +96,7 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/alertmanagers", "/api/v1/alertmanagers", Api, Ready, GET => targets::alertmanagers),
     route!("/api/v1/rules", "/api/v1/rules", Api, Ready, GET => rules::rules),
     route!("/api/v1/alerts", "/api/v1/alerts", Api, Ready, GET => rules::alerts),
+    route!("/api/v1/write", "/api/v1/write", Plain, Ready, POST => write::write),
     route!("/api/v1/status/config", "/api/v1/status/config", Api, Ready, GET => status::config),
     route!("/api/v1/status/flags", "/api/v1/status/flags", Api, Ready, GET => status::flags),
     route!("/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Api, Ready, GET => status::build),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
+use crate::actors::remote_receiver::RemoteReceiver;
 use crate::config::ScrapeConfig;
 use crate::http::api::types::{
     ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, NewestSamples, QueryAnswer,
@@ -87,6 +88,8 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn last_reload(&self) -> Option<Reload>;
     /// Asks the root to stop.
     fn quit(&self) -> QuitVerdict;
+    /// Takes remote write; `None` while that is switched off.
+    fn remote_write(&self) -> Option<Arc<RemoteReceiver>>;
     /// Every actor; answers from a registry, so that it works while actors are stuck.
     fn actors(&self) -> Vec<ActorInfo>;
     /// The process's own metrics in a format that `accept` names; text 0.0.4 if it names none that we have.

@@ -97,6 +97,9 @@ pub struct AppendReport {
     pub resolved: Vec<(u32, SeriesHandle)>,
     /// Refused samples: index in the batch and reason.
     pub rejected: Vec<(u32, SampleRejection)>,
+    /// Of these, by index, those that stored samples would not have refused: they stand against samples of the same batch,
+    /// or of one that is not stored yet. Prometheus drops them without a word to who appends.
+    pub against_staged: Vec<u32>,
 }
 
 impl AppendReport {
@@ -106,11 +109,18 @@ impl AppendReport {
         self.created += part.created;
         self.resolved.extend(part.resolved);
         self.rejected.extend(part.rejected);
+        self.against_staged.extend(part.against_staged);
+    }
+
+    /// The refused samples that Prometheus reports: all but those of [`Self::against_staged`]. For a sorted report.
+    pub fn reported(&self) -> impl Iterator<Item = &(u32, SampleRejection)> {
+        self.rejected.iter().filter(|(index, _)| self.against_staged.binary_search(index).is_err())
     }
 
     /// Puts the entries in the batch's order, after all parts are in.
     pub fn sort(&mut self) {
         self.resolved.sort_by_key(|(index, _)| *index);
         self.rejected.sort_by_key(|(index, _)| *index);
+        self.against_staged.sort_unstable();
     }
 }

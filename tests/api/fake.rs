@@ -275,6 +275,10 @@ impl ServerPorts for FakePorts {
         }
     }
 
+    fn remote_write(&self) -> Option<std::sync::Arc<watchfire::actors::remote_receiver::RemoteReceiver>> {
+        None
+    }
+
     fn actors(&self) -> Vec<ActorInfo> {
         vec![ActorInfo {
             kind: "scrape_target".to_owned(),

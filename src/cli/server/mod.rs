@@ -13,6 +13,7 @@ mod jobs;
 mod parts;
 mod ports;
 mod reload;
+mod remote;
 mod rules;
 mod running;
 mod storage;
@@ -198,7 +199,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let running = Arc::new(Running::new(clock.as_ref(), &registry));
     let (quit, mut quit_asked) = watch::channel(false);
     let readiness = Readiness::new(&registry);
-    let ports = parts.ports(&flags, &registry, &running, quit);
+    let ports = parts.ports(&flags, &registry, &running, &clock, quit);
     let state =
         HttpState::new(ports.clone(), readiness.clone(), http_settings(&flags), SharedClock::clone(&clock), &registry);
     let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;

@@ -40,7 +40,7 @@ use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::{Checked, Planned};
 use crate::cli::server::running::Running;
 use crate::cli::server::upkeep::{Retention, Upkeep};
-use crate::cli::server::{head_metrics, rules, storage};
+use crate::cli::server::{head_metrics, remote, rules, storage};
 use crate::config::LoadedConfig;
 use crate::http::state::Readiness;
 use crate::model::clock::SharedClock;
@@ -261,6 +261,7 @@ impl Parts {
         flags: &Arc<ServerFlags>,
         registry: &Arc<Registry>,
         running: &Arc<Running>,
+        clock: &SharedClock,
         quit: watch::Sender<bool>,
     ) -> Arc<Ports> {
         Arc::new(Ports {
@@ -277,6 +278,7 @@ impl Parts {
             flags: Arc::clone(flags),
             running: Arc::clone(running),
             dispatcher: self.notifying.dispatcher.clone(),
+            receiver: remote::receiver(flags, registry, clock, &self.storage, &self.pool),
             reloader: OnceLock::new(),
             quit,
         })
@@ -305,7 +307,7 @@ impl Parts {
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
         let thread =
             LogThread::start(opened.writer, mode).map_err(|error| format!("cannot start the log's thread: {error}"))?;
-        let for_actor = Arc::clone(&thread);
+        let (for_actor, announcements) = (Arc::clone(&thread), thread.announcements());
         let place = self.root.parent().place("log");
         let writer = supervision::spawn(&self.writers, Policy::PERMANENT, place, move |_| {
             LogWriter::new(Arc::clone(&for_actor))
@@ -317,6 +319,7 @@ impl Parts {
             data_dir: opened.dir,
             aliases: Mutex::new(opened.aliases),
             files: Mutex::default(),
+            announcements,
         };
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);

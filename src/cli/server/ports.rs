@@ -18,6 +18,7 @@ use crate::actors::query_gateway::{
     RunQuery,
 };
 use crate::actors::registry::ActorTree;
+use crate::actors::remote_receiver::RemoteReceiver;
 use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
 use crate::actors::scrape_target::TargetShared;
@@ -68,6 +69,8 @@ pub(super) struct Ports {
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
     pub(super) dispatcher: DispatcherHandle,
+    /// Takes remote write, if that is switched on.
+    pub(super) receiver: Option<Arc<RemoteReceiver>>,
     /// Set once the configuration can be read again.
     pub(super) reloader: OnceLock<Reloader>,
     pub(super) quit: watch::Sender<bool>,
@@ -367,6 +370,10 @@ impl ServerPorts for Ports {
 
     fn quit(&self) -> QuitVerdict {
         if self.quit.send_replace(true) { QuitVerdict::AlreadyStopping } else { QuitVerdict::Requested }
+    }
+
+    fn remote_write(&self) -> Option<Arc<RemoteReceiver>> {
+        self.receiver.clone()
     }
 
     fn actors(&self) -> Vec<ActorInfo> {

@@ -10,6 +10,7 @@ pub(super) mod targets;
 pub(super) mod tsdb;
 pub mod types;
 pub(super) mod watchfire;
+pub(super) mod write;
 
 use crate::http::error::ApiError;
 use crate::http::request::Context;

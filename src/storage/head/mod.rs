@@ -192,6 +192,11 @@ impl Head {
         Some(column.len() as u64)
     }
 
+    /// Series in all shards.
+    pub fn series_count(&self) -> u64 {
+        self.shared.series_count()
+    }
+
     /// Series that the budget still has room for; `None` without a budget.
     pub fn series_room(&self) -> Option<u64> {
         let limit = Some(self.shared.series_limit).filter(|limit| 0 < *limit)?;

@@ -194,7 +194,13 @@ impl Partition {
             NOT_STAGED => series.last(),
             packed => Some(self.staged_value(packed, slot, batch)),
         };
-        match order_of(newest, t, sample.value)? {
+        let order = order_of(newest, t, sample.value).inspect_err(|_| {
+            let stored = order_of(series.last(), t, sample.value);
+            if staged != NOT_STAGED && matches!(stored, Ok(Order::Newer)) {
+                report.against_staged.push(sample.index);
+            }
+        });
+        match order? {
             Order::Newer => {}
             // An equal repetition of a stored sample has nothing to do. One of a staged sample is staged as well: it
             // must be stored even if the other is given up.

@@ -1,0 +1,6 @@
+//! Remote protocols as plain code: what others write to us.
+
+pub mod receive;
+mod wire;
+
+pub use wire::WireError;
