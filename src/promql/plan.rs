@@ -141,7 +141,7 @@ impl Planner<'_> {
             Expr::Unary(unary) => {
                 let (inner, invariance) = self.lower(&unary.expr, context)?;
                 let operation = match unary.op {
-                    Sign::Plus => inner.operation,
+                    Sign::Plus => Operation::Same(Box::new(inner)),
                     Sign::Minus => Operation::Negate(Box::new(inner)),
                 };
                 Ok((Node { operation, range }, invariance))

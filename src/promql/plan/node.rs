@@ -57,6 +57,8 @@ pub(crate) enum Operation {
     Set(SetOperation),
     /// The unary minus.
     Negate(Box<Node>),
+    /// The unary plus: the value itself, which keeps its own place in the query.
+    Same(Box<Node>),
     /// Something that has the same value at every step.
     StepInvariant(Box<Node>),
 }
