@@ -25,6 +25,7 @@ use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView};
+use crate::model::result::QueryValue;
 use crate::model::sample::Sample;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::{
@@ -71,6 +72,8 @@ pub struct RunQuery {
     pub lookback_ms: Option<i64>,
     /// Who asks: users and rules do not wait for each other.
     pub lane: Lane,
+    /// Samples are counted for each step as well.
+    pub counts_steps: bool,
 }
 
 /// What to list.
@@ -135,10 +138,33 @@ impl<T: Send + 'static> Clone for RunRule<T> {
 pub struct QueryOutcome {
     /// Value, remarks, figures; its memory stays charged until it is dropped.
     pub evaluated: Evaluated,
-    /// Time spent waiting for a turn.
-    pub queued: Duration,
-    /// Time from its turn to its result.
-    pub ran: Duration,
+    /// How long its parts took.
+    pub timings: QueryTimings,
+}
+
+/// How long the parts of a query took, divided as in Prometheus's statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueryTimings {
+    /// Waiting for a turn.
+    pub queue: Duration,
+    /// Opening storage.
+    pub prepare: Duration,
+    /// Evaluation proper, without the sorting of the result.
+    pub inner_eval: Duration,
+    /// Sorting of the result.
+    pub sort: Duration,
+}
+
+impl QueryTimings {
+    /// From the turn to the result.
+    pub fn eval(&self) -> Duration {
+        self.prepare + self.inner_eval + self.sort
+    }
+
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.queue + self.eval()
+    }
 }
 
 /// Why a query has no result.
@@ -195,6 +221,7 @@ pub struct GatewayDeps {
 struct GatewayMetrics {
     running: Gauge,
     samples: Counter,
+    samples_read: Counter,
     times: QueryTimes,
 }
 
@@ -217,6 +244,8 @@ impl GatewayDeps {
         registry.gauge("prometheus_engine_queries_concurrent_max", help, &[]).set(limits.concurrency_max as f64);
         let help = "The total number of samples loaded by all queries (full window per step for range-vector).";
         let samples = registry.counter("prometheus_engine_query_samples_total", help, &[]);
+        let help = "The total number of samples read by all queries.";
+        let samples_read = registry.counter("prometheus_engine_query_samples_read_total", help, &[]);
         let times = QueryTimes::new(registry, &clock);
         let memory = MemoryPool::new(limits.total_bytes_max);
         let held = Arc::clone(&memory);
@@ -235,7 +264,7 @@ impl GatewayDeps {
             limits,
             memory,
             turns: Arc::new(Semaphore::new(limits.concurrency_max.max(1))),
-            metrics: GatewayMetrics { running, samples, times },
+            metrics: GatewayMetrics { running, samples, samples_read, times },
         })
     }
 
@@ -245,14 +274,15 @@ impl GatewayDeps {
     }
 
     /// Evaluates on the calling thread, one of the pool's.
-    fn evaluate(&self, query: &RunQuery, ctx: &QueryContext) -> Result<Evaluated, QueryFailure> {
-        let began = self.clock.monotonic();
+    fn evaluate(&self, query: &RunQuery, ctx: &QueryContext) -> Result<(Evaluated, QueryTimings), QueryFailure> {
         let expr = parse_expr(&query.text, &self.parser).map_err(|error| QueryFailure::Parse(error.to_string()))?;
+        let began = self.clock.monotonic();
         let view = self.queryable.view()?;
         let prepared = self.clock.monotonic();
         let mut engine = self.engine.clone();
         engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
         engine.lookback_ms = query.lookback_ms.unwrap_or(engine.lookback_ms);
+        engine.counts_steps = query.counts_steps;
         let evaluated = match query.span {
             QuerySpan::Instant { at } => evaluate_instant(&expr, &*view, at, &engine, ctx)?,
             QuerySpan::Range { start, end, step_ms } => {
@@ -260,9 +290,17 @@ impl GatewayDeps {
             }
         };
         self.metrics.samples.add(evaluated.stats.total_samples);
-        let took = self.clock.monotonic().saturating_sub(prepared);
-        self.metrics.times.evaluated(prepared.saturating_sub(began), took);
-        Ok(evaluated)
+        self.metrics.samples_read.add(evaluated.stats.samples_read);
+        let sort = evaluated.stats.sorted_in;
+        let timings = QueryTimings {
+            queue: Duration::ZERO,
+            prepare: prepared.saturating_sub(began),
+            inner_eval: self.clock.monotonic().saturating_sub(prepared).saturating_sub(sort),
+            sort,
+        };
+        let is_sorted = matches!(evaluated.value, QueryValue::Matrix(_));
+        self.metrics.times.evaluated(timings.prepare, timings.inner_eval, is_sorted.then_some(sort));
+        Ok((evaluated, timings))
     }
 
     /// Runs `job` on the pool when it has a turn. Rules take no turns: their lane is bounded by the number of groups.
@@ -271,7 +309,7 @@ impl GatewayDeps {
         lane: Lane,
         deadline: Instant,
         job: impl FnOnce(&Self, QueryContext) -> Result<T, QueryFailure> + Send + 'static,
-    ) -> Result<(T, Duration, Duration), QueryFailure> {
+    ) -> Result<(T, Duration), QueryFailure> {
         let arrived = Instant::now();
         let turn = match lane {
             Lane::Queries => {
@@ -302,7 +340,7 @@ impl GatewayDeps {
             PoolError::Panicked { text } => QueryFailure::Panicked(text),
             error @ (PoolError::Full { .. } | PoolError::Closed) => QueryFailure::Overloaded(error.to_string()),
         })??;
-        Ok((value, began.duration_since(arrived), began.elapsed()))
+        Ok((value, began.duration_since(arrived)))
     }
 
     async fn query(self: Arc<Self>, query: RunQuery, deadline: Instant) -> Result<QueryOutcome, QueryFailure> {
@@ -311,14 +349,14 @@ impl GatewayDeps {
             ctx.text.clone_from(&query.text);
             deps.evaluate(&query, &ctx)
         };
-        let (evaluated, queued, ran) = Arc::clone(&self).admit(lane, deadline, evaluate).await?;
-        self.metrics.times.queued(queued);
-        Ok(QueryOutcome { evaluated, queued, ran })
+        let ((evaluated, timings), queue) = Arc::clone(&self).admit(lane, deadline, evaluate).await?;
+        self.metrics.times.queued(queue);
+        Ok(QueryOutcome { evaluated, timings: QueryTimings { queue, ..timings } })
     }
 
     async fn rule<T: Send + 'static>(self: Arc<Self>, rule: RunRule<T>, deadline: Instant) -> Result<T, QueryFailure> {
         let run = move |deps: &Self, ctx: QueryContext| Ok((rule.job)(&JobQueries { deps, ctx }));
-        self.admit(Lane::Rules, deadline, run).await.map(|(value, _, _)| value)
+        self.admit(Lane::Rules, deadline, run).await.map(|(value, _)| value)
     }
 
     async fn list(self: Arc<Self>, request: RunListing, deadline: Instant) -> Result<Listed, QueryFailure> {
@@ -327,7 +365,7 @@ impl GatewayDeps {
             let view = deps.queryable.view()?;
             Ok(list(&request, &*view, &budget)?)
         };
-        self.admit(Lane::Queries, deadline, list).await.map(|(listed, _, _)| listed)
+        self.admit(Lane::Queries, deadline, list).await.map(|(listed, _)| listed)
     }
 }
 
@@ -340,9 +378,10 @@ struct JobQueries<'a> {
 impl RuleQueries for JobQueries<'_> {
     fn instant(&self, expr: &str, at: TimestampMs) -> Result<Queried, QueryError> {
         let (text, span) = (expr.to_owned(), QuerySpan::Instant { at });
-        let query = RunQuery { text, span, timeout: None, lookback_ms: None, lane: Lane::Rules };
+        let (timeout, lookback_ms, lane) = (None, None, Lane::Rules);
+        let query = RunQuery { text, span, timeout, lookback_ms, lane, counts_steps: false };
         let ctx = QueryContext { text: query.text.clone(), ..self.ctx.clone() };
-        let Evaluated { value, held, .. } = self.deps.evaluate(&query, &ctx)?;
+        let (Evaluated { value, held, .. }, _) = self.deps.evaluate(&query, &ctx)?;
         Ok(Queried { value, held })
     }
 

@@ -558,7 +558,7 @@ pub(crate) fn alert(name: &str, expr: &str, hold_ms: u64) -> RuleSpec {
 /// An instant query of a user.
 pub(crate) fn instant(text: &str, at: TimestampMs) -> RunQuery {
     let (text, span) = (text.to_owned(), QuerySpan::Instant { at });
-    RunQuery { text, span, timeout: None, lookback_ms: None, lane: Lane::Queries }
+    RunQuery { text, span, timeout: None, lookback_ms: None, lane: Lane::Queries, counts_steps: false }
 }
 
 /// The values of an instant vector or a scalar.

@@ -35,7 +35,7 @@ use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
-use crate::model::time::TimeRange;
+use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::EvalError;
 use crate::promql::parser::parse_metric_selector;
 use crate::telemetry::metrics::Registry;
@@ -67,10 +67,19 @@ impl Ports {
         Instant::now() + timeout.unwrap_or(longest).min(longest) + ASK_MARGIN
     }
 
+    /// Whether steps are counted: when asked for, and when the feature is on.
+    fn counts_steps(&self, asked: bool) -> bool {
+        asked && self.flags.features.is_enabled("promql-per-step-stats")
+    }
+
     async fn query(&self, query: RunQuery) -> Result<QueryAnswer, ApiError> {
         let deadline = self.deadline(query.timeout);
+        let (start, step_ms) = match query.span {
+            QuerySpan::Instant { at } => (at, 1),
+            QuerySpan::Range { start, step_ms, .. } => (start, step_ms),
+        };
         let outcome = self.gateway.read(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
-        Ok(answer(outcome))
+        Ok(answer(outcome, start, step_ms))
     }
 
     async fn list(&self, listing: Listing, request: SelectRequest) -> Result<ListedNames, ApiError> {
@@ -91,19 +100,23 @@ impl Ports {
     }
 }
 
-fn answer(outcome: QueryOutcome) -> QueryAnswer {
-    let QueryOutcome { evaluated, queued, ran } = outcome;
+fn answer(outcome: QueryOutcome, start: TimestampMs, step_ms: i64) -> QueryAnswer {
+    let QueryOutcome { evaluated, timings } = outcome;
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let seconds = ran.as_secs_f64();
+    let times = || (0i64..).map(|step| TimestampMs(start.0.saturating_add(step.saturating_mul(step_ms))));
+    let by_step = |counts: &[u64]| times().zip(counts.iter().map(|n| count(*n))).collect();
     let stats = QueryStats {
-        eval_total: seconds,
-        inner_eval: seconds,
-        queue: queued.as_secs_f64(),
-        exec_total: seconds,
+        eval_total: timings.eval().as_secs_f64(),
+        result_sort: timings.sort.as_secs_f64(),
+        preparation: timings.prepare.as_secs_f64(),
+        inner_eval: timings.inner_eval.as_secs_f64(),
+        queue: timings.queue.as_secs_f64(),
+        exec_total: timings.total().as_secs_f64(),
         queryable_samples: count(evaluated.stats.total_samples),
-        samples_read: count(evaluated.stats.total_samples),
+        queryable_samples_per_step: evaluated.by_step.as_ref().map(|counts| by_step(&counts.total)),
+        samples_read: count(evaluated.stats.samples_read),
+        samples_read_per_step: evaluated.by_step.as_ref().map(|counts| by_step(&counts.read)),
         peak_samples: count(evaluated.stats.peak_samples as u64),
-        ..QueryStats::default()
     };
     QueryAnswer { value: evaluated.value, annotations: evaluated.annotations, stats }
 }
@@ -149,6 +162,7 @@ impl ServerPorts for Ports {
             timeout: query.timeout,
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
+            counts_steps: self.counts_steps(query.per_step_stats),
         };
         self.query(run).boxed()
     }
@@ -160,6 +174,7 @@ impl ServerPorts for Ports {
             timeout: query.timeout,
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
+            counts_steps: self.counts_steps(query.per_step_stats),
         };
         self.query(run).boxed()
     }

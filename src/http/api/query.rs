@@ -147,7 +147,7 @@ fn per_step(object: &mut Object<'_>, name: &str, steps: Option<&[(TimestampMs, i
     for (at, count) in steps {
         let json = array.item();
         json.raw("[");
-        json.sample_time(*at);
+        json.number(at.0 as f64 / 1000.0);
         json.raw(",");
         json.integer(*count);
         json.raw("]");
