@@ -40,9 +40,6 @@ impl QueryTimes {
             let name = "prometheus_engine_query_duration_histogram_seconds";
             Slice { summary, histogram: registry.histogram(name, help, &labels, &BOUNDS) }
         };
-        registry.gauge("prometheus_engine_query_log_enabled", "State of the query log.", &[]).set(0.0);
-        let help = "The number of query log failures.";
-        let _ = registry.counter("prometheus_engine_query_log_failures_total", help, &[]);
         Self {
             queue: slice("queue_time"),
             prepare: slice("prepare_time"),

@@ -9,6 +9,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::{FutureExt, StreamExt};
 
+use crate::http::api::types::RequestOrigin;
 use crate::http::compress::Encoding;
 use crate::http::cors;
 use crate::http::envelope;
@@ -52,7 +53,7 @@ pub(super) async fn dispatch(
         return finish(to_cleaned(&request, &to));
     }
     match routes::find(&state.settings.route_prefix, &path) {
-        Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, parameter).await,
+        Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, (path, parameter)).await,
         Match::Redirect(to) => finish(redirect(&request, &to)),
         Match::Nothing if *request.method() == Method::OPTIONS && is_api(&state, &path) => {
             finish(api_options(&state, &request))
@@ -67,7 +68,7 @@ async fn found(
     request: &HttpRequest,
     payload: web::Payload,
     route: &'static Route,
-    path_parameter: Option<String>,
+    (path, path_parameter): (String, Option<String>),
 ) -> HttpResponse {
     let Some(handler) = route.handler(request.method()) else {
         return finish(other_method(&state, request, route));
@@ -81,6 +82,11 @@ async fn found(
         params,
         raw_query: request.query_string().to_owned(),
         path_parameter,
+        origin: RequestOrigin {
+            client_ip: request.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default(),
+            method: request.method().as_str().to_owned(),
+            path,
+        },
         accept: header(request, "Accept").map(str::to_owned),
         state: Arc::clone(&state),
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::http::api::types::RequestOrigin;
 use crate::http::params::Params;
 use crate::http::state::HttpState;
 
@@ -14,6 +15,8 @@ pub(super) struct Context {
     pub(super) raw_query: String,
     /// The variable part of the path, decoded.
     pub(super) path_parameter: Option<String>,
+    /// Whom it comes from.
+    pub(super) origin: RequestOrigin,
     /// The header `Accept`.
     pub(super) accept: Option<String>,
 }

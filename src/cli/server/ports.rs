@@ -16,6 +16,7 @@ use crate::actors::pool::Lane;
 use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
 };
+use crate::actors::query_log::QueryOrigin;
 use crate::actors::registry::ActorTree;
 use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
@@ -27,8 +28,8 @@ use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
-    QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest,
-    TargetHealth, Targets, UnixNanos,
+    QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RequestOrigin, RuleGroup, Runtime,
+    SelectRequest, TargetHealth, Targets, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
@@ -100,6 +101,10 @@ impl Ports {
     }
 }
 
+fn origin(RequestOrigin { client_ip, method, path }: RequestOrigin) -> QueryOrigin {
+    QueryOrigin::Http { client_ip, method, path }
+}
+
 fn answer(outcome: QueryOutcome, start: TimestampMs, step_ms: i64) -> QueryAnswer {
     let QueryOutcome { evaluated, timings } = outcome;
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -133,7 +138,7 @@ fn of_query(failure: QueryFailure) -> ApiError {
     match failure {
         QueryFailure::Parse(text) => ApiError::invalid_parameter("query", text),
         QueryFailure::QueueTimeout | QueryFailure::Overloaded(_) => ApiError::timeout(failure.to_string()),
-        QueryFailure::Panicked(_) => ApiError::execution(failure.to_string()),
+        QueryFailure::Panicked(_) => ApiError::internal(failure.to_string()),
         QueryFailure::Eval(error) => match error {
             EvalError::BadQuery(text) => ApiError::invalid_parameter("query", text),
             EvalError::Canceled(_) => ApiError::canceled(error.to_string()),
@@ -163,6 +168,7 @@ impl ServerPorts for Ports {
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
             counts_steps: self.counts_steps(query.per_step_stats),
+            origin: origin(query.origin),
         };
         self.query(run).boxed()
     }
@@ -175,6 +181,7 @@ impl ServerPorts for Ports {
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
             counts_steps: self.counts_steps(query.per_step_stats),
+            origin: origin(query.origin),
         };
         self.query(run).boxed()
     }
