@@ -103,6 +103,44 @@ fn histograms_count_by_their_size() {
     assert_eq!(instant(&*view, "h[60s]", 201, &below).unwrap_err(), EvalError::TooManySamples);
 }
 
+/// Samples looked at and read, by step, as Prometheus counts them.
+#[track_caller]
+fn check_steps(script: &str, expr: &str, times_s: [i64; 3], total: &[u64], read: &[u64]) {
+    let view = loaded(script);
+    let opts = EngineOptions { counts_steps: true, ..EngineOptions::default() };
+    let evaluate = |opts: &EngineOptions| match times_s {
+        [at, _, 0] => instant(&*view, expr, at, opts),
+        _ => range(&*view, expr, times_s, opts),
+    };
+    let counted = evaluate(&opts).unwrap();
+    let by_step = counted.by_step.unwrap();
+    assert_eq!((&*by_step.total, &*by_step.read), (total, read), "{expr}");
+    for stats in [counted.stats, evaluate(&EngineOptions::default()).unwrap().stats] {
+        let sums = (total.iter().sum(), read.iter().sum());
+        assert_eq!((stats.total_samples, stats.samples_read), sums, "{expr}");
+    }
+}
+
+#[test]
+fn what_overlapping_windows_hold_is_read_once() {
+    let check = |expr, times_s, total: &[u64], read: &[u64]| check_steps(COUNTED, expr, times_s, total, read);
+    check("one[60s]", [201, 0, 0], &[6], &[6]);
+    check("max_over_time(three[60s:5s])", [201, 0, 0], &[36], &[36]);
+    check("max_over_time(one[60s])[20s:5s]", [201, 0, 0], &[24], &[8]);
+    check("rate(one[60s])", [201, 261, 30], &[6, 6, 6], &[6, 3, 3]);
+    check("rate(one[20s])", [201, 321, 60], &[2, 2, 2], &[2, 2, 2]);
+    check("max_over_time(one[20s:5s])", [201, 321, 60], &[4, 4, 4], &[4, 4, 4]);
+    check("max_over_time(one[60s:5s])", [201, 231, 15], &[12, 12, 12], &[12, 3, 3]);
+    check("max_over_time(one[20s:5s] offset 1m)", [201, 321, 60], &[4, 4, 4], &[4, 4, 4]);
+    check("sum(one @ 201)", [204, 219, 5], &[1, 1, 1, 1], &[1, 0, 0, 0]);
+    check("sum(rate(one[60s] @ 201))", [204, 214, 5], &[6, 6, 6], &[6, 0, 0]);
+    check("timestamp(three)", [981, 1041, 30], &[3, 3, 3], &[3, 3, 3]);
+    check("1 + time()", [201, 221, 10], &[0, 0, 0], &[0, 0, 0]);
+    let histograms = "load 10s\n  h {{sum:1 count:3 buckets:[1 2]}}x60\n";
+    check_steps(histograms, "count_over_time(h[60s])", [201, 261, 30], &[72, 72, 72], &[72, 36, 36]);
+    check_steps(histograms, "h", [201, 231, 30], &[12, 12], &[12, 12]);
+}
+
 /// Series of every kind, with gaps, resets and stale markers.
 const MIXED: &str = "load 30s
   h{a=\"1\"} {{sum:1 count:3 buckets:[1 2]}}+{{sum:2 count:3 buckets:[2 1]}}x6 _ stale {{schema:1 sum:1 count:1 buckets:[1]}}x8

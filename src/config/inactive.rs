@@ -76,7 +76,6 @@ pub const TABLE: &[Row] = &[
     Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
     additive("alerting.alertmanagers[].file_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
-    additive("global.query_log_file", "queries are not logged to a file", present),
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
@@ -239,8 +238,7 @@ remote_write: [{url: http://h}]
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
         assert_eq!(of("otlp"), Some((Kind::Additive, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
-        assert_eq!(of("global.query_log_file"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 11);
+        assert_eq!(found.len(), 10);
     }
 
     #[test]

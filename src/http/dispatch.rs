@@ -10,6 +10,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::FutureExt;
 
+use crate::http::api::types::RequestOrigin;
 use crate::http::body::{Body, BodyReader};
 use crate::http::compress::Encoding;
 use crate::http::cors;
@@ -80,7 +81,7 @@ async fn answer(
         return finish(to_cleaned(&request, &to));
     }
     match routes::find(&state.settings.route_prefix, &path) {
-        Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, parameter).await,
+        Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, (path, parameter)).await,
         Match::Redirect(to) => finish(redirect(&request, &to)),
         Match::Nothing if *request.method() == Method::OPTIONS && is_api(&state, &path) => {
             finish(api_options(&state, &request))
@@ -95,7 +96,7 @@ async fn found(
     request: &HttpRequest,
     payload: web::Payload,
     route: &'static Route,
-    path_parameter: Option<String>,
+    (path, path_parameter): (String, Option<String>),
 ) -> HttpResponse {
     let Some(handler) = route.handler(request.method()) else {
         return finish(other_method(&state, request, route));
@@ -114,6 +115,11 @@ async fn found(
         params,
         raw_query: request.query_string().to_owned(),
         path_parameter,
+        origin: RequestOrigin {
+            client_ip: request.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default(),
+            method: request.method().as_str().to_owned(),
+            path,
+        },
         accept: header(request, "Accept").map(str::to_owned),
         body,
         state: Arc::clone(&state),

@@ -22,6 +22,7 @@ use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::pool::{ComputePool, Lane, LaneOptions, PoolOptions};
 use watchfire::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits, QueryOutcome, QuerySpan, RunQuery};
+use watchfire::actors::query_log::QueryOrigin;
 use watchfire::actors::registry::ActorTree;
 use watchfire::actors::rule_group::{GroupDeps, RuleGroup, RuleRuntime};
 use watchfire::actors::rule_manager::{self, RuleManager};
@@ -558,7 +559,8 @@ pub(crate) fn alert(name: &str, expr: &str, hold_ms: u64) -> RuleSpec {
 /// An instant query of a user.
 pub(crate) fn instant(text: &str, at: TimestampMs) -> RunQuery {
     let (text, span) = (text.to_owned(), QuerySpan::Instant { at });
-    RunQuery { text, span, timeout: None, lookback_ms: None, lane: Lane::Queries }
+    let (timeout, lookback_ms, lane, origin) = (None, None, Lane::Queries, QueryOrigin::Unknown);
+    RunQuery { text, span, timeout, lookback_ms, lane, counts_steps: false, origin }
 }
 
 /// The values of an instant vector or a scalar.

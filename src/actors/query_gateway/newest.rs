@@ -1,6 +1,7 @@
 //! The newest sample of each selected series, for `/federate`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::{Handler, Message, ResponseActFuture};
 use actix::{ActorFutureExt, WrapFuture};
@@ -44,13 +45,13 @@ impl Handler<Admitted<RunNewest>> for QueryGateway {
         let deadline = self.deadline(None);
         let deps = Arc::clone(&self.deps);
         let lookback_ms = deps.engine.lookback_ms;
-        let find = move |deps: &GatewayDeps, ctx: QueryContext| {
+        let find = move |deps: &GatewayDeps, ctx: QueryContext, _: Duration| {
             let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
             let view = deps.queryable.view()?;
             let samples = newest(&request, lookback_ms, &*view, &budget)?;
             Ok(Newest { samples, held: budget.held.into_inner() })
         };
-        let work = async move { deps.admit(Lane::Queries, deadline, find).await.map(|(found, _, _)| found) };
+        let work = async move { deps.admit(Lane::Queries, deadline, find).await };
         let work = while_wanted(asker, work);
         Box::pin(work.boxed_local().into_actor(self).map(move |done, _, _| {
             drop(slot);

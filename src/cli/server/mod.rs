@@ -69,6 +69,9 @@ enum StartError {
     /// The data directory cannot be used.
     #[error("opening storage failed: {0}")]
     Storage(String),
+    /// The log of queries cannot be written.
+    #[error("{0}")]
+    QueryLog(String),
     /// The system refuses something that the server cannot do without.
     #[error("cannot {action}: {source}")]
     System {
@@ -101,7 +104,7 @@ impl StartError {
                 tracing::error!(component = "main", file = path, err = %source, "{self}");
             }
             Self::Listen(error) => tracing::error!(component = "main", err = %error, "Unable to start web listener"),
-            Self::Storage(_) | Self::System { .. } => {
+            Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => {
                 tracing::error!(component = "main", err = %self, "Fatal error");
             }
         }
@@ -110,7 +113,7 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => EXIT_USAGE,
-            Self::Listen(_) | Self::Storage(_) | Self::System { .. } => EXIT_FAILURE,
+            Self::Listen(_) | Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => EXIT_FAILURE,
         }
     }
 }
@@ -176,7 +179,7 @@ fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, 
         file: notifies.map(|file| file.display().to_string()).unwrap_or_default(),
         reason,
     })?;
-    Ok(Checked { loaded, inactive, alertmanager, digest })
+    Ok(Checked { loaded, inactive, alertmanager, digest, query_log: None })
 }
 
 async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitCode, StartError> {
@@ -205,7 +208,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;
     let mut finished = actix_rt::spawn(finished);
     let own = addresses[0];
-    let (checked, text) = match from_file {
+    let (mut checked, text) = match from_file {
         Some(loaded) => loaded,
         None => {
             banner(&flags, own);
@@ -215,6 +218,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     };
     parts.settle(&checked.loaded);
     parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
+    checked.query_log = parts.open_query_log(&checked.loaded).map_err(StartError::QueryLog)?;
     let notifier = Notifier::from_environment().map_err(system("reach the service manager (NOTIFY_SOCKET)"))?;
     let reload = Arc::new(ServerReload {
         flags: Arc::clone(&flags),

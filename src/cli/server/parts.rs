@@ -1,6 +1,7 @@
 //! The actors of the server and the threads that they run on.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::actors::mailbox::BoundedAddr;
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
+use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
 use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::rule_group::RuleRuntime;
@@ -212,6 +214,7 @@ impl Parts {
         self.settle(&planned.checked.loaded);
         let global = &config.global;
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
+        self.gateway_deps.query_log().set(planned.checked.query_log.clone());
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
         (*self.jobs.lock()).clone_from(&planned.jobs);
         let external_labels = global.external_labels.labels();
@@ -325,14 +328,32 @@ impl Parts {
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
         self.compactor.opened();
+        self.open_active_log().await?;
         match notifies {
             Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
             None => Ok(()),
         }
     }
 
+    async fn open_active_log(&self) -> Result<(), String> {
+        let (deps, log) = (Arc::clone(&self.gateway_deps), Arc::clone(&self.log));
+        let open = move |_: &_| log.get().map_or(Ok(()), |journal| deps.open_active_log(&journal.data_dir));
+        let opened = self.pool.run(Lane::Storage, Instant::now() + CONFIRM_WITHIN, open).await;
+        let failed = |error: String| format!("failed to initialize active query tracker: {error}");
+        opened.map_err(|error| failed(error.to_string()))?.map_err(failed)
+    }
+
+    /// Opens the log of queries that the configuration names; it is in effect when the configuration is.
+    pub(super) fn open_query_log(&self, loaded: &LoadedConfig) -> Result<Option<Arc<QueryLogFile>>, String> {
+        match loaded.config.global.query_log_file.as_str() {
+            "" => Ok(None),
+            path => self.gateway_deps.query_log().open(Path::new(path)).map(Some),
+        }
+    }
+
     /// Writes and syncs what the logs still hold, and lets the data directory go.
     pub(super) fn close_storage(&self) {
+        self.gateway_deps.close_logs();
         self.notifying.close();
         if let Some(opened) = self.opened.lock().take() {
             opened.thread.close();

@@ -17,6 +17,7 @@ use crate::actors::query_gateway::{
     Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunNewest,
     RunQuery,
 };
+use crate::actors::query_log::QueryOrigin;
 use crate::actors::registry::ActorTree;
 use crate::actors::remote_receiver::RemoteReceiver;
 use crate::actors::rule_manager::RulesOverview;
@@ -32,7 +33,7 @@ use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
     MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection,
-    RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets, TsdbStatus, UnixNanos,
+    RequestOrigin, RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets, TsdbStatus, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
@@ -40,7 +41,7 @@ use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
-use crate::model::time::TimeRange;
+use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::EvalError;
 use crate::promql::parser::parse_metric_selector;
 use crate::scrape::cache::FamilyMetadata;
@@ -82,10 +83,19 @@ impl Ports {
         Instant::now() + timeout.unwrap_or(longest).min(longest) + ASK_MARGIN
     }
 
+    /// Whether steps are counted: when asked for, and when the feature is on.
+    fn counts_steps(&self, asked: bool) -> bool {
+        asked && self.flags.features.is_enabled("promql-per-step-stats")
+    }
+
     async fn query(&self, query: RunQuery) -> Result<QueryAnswer, ApiError> {
         let deadline = self.deadline(query.timeout);
+        let (start, step_ms) = match query.span {
+            QuerySpan::Instant { at } => (at, 1),
+            QuerySpan::Range { start, step_ms, .. } => (start, step_ms),
+        };
         let outcome = self.gateway.read(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
-        Ok(answer(outcome))
+        Ok(answer(outcome, start, step_ms))
     }
 
     async fn list(&self, listing: Listing, request: SelectRequest) -> Result<ListedNames, ApiError> {
@@ -106,19 +116,27 @@ impl Ports {
     }
 }
 
-fn answer(outcome: QueryOutcome) -> QueryAnswer {
-    let QueryOutcome { evaluated, queued, ran } = outcome;
+fn origin(RequestOrigin { client_ip, method, path }: RequestOrigin) -> QueryOrigin {
+    QueryOrigin::Http { client_ip, method, path }
+}
+
+fn answer(outcome: QueryOutcome, start: TimestampMs, step_ms: i64) -> QueryAnswer {
+    let QueryOutcome { evaluated, timings } = outcome;
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let seconds = ran.as_secs_f64();
+    let times = || (0i64..).map(|step| TimestampMs(start.0.saturating_add(step.saturating_mul(step_ms))));
+    let by_step = |counts: &[u64]| times().zip(counts.iter().map(|n| count(*n))).collect();
     let stats = QueryStats {
-        eval_total: seconds,
-        inner_eval: seconds,
-        queue: queued.as_secs_f64(),
-        exec_total: seconds,
+        eval_total: timings.eval().as_secs_f64(),
+        result_sort: timings.sort.as_secs_f64(),
+        preparation: timings.prepare.as_secs_f64(),
+        inner_eval: timings.inner_eval.as_secs_f64(),
+        queue: timings.queue.as_secs_f64(),
+        exec_total: timings.total().as_secs_f64(),
         queryable_samples: count(evaluated.stats.total_samples),
-        samples_read: count(evaluated.stats.total_samples),
+        queryable_samples_per_step: evaluated.by_step.as_ref().map(|counts| by_step(&counts.total)),
+        samples_read: count(evaluated.stats.samples_read),
+        samples_read_per_step: evaluated.by_step.as_ref().map(|counts| by_step(&counts.read)),
         peak_samples: count(evaluated.stats.peak_samples as u64),
-        ..QueryStats::default()
     };
     QueryAnswer { value: evaluated.value, annotations: evaluated.annotations, stats }
 }
@@ -135,7 +153,7 @@ fn of_query(failure: QueryFailure) -> ApiError {
     match failure {
         QueryFailure::Parse(text) => ApiError::invalid_parameter("query", text),
         QueryFailure::QueueTimeout | QueryFailure::Overloaded(_) => ApiError::timeout(failure.to_string()),
-        QueryFailure::Panicked(_) => ApiError::execution(failure.to_string()),
+        QueryFailure::Panicked(_) => ApiError::internal(failure.to_string()),
         QueryFailure::Eval(error) => match error {
             EvalError::BadQuery(text) => ApiError::invalid_parameter("query", text),
             EvalError::Canceled(_) => ApiError::canceled(error.to_string()),
@@ -164,6 +182,8 @@ impl ServerPorts for Ports {
             timeout: query.timeout,
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
+            counts_steps: self.counts_steps(query.per_step_stats),
+            origin: origin(query.origin),
         };
         self.query(run).boxed()
     }
@@ -175,6 +195,8 @@ impl ServerPorts for Ports {
             timeout: query.timeout,
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
+            counts_steps: self.counts_steps(query.per_step_stats),
+            origin: origin(query.origin),
         };
         self.query(run).boxed()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::web;
 
 use crate::http::api::TRUNCATED;
-use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery};
+use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery, RequestOrigin};
 use crate::http::envelope;
 use crate::http::error::ApiError;
 use crate::http::json::{Json, Object};
@@ -25,7 +25,7 @@ const RENDER_INLINE_MAX: usize = 4_096;
 /// `GET` and `POST /api/v1/query`.
 pub(crate) async fn instant(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
-    let query = instant_query(&context.params, context.state.clock.now())?;
+    let query = instant_query(&context.params, context.state.clock.now(), &context.origin)?;
     let answer = context.state.ports.query_instant(query).await?;
     respond(answer, limit, context.params.get("stats")).await
 }
@@ -33,12 +33,12 @@ pub(crate) async fn instant(context: Context) -> Result<Response, ApiError> {
 /// `GET` and `POST /api/v1/query_range`.
 pub(crate) async fn range(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
-    let query = range_query(&context.params)?;
+    let query = range_query(&context.params, &context.origin)?;
     let answer = context.state.ports.query_range(query).await?;
     respond(answer, limit, context.params.get("stats")).await
 }
 
-fn instant_query(params: &Params, now: TimestampMs) -> Result<InstantQuery, ApiError> {
+fn instant_query(params: &Params, now: TimestampMs, origin: &RequestOrigin) -> Result<InstantQuery, ApiError> {
     let (at, timeout, lookback) = (params.time_or("time", now)?, params.timeout()?, params.lookback()?);
     check_timeout(timeout)?;
     Ok(InstantQuery {
@@ -47,10 +47,11 @@ fn instant_query(params: &Params, now: TimestampMs) -> Result<InstantQuery, ApiE
         lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
+        origin: origin.clone(),
     })
 }
 
-fn range_query(params: &Params) -> Result<RangeQuery, ApiError> {
+fn range_query(params: &Params, origin: &RequestOrigin) -> Result<RangeQuery, ApiError> {
     let start = params.time("start")?;
     let end = params.time("end")?;
     if end < start {
@@ -78,6 +79,7 @@ fn range_query(params: &Params) -> Result<RangeQuery, ApiError> {
         lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
+        origin: origin.clone(),
     })
 }
 
@@ -147,7 +149,7 @@ fn per_step(object: &mut Object<'_>, name: &str, steps: Option<&[(TimestampMs, i
     for (at, count) in steps {
         let json = array.item();
         json.raw("[");
-        json.sample_time(*at);
+        json.number(at.0 as f64 / 1000.0);
         json.raw(",");
         json.integer(*count);
         json.raw("]");
@@ -161,7 +163,7 @@ mod tests {
 
     #[track_caller]
     fn check_range(query: &str, expected: Result<(i64, i64, i64), &str>) {
-        let got = range_query(&Params::new(query.as_bytes(), b""));
+        let got = range_query(&Params::new(query.as_bytes(), b""), &RequestOrigin::default());
         let got = got.map(|query| (query.start.0, query.end.0, query.step_ms)).map_err(|error| error.message);
         assert_eq!(got, expected.map_err(str::to_owned));
     }
@@ -198,15 +200,17 @@ mod tests {
         for timeout in ["0", "-1", "-5m"].iter().filter(|text| parse_duration(text).is_ok()) {
             let params = Params::new(format!("query=up&start=1&end=2&step=1&timeout={timeout}").as_bytes(), b"");
             let text = "invalid parameter \"query\": context deadline exceeded";
-            assert_eq!(instant_query(&params, TimestampMs(0)).unwrap_err().message, text);
-            assert_eq!(range_query(&params).unwrap_err().message, text);
+            let origin = RequestOrigin::default();
+            assert_eq!(instant_query(&params, TimestampMs(0), &origin).unwrap_err().message, text);
+            assert_eq!(range_query(&params, &origin).unwrap_err().message, text);
         }
     }
 
     #[test]
     fn an_instant_query_is_asked_now_unless_told() {
         let now = TimestampMs(42);
-        let query = instant_query(&Params::new(b"query=up&timeout=2s&lookback_delta=1m&stats=all", b""), now).unwrap();
+        let params = Params::new(b"query=up&timeout=2s&lookback_delta=1m&stats=all", b"");
+        let query = instant_query(&params, now, &RequestOrigin::default()).unwrap();
         assert_eq!((query.at, query.timeout.unwrap().as_secs(), query.per_step_stats), (now, 2, true));
         assert_eq!(query.lookback.unwrap().as_ms(), 60_000);
     }

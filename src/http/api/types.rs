@@ -11,6 +11,17 @@ use crate::model::read::NewestSample;
 use crate::model::result::{Annotations, QueryValue};
 use crate::model::time::TimestampMs;
 
+/// Whom a request comes from, and how it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestOrigin {
+    /// The client's address without its port.
+    pub client_ip: String,
+    /// The method.
+    pub method: String,
+    /// The path, decoded.
+    pub path: String,
+}
+
 /// A query at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstantQuery {
@@ -24,6 +35,8 @@ pub struct InstantQuery {
     pub lookback: Option<PromDuration>,
     /// Whether counts by step are wanted (`stats=all`).
     pub per_step_stats: bool,
+    /// Who asks, for the query log.
+    pub origin: RequestOrigin,
 }
 
 /// A query over a range.
@@ -43,6 +56,8 @@ pub struct RangeQuery {
     pub lookback: Option<PromDuration>,
     /// Whether counts by step are wanted (`stats=all`).
     pub per_step_stats: bool,
+    /// Who asks, for the query log.
+    pub origin: RequestOrigin,
 }
 
 /// The outcome of a query.

@@ -1,6 +1,7 @@
 //! The state of one evaluation: what it reads from, what it may use, what it has noted.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::labels::Labels;
@@ -25,6 +26,8 @@ pub(crate) struct Exec<'a> {
     pub(crate) ctx: &'a QueryContext,
     pub(crate) annotations: AnnotationSet,
     pub(crate) samples: SampleCount,
+    /// How long the result took to sort.
+    pub(crate) sorted_in: Duration,
     unchecked_points: usize,
 }
 
@@ -49,6 +52,7 @@ impl<'a> Exec<'a> {
             ctx,
             annotations: AnnotationSet::new(charge),
             samples: SampleCount::new(opts.max_samples),
+            sorted_in: Duration::ZERO,
             unchecked_points: 0,
         })
     }

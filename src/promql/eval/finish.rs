@@ -33,7 +33,7 @@ pub(crate) fn instant(
         }
         Operation::SelectRange(selector) => range_selector(exec, selector, steps),
         Operation::Subquery(subquery) => {
-            let mut result = subquery::eval(exec, subquery, steps)?;
+            let mut result = subquery::eval_root(exec, subquery, steps)?;
             clean_up(exec, &mut result.matrix)?;
             matrix(exec, result.matrix, result.steps)
         }
@@ -75,11 +75,14 @@ pub(crate) fn range(exec: &mut Exec<'_>, root: &Node, steps: Steps) -> Result<He
 /// Puts a value together with what was noted on the way.
 pub(crate) fn wrap(exec: Exec<'_>, (value, held): HeldValue) -> Evaluated {
     let stats = EvalStats {
-        total_samples: exec.samples.total(),
+        total_samples: exec.samples.tally.total(),
+        samples_read: exec.samples.tally.read(),
         peak_samples: exec.samples.peak(),
         peak_bytes: exec.ctx.ledger.peak(),
+        sorted_in: exec.sorted_in,
     };
-    Evaluated { value, annotations: exec.annotations.render(&exec.ctx.text), stats, held }
+    let annotations = exec.annotations.render(&exec.ctx.text);
+    Evaluated { value, annotations, stats, by_step: exec.samples.tally.into_steps(), held }
 }
 
 /// Drops the names that were marked, if names go at the end.
@@ -94,7 +97,9 @@ fn clean_up(exec: &mut Exec<'_>, result: &mut Matrix) -> Result<(), EvalError> {
 }
 
 fn matrix(exec: &mut Exec<'_>, mut result: Matrix, steps: Steps) -> Result<HeldValue, EvalError> {
+    let began = exec.ctx.clock.monotonic();
     result.series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    exec.sorted_in = exec.ctx.clock.monotonic().saturating_sub(began);
     let mut held = exec.charge(0)?;
     let mut all = Vec::with_capacity(result.series.len());
     for series in result.take_series() {
@@ -139,7 +144,7 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
         let histogram_samples: usize = histograms.values.iter().map(|h| h.sample_count()).sum();
         let samples = column.floats.len() + histogram_samples;
         exec.samples.hold(samples)?;
-        exec.samples.look_at(samples as u64);
+        exec.samples.tally.at_step(0, samples as u64, samples as u64);
         let histogram_bytes: usize =
             histograms.values.iter().map(|h| h.memory_len() + size_of::<HistogramPoint>()).sum();
         let bytes = size_of::<MatrixSeries>()

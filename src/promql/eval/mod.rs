@@ -28,6 +28,7 @@ mod selector;
 mod set_operator;
 mod steps;
 mod subquery;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,7 @@ use crate::promql::ast::Expr;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::steps::Steps;
+use crate::promql::eval::tally::Tally;
 use crate::promql::parser;
 use crate::promql::plan::{self, Node, Operation, QueryTimes};
 
@@ -48,6 +50,7 @@ pub use crate::promql::eval::error::{EvalError, Phase};
 pub use crate::promql::eval::ledger::{
     Charge, MemoryPool, OverBudget, QUERY_LIMIT_FLAG, QueryLedger, TOTAL_LIMIT_FLAG,
 };
+pub use crate::promql::eval::tally::StepCounts;
 
 /// Settings that hold for all queries of a server, or for one query where it overrides them.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +69,8 @@ pub struct EngineOptions {
     pub use_start_timestamps: bool,
     /// Most levels of nesting in an expression; the parser has a bound of its own.
     pub max_depth: usize,
+    /// Samples are counted for each step as well.
+    pub counts_steps: bool,
 }
 
 impl Default for EngineOptions {
@@ -78,6 +83,7 @@ impl Default for EngineOptions {
             type_and_unit_labels: false,
             use_start_timestamps: false,
             max_depth: parser::DEPTH_MAX,
+            counts_steps: false,
         }
     }
 }
@@ -126,10 +132,14 @@ impl QueryContext {
 pub struct EvalStats {
     /// Samples that operators looked at, those of overlapping windows once per window (`totalQueryableSamples`).
     pub total_samples: u64,
+    /// Samples that operators looked at, each once (`samplesRead`).
+    pub samples_read: u64,
     /// Most samples held at once (`peakSamples`).
     pub peak_samples: usize,
     /// Most bytes held at once.
     pub peak_bytes: usize,
+    /// How long the result took to sort.
+    pub sorted_in: Duration,
 }
 
 /// The answer to a query. What it holds stays charged to the query's ledger until it is dropped.
@@ -141,6 +151,8 @@ pub struct Evaluated {
     pub annotations: Annotations,
     /// Figures.
     pub stats: EvalStats,
+    /// Samples looked at and read at each step, if the options ask for it.
+    pub by_step: Option<StepCounts>,
     /// What the value holds.
     pub held: Charge,
 }
@@ -156,7 +168,7 @@ pub fn evaluate_instant(
     let times = QueryTimes { start_ms: at.0, end_ms: at.0, step_ms: 0 };
     deep::with_stack_for(expr, opts, || {
         let root = plan::plan(expr, times, opts)?;
-        let mut exec = Exec::start(view, opts, ctx)?;
+        let mut exec = start(view, opts, ctx, Steps::instant(at.0))?;
         let value = finish::instant(&mut exec, &root, expr.value_type(), Steps::instant(at.0))?;
         Ok(finish::wrap(exec, value))
     })
@@ -179,10 +191,24 @@ pub fn evaluate_range(
     let times = QueryTimes { start_ms: start.0, end_ms: end.0, step_ms };
     deep::with_stack_for(expr, opts, || {
         let root = plan::plan(expr, times, opts)?;
-        let mut exec = Exec::start(view, opts, ctx)?;
-        let value = finish::range(&mut exec, &root, Steps::new(start.0, end.0, step_ms))?;
+        let steps = Steps::new(start.0, end.0, step_ms);
+        let mut exec = self::start(view, opts, ctx, steps)?;
+        let value = finish::range(&mut exec, &root, steps)?;
         Ok(finish::wrap(exec, value))
     })
+}
+
+fn start<'a>(
+    view: &'a dyn ReadView,
+    opts: &'a EngineOptions,
+    ctx: &'a QueryContext,
+    steps: Steps,
+) -> Result<Exec<'a>, EvalError> {
+    let mut exec = Exec::start(view, opts, ctx)?;
+    if opts.counts_steps {
+        exec.samples.tally = Tally::by_step(&exec, steps)?;
+    }
+    Ok(exec)
 }
 
 /// Evaluates one node at all steps. Range vectors and strings are not values of nodes: the operators that take them

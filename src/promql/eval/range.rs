@@ -1,6 +1,7 @@
 //! Functions of range vectors: for each series the windows of all steps, one after the other, over a column that is
 //! decoded once.
 
+mod count;
 pub(crate) mod extended;
 mod mixed;
 
@@ -29,10 +30,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
     let sub = match &call.source {
         RangeSource::Subquery(sub) => {
             // What the subquery looks at is counted when the windows look at its result.
-            let looked_at = exec.samples.total();
-            let result = subquery::eval(exec, sub, steps)?;
-            exec.samples.restore_total(looked_at);
-            Some(result)
+            Some(subquery::eval(exec, sub, steps)?)
         }
         RangeSource::Selector(_) => None,
     };
@@ -209,7 +207,7 @@ impl Output<'_> {
         };
         // Prometheus holds the window of one series at a time beside the results of the series before it.
         exec.samples.probe(sizes.largest)?;
-        exec.samples.look_at(sizes.total);
+        count::windows(exec, windows, column, sizes.total, matches!(call.source, RangeSource::Subquery(_)))?;
         let produced = self.builder.sample_count();
         exec.samples.probe(sizes.last + produced)?;
         exec.samples.hold(produced)?;
