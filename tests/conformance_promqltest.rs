@@ -1,5 +1,4 @@
-//! Runs PromQL test scripts: our own in `tests/promqltest`, all of whose evaluations must pass, and Prometheus's, where the
-//! number that passes must not fall below the floor in `tests/conformance/promqltest_floor.json`, which only grows.
+//! Runs PromQL test scripts: our own in `tests/promqltest`, and Prometheus's. All evaluations of both must pass.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints its figures")]
 
 mod support;
@@ -8,7 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use watchfire::promqltest::{EvalOutcome, MemoryStorage, Script, run, upstream_options};
+use watchfire::model::labels::Labels;
+use watchfire::promql::parser::SequenceValue;
+use watchfire::promqltest::{
+    Command, EvalCommand, EvalOutcome, ExpectedSeries, MemoryStorage, Script, Settings, run, run_selected,
+    upstream_options,
+};
 
 fn scripts_in(dir: &Path) -> Vec<PathBuf> {
     let mut scripts: Vec<PathBuf> = fs::read_dir(dir)
@@ -49,36 +53,84 @@ fn our_scripts_pass() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// With `PROMQLTEST_FAILURES=<file>` set, each failure in that script (`all`: in every one) is printed.
+/// Every evaluation of our scripts notices when what it expects is changed.
 #[test]
-fn scripts_of_prometheus_pass_up_to_the_floor() {
+fn each_evaluation_of_our_scripts_can_fail() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promqltest");
+    let (mut changed, mut unnoticed) = (0, Vec::new());
+    for path in scripts_in(&dir) {
+        let script = Script::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        for at in 0..script.commands.len() {
+            for mutate in [other_value, one_less, one_more, fails_or_not] {
+                let mut script = script.clone();
+                let Command::Eval(eval) = &mut script.commands[at] else { continue };
+                if !mutate(eval) {
+                    continue;
+                }
+                changed += 1;
+                let line = eval.line;
+                let settings = Settings::upstream();
+                let report = run_selected(&script, &mut MemoryStorage::new(), &settings, &|eval| eval.line == line);
+                if report.is_ok() {
+                    unnoticed.push(format!("{}:{line}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(changed > 500, "{changed} changes are too few");
+    assert!(unnoticed.is_empty(), "changes of what is expected were not noticed: {unnoticed:?}");
+}
+
+/// Each of these changes what is expected, and tells whether it could.
+fn other_value(eval: &mut EvalCommand) -> bool {
+    if let Some(value) = &mut eval.scalar {
+        *value = if value.is_finite() { value.abs() * 2.0 + 1.0 } else { 1.0 };
+        return eval.failure.is_none();
+    }
+    let values = eval.series.values_mut().flat_map(|series| &mut series.values);
+    for value in values {
+        if let SequenceValue::Float(value) = value {
+            *value = if value.is_finite() { value.abs() * 2.0 + 1.0 } else { 1.0 };
+            return eval.failure.is_none();
+        }
+    }
+    false
+}
+
+fn one_less(eval: &mut EvalCommand) -> bool {
+    eval.failure.is_none() && eval.scalar.is_none() && eval.series.pop_first().is_some()
+}
+
+fn one_more(eval: &mut EvalCommand) -> bool {
+    let is_vector = eval.scalar.is_none() && eval.text.is_none() && eval.failure.is_none();
+    let values = vec![SequenceValue::Float(1.0)];
+    let labels = Labels::from_pairs([("__name__", "nowhere")]);
+    is_vector && eval.series.insert(labels, ExpectedSeries { position: 99, values }).is_none()
+}
+
+fn fails_or_not(eval: &mut EvalCommand) -> bool {
+    eval.failure = match eval.failure {
+        Some(_) => None,
+        None => Some(Vec::new()),
+    };
+    true
+}
+
+/// All evaluations of all files pass. The figures of the floor are their numbers, so that none gets lost.
+#[test]
+fn scripts_of_prometheus_pass() {
     let Some(dir) = support::conformance_dir() else {
         println!("skipped: no conformance data");
         return;
     };
     let floor_path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/promqltest_floor.json");
     let floor: BTreeMap<String, usize> = serde_json::from_str(&fs::read_to_string(floor_path).unwrap()).unwrap();
-    let wanted = std::env::var("PROMQLTEST_FAILURES").unwrap_or_default();
-    let (mut passed_total, mut total, mut below) = (0, 0, Vec::new());
-    let mut figures = BTreeMap::new();
+    let (mut failed, mut figures) = (Vec::new(), BTreeMap::new());
     for path in scripts_in(&dir.join("promqltest")) {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let outcomes = run_script(&path);
-        let passed = outcomes.iter().filter(|o| o.result.is_ok()).count();
-        println!("{name:<28} {passed:>4} of {:>4}", outcomes.len());
-        if wanted == name || wanted == "all" {
-            println!("{}", failures(&path, &outcomes).join("\n"));
-        }
-        let needed = floor.get(&name).copied().unwrap_or(0);
-        if passed < needed {
-            below.push(format!("{name}: {passed} of {} pass, {needed} did before", outcomes.len()));
-        }
-        (passed_total, total) = (passed_total + passed, total + outcomes.len());
-        figures.insert(name, passed);
+        failed.extend(failures(&path, &outcomes));
+        figures.insert(path.file_name().unwrap().to_string_lossy().into_owned(), outcomes.len());
     }
-    println!("promqltest: {passed_total} of {total} evals pass");
-    println!("{}", serde_json::to_string_pretty(&figures).unwrap());
-    let missing: Vec<&String> = floor.keys().filter(|name| !figures.contains_key(*name)).collect();
-    assert!(missing.is_empty(), "scripts are missing: {missing:?}");
-    assert!(below.is_empty(), "{}", below.join("\n"));
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert_eq!(figures, floor, "number of evaluations by file");
 }
