@@ -6,7 +6,7 @@
 use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
-use crate::http::api::{labels, query, rules, status, targets, watchfire};
+use crate::http::api::{labels, query, rules, status, syntax, targets, watchfire};
 use crate::http::error::ApiError;
 use crate::http::page;
 use crate::http::plain;
@@ -82,6 +82,9 @@ pub(super) const ROUTES: &[Route] = &[
 
     route!("/api/v1/query", "/api/v1/query", Api, Ready, GET => query::instant, POST => query::instant),
     route!("/api/v1/query_range", "/api/v1/query_range", Api, Ready, GET => query::range, POST => query::range),
+    route!("/api/v1/query_exemplars", "/api/v1/query_exemplars", Api, Ready, GET => syntax::query_exemplars, POST => syntax::query_exemplars),
+    route!("/api/v1/parse_query", "/api/v1/parse_query", Api, Ready, GET => syntax::parse_query, POST => syntax::parse_query),
+    route!("/api/v1/format_query", "/api/v1/format_query", Api, Ready, GET => syntax::format_query, POST => syntax::format_query),
     route!("/api/v1/series", "/api/v1/series", Api, Ready, GET => labels::series, POST => labels::series),
     route!("/api/v1/labels", "/api/v1/labels", Api, Ready, GET => labels::names, POST => labels::names),
     route!("/api/v1/label/*/values", "/api/v1/label/:name/values", Api, Ready, GET => labels::values),

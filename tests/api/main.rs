@@ -7,4 +7,7 @@ mod edges;
 mod fake;
 mod pages;
 mod plain;
+#[path = "../support/mod.rs"]
+mod support;
+mod syntax;
 mod v1;

@@ -37,7 +37,7 @@ use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
 use crate::model::time::TimeRange;
 use crate::promql::eval::EvalError;
-use crate::promql::parser::parse_metric_selector;
+use crate::promql::parser::{ParseOptions, parse_metric_selector};
 use crate::telemetry::metrics::Registry;
 
 /// Longest time that a client waits for a reload, those before it included.
@@ -180,6 +180,10 @@ impl ServerPorts for Ports {
 
     fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
         self.names(Listing::LabelValues(request.name), request.select).boxed()
+    }
+
+    fn parse_options(&self) -> ParseOptions {
+        rules::parse_options(&self.flags)
     }
 
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {

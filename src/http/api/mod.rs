@@ -4,6 +4,7 @@ pub(super) mod labels;
 pub(super) mod query;
 pub(super) mod rules;
 pub(super) mod status;
+pub(super) mod syntax;
 pub(super) mod targets;
 pub mod types;
 pub(super) mod watchfire;
