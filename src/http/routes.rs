@@ -6,7 +6,9 @@
 use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
-use crate::http::api::{labels, metadata, query, relabel_steps, rules, status, targets, tsdb, watchfire, write};
+use crate::http::api::{
+    labels, metadata, query, relabel_steps, rules, status, syntax, targets, tsdb, watchfire, write,
+};
 use crate::http::error::ApiError;
 use crate::http::federate;
 use crate::http::page;
@@ -84,6 +86,9 @@ pub(super) const ROUTES: &[Route] = &[
 
     route!("/api/v1/query", "/api/v1/query", Api, Ready, GET => query::instant, POST => query::instant),
     route!("/api/v1/query_range", "/api/v1/query_range", Api, Ready, GET => query::range, POST => query::range),
+    route!("/api/v1/query_exemplars", "/api/v1/query_exemplars", Api, Ready, GET => syntax::query_exemplars, POST => syntax::query_exemplars),
+    route!("/api/v1/parse_query", "/api/v1/parse_query", Api, Ready, GET => syntax::parse_query, POST => syntax::parse_query),
+    route!("/api/v1/format_query", "/api/v1/format_query", Api, Ready, GET => syntax::format_query, POST => syntax::format_query),
     route!("/api/v1/series", "/api/v1/series", Api, Ready, GET => labels::series, POST => labels::series),
     route!("/api/v1/labels", "/api/v1/labels", Api, Ready, GET => labels::names, POST => labels::names),
     route!("/api/v1/label/*/values", "/api/v1/label/:name/values", Api, Ready, GET => labels::values),

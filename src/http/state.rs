@@ -21,6 +21,7 @@ use crate::model::external_url::ExternalUrl;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::regexp::Regexp;
+use crate::promql::parser::ParseOptions;
 use crate::telemetry::metrics::{Gauge, Registry};
 
 /// An answer that takes time.
@@ -58,6 +59,10 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>>;
     /// Parses a series selector; the error is PromQL's text with its position.
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String>;
+    /// The language of queries.
+    fn parse_options(&self) -> ParseOptions {
+        ParseOptions::default()
+    }
     /// All targets, active and dropped.
     fn targets(&self) -> Answer<'_, Targets>;
     /// What active targets tell of their metrics, or of one metric if it is named, by pool.

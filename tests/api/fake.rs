@@ -15,6 +15,7 @@ use watchfire::model::matcher::{MatchOp, Matcher};
 use watchfire::model::read::NewestSample;
 use watchfire::model::result::{Annotations, MatrixSeries, Point, QueryValue, VectorElement};
 use watchfire::model::time::TimestampMs;
+use watchfire::promql::parser::ParseOptions;
 
 #[derive(Default)]
 pub(crate) struct FakePorts {
@@ -114,6 +115,10 @@ impl ServerPorts for FakePorts {
     fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
         self.label_values.lock().unwrap().push(request);
         answer(Listed { items: vec!["<x>".to_owned(), "y".to_owned()], warnings: vec!["w".to_owned()] })
+    }
+
+    fn parse_options(&self) -> ParseOptions {
+        ParseOptions::ALL
     }
 
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {

@@ -9,4 +9,7 @@ mod metadata;
 mod pages;
 mod plain;
 mod secure;
+#[path = "../support/mod.rs"]
+mod support;
+mod syntax;
 mod v1;

@@ -43,7 +43,7 @@ use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::EvalError;
-use crate::promql::parser::parse_metric_selector;
+use crate::promql::parser::{ParseOptions, parse_metric_selector};
 use crate::scrape::cache::FamilyMetadata;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::head::Head;
@@ -217,6 +217,10 @@ impl ServerPorts for Ports {
 
     fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
         self.names(Listing::LabelValues(request.name), request.select).boxed()
+    }
+
+    fn parse_options(&self) -> ParseOptions {
+        rules::parse_options(&self.flags)
     }
 
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {

@@ -6,6 +6,7 @@ pub(super) mod query;
 pub(super) mod relabel_steps;
 pub(super) mod rules;
 pub(super) mod status;
+pub(super) mod syntax;
 pub(super) mod targets;
 pub(super) mod tsdb;
 pub mod types;
