@@ -70,6 +70,30 @@ fn scrapes_alertmanagers_and_webhooks_use_proxies_and_tokens() {
     }
 }
 
+#[test]
+fn failed_scrapes_are_noted_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sick, closed) = (Exporter::start(""), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    sick.set(Behaviour::Status("500 Internal Server Error".into()));
+    let config = format!(
+        "global: {{scrape_interval: 100ms, scrape_failure_log_file: failed.log}}\nscrape_configs:\n\
+         - {{job_name: a, static_configs: [{{targets: ['{}']}}]}}\n- {{job_name: b, static_configs: [{{targets: ['{closed}']}}]}}\n",
+        sick.addr
+    );
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let _server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    let noted = |job: &str, error: &str| {
+        let text = fs::read_to_string(folder.path().join("failed.log")).ok()?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut fits = lines.filter(|line| line["job_name"] == job && line["msg"] == error && line["level"] == "ERROR");
+        fits.next().map(|line| line["target"].as_str().unwrap().to_owned())
+    };
+    let status = "server returned HTTP status 500 Internal Server Error";
+    assert_eq!(wait_for("a status", || noted("a", status)), format!("http://{}/metrics", sick.addr));
+    let refused = format!("Get \"http://{closed}/metrics\": dial tcp {closed}: connect: connection refused");
+    wait_for("a refused connection", || noted("b", &refused));
+}
+
 /// A certificate for `name` and its key, in PEM.
 fn issue(authority: &Issuer<'_, KeyPair>, name: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();

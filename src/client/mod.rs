@@ -41,6 +41,7 @@ pub use hyper::header;
 pub use proxy::ProxyEnvironment;
 
 use crate::config::http_client::{HttpClientConfig, TlsConfig};
+use crate::model::go;
 use connect::History;
 use oauth2::OAuth2;
 use proxy::ProxyRules;
@@ -266,6 +267,9 @@ impl HttpClient {
 
     fn message(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Failure> {
         let invalid = |text: String| Failure::Other(text);
+        if !matches!(request.url.scheme(), "http" | "https") {
+            return Err(invalid(format!("unsupported protocol scheme {}", go::quote(request.url.scheme()))));
+        }
         let mut url = request.url.clone();
         url.set_fragment(None);
         // Userinfo belongs into a header; it is never sent as part of the target.

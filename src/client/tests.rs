@@ -128,6 +128,9 @@ async fn errors_read_as_in_go() {
     assert_eq!(eof.to_string(), format!("Get \"http://{}/\": EOF", closing.addr));
     assert_eq!(closing.connections.load(Ordering::SeqCst), 1, "a fresh connection's end is no reason to repeat");
 
+    let other = client().send(Request::get(Url::parse("ftp://host/").unwrap()), soon()).await.unwrap_err();
+    assert_eq!(other.to_string(), "Get \"ftp://host/\": unsupported protocol scheme \"ftp\"");
+
     let flood = peer(|_, _| Reply::Text(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(200_000)))).await;
     let error = client().send(Request::get(url(flood.addr, "/")), soon()).await.unwrap_err();
     assert_eq!(error.failure, Failure::HeadTooLarge);

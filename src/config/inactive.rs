@@ -57,7 +57,6 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("scrape_configs[].tls_config.max_version", NO_OLD_TLS) },
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
-    additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
     additive("scrape_configs[].scrape_native_histograms", "only their classic buckets are stored", is_true),
     additive("scrape_configs[].convert_classic_histograms_to_nhcb", "histograms are stored as they come", is_true),
     additive("scrape_configs[].native_histogram_bucket_limit", "native histograms are not scraped", present),
@@ -67,10 +66,8 @@ pub const TABLE: &[Row] = &[
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].oauth2.client_secret_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].oauth2.client_certificate_key_ref", NO_MANAGER),
-    protective(
-        "alerting.alertmanagers[].oauth2.tls_config",
-        "token endpoints are asked with the system's certificates only",
-    ),
+    protective("alerting.alertmanagers[].oauth2.tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("alerting.alertmanagers[].oauth2.tls_config.max_version", NO_OLD_TLS) },
     protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
     protective("alerting.alertmanagers[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
@@ -195,7 +192,12 @@ mod tests {
     fn what_works_is_not_listed() {
         let text = "
 global: {scrape_interval: 5s, sample_limit: 5, external_labels: {a: b}}
-alerting: {alertmanagers: [{static_configs: [{targets: [am]}], alert_relabel_configs: [{regex: a, action: labeldrop}]}]}
+alerting:
+  alertmanagers:
+  - static_configs: [{targets: [am]}]
+    alert_relabel_configs: [{regex: a, action: labeldrop}]
+    tls_config: {ca_file: x, max_version: TLS13}
+    oauth2: {client_id: c, token_url: 'http://t', tls_config: {cert_file: x, key_file: y}}
 scrape_configs:
 - job_name: a
   scrape_protocols: [PrometheusProto, PrometheusText0.0.4]
@@ -207,7 +209,7 @@ scrape_configs:
   no_proxy: x
   tls_config: {ca_file: x, server_name: y, min_version: TLS10, max_version: TLS12}
 - job_name: b
-  oauth2: {client_id: c, client_secret: s, token_url: 'http://t', proxy_from_environment: true}
+  oauth2: {client_id: c, client_secret: s, token_url: 'http://t', proxy_from_environment: true, tls_config: {ca: x}}
   relabel_configs: [{action: labeldrop, regex: x}]
 ";
         assert_eq!(fields(text), []);

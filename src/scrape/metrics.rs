@@ -16,6 +16,7 @@ pub struct ScrapeMetrics {
     out_of_bounds: Counter,
     exemplars: Counter,
     native_histograms: Counter,
+    failures_not_logged: Counter,
 }
 
 impl ScrapeMetrics {
@@ -55,6 +56,10 @@ impl ScrapeMetrics {
                 "watchfire_scrape_native_histograms_dropped_total",
                 "Native histograms without classic buckets, which are not stored yet.",
             ),
+            failures_not_logged: counter(
+                "watchfire_scrape_failures_not_logged_total",
+                "Lines of scrape failure logs that were not written.",
+            ),
         }
     }
 
@@ -75,6 +80,11 @@ impl ScrapeMetrics {
         self.duplicates.add(counts.duplicates);
         self.exemplars.add(counts.exemplars);
         self.native_histograms.add(counts.native_dropped);
+    }
+
+    /// Counts lines that did not reach the log of failed scrapes.
+    pub fn failures_not_logged(&self, lines: u64) {
+        self.failures_not_logged.add(lines);
     }
 
     /// Counts what storage refused.

@@ -7,6 +7,7 @@
 pub mod cache;
 mod decode;
 pub mod error;
+pub mod failure_log;
 mod frames;
 mod labels;
 pub mod metrics;

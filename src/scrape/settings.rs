@@ -6,6 +6,7 @@ use crate::config::ScrapeProtocol;
 use crate::exposition::content_type::Format;
 use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
+use crate::scrape::failure_log::FailureLog;
 use crate::scrape::request::accept_header;
 
 /// Which metric and label names are valid.
@@ -49,6 +50,8 @@ pub struct ScrapeSettings {
     pub label_value_length_limit: usize,
     /// Three more report series.
     pub extra_scrape_metrics: bool,
+    /// Where failed scrapes are noted.
+    pub failure_log: Option<FailureLog>,
 }
 
 /// The defaults of a scrape configuration.
@@ -69,6 +72,7 @@ impl Default for ScrapeSettings {
             label_name_length_limit: 0,
             label_value_length_limit: 0,
             extra_scrape_metrics: false,
+            failure_log: None,
         }
     }
 }

@@ -389,7 +389,7 @@ async fn tls_goes_through_the_tunnels_of_proxies() {
         let error = get(&client, "https://other.example/").await.unwrap_err();
         assert!(error.ends_with("x509: certificate is valid for secure.example, not other.example"), "{error}");
     }
-    let seen = target.peer.heads.lock();
+    let seen = target.peer.heads.lock().clone();
     assert!(seen[0].starts_with("get /m http/1.1\r\n") && !seen.concat().contains("proxy"), "{}", seen[0]);
 
     let (proxy, _) =
@@ -447,6 +447,10 @@ async fn http2_is_spoken_where_both_want_it() {
         assert_eq!(answer.unwrap(), expected);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1, "requests at the same time share a connection");
+    let cold = client(true);
+    for answer in futures::future::join_all([(); 10].map(|()| get(&cold, &url))).await {
+        assert_eq!(answer.unwrap(), expected, "the first ones at the same time are answered, too");
+    }
     assert_eq!(get(&client(false), &url).await.unwrap(), "HTTP/1.1 Basic dXNlcjpwYXNz");
 
     let (addr, _) = both_versions(server(&cert, None, &[])).await;
