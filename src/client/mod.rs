@@ -8,6 +8,8 @@ mod connect;
 mod credentials;
 mod error;
 mod redirect;
+pub mod sigv4;
+mod unix;
 mod userinfo;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub use credentials::Credentials;
 pub use error::{ClientError, Failure};
 /// Names and values of headers, for those who make requests.
 pub use hyper::header;
+pub use unix::UnixClient;
 
 use crate::config::http_client::HttpClientConfig;
 use connect::{Connector, History};
@@ -68,6 +71,11 @@ impl Request {
     /// A GET without headers of its own.
     pub fn get(url: Url) -> Self {
         Self { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// A PUT without a body.
+    pub fn put(url: Url) -> Self {
+        Self { method: Method::PUT, url, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// A POST of `body`.
