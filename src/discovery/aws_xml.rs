@@ -54,10 +54,8 @@ pub(super) fn parse(content: &[u8]) -> Result<Element, LookError> {
         };
         let (tag, tail) = tail.split_once(end).ok_or_else(|| bad("it ends within a tag"))?;
         rest = tail;
-        if let Some(data) = tag.strip_prefix("![CDATA[") {
-            if let Some(current) = open.last_mut() {
-                current.text.push_str(data);
-            }
+        if let (Some(data), Some(current)) = (tag.strip_prefix("![CDATA["), open.last_mut()) {
+            current.text.push_str(data);
         }
         if passed_over {
             continue;

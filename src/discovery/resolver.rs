@@ -75,7 +75,7 @@ impl ResolvConf {
                 (Some("domain"), Some(domain)) => parsed.search = vec![domain.to_owned()],
                 (Some("search"), _) => parsed.search = words.map(str::to_owned).collect(),
                 (Some("options"), _) => {
-                    let dots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).last();
+                    let dots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).next_back();
                     parsed.dots = dots.unwrap_or(parsed.dots).min(15);
                 }
                 _ => {}

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Looks a variable of the environment up.
+pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// Files and variables that belong to no configuration.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -15,7 +18,7 @@ pub struct Surroundings {
     /// How the API of the cluster that a pod runs in is spoken to.
     pub cluster_scheme: &'static str,
     /// Variables of the environment.
-    pub variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variable: Variables,
 }
 
 impl Default for Surroundings {
