@@ -120,26 +120,27 @@ impl KubernetesProvider {
     /// What is listed and watched.
     fn topics(&self, namespaces: &[Option<String>]) -> Vec<Topic> {
         let (main, attach) = (self.main, self.attach);
-        let has_pods = matches!(main, Kind::Pod | Kind::Endpoints | Kind::EndpointSlice);
-        let mut namespaced = vec![main];
-        if has_pods && main != Kind::Pod {
-            namespaced.extend([Kind::Service, Kind::Pod]);
-        }
-        if has_pods && attach.deployment {
-            namespaced.push(Kind::ReplicaSet);
-        }
-        if has_pods && (attach.job || attach.cronjob) {
-            namespaced.push(Kind::Job);
+        if main == Kind::Node {
+            return vec![Topic { kind: Kind::Node, namespace: None }];
         }
         let mut topics = Vec::new();
-        if main == Kind::Node {
-            namespaced.clear();
-        }
-        if main == Kind::Node || has_pods && attach.node {
-            topics.push(Topic { kind: Kind::Node, namespace: None });
-        }
-        if main != Kind::Node && attach.namespace {
+        if attach.namespace {
             topics.push(Topic { kind: Kind::Namespace, namespace: None });
+        }
+        let mut namespaced = vec![main];
+        if matches!(main, Kind::Endpoints | Kind::EndpointSlice) {
+            namespaced.extend([Kind::Service, Kind::Pod]);
+        }
+        if namespaced.contains(&Kind::Pod) {
+            if attach.node {
+                topics.push(Topic { kind: Kind::Node, namespace: None });
+            }
+            if attach.deployment {
+                namespaced.push(Kind::ReplicaSet);
+            }
+            if attach.job || attach.cronjob {
+                namespaced.push(Kind::Job);
+            }
         }
         for namespace in namespaces {
             topics.extend(namespaced.iter().map(|kind| Topic { kind: *kind, namespace: namespace.clone() }));
