@@ -30,6 +30,8 @@ use crate::telemetry::repeat::{RepeatLimiter, Verdict};
 const TELL_GAP: Duration = Duration::from_millis(200);
 /// Changes of objects that others refer to; after more of them everything is made anew.
 const SEARCHES_MAX: usize = 64;
+/// Groups that are made before others have their turn.
+const MADE_AT_ONCE: usize = 64;
 /// Waits after a cluster could not be reached for want of settings.
 const START_MIN: Duration = Duration::from_secs(1);
 const START_MAX: Duration = Duration::from_secs(30);
@@ -63,12 +65,6 @@ pub struct KubernetesProvider {
 enum Stale {
     All,
     Some { keys: BTreeSet<String>, searches: usize },
-}
-
-impl Stale {
-    fn none() -> Self {
-        Self::Some { keys: BTreeSet::new(), searches: 0 }
-    }
 }
 
 impl KubernetesProvider {
@@ -251,34 +247,42 @@ impl KubernetesProvider {
         keys.extend(of_main.map(|(key, _)| key.clone()));
     }
 
-    fn make_groups(&mut self) {
-        let maker = Maker { store: &self.store, attach: self.attach };
-        match std::mem::replace(&mut self.stale, Stale::none()) {
-            Stale::All => {
-                let made = |(key, object): (&String, &Object)| Some((key.clone(), maker.group(object)?));
-                self.groups = self.store.each(self.main).filter_map(made).collect();
+    /// Makes the groups anew that have to be, a few at a time, so that others have their turn in between. Dropping the future
+    /// leaves the rest for the next time.
+    async fn make_groups(&mut self) {
+        if let Stale::All = self.stale {
+            let known = self.groups.keys().cloned();
+            let keys = self.store.each(self.main).map(|(key, _)| key.clone()).chain(known).collect();
+            self.stale = Stale::Some { keys, searches: 0 };
+        }
+        let mut made: usize = 0;
+        while let Stale::Some { keys, searches } = &mut self.stale {
+            let Some(key) = keys.pop_first() else {
+                *searches = 0;
+                return;
+            };
+            let maker = Maker { store: &self.store, attach: self.attach };
+            match self.store.get(self.main, &key).and_then(|object| maker.group(object)) {
+                Some(group) => drop(self.groups.insert(key, group)),
+                None => drop(self.groups.remove(&key)),
             }
-            Stale::Some { keys, .. } => {
-                for key in keys {
-                    match self.store.get(self.main, &key).and_then(|object| maker.group(object)) {
-                        Some(group) => drop(self.groups.insert(key, group)),
-                        None => drop(self.groups.remove(&key)),
-                    }
-                }
+            made += 1;
+            if made.is_multiple_of(MADE_AT_ONCE) {
+                tokio::task::yield_now().await;
             }
         }
     }
 
     /// What there is to tell now.
-    fn look(&mut self) -> Look {
+    async fn look(&mut self) -> Look {
+        let complete = self.unlisted.is_empty();
+        if complete {
+            self.make_groups().await;
+        }
         self.changed = false;
         self.told_at = Some(Instant::now());
         let failure = self.failures.values().next().cloned();
-        if !self.unlisted.is_empty() {
-            return Look { groups: None, failure };
-        }
-        self.make_groups();
-        Look { groups: Some(self.groups.values().cloned().collect()), failure }
+        Look { groups: complete.then(|| self.groups.values().cloned().collect()), failure }
     }
 
     /// When to tell what has changed; there is something to tell once everything was listed or something has failed.
@@ -316,7 +320,7 @@ impl Provider for KubernetesProvider {
                         }
                     }
                     () = sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => {
-                        return self.look();
+                        return self.look().await;
                     }
                 }
             }
