@@ -3,6 +3,7 @@
 //! [`decide`] is a plain function of the arguments; `main` acts on the [`Decision`].
 
 pub mod bytes;
+pub mod check_sd;
 pub mod features;
 pub mod flag_parser;
 pub mod flag_spec;

@@ -16,10 +16,12 @@ mod no_proxy;
 mod oauth2;
 mod proxy;
 mod redirect;
+pub mod sigv4;
 mod source;
 mod tls;
 mod transport;
 mod tunnel;
+mod unix;
 mod userinfo;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub use error::{ClientError, Failure};
 /// Names and values of headers, for those who make requests.
 pub use hyper::header;
 pub use proxy::ProxyEnvironment;
+pub use unix::UnixClient;
 
 use crate::config::http_client::{HttpClientConfig, TlsConfig};
 use crate::model::go;
@@ -92,6 +95,11 @@ impl Request {
     /// A GET without headers of its own.
     pub fn get(url: Url) -> Self {
         Self { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// A PUT without a body.
+    pub fn put(url: Url) -> Self {
+        Self { method: Method::PUT, url, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// A POST of `body`.

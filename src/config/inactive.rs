@@ -71,7 +71,6 @@ pub const TABLE: &[Row] = &[
     protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
     protective("alerting.alertmanagers[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
-    additive("alerting.alertmanagers[].file_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
@@ -123,7 +122,21 @@ impl LoadedConfig {
 }
 
 /// Fields that end with `_sd_configs` but belong to a discovery that works.
-const WORKING_DISCOVERY: [&str; 1] = ["file_sd_configs"];
+const WORKING_DISCOVERY: [&str; 8] = [
+    "consul_sd_configs",
+    "dns_sd_configs",
+    "docker_sd_configs",
+    "dockerswarm_sd_configs",
+    "ec2_sd_configs",
+    "file_sd_configs",
+    "http_sd_configs",
+    "kubernetes_sd_configs",
+];
+
+/// Whether targets of the discovery that a field configures are found.
+pub fn working_discovery(field: &str) -> bool {
+    WORKING_DISCOVERY.contains(&field)
+}
 
 /// Calls `seen` with field, place and value for each value that `path` leads to.
 fn visit(node: &Out, path: &[&str], field: &str, place: &str, seen: &mut dyn FnMut(&str, &str, &Out)) {
@@ -131,10 +144,11 @@ fn visit(node: &Out, path: &[&str], field: &str, place: &str, seen: &mut dyn FnM
     let Out::Mapping(pairs) = node else { return };
     let (name, each) = step.strip_suffix("[]").map_or((*step, false), |name| (name, true));
     let matches = |key: &str| match name.strip_prefix('*') {
-        Some(suffix) => key.ends_with(suffix) && !WORKING_DISCOVERY.contains(&key),
+        Some(suffix) => key.ends_with(suffix) && !working_discovery(key),
         None => key == name,
     };
-    for (key, value) in pairs.iter().filter(|(key, _)| matches(key)) {
+    let all_of_ec2 = |key: &str, value: &Out| key == "aws_sd_configs" && asks_for_ec2_alone(value);
+    for (key, value) in pairs.iter().filter(|(key, value)| matches(key) && !all_of_ec2(key, value)) {
         let join = |start: &str| if start.is_empty() { key.clone() } else { format!("{start}.{key}") };
         let (field, place) = (join(field), join(place));
         match value {
@@ -147,6 +161,15 @@ fn visit(node: &Out, path: &[&str], field: &str, place: &str, seen: &mut dyn FnM
             _ => visit(value, rest, &field, &place, seen),
         }
     }
+}
+
+/// Whether all entries of `aws_sd_configs` are of the role whose targets are found.
+fn asks_for_ec2_alone(value: &Out) -> bool {
+    let is_ec2 = |entry: &Out| match entry {
+        Out::Mapping(pairs) => pairs.contains(&("role".to_owned(), Out::Text("ec2".to_owned()))),
+        _ => false,
+    };
+    matches!(value, Out::Sequence(entries) if entries.iter().all(is_ec2))
 }
 
 fn job_name(item: &Out) -> String {
@@ -221,10 +244,10 @@ scrape_configs:
         let text = "
 global: {query_log_file: q, scrape_native_histograms: true}
 scrape_configs:
-- {job_name: a, basic_auth: {username: u, password_ref: p}, consul_sd_configs: [{}]}
+- {job_name: a, basic_auth: {username: u, password_ref: p}, nomad_sd_configs: [{}]}
 - {job_name: b, bearer_token: x, tls_config: {cert_ref: x, key_ref: y, max_version: TLS11}}
 - {job_name: c, basic_auth: {username: u, password_ref: p}}
-alerting: {alertmanagers: [{file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
+alerting: {alertmanagers: [{nomad_sd_configs: [{}], file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
 otlp: {promote_scope_metadata: true}
 remote_write: [{url: http://h}]
 ";
@@ -234,13 +257,23 @@ remote_write: [{url: http://h}]
         assert_eq!(of("scrape_configs[].tls_config.cert_ref"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].tls_config.key_ref"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
-        assert_eq!(of("scrape_configs[].consul_sd_configs"), Some((Kind::Additive, 1)));
+        assert_eq!(of("scrape_configs[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
-        assert_eq!(of("alerting.alertmanagers[].file_sd_configs"), Some((Kind::Additive, 1)));
+        assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
         assert_eq!(of("otlp"), Some((Kind::Additive, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
         assert_eq!(found.len(), 10);
+    }
+
+    #[test]
+    fn of_aws_only_ec2_works() {
+        let of = |roles: &str| {
+            let entries: Vec<String> = roles.split(' ').map(|role| format!("{{role: {role}, region: r}}")).collect();
+            fields(&format!("scrape_configs: [{{job_name: a, aws_sd_configs: [{}]}}]", entries.join(", ")))
+        };
+        assert_eq!(of("ec2 ec2"), []);
+        assert_eq!(of("ec2 rds"), [("scrape_configs[].aws_sd_configs".to_owned(), Kind::Additive, 1)]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod glob;
 pub mod global;
 pub mod http_client;
 pub mod inactive;
+pub mod kubeconfig;
 mod load;
 pub mod names;
 pub mod path;

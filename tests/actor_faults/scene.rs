@@ -269,7 +269,7 @@ impl Scene {
         name: &str,
         consumer: Arc<dyn Consumer>,
     ) -> (BoundedAddr<DiscoveryManager>, Arc<DiscoveryDeps>) {
-        let kit = ProviderKit::new(&self.registry, &self.clock);
+        let kit = Arc::new(ProviderKit::new(&self.registry, &self.clock));
         let metrics = ManagerMetrics::new(&self.registry, &self.clock, "scrape");
         let deps = DiscoveryDeps::new(kit, metrics, consumer, Arbiter::current(), QUICK);
         let for_actor = Arc::clone(&deps);
@@ -285,7 +285,7 @@ impl Scene {
     ) -> (BoundedAddr<DiscoveryProvider>, Arc<ProviderDeps>) {
         let kit = Arc::new(ProviderKit::new(&self.registry, &self.clock));
         let metrics = Arc::new(ManagerMetrics::new(&self.registry, &self.clock, "scrape"));
-        let deps = ProviderDeps::new(name.to_owned(), files(pattern), &kit, &metrics, &Arc::default());
+        let deps = ProviderDeps::new(name.to_owned(), "scene", files(pattern), &kit, &metrics, &Arc::default());
         let for_actor = Arc::clone(&deps);
         let make = move |_: &mut _| DiscoveryProvider::new(Arc::clone(&for_actor));
         (supervision::spawn(&Arbiter::current(), QUICK, Place::root(&self.tree, name), make), deps)

@@ -155,6 +155,7 @@ impl ServerPorts for FakePorts {
                 scrape_pool: "gone".to_owned(),
             }],
             dropped_counts: BTreeMap::from([("down".to_owned(), 0), ("gone".to_owned(), 1), ("p".to_owned(), 0)]),
+            missing: vec![("down".to_owned(), "dns/down/0: no <answer>".to_owned())],
         })
     }
 
@@ -297,6 +298,7 @@ impl ServerPorts for FakePorts {
             handled: 5,
             restarts: 6,
             last_panic: "index out of bounds".to_owned(),
+            failing: "no answer".to_owned(),
             since: Some(UnixNanos(1_000_000_000)),
         }]
     }

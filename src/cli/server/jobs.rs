@@ -140,7 +140,8 @@ fn spec(job: &ScrapeConfig, before: Option<&Job>, logs: &mut Vec<Arc<FailureFile
     }
 }
 
-fn defaults(job: &ScrapeConfig) -> TargetDefaults {
+/// What a job gives to its targets.
+pub(in crate::cli) fn defaults(job: &ScrapeConfig) -> TargetDefaults {
     TargetDefaults {
         job_name: job.job_name.clone(),
         scrape_interval: job.scrape_interval,

@@ -33,6 +33,7 @@ use crate::actors::threads;
 use crate::cli::flags::ServerFlags;
 use crate::cli::run_bare::{self, ConfigSource};
 use crate::cli::sd_notify::{Notifier, State};
+pub(in crate::cli) use crate::cli::server::jobs::defaults as target_defaults;
 use crate::cli::server::parts::Parts;
 use crate::cli::server::reload::{Checked, ConfigText, ServerReload};
 use crate::cli::server::running::Running;

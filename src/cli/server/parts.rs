@@ -36,7 +36,7 @@ use crate::cli::flags::{ServerFlags, WalSync, hostname};
 use crate::cli::server::alerting::Alerting;
 use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::blocks;
-use crate::cli::server::discovery::Discovery;
+use crate::cli::server::discovery::{self, Discovery, Purpose};
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::{Checked, Planned};
@@ -44,6 +44,7 @@ use crate::cli::server::running::Running;
 use crate::cli::server::upkeep::{Retention, Upkeep};
 use crate::cli::server::{head_metrics, remote, rules, storage};
 use crate::config::LoadedConfig;
+use crate::discovery::ProviderKit;
 use crate::http::state::Readiness;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
@@ -145,9 +146,12 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
-        let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
-        let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
-        let alerting = ExternalAlerting::start(flags, registry, clock, &root, &threads.start("alerts"));
+        let consumer = Arc::new(ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() });
+        let (kit, for_discovery) = (Arc::new(ProviderKit::new(registry, clock)), threads.start("discovery"));
+        let purpose = Purpose { place: "discovery", name: "scrape", consumer };
+        let discovery = Discovery::start(&root, &for_discovery, registry, clock, &kit, purpose);
+        let alerts = threads.start("alerts");
+        let alerting = ExternalAlerting::start(flags, registry, clock, &root, (&alerts, &for_discovery), &kit);
         let notifying = Alerting::start(flags, registry, clock, &root, &pool, threads.start("dispatcher"));
         alerting.router.set_dispatcher(notifying.sink());
         let sink = Arc::clone(&alerting.router) as Arc<dyn AlertSink>;
@@ -218,7 +222,7 @@ impl Parts {
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
         (*self.jobs.lock()).clone_from(&planned.jobs);
         let external_labels = global.external_labels.labels();
-        self.discovery.store(&planned.checked.loaded);
+        self.discovery.store(discovery::of_jobs(&planned.checked.loaded));
         self.rule_deps.groups.lock().clone_from(&planned.groups);
         self.rule_deps.runtime.around.store(Arc::new(rules::surroundings(&planned.flags, external_labels)));
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
@@ -271,6 +275,7 @@ impl Parts {
             gateway: self.gateway.clone(),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
+            discovery: self.discovery.deps(),
             notifiers: self.alerting.overview(),
             rules: Arc::clone(&self.rule_deps.overview),
             registry: Arc::clone(registry),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
 use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
+use crate::actors::discovery::DiscoveryDeps;
 use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::{ComputePool, Lane};
@@ -60,6 +61,7 @@ pub(super) struct Ports {
     pub(super) gateway: BoundedAddr<QueryGateway>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
+    pub(super) discovery: Arc<DiscoveryDeps>,
     pub(super) notifiers: Arc<NotifierOverview>,
     pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
@@ -228,7 +230,7 @@ impl ServerPorts for Ports {
     }
 
     fn targets(&self) -> Answer<'_, Targets> {
-        let mut targets = Targets::default();
+        let mut targets = Targets { missing: self.discovery.missing(), ..Targets::default() };
         for pool in self.scrapes.pools() {
             targets.pools.push(pool.name.clone());
             targets.dropped_counts.insert(pool.name.clone(), pool.dropped_count);
@@ -415,6 +417,7 @@ impl ServerPorts for Ports {
             handled: row.handled,
             restarts: row.restarts,
             last_panic: row.last_panic.unwrap_or_default(),
+            failing: row.failing.unwrap_or_default(),
             since: Some(UnixNanos(row.since.0.saturating_mul(1_000_000))),
         };
         self.tree.rows().into_iter().map(row).collect()

@@ -271,6 +271,8 @@ pub struct Targets {
     pub dropped: Vec<DroppedTarget>,
     /// How many were dropped, by pool.
     pub dropped_counts: BTreeMap<String, u64>,
+    /// What is missing and why, by pool: discovery that fails or is not built.
+    pub missing: Vec<(String, String)>,
 }
 
 /// State of an alert or an alerting rule.
@@ -456,6 +458,8 @@ pub struct ActorInfo {
     pub restarts: u64,
     /// The last panic's text; empty if there was none.
     pub last_panic: String,
+    /// Why its work fails though it is well itself; empty if it does not.
+    pub failing: String,
     /// Since when it is in its state.
     pub since: Option<UnixNanos>,
 }
