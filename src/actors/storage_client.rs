@@ -124,7 +124,7 @@ impl StorageClient {
         priority: Priority,
         deadline: Instant,
     ) -> Result<AppendReport, AppendFailure> {
-        let first = batch.samples.first().map(|sample| sample.at);
+        let first = batch.first_at();
         let mut slices = self.head.route(batch);
         if slices.len() <= 1 {
             let Some((shard, slice)) = slices.pop() else { return Ok(AppendReport::default()) };
