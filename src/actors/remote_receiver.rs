@@ -17,7 +17,7 @@ use crate::remote::receive::budget::{Budget, Held};
 use crate::remote::receive::cache::SeriesCache;
 use crate::remote::receive::{
     Accepted, DECODED_LEN_MAX, DecodeError, Decoded, Format, Lookup, Message, Packing, ReceiveMetrics, Reply,
-    UnpackError, decode, decoded_len, of_report, unpack,
+    UnpackError, decode, decoded_len, of_report, refuse_histograms, unpack,
 };
 
 /// Requests up to this many bytes are decoded where they were read: it takes well below a millisecond.
@@ -136,11 +136,14 @@ impl RemoteReceiver {
         let work = Work { format, packed, declared, buffer, len: 0, held };
         let (mut work, mut decoded) = self.decode(work, Known::ByCache).await?;
         self.deps.metrics.decoded(format.message, &decoded);
+        let refused = refuse_histograms(format.message, work.message(), &mut decoded);
+        self.deps.metrics.histograms_refused.add(refused);
         let mut report = self.store(format.message, &mut decoded).await?;
         if report.rejected.iter().any(|(_, rejection)| *rejection == SampleRejection::UnknownSeries) {
             // The head has dropped series that the cache still has; nothing was stored.
             self.deps.metrics.looked_up_again.inc();
             (work, decoded) = self.decode(work, Known::ByNone).await?;
+            refuse_histograms(format.message, work.message(), &mut decoded);
             report = self.store(format.message, &mut decoded).await?;
         }
         let reply = of_report(format.message, work.message(), &decoded, &report);

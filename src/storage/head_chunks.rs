@@ -254,7 +254,7 @@ mod tests {
         let series = Labels::from_pairs([("a", "1")]);
         let sample = |at| AppendSample { series: SeriesKey::Labels(series.clone()), at: TimestampMs(at), value: 1.0 };
         // The first series gets reference 1.
-        head.append_blocking(AppendBatch { samples: (0..50).map(|i| sample(i * 10)).collect() }).unwrap();
+        head.append_blocking(AppendBatch::of_floats((0..50).map(|i| sample(i * 10)).collect())).unwrap();
         let fs: SharedFs = Arc::new(sim);
         check(&fs, Path::new("/data"), &head, &Aliases::new(), min_valid).map_err(|error| error.to_string())
     }

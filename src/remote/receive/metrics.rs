@@ -8,7 +8,8 @@ use crate::telemetry::metrics::{Counter, Registry};
 pub struct ReceiveMetrics {
     invalid_labels: Counter,
     exemplars_dropped: Counter,
-    histograms_refused: Counter,
+    /// Native histograms that were refused.
+    pub histograms_refused: Counter,
     /// Requests that were refused for the state that we are in: they may be sent again.
     pub refused: Counter,
     /// Requests read again without the cache, as storage has dropped series meanwhile.
@@ -56,6 +57,5 @@ impl ReceiveMetrics {
             Message::V2 => decoded.invalid_samples,
         });
         self.exemplars_dropped.add(decoded.exemplars);
-        self.histograms_refused.add(decoded.histograms);
     }
 }

@@ -11,6 +11,7 @@ pub mod budget;
 pub mod cache;
 mod collect;
 mod format;
+mod histogram;
 mod labels;
 mod metrics;
 mod problems;
@@ -22,7 +23,7 @@ mod v2;
 pub use collect::{Decoded, Rows};
 pub use format::{Accepted, Format, Message, Packing};
 pub use metrics::ReceiveMetrics;
-pub use reply::{Reply, Written, of_report};
+pub use reply::{Reply, Written, of_report, refuse_histograms};
 pub use unpack::{DECODED_LEN_MAX, UnpackError, decoded_len, unpack};
 
 use crate::model::time::TimestampMs;
@@ -70,7 +71,7 @@ pub fn decode(
         Message::V1 => v1::decode(body, &mut rows)?,
         Message::V2 => v2::decode(body, &mut rows)?,
     }
-    Ok(rows.done())
+    rows.done()
 }
 
 #[cfg(test)]

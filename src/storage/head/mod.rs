@@ -128,7 +128,7 @@ impl Head {
     /// another thread has staged something before it and not applied it yet. Errors when a shard is not ready; then
     /// nothing was stored.
     pub fn append_blocking(&self, batch: AppendBatch) -> Result<AppendReport, HeadError> {
-        let commit = self.begin(batch.samples.first().map(|sample| sample.at));
+        let commit = self.begin(batch.first_at());
         let mut staged = Vec::new();
         for (shard, slice) in self.route(batch) {
             let shard = &self.shards[usize::from(shard.0)];

@@ -412,8 +412,11 @@ impl Partition {
             match rejection {
                 SampleRejection::OutOfOrder => &counters.out_of_order,
                 SampleRejection::OutOfBounds => &counters.out_of_bounds,
-                SampleRejection::Duplicate { .. } => &counters.duplicates,
+                SampleRejection::Duplicate { .. }
+                | SampleRejection::DuplicateOfHistogram { .. }
+                | SampleRejection::DuplicateHistogram => &counters.duplicates,
                 SampleRejection::UnknownSeries => &counters.series_not_found,
+                SampleRejection::InvalidHistogram(_) => &counters.invalid_histograms,
                 SampleRejection::SeriesLimit { .. } | SampleRejection::EmptyLabels => &counters.series_refused,
             },
             1,

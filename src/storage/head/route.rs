@@ -133,7 +133,7 @@ mod tests {
             at: TimestampMs(i as i64),
             value: 0.0,
         };
-        let batch = AppendBatch { samples: (0..20_000).map(sample).collect() };
+        let batch = AppendBatch::of_floats((0..20_000).map(sample).collect());
         let slices = route(batch, 2);
         assert!(slices.iter().all(|(_, s)| !s.is_empty() && s.len() <= SLICE_LEN_MAX));
         for shard in [ShardId(0), ShardId(1)] {

@@ -446,7 +446,7 @@ mod tests {
 
     fn batch(at: i64) -> AppendBatch {
         let series = SeriesKey::Labels(Labels::from_pairs([("__name__", "up")]));
-        AppendBatch { samples: vec![AppendSample { series, at: TimestampMs(at), value: 1.0 }] }
+        AppendBatch::of_floats(vec![AppendSample { series, at: TimestampMs(at), value: 1.0 }])
     }
 
     fn head() -> Head {

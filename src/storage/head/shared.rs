@@ -36,6 +36,7 @@ pub(crate) struct Counters {
     pub(crate) out_of_order: AtomicU64,
     pub(crate) out_of_bounds: AtomicU64,
     pub(crate) duplicates: AtomicU64,
+    pub(crate) invalid_histograms: AtomicU64,
     pub(crate) series_refused: AtomicU64,
     pub(crate) commits_abandoned: AtomicU64,
     pub(crate) truncations: AtomicU64,
