@@ -88,11 +88,6 @@ impl Decoded {
         Subject { place: (series, about), message: message.unwrap_or_default(), is_future }
     }
 
-    /// The histogram with this number among those of the batch.
-    pub(super) fn histogram_subject<'a>(&self, histogram: u32, body: &'a [u8]) -> Subject<'a> {
-        self.subject(self.samples_len.saturating_add(histogram), body)
-    }
-
     /// Float samples in the batch, also when it has been given away.
     pub(super) fn batch_samples_len(&self) -> u64 {
         u64::from(self.samples_len)

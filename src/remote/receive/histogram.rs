@@ -12,7 +12,7 @@
 
 use crate::model::append::HistogramValue;
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span, has_sound_layout};
-use crate::remote::wire::{Fields, Value, WireError};
+use crate::remote::wire::{Fields, Value, WireError, fixed64s};
 
 /// The finest resolution that is stored; Prometheus lowers others to it.
 const SCHEMA_MAX: i32 = 8;
@@ -131,16 +131,7 @@ fn span(message: &[u8]) -> Result<Span, WireError> {
 
 /// One double, or many that are packed.
 fn doubles(value: Value<'_>, field: &'static str, out: &mut Vec<f64>) -> Result<(), WireError> {
-    let Value::Bytes(packed) = value else {
-        out.push(value.double(field)?);
-        return Ok(());
-    };
-    let (whole, rest) = packed.as_chunks::<8>();
-    if !rest.is_empty() {
-        return Err(WireError::Cut);
-    }
-    out.extend(whole.iter().map(|raw| f64::from_le_bytes(*raw)));
-    Ok(())
+    fixed64s(value, field, |bits| out.push(f64::from_bits(bits)))
 }
 
 fn hint_of(number: u64) -> CounterResetHint {

@@ -23,7 +23,7 @@ mod v2;
 pub use collect::{Decoded, Rows};
 pub use format::{Accepted, Format, Message, Packing};
 pub use metrics::ReceiveMetrics;
-pub use reply::{Reply, Written, of_report, refuse_histograms};
+pub use reply::{Reply, Written, of_report};
 pub use unpack::{DECODED_LEN_MAX, UnpackError, decoded_len, unpack};
 
 use crate::model::time::TimestampMs;

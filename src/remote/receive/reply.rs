@@ -79,27 +79,6 @@ pub(super) fn is_fatal(rejection: &SampleRejection) -> bool {
     !matches!(rejection, SampleRejection::SeriesLimit { .. })
 }
 
-/// Takes the histograms out of a batch, for storage that has none: they are told to the sender. Returns how many.
-pub fn refuse_histograms(message: Message, body: &[u8], decoded: &mut Decoded) -> u64 {
-    let refused = std::mem::take(&mut decoded.batch.histograms).len() as u64;
-    let symbols = match message {
-        Message::V2 if 0 < refused => v2::symbols(body).unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    for index in 0..decoded.histograms_len {
-        let subject = decoded.histogram_subject(index, body);
-        decoded.problems.add(subject.place, || {
-            let series = match message {
-                Message::V1 => v1::show_labels(subject.message),
-                Message::V2 => v2::show_labels(subject.message, &symbols),
-            };
-            format!("native histograms are disabled for series {series}")
-        });
-    }
-    decoded.histograms_len = 0;
-    refused
-}
-
 /// The answer to a batch that was stored as `report` says; `body` is the request.
 pub fn of_report(message: Message, body: &[u8], decoded: &Decoded, report: &AppendReport) -> Reply {
     let text_of = |subject: Subject<'_>, rejection: &SampleRejection| match rejection {

@@ -81,6 +81,8 @@ struct Scratch<'a> {
     refs: Vec<u32>,
     key: Vec<u8>,
     exemplars: Vec<&'a [u8]>,
+    /// So many of them are paid for; each series uses the same room.
+    exemplars_paid: usize,
     help_ref: u32,
     unit_ref: u32,
 }
@@ -100,8 +102,9 @@ impl<'a> Scratch<'a> {
                 }
                 3 => rows.histogram(value.bytes("Histograms")?)?,
                 4 => {
-                    if self.exemplars.len() % ROWS_PER_DRAW == 0 {
+                    if self.exemplars_paid <= self.exemplars.len() {
                         rows.pay(ROW_BYTES * ROWS_PER_DRAW as u64)?;
+                        self.exemplars_paid += ROWS_PER_DRAW;
                     }
                     self.exemplars.push(value.bytes("Exemplars")?);
                 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::clock::SharedClock;
-use crate::model::read::{FloatColumn, Queryable, ReadError, ReadView};
+use crate::model::read::{Queryable, ReadError, ReadView, SampleColumn};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 
@@ -23,6 +23,7 @@ mod column;
 pub mod commit;
 pub mod export;
 mod index;
+mod native;
 mod partition;
 pub mod restore;
 pub mod route;
@@ -35,11 +36,12 @@ mod truncate;
 mod view;
 
 pub use index::{MergeJob, MergedSegment};
-pub use partition::{NewSeries, StagedSample};
+pub use partition::{NewSeries, StagedHistogram, StagedSample};
 pub use truncate::Reclaimed;
 
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::bounds::AppendBounds;
+use crate::storage::head::column::Output;
 use crate::storage::head::commit::Commit;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Shard};
@@ -186,8 +188,8 @@ impl Head {
     pub fn count_samples(&self, series: SeriesRef, from: i64, to: i64) -> Option<u64> {
         let range = TimeRange::new(TimestampMs(from), TimestampMs(to)).ok()?;
         let cell = self.shards.iter().find_map(|shard| shard.cell(series))?;
-        let mut column = FloatColumn::default();
-        cell.decode(self.shared.horizon.visible(), range, &mut column).ok()?;
+        let mut column = SampleColumn::default();
+        cell.decode(self.shared.horizon.visible(), range, Output::All(&mut column)).ok()?;
         Some(column.len() as u64)
     }
 
@@ -226,6 +228,8 @@ impl Queryable for HeadQueryable {
 
 #[cfg(test)]
 mod cut_tests;
+#[cfg(test)]
+mod native_tests;
 #[cfg(test)]
 mod size_tests;
 #[cfg(test)]

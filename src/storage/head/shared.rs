@@ -28,6 +28,7 @@ pub(crate) struct HeadShared {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) samples_appended: AtomicU64,
+    pub(crate) histograms_appended: AtomicU64,
     pub(crate) series_created: AtomicU64,
     pub(crate) series_removed: AtomicU64,
     pub(crate) series_not_found: AtomicU64,
