@@ -214,7 +214,7 @@ remote_write: [{url: http://h}]
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
         assert_eq!(of("global.query_log_file"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 9);
+        assert_eq!(found.len(), 8);
     }
 
     #[test]

@@ -372,3 +372,76 @@ fn what_was_acknowledged_is_there_after_a_kill() {
         assert!(50.0 * last as f64 <= count, "{writer}: {last} acknowledged, {count} found");
     }
 }
+
+fn write_otlp(server: &Server, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
+    said(&request(&server.addr, "POST", "/api/v1/otlp/v1/metrics", headers, body).unwrap())
+}
+
+fn gauge(name: &str, nanos: i64, value: f64) -> String {
+    format!(
+        r#"{{"resourceMetrics":[{{"resource":{{"attributes":[
+            {{"key":"service.name","value":{{"stringValue":"shop"}}}},
+            {{"key":"host.name","value":{{"stringValue":"h1"}}}}]}},
+          "scopeMetrics":[{{"metrics":[{{"name":"{name}","unit":"s","gauge":{{"dataPoints":[
+            {{"timeUnixNano":"{nanos}","asDouble":{value},"attributes":[
+              {{"key":"http.method","value":{{"stringValue":"GET"}}}}]}}]}}}}]}}]}}]}}"#
+    )
+}
+
+#[test]
+fn otlp_is_off_unless_asked_for() {
+    let (server, _folder) = start(&[ON]);
+    let off = "otlp write receiver needs to be enabled with --web.enable-otlp-receiver";
+    assert_eq!(write_otlp(&server, &[], b""), (404, off.to_owned()));
+}
+
+#[test]
+fn otlp_becomes_series_by_the_rules_of_the_configuration() {
+    const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
+    let (server, folder) = start(&["--web.enable-otlp-receiver", "--web.enable-lifecycle"]);
+    let nanos = now_ms() * 1_000_000;
+    assert_eq!(write_otlp(&server, &JSON, gauge("a.b", nanos, 1.5).as_bytes()), (200, String::new()));
+    assert_eq!(
+        server.query("a_b_seconds"),
+        [(serde_json::json!({"__name__": "a_b_seconds", "http_method": "GET", "job": "shop"}), "1.5".to_owned())]
+    );
+    assert_eq!(
+        server.query("target_info")[0].0,
+        serde_json::json!({"__name__": "target_info", "host_name": "h1", "job": "shop"})
+    );
+
+    let rules = "otlp: {translation_strategy: NoTranslation, promote_resource_attributes: [host.name]}\n";
+    fs::write(folder.path().join("prometheus.yml"), rules).unwrap();
+    assert_eq!(server.post("/-/reload").status, 200);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, gauge("a.b", nanos, 2.0).as_bytes()).unwrap();
+    let packed = [JSON[0], ("Content-Encoding", "gzip")];
+    assert_eq!(write_otlp(&server, &packed, &gzip.finish().unwrap()).0, 200);
+    let labels = serde_json::json!({"__name__": "a.b", "host.name": "h1", "http.method": "GET", "job": "shop"});
+    assert_eq!(server.query("{\"a.b\"}"), [(labels, "2".to_owned())]);
+
+    let refused = |headers: &[(&str, &str)], body: &[u8]| write_otlp(&server, headers, body);
+    assert_eq!(
+        refused(&JSON, gauge("a.b", nanos - 1_000_000, 1.0).as_bytes()),
+        (400, "out of order sample".to_owned())
+    );
+    let text = "unsupported content type: text/plain, supported: [application/json, application/x-protobuf]";
+    assert_eq!(refused(&[("Content-Type", "text/plain")], b""), (400, text.to_owned()));
+    let text = "unsupported compression: zstd. Only \"gzip\" or no compression supported";
+    assert_eq!(refused(&[JSON[0], ("Content-Encoding", "zstd")], b""), (400, text.to_owned()));
+    let protobuf = [("Content-Type", "application/x-protobuf")];
+    assert_eq!(
+        (refused(&protobuf, b"").0, refused(&protobuf, b"\x0a\x05a").0, refused(&JSON, b"{").0),
+        (200, 400, 400)
+    );
+    let bomb = {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut gzip, &vec![b' '; (32 << 20) + 1]).unwrap();
+        gzip.finish().unwrap()
+    };
+    assert_eq!(refused(&packed, &bomb), (400, "request body exceeds the 33554432 bytes limit".to_owned()));
+    let delta = gauge("d", nanos, 1.0).replace("gauge", "sum");
+    let text = "invalid temporality and type combination for metric \"d\"";
+    assert_eq!(refused(&JSON, delta.as_bytes()), (500, text.to_owned()));
+    assert_eq!(values(&server, "{__name__=\"d\"}").len(), 0);
+}

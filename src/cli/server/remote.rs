@@ -19,7 +19,7 @@ use crate::telemetry::metrics::Registry;
 /// OTLP come with the configuration.
 pub(super) fn receiver(
     flags: &ServerFlags,
-    registry: &Registry,
+    registry: &Arc<Registry>,
     clock: &SharedClock,
     storage: &StorageClient,
     pool: &Arc<ComputePool>,

@@ -146,6 +146,10 @@ impl<'a> Labeller<'a> {
         let mut labels = LabelsBuilder::new();
         for attribute in attributes.iter() {
             if !self.names.escapes {
+                if attribute.key.is_empty() {
+                    // Prometheus's words; its check of names that stand twice takes the empty one for such.
+                    return Err("label name \"\" is not unique: invalid sample".to_owned());
+                }
                 labels.set(&attribute.key, &attribute.value);
                 continue;
             }

@@ -1,5 +1,7 @@
 //! Metrics of the OTLP receiver.
 
+use std::sync::Arc;
+
 use crate::remote::otlp::convert::Converted;
 use crate::telemetry::metrics::{Counter, Registry};
 
@@ -16,13 +18,13 @@ pub enum Warning {
 
 /// Counters of the receiver.
 pub struct OtlpMetrics {
-    warnings: [Counter; 3],
+    registry: Arc<Registry>,
     exemplars_dropped: Counter,
 }
 
 impl OtlpMetrics {
     /// Registers the metrics.
-    pub fn new(registry: &Registry) -> Self {
+    pub fn new(registry: &Arc<Registry>) -> Self {
         // Metadata is not stored, so none can be missing; exemplars neither.
         registry.counter(
             "prometheus_api_otlp_appended_samples_without_metadata_total",
@@ -34,15 +36,8 @@ impl OtlpMetrics {
             "The total number of received OTLP exemplars which were rejected because they were out of order.",
             &[],
         );
-        let warning = |category| {
-            registry.counter(
-                "prometheus_api_otlp_translation_warnings_total",
-                "The total number of warnings produced while translating OTLP metrics to the Prometheus model, by category.",
-                &[("category", category)],
-            )
-        };
         Self {
-            warnings: ["empty_data_points", "label_name_collision", "histogram_zero_count_non_zero_sum"].map(warning),
+            registry: Arc::clone(registry),
             exemplars_dropped: registry.counter(
                 "watchfire_otlp_exemplars_dropped_total",
                 "Exemplars received by OTLP and not stored, as there is no storage for them.",
@@ -53,13 +48,16 @@ impl OtlpMetrics {
 
     /// Counts what was read and is not handed on.
     pub fn converted(&self, converted: &Converted) {
-        let [empty, collision, zero] = &self.warnings;
         for warning in &converted.warnings {
-            match warning {
-                Warning::EmptyDataPoints => empty.inc(),
-                Warning::LabelNameCollision => collision.inc(),
-                Warning::ZeroCountNonZeroSum => zero.inc(),
-            }
+            let category = match warning {
+                Warning::EmptyDataPoints => "empty_data_points",
+                Warning::LabelNameCollision => "label_name_collision",
+                Warning::ZeroCountNonZeroSum => "histogram_zero_count_non_zero_sum",
+            };
+            // As in Prometheus there is none before the first.
+            let help = "The total number of warnings produced while translating OTLP metrics to the Prometheus model, by category.";
+            let labels = [("category", category)];
+            self.registry.counter("prometheus_api_otlp_translation_warnings_total", help, &labels).inc();
         }
         self.exemplars_dropped.add(converted.exemplars);
     }

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{go, go_json};
+use crate::model::go;
 use crate::remote::wire::{Fields, WireError};
 
 /// Values within values that are shown.
@@ -79,13 +79,13 @@ fn any(message: &[u8]) -> Result<Option<Any<'_>>, WireError> {
     Ok(value)
 }
 
-/// As Go's `encoding/json` writes it, maps by their keys.
+/// As Go's `encoding/json` writes it without escapes for HTML, maps by their keys.
 fn json(value: Any<'_>, depth: usize, out: &mut String) -> Result<(), WireError> {
     if DEPTH_MAX <= depth {
         return Err(WireError::TooDeep);
     }
     match value {
-        Any::Text(raw) => go_json::push_text(out, &String::from_utf8_lossy(raw)),
+        Any::Text(raw) => push_text(out, &String::from_utf8_lossy(raw)),
         Any::Bool(value) => out.push_str(if value { "true" } else { "false" }),
         Any::Int(value) => {
             let _ = write!(out, "{value}");
@@ -128,7 +128,7 @@ fn json(value: Any<'_>, depth: usize, out: &mut String) -> Result<(), WireError>
                 if 0 < index {
                     out.push(',');
                 }
-                go_json::push_text(out, &String::from_utf8_lossy(key));
+                push_text(out, &String::from_utf8_lossy(key));
                 out.push(':');
                 match value {
                     Some(value) => json(value, depth + 1, out)?,
@@ -139,6 +139,26 @@ fn json(value: Any<'_>, depth: usize, out: &mut String) -> Result<(), WireError>
         }
     }
     Ok(())
+}
+
+fn push_text(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\0'..='\u{1f}' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
 
 fn double(value: f64) -> String {
@@ -183,7 +203,7 @@ mod tests {
         check(b"\x2a\x0b\x0a\x03\x0a\x01a\x0a\x00\x0a\x02\x10\x01", "[\"a\",null,true]");
         check(
             b"\x32\x14\x0a\x08\x0a\x01b\x12\x03\x0a\x01\x3c\x0a\x08\x0a\x01a\x12\x03\x3a\x01\x00",
-            r#"{"a":"AA==","b":"\u003c"}"#,
+            r#"{"a":"AA==","b":"<"}"#,
         );
     }
 }
