@@ -1,27 +1,34 @@
-//! Takes remote write: decodes a request, has storage append it, and answers when it is durable. No actor: it has neither
+//! Takes remote write and OTLP metrics: decodes a request, has storage append it, and answers when it is durable. No actor: it has neither
 //! a timer nor a mailbox. Bound: the memory of requests in flight; one that finds none is refused. Failure: a panic is the
 //! request's own. Shutdown: with the HTTP server.
 
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::Refusals;
+use crate::config::OtlpConfig;
 use crate::model::append::{AppendReport, SampleRejection};
 use crate::model::clock::SharedClock;
+use crate::remote::otlp::{self, BodyFormat, BodyPacking, Converted, OtlpError, OtlpMetrics, Settings};
 use crate::remote::receive::budget::{Budget, Held};
 use crate::remote::receive::cache::SeriesCache;
 use crate::remote::receive::{
     Accepted, DECODED_LEN_MAX, DecodeError, Decoded, Format, Lookup, Message, Packing, ReceiveMetrics, Reply,
     UnpackError, decode, decoded_len, of_report, unpack,
 };
+use crate::telemetry::repeat::{RepeatLimiter, Verdict};
 
 /// Requests up to this many bytes are decoded where they were read: it takes well below a millisecond.
 const INLINE_LEN_MAX: usize = 1 << 20;
+/// OTLP requests up to this many bytes are translated where they were read.
+const OTLP_INLINE_LEN_MAX: usize = 32 << 10;
 /// How long a request may wait for the compute pool, and for a shard to take it.
 const STORE_WITHIN: Duration = Duration::from_secs(30);
 /// Buffers that are kept for the next requests, each of at most [`INLINE_LEN_MAX`] bytes.
@@ -54,6 +61,18 @@ pub struct ReceiverDeps {
     pub budget: Arc<Budget>,
     /// Counters.
     pub metrics: ReceiveMetrics,
+    /// For OTLP.
+    pub otlp: OtlpDeps,
+}
+
+/// What the receiver needs for OTLP.
+pub struct OtlpDeps {
+    /// The rules for names and labels in effect.
+    pub config: ArcSwap<OtlpConfig>,
+    /// `--query.lookback-delta`.
+    pub lookback_ms: i64,
+    /// Counters; `None` while it is switched off.
+    pub metrics: Option<OtlpMetrics>,
 }
 
 /// The receiver, shared by all connections.
@@ -61,6 +80,7 @@ pub struct RemoteReceiver {
     deps: ReceiverDeps,
     cache: SeriesCache,
     spare: Mutex<Vec<Vec<u8>>>,
+    refused: Mutex<RepeatLimiter>,
 }
 
 /// A request on its way.
@@ -88,7 +108,7 @@ enum Undecodable {
 impl RemoteReceiver {
     /// A receiver that knows no series yet.
     pub fn new(deps: ReceiverDeps) -> Arc<Self> {
-        Arc::new(Self { deps, cache: SeriesCache::new(), spare: Mutex::default() })
+        Arc::new(Self { deps, cache: SeriesCache::new(), spare: Mutex::default(), refused: Mutex::default() })
     }
 
     /// A permit for a request that begins; its body is to be charged as it comes.
@@ -99,23 +119,70 @@ impl RemoteReceiver {
     /// Stores a request. It is visible and durable when this answers with success.
     pub async fn receive(self: &Arc<Self>, incoming: Incoming) -> Reply {
         let reply = self.try_receive(incoming).await.unwrap_or_else(|refusal| refusal);
-        if reply.status == 503 || reply.status == 413 {
-            self.deps.metrics.refused.inc();
-            tracing::warn!(
-                component = "web",
-                status = reply.status,
-                err = reply.text,
-                "A remote write request is refused"
-            );
-        } else if 400 <= reply.status {
-            tracing::debug!(
-                component = "web",
-                status = reply.status,
-                err = reply.text,
-                "A remote write request has faults"
-            );
-        }
+        self.tell(&reply, "remote write");
         reply
+    }
+
+    /// Counts and logs what is wrong with a request. Faults of its own are the sender's to log; what repeats is told once.
+    fn tell(&self, reply: &Reply, protocol: &'static str) {
+        let (status, err) = (reply.status, reply.text.as_str());
+        if status != 503 && status != 413 {
+            if 400 <= status {
+                tracing::debug!(component = "web", protocol, status, err, "A request has faults");
+            }
+            return;
+        }
+        self.deps.metrics.refused.inc();
+        if let Verdict::Log { repeated } = self.refused.lock().failed(err, self.deps.clock.monotonic()) {
+            tracing::warn!(component = "web", protocol, status, err, repeated, "A request is refused");
+        }
+    }
+
+    /// From now on OTLP is translated by these rules.
+    pub fn set_otlp(&self, config: OtlpConfig) {
+        self.deps.otlp.config.store(Arc::new(config));
+    }
+
+    /// Stores OTLP metrics: a whole request, or nothing of it. It is visible and durable when this answers with success.
+    pub async fn receive_otlp(self: &Arc<Self>, incoming: Incoming) -> Reply {
+        let reply = self.try_receive_otlp(incoming).await.unwrap_or_else(|refusal| refusal);
+        self.tell(&reply, "OTLP");
+        reply
+    }
+
+    async fn try_receive_otlp(self: &Arc<Self>, incoming: Incoming) -> Result<Reply, Reply> {
+        let Incoming { content_encoding, content_type, body, mut held } = incoming;
+        let bad_request = |text: String| Reply::refused(400, None, text);
+        let format = BodyFormat::of(content_type.as_deref()).map_err(bad_request)?;
+        let packing = BodyPacking::of(content_encoding.as_deref()).map_err(bad_request)?;
+        let is_short = body.len() <= OTLP_INLINE_LEN_MAX && packing == BodyPacking::None;
+        let this = Arc::clone(self);
+        // What is held is kept until the answer.
+        let job = move || -> (Result<Converted, OtlpError>, Held) {
+            let converted = inflate(packing, body, &mut held).and_then(|body| {
+                let config = this.deps.otlp.config.load();
+                let (lookback_ms, now) = (this.deps.otlp.lookback_ms, this.deps.clock.now());
+                otlp::convert(format, &body, Settings { config: &config, lookback_ms, now }, &mut held)
+            });
+            (converted, held)
+        };
+        let (converted, _held) = if is_short {
+            job()
+        } else {
+            let ran = self.deps.pool.run(Lane::Storage, Instant::now() + STORE_WITHIN, move |_: &_| job()).await;
+            ran.map_err(|error| Reply::refused(503, None, error.to_string()))?
+        };
+        let mut converted = converted.map_err(|error| Reply::from(&error))?;
+        if let Some(metrics) = &self.deps.otlp.metrics {
+            metrics.converted(&converted);
+        }
+        if let Some(refusal) = converted.refusal() {
+            return Err(refusal);
+        }
+        let (batch, deadline) = (std::mem::take(&mut converted.batch), Instant::now() + STORE_WITHIN);
+        let stored = self.deps.storage.append_durably(batch, Refusals::Whole, deadline).await;
+        let report = stored.map_err(|failure| Reply::refused(503, None, failure.to_string()))?;
+        Ok(otlp::of_report(&converted, &report))
     }
 
     async fn try_receive(self: &Arc<Self>, incoming: Incoming) -> Result<Reply, Reply> {
@@ -206,4 +273,32 @@ impl RemoteReceiver {
 enum Known {
     ByCache,
     ByNone,
+}
+
+/// Decompresses an OTLP body, at most [`DECODED_LEN_MAX`] bytes.
+fn inflate(packing: BodyPacking, body: Vec<u8>, held: &mut Held) -> Result<Vec<u8>, OtlpError> {
+    /// Decompressed and paid for at a time.
+    const STEP_LEN: usize = 64 << 10;
+    let too_long = || OtlpError::Malformed(format!("request body exceeds the {DECODED_LEN_MAX} bytes limit"));
+    if packing == BodyPacking::None {
+        return if body.len() <= DECODED_LEN_MAX { Ok(body) } else { Err(too_long()) };
+    }
+    let mut reader = flate2::read::MultiGzDecoder::new(body.as_slice());
+    let (mut out, mut len) = (Vec::new(), 0);
+    loop {
+        if out.len() <= len {
+            if DECODED_LEN_MAX < len {
+                return Err(too_long());
+            }
+            held.add(out.len().max(STEP_LEN) as u64)?;
+            out.resize((2 * len).max(STEP_LEN), 0);
+        }
+        let read = reader.read(out.get_mut(len..).unwrap_or_default());
+        match read.map_err(|error| OtlpError::Malformed(format!("gzip: {error}")))? {
+            0 => break,
+            read => len += read,
+        }
+    }
+    out.truncate(len);
+    if len <= DECODED_LEN_MAX { Ok(out) } else { Err(too_long()) }
 }

@@ -156,7 +156,7 @@ impl StorageClient {
         terms: Terms,
         deadline: Instant,
     ) -> Result<Stored, AppendFailure> {
-        let first = batch.samples.first().map(|sample| sample.at);
+        let first = batch.first_at();
         let mut slices = self.head.route(batch);
         if slices.len() <= 1 {
             let Some((shard, slice)) = slices.pop() else { return Ok(Stored::nothing(AppendReport::default())) };

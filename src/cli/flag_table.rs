@@ -82,7 +82,7 @@ pub const FLAGS: &[FlagSpec] = &[
     effect(Warned, switch("web.enable-admin-api", "false", WEB, "Allow the endpoints that delete and snapshot data.")),
     switch("web.enable-remote-write-receiver", "false", WEB, "Accept remote write requests on /api/v1/write."),
     flag("web.remote-write-receiver.accepted-protobuf-messages", Messages(MESSAGES), "prometheus.WriteRequest,io.prometheus.write.v2.Request", WEB, "Remote write messages to accept."),
-    effect(Warned, switch("web.enable-otlp-receiver", "false", WEB, "Accept OTLP metrics.")),
+    switch("web.enable-otlp-receiver", "false", WEB, "Accept OTLP metrics on /api/v1/otlp/v1/metrics."),
     effect(Warned, flag("web.console.templates", Text, "consoles", WEB, "Directory of console templates.")),
     effect(Warned, flag("web.console.libraries", Text, "console_libraries", WEB, "Directory of console libraries.")),
     flag("web.page-title", Text, "Prometheus Time Series Collection and Processing Server", WEB, "Title of the pages."),

@@ -86,6 +86,8 @@ pub struct WebFlags {
     pub cors_origin: Regexp,
     /// Whether remote write is taken.
     pub remote_write_receiver: bool,
+    /// Whether OTLP metrics are taken.
+    pub otlp_receiver: bool,
     /// Names of the messages that are taken.
     pub remote_write_messages: Vec<String>,
 }
@@ -425,6 +427,7 @@ fn web(values: &Values, config: &ConfigSource) -> Result<WebFlags, FlagError> {
         page_title: values.text("web.page-title").to_owned(),
         cors_origin,
         remote_write_receiver: values.bool("web.enable-remote-write-receiver"),
+        otlp_receiver: values.bool("web.enable-otlp-receiver"),
         remote_write_messages: values.list("web.remote-write-receiver.accepted-protobuf-messages").to_vec(),
     })
 }

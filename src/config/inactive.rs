@@ -79,7 +79,6 @@ pub const TABLE: &[Row] = &[
     additive("tracing", "traces are not sent", present),
     additive("remote_write", "samples are not sent to remote storage", present),
     additive("remote_read", "remote storage is not asked", present),
-    additive("otlp", "OTLP is not received", differs_from_default_otlp),
 ];
 
 const fn protective(field: &'static str, why: &'static str) -> Row {
@@ -196,11 +195,6 @@ fn asks_for_xor2(value: &Out) -> bool {
     matches!(value, Out::Text(text) if text == "xor2")
 }
 
-fn differs_from_default_otlp(value: &Out) -> bool {
-    use super::yaml::block::Preset as _;
-    *value != super::OtlpConfig::preset().encode()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,7 +242,6 @@ scrape_configs:
 - {job_name: b, bearer_token: x, tls_config: {cert_ref: x, key_ref: y, max_version: TLS11}}
 - {job_name: c, basic_auth: {username: u, password_ref: p}}
 alerting: {alertmanagers: [{nomad_sd_configs: [{}], file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
-otlp: {promote_scope_metadata: true}
 remote_write: [{url: http://h}]
 ";
         let found = fields(text);
@@ -261,9 +254,8 @@ remote_write: [{url: http://h}]
         assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
-        assert_eq!(of("otlp"), Some((Kind::Additive, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 10);
+        assert_eq!(found.len(), 9);
     }
 
     #[test]

@@ -102,6 +102,7 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/rules", "/api/v1/rules", Api, Ready, GET => rules::rules),
     route!("/api/v1/alerts", "/api/v1/alerts", Api, Ready, GET => rules::alerts),
     route!("/api/v1/write", "/api/v1/write", Plain, Ready, POST => write::write),
+    route!("/api/v1/otlp/v1/metrics", "/api/v1/otlp/v1/metrics", Plain, Ready, POST => write::otlp),
     route!("/api/v1/status/config", "/api/v1/status/config", Api, Ready, GET => status::config),
     route!("/api/v1/status/flags", "/api/v1/status/flags", Api, Ready, GET => status::flags),
     route!("/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Api, Ready, GET => status::build),

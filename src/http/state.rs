@@ -95,6 +95,8 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn quit(&self) -> QuitVerdict;
     /// Takes remote write; `None` while that is switched off.
     fn remote_write(&self) -> Option<Arc<RemoteReceiver>>;
+    /// Takes OTLP metrics; `None` while that is switched off.
+    fn otlp(&self) -> Option<Arc<RemoteReceiver>>;
     /// Every actor; answers from a registry, so that it works while actors are stuck.
     fn actors(&self) -> Vec<ActorInfo>;
     /// The process's own metrics in a format that `accept` names; text 0.0.4 if it names none that we have.

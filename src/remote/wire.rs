@@ -112,6 +112,23 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Gives each of the numbers of a field to `take` that have eight bytes: one, or many that are packed.
+#[inline]
+pub(super) fn fixed64s(value: Value<'_>, field: &'static str, mut take: impl FnMut(u64)) -> Result<(), WireError> {
+    match value {
+        Value::Fixed64(bits) => take(bits),
+        Value::Bytes(packed) => {
+            let (whole, rest) = packed.as_chunks::<8>();
+            if !rest.is_empty() {
+                return Err(WireError::Cut);
+            }
+            whole.iter().for_each(|raw| take(u64::from_le_bytes(*raw)));
+        }
+        other => return Err(other.wrong(field)),
+    }
+    Ok(())
+}
+
 /// The fields of one message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {

@@ -120,7 +120,7 @@ pub fn stale_markers(series: &[Labels], at: TimestampMs) -> AppendBatch {
 
 fn batch(samples: Vec<(Labels, f64)>, at: TimestampMs) -> AppendBatch {
     let sample = |(labels, value)| AppendSample { series: SeriesKey::Labels(labels), at, value };
-    AppendBatch { samples: samples.into_iter().map(sample).collect() }
+    AppendBatch::of_floats(samples.into_iter().map(sample).collect())
 }
 
 /// What storage has made of an evaluation's batch.
@@ -155,9 +155,9 @@ impl Evaluated {
             }
             match rejection {
                 // A marker of a series that another rule writes is refused like this, as it should be.
-                SampleRejection::OutOfOrder | SampleRejection::Duplicate { .. } if !is_sample => {}
+                rejection if !is_sample && (*rejection == SampleRejection::OutOfOrder || rejection.is_duplicate()) => {}
                 SampleRejection::OutOfOrder => settled.out_of_order += 1,
-                SampleRejection::Duplicate { .. } => settled.duplicates += 1,
+                rejection if rejection.is_duplicate() => settled.duplicates += 1,
                 other => settled.other.get_or_insert((*other, 0)).1 += 1,
             }
         }

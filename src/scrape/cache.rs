@@ -243,7 +243,7 @@ impl TargetCache {
             let series = report_key(&state, slot, name, plan);
             samples.push(AppendSample { series, at, value: stale_nan() });
         }
-        Some(AppendBatch { samples })
+        Some(AppendBatch::of_floats(samples))
     }
 
     /// Notes storage's answer: handles of new series, and the loss of those that storage no longer knows.
@@ -277,7 +277,11 @@ impl TargetCache {
                     let entry = sequence.as_mut().and_then(|s| s.get_mut(line));
                     match rejection {
                         SampleRejection::OutOfOrder => confirmed.out_of_order += 1,
-                        SampleRejection::Duplicate { .. } => confirmed.duplicates += 1,
+                        SampleRejection::Duplicate { .. }
+                        | SampleRejection::DuplicateOfHistogram { .. }
+                        | SampleRejection::DuplicateHistogram => confirmed.duplicates += 1,
+                        // What a reader takes in was checked.
+                        SampleRejection::InvalidHistogram(_) => {}
                         SampleRejection::OutOfBounds => confirmed.out_of_bounds += 1,
                         SampleRejection::UnknownSeries => {
                             again.push(*index);
@@ -350,7 +354,7 @@ impl TargetCache {
         // Samples that are named by labels cannot be unknown, so their values are not needed a third time.
         let resent =
             Pending { origins, values: Vec::new(), before: state, lines_len, marked: pending.marked, _permit: None };
-        Some((AppendBatch { samples }, resent))
+        Some((AppendBatch::of_floats(samples), resent))
     }
 
     fn push_report(
@@ -379,7 +383,7 @@ impl TargetCache {
         permit: Option<StagingPermit>,
     ) -> (AppendBatch, Pending) {
         let values = samples.iter().map(|sample| (sample.at, sample.value)).collect();
-        (AppendBatch { samples }, Pending { origins, values, before, lines_len, marked, _permit: permit })
+        (AppendBatch::of_floats(samples), Pending { origins, values, before, lines_len, marked, _permit: permit })
     }
 }
 

@@ -482,7 +482,7 @@ pub(crate) fn batch(metric: &str, numbers: impl IntoIterator<Item = u32>, at: Ti
         let series = SeriesKey::Labels(Labels::from_pairs([("__name__", metric), ("n", &n.to_string())]));
         AppendSample { series, at, value }
     };
-    AppendBatch { samples: numbers.into_iter().map(sample).collect() }
+    AppendBatch::of_floats(numbers.into_iter().map(sample).collect())
 }
 
 /// A job whose targets share an address and differ in their path.

@@ -285,6 +285,10 @@ impl ServerPorts for FakePorts {
         None
     }
 
+    fn otlp(&self) -> Option<std::sync::Arc<watchfire::actors::remote_receiver::RemoteReceiver>> {
+        None
+    }
+
     fn actors(&self) -> Vec<ActorInfo> {
         vec![ActorInfo {
             kind: "scrape_target".to_owned(),

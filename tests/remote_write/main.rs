@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use messages::{Exemplar, Histogram, Metadata, MetricMetadata, V2, WriteRequest, labels, series, v1};
+use messages::{Exemplar, Histogram, Metadata, MetricMetadata, V2, WriteRequest, histogram, labels, series, v1};
 use prost::Message;
 use support::{Answer, Server, request, wait_for};
 
@@ -208,14 +208,16 @@ fn version_1_names_series_that_are_no_good_and_writes_the_others() {
     assert_eq!(samples(&server, "good")[0].0, r#"{"__name__":"good","b":"2"}"#);
     assert_eq!(metric(&server, "prometheus_api_remote_write_invalid_labels_samples_total"), 2.0);
 
-    request.timeseries = vec![series(&[("__name__", "h")], &[(at, 1.0)])];
-    request.timeseries[0].histograms.push(Histogram { count_int: 1, sum: 1.0, timestamp: at });
+    request.timeseries = vec![series(&[("__name__", "h")], &[(at - 1000, 1.0)])];
+    request.timeseries[0].histograms.push(histogram(at));
     request.timeseries[0].exemplars.push(Exemplar { labels: labels(&[("t", "1")]), value: 1.0, timestamp: at });
-    let answer = write_v1(&server, &request.encode_to_vec());
-    assert_eq!(said(&answer), (400, "native histograms are disabled for series {__name__=\"h\"}".to_owned()));
-    assert_eq!(values(&server, "h"), ["1"]);
-    assert_eq!(metric(&server, "watchfire_remote_write_histograms_refused_total"), 1.0);
-    assert_eq!(metric(&server, "watchfire_remote_write_exemplars_dropped_total"), 1.0);
+    assert_eq!(said(&write_v1(&server, &request.encode_to_vec())), (204, String::new()));
+    assert_eq!(server.single("histogram_count(h)"), Some(1.0));
+    request.timeseries[0].samples.clear();
+    request.timeseries[0].histograms = vec![Histogram { zero_count_int: 0, ..histogram(at + 1) }];
+    let (status, text) = said(&write_v1(&server, &request.encode_to_vec()));
+    assert!(status == 400 && text.contains("observations found in buckets"), "{text}");
+    assert_eq!(metric(&server, "watchfire_remote_write_exemplars_dropped_total"), 2.0);
 }
 
 #[test]
@@ -245,11 +247,8 @@ fn version_2_writes_what_is_good_and_says_how_much() {
     faulty.series(&[("__name__", "f")], &[(at, 6.0)]).labels_refs[1] = 99;
     let name = faulty.symbol("__name__");
     faulty.series(&[("__name__", "g")], &[(at, 7.0)]).metadata = Some(Metadata { kind: 1, help_ref: 0, unit_ref: 77 });
-    faulty.series(&[("__name__", "h")], &[(at, 8.0)]).histograms.push(Histogram {
-        count_int: 1,
-        sum: 1.0,
-        timestamp: at,
-    });
+    let one = faulty.series(&[("__name__", "h")], &[(at, 8.0)]);
+    one.histograms.extend([histogram(at + 1), Histogram { zero_count_int: 0, ..histogram(at + 2) }, histogram(at - 1)]);
     let exemplars = [vec![1, 1], vec![1], vec![55, 1]].map(|labels_refs| messages::ExemplarV2 {
         labels_refs,
         value: 1.0,
@@ -273,7 +272,9 @@ fn version_2_writes_what_is_good_and_says_how_much() {
             refs(6)
         ),
         format!("parsing metadata for series {}: metadata unit_ref 77 outside of symbols table (size {size})", refs(7)),
-        "native histograms are disabled for series {__name__=\"h\"}".to_owned(),
+        "0 observations found in buckets, but the Count field is 1: histogram's observation count should equal the \
+         number of observations found in the buckets (in absence of NaN) for series {__name__=\"h\"}"
+            .to_owned(),
         "parsing exemplar for series {__name__=\"i\"}: invalid labelRefs length 1".to_owned(),
         format!(
             "parsing exemplar for series {{__name__=\"i\"}}: labelRefs 55 (name) = 1 (value) outside of symbols table (size {size})"
@@ -282,7 +283,8 @@ fn version_2_writes_what_is_good_and_says_how_much() {
     let answer = write_v2(&server, &faulty);
     assert_eq!(answer.status, 400);
     assert_eq!(answer.text().trim_end().split('\n').collect::<Vec<_>>(), expected);
-    assert_eq!(written(&answer), figures(3, 0, 1));
+    // A histogram that stands against the sample of its request is counted, as in Prometheus.
+    assert_eq!(written(&answer), figures(3, 2, 1));
     assert_eq!((values(&server, "a").len(), values(&server, "h").len(), values(&server, "i").len()), (3, 1, 1));
     assert_eq!(values(&server, "{__name__=~\"[cdefg]\"}").len(), 0);
     assert_eq!(metric(&server, "prometheus_api_remote_write_invalid_labels_samples_total"), 5.0);
@@ -369,4 +371,77 @@ fn what_was_acknowledged_is_there_after_a_kill() {
         assert_eq!(count % 50.0, 0.0);
         assert!(50.0 * last as f64 <= count, "{writer}: {last} acknowledged, {count} found");
     }
+}
+
+fn write_otlp(server: &Server, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
+    said(&request(&server.addr, "POST", "/api/v1/otlp/v1/metrics", headers, body).unwrap())
+}
+
+fn gauge(name: &str, nanos: i64, value: f64) -> String {
+    format!(
+        r#"{{"resourceMetrics":[{{"resource":{{"attributes":[
+            {{"key":"service.name","value":{{"stringValue":"shop"}}}},
+            {{"key":"host.name","value":{{"stringValue":"h1"}}}}]}},
+          "scopeMetrics":[{{"metrics":[{{"name":"{name}","unit":"s","gauge":{{"dataPoints":[
+            {{"timeUnixNano":"{nanos}","asDouble":{value},"attributes":[
+              {{"key":"http.method","value":{{"stringValue":"GET"}}}}]}}]}}}}]}}]}}]}}"#
+    )
+}
+
+#[test]
+fn otlp_is_off_unless_asked_for() {
+    let (server, _folder) = start(&[ON]);
+    let off = "otlp write receiver needs to be enabled with --web.enable-otlp-receiver";
+    assert_eq!(write_otlp(&server, &[], b""), (404, off.to_owned()));
+}
+
+#[test]
+fn otlp_becomes_series_by_the_rules_of_the_configuration() {
+    const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
+    let (server, folder) = start(&["--web.enable-otlp-receiver", "--web.enable-lifecycle"]);
+    let nanos = now_ms() * 1_000_000;
+    assert_eq!(write_otlp(&server, &JSON, gauge("a.b", nanos, 1.5).as_bytes()), (200, String::new()));
+    assert_eq!(
+        server.query("a_b_seconds"),
+        [(serde_json::json!({"__name__": "a_b_seconds", "http_method": "GET", "job": "shop"}), "1.5".to_owned())]
+    );
+    assert_eq!(
+        server.query("target_info")[0].0,
+        serde_json::json!({"__name__": "target_info", "host_name": "h1", "job": "shop"})
+    );
+
+    let rules = "otlp: {translation_strategy: NoTranslation, promote_resource_attributes: [host.name]}\n";
+    fs::write(folder.path().join("prometheus.yml"), rules).unwrap();
+    assert_eq!(server.post("/-/reload").status, 200);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, gauge("a.b", nanos, 2.0).as_bytes()).unwrap();
+    let packed = [JSON[0], ("Content-Encoding", "gzip")];
+    assert_eq!(write_otlp(&server, &packed, &gzip.finish().unwrap()).0, 200);
+    let labels = serde_json::json!({"__name__": "a.b", "host.name": "h1", "http.method": "GET", "job": "shop"});
+    assert_eq!(server.query("{\"a.b\"}"), [(labels, "2".to_owned())]);
+
+    let refused = |headers: &[(&str, &str)], body: &[u8]| write_otlp(&server, headers, body);
+    assert_eq!(
+        refused(&JSON, gauge("a.b", nanos - 1_000_000, 1.0).as_bytes()),
+        (400, "out of order sample".to_owned())
+    );
+    let text = "unsupported content type: text/plain, supported: [application/json, application/x-protobuf]";
+    assert_eq!(refused(&[("Content-Type", "text/plain")], b""), (400, text.to_owned()));
+    let text = "unsupported compression: zstd. Only \"gzip\" or no compression supported";
+    assert_eq!(refused(&[JSON[0], ("Content-Encoding", "zstd")], b""), (400, text.to_owned()));
+    let protobuf = [("Content-Type", "application/x-protobuf")];
+    assert_eq!(
+        (refused(&protobuf, b"").0, refused(&protobuf, b"\x0a\x05a").0, refused(&JSON, b"{").0),
+        (200, 400, 400)
+    );
+    let bomb = {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut gzip, &vec![b' '; (32 << 20) + 1]).unwrap();
+        gzip.finish().unwrap()
+    };
+    assert_eq!(refused(&packed, &bomb), (400, "request body exceeds the 33554432 bytes limit".to_owned()));
+    let delta = gauge("d", nanos, 1.0).replace("gauge", "sum");
+    let text = "invalid temporality and type combination for metric \"d\"";
+    assert_eq!(refused(&JSON, delta.as_bytes()), (500, text.to_owned()));
+    assert_eq!(values(&server, "{__name__=\"d\"}").len(), 0);
 }

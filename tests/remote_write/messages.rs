@@ -37,6 +37,8 @@ pub(crate) struct Histogram {
     pub count_int: u64,
     #[prost(double, tag = "3")]
     pub sum: f64,
+    #[prost(uint64, tag = "6")]
+    pub zero_count_int: u64,
     #[prost(int64, tag = "15")]
     pub timestamp: i64,
 }
@@ -107,6 +109,11 @@ pub(crate) struct Request {
     pub symbols: Vec<String>,
     #[prost(message, repeated, tag = "5")]
     pub timeseries: Vec<TimeSeriesV2>,
+}
+
+/// A histogram with one observation, of zero.
+pub(crate) fn histogram(timestamp: i64) -> Histogram {
+    Histogram { count_int: 1, zero_count_int: 1, timestamp, ..Histogram::default() }
 }
 
 /// Labels from pairs.

@@ -203,7 +203,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let running = Arc::new(Running::new(clock.as_ref(), &registry));
     let (quit, mut quit_asked) = watch::channel(false);
     let readiness = Readiness::new(&registry);
-    let ports = parts.ports(&flags, &registry, &running, &clock, quit);
+    let ports = parts.ports(&flags, &registry, &running, quit);
     let state =
         HttpState::new(ports.clone(), readiness.clone(), http_settings(&flags), SharedClock::clone(&clock), &registry);
     let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;

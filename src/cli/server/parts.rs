@@ -22,6 +22,7 @@ use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
+use crate::actors::remote_receiver::RemoteReceiver;
 use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::rule_group::RuleRuntime;
 use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
@@ -105,6 +106,8 @@ pub(super) struct Parts {
     pub(super) notifying: Alerting,
     rule_deps: Arc<rule_manager::ManagerDeps>,
     rules: BoundedAddr<RuleManager>,
+    /// Takes remote write and OTLP, if either is switched on.
+    receiver: Option<Arc<RemoteReceiver>>,
     _threads: Threads,
 }
 
@@ -157,6 +160,7 @@ impl Parts {
         let sink = Arc::clone(&alerting.router) as Arc<dyn AlertSink>;
         let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
         let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
+        let receiver = remote::receiver(flags, registry, clock, &storage, &pool);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -183,6 +187,7 @@ impl Parts {
             notifying,
             rule_deps,
             rules,
+            receiver,
             _threads: threads,
         })
     }
@@ -206,6 +211,9 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        if let Some(receiver) = &self.receiver {
+            receiver.set_otlp(loaded.config.otlp.clone());
+        }
         // New targets are scraped by it; those that stay keep their offset, as in Prometheus.
         let seed = offset_seed(&hostname(), &loaded.config.global.external_labels.labels());
         self.runtime.offset_seed.store(seed, Ordering::Relaxed);
@@ -268,7 +276,6 @@ impl Parts {
         flags: &Arc<ServerFlags>,
         registry: &Arc<Registry>,
         running: &Arc<Running>,
-        clock: &SharedClock,
         quit: watch::Sender<bool>,
     ) -> Arc<Ports> {
         Arc::new(Ports {
@@ -286,7 +293,7 @@ impl Parts {
             flags: Arc::clone(flags),
             running: Arc::clone(running),
             dispatcher: self.notifying.dispatcher.clone(),
-            receiver: remote::receiver(flags, registry, clock, &self.storage, &self.pool),
+            receiver: self.receiver.clone(),
             reloader: OnceLock::new(),
             quit,
         })

@@ -72,7 +72,7 @@ pub(super) struct Ports {
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
     pub(super) dispatcher: DispatcherHandle,
-    /// Takes remote write, if that is switched on.
+    /// Takes remote write and OTLP, if either is switched on.
     pub(super) receiver: Option<Arc<RemoteReceiver>>,
     /// Set once the configuration can be read again.
     pub(super) reloader: OnceLock<Reloader>,
@@ -401,7 +401,11 @@ impl ServerPorts for Ports {
     }
 
     fn remote_write(&self) -> Option<Arc<RemoteReceiver>> {
-        self.receiver.clone()
+        self.receiver.clone().filter(|_| self.flags.web.remote_write_receiver)
+    }
+
+    fn otlp(&self) -> Option<Arc<RemoteReceiver>> {
+        self.receiver.clone().filter(|_| self.flags.web.otlp_receiver)
     }
 
     fn actors(&self) -> Vec<ActorInfo> {

@@ -1,34 +1,55 @@
-//! `POST /api/v1/write`: remote write 1.0 and 2.0.
+//! `POST /api/v1/write`: remote write 1.0 and 2.0. `POST /api/v1/otlp/v1/metrics`: OTLP.
+
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 
-use crate::actors::remote_receiver::Incoming;
+use crate::actors::remote_receiver::{Incoming, RemoteReceiver};
 use crate::http::body::Body;
 use crate::http::error::ApiError;
 use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::remote::receive::Reply;
 
-/// What Prometheus says while the receiver is off.
+/// What Prometheus says while the receivers are off.
 const OFF: &str = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver";
+const OTLP_OFF: &str = "otlp write receiver needs to be enabled with --web.enable-otlp-receiver";
 
-/// The handler.
+/// The handler of remote write.
 pub(in crate::http) async fn write(context: Context) -> Result<Response, ApiError> {
     let Some(receiver) = context.state.ports.remote_write() else {
         return Ok(Response::error(StatusCode::NOT_FOUND, OFF));
     };
-    let Body { content_encoding, content_type, reader } = context.body;
+    Ok(match read(&receiver, context.body).await {
+        Ok(incoming) => answer(receiver.receive(incoming).await),
+        Err(refusal) => refusal,
+    })
+}
+
+/// The handler of OTLP.
+pub(in crate::http) async fn otlp(context: Context) -> Result<Response, ApiError> {
+    let Some(receiver) = context.state.ports.otlp() else {
+        return Ok(Response::error(StatusCode::NOT_FOUND, OTLP_OFF));
+    };
+    Ok(match read(&receiver, context.body).await {
+        Ok(incoming) => answer(receiver.receive_otlp(incoming).await),
+        Err(refusal) => refusal,
+    })
+}
+
+/// Reads the body, which is charged as it comes.
+async fn read(receiver: &Arc<RemoteReceiver>, body: Body) -> Result<Incoming, Response> {
+    let Body { content_encoding, content_type, reader } = body;
     let mut held = receiver.permit();
     let body = match reader {
-        Some(reader) => match reader.read(|len| held.add(len as u64)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(room)) => return Ok(answer(Reply::no_room(room))),
-            Err(refusal) => return Ok(refusal),
-        },
+        Some(reader) => {
+            let read = reader.read(|len| held.add(len as u64)).await?;
+            read.map_err(|room| answer(Reply::no_room(room)))?
+        }
         // A form, which the receiver refuses for its type.
         None => Vec::new(),
     };
-    Ok(answer(receiver.receive(Incoming { content_encoding, content_type, body, held }).await))
+    Ok(Incoming { content_encoding, content_type, body, held })
 }
 
 fn answer(reply: Reply) -> Response {

@@ -8,7 +8,6 @@ use crate::telemetry::metrics::{Counter, Registry};
 pub struct ReceiveMetrics {
     invalid_labels: Counter,
     exemplars_dropped: Counter,
-    histograms_refused: Counter,
     /// Requests that were refused for the state that we are in: they may be sent again.
     pub refused: Counter,
     /// Requests read again without the cache, as storage has dropped series meanwhile.
@@ -33,10 +32,6 @@ impl ReceiveMetrics {
                 "watchfire_remote_write_exemplars_dropped_total",
                 "Exemplars received by remote write and not stored, as there is no storage for them.",
             ),
-            histograms_refused: counter(
-                "watchfire_remote_write_histograms_refused_total",
-                "Native histograms received by remote write and refused, as there is no storage for them.",
-            ),
             refused: counter(
                 "watchfire_remote_write_refused_total",
                 "Remote write requests refused as storage or memory was not available.",
@@ -56,6 +51,5 @@ impl ReceiveMetrics {
             Message::V2 => decoded.invalid_samples,
         });
         self.exemplars_dropped.add(decoded.exemplars);
-        self.histograms_refused.add(decoded.histograms);
     }
 }

@@ -11,6 +11,7 @@ pub mod budget;
 pub mod cache;
 mod collect;
 mod format;
+mod histogram;
 mod labels;
 mod metrics;
 mod problems;
@@ -70,7 +71,7 @@ pub fn decode(
         Message::V1 => v1::decode(body, &mut rows)?,
         Message::V2 => v2::decode(body, &mut rows)?,
     }
-    Ok(rows.done())
+    rows.done()
 }
 
 #[cfg(test)]

@@ -3,10 +3,22 @@
 /// Longest text of all problems of a request; what is over it is only counted.
 const TEXT_LEN_MAX: usize = 64 << 10;
 
+/// What a problem of a series is about, in the order in which they are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum About {
+    Labels,
+    Samples,
+    Histograms,
+    Exemplars,
+}
+
+/// Number of a series in the request, and what is wrong with it.
+pub(super) type Place = (u32, About);
+
 /// Texts with the place in the request that they belong to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Problems {
-    texts: Vec<(u32, String)>,
+    texts: Vec<(Place, String)>,
     len: usize,
     omitted: u64,
 }
@@ -16,8 +28,8 @@ impl Problems {
         self.texts.is_empty()
     }
 
-    /// Adds a problem that belongs before the sample `place`; the text is made only if there is room for it.
-    pub(super) fn add(&mut self, place: u32, text: impl FnOnce() -> String) {
+    /// Adds a problem; its text is made only if there is room for it.
+    pub(super) fn add(&mut self, place: Place, text: impl FnOnce() -> String) {
         if TEXT_LEN_MAX <= self.len {
             self.omitted += 1;
             return;
@@ -49,12 +61,12 @@ mod tests {
     #[test]
     fn problems_stand_in_order_and_are_bounded() {
         let mut problems = Problems::default();
-        problems.add(5, || "b".to_owned());
-        problems.add(1, || "a".to_owned());
-        problems.add(5, || "c".to_owned());
+        problems.add((5, About::Samples), || "b".to_owned());
+        problems.add((1, About::Exemplars), || "a".to_owned());
+        problems.add((5, About::Samples), || "c".to_owned());
         assert_eq!(problems.clone().text(), "a\nb\nc");
-        problems.add(6, || "é".repeat(TEXT_LEN_MAX));
-        problems.add(7, || unreachable!("there is no room"));
+        problems.add((6, About::Labels), || "é".repeat(TEXT_LEN_MAX));
+        problems.add((7, About::Labels), || unreachable!("there is no room"));
         let text = problems.text();
         assert!(text.ends_with("…\nand 1 more") && text.len() < 2 * TEXT_LEN_MAX);
     }

@@ -2,9 +2,8 @@
 
 use crate::model::append::{AppendReport, SampleRejection};
 use crate::remote::receive::budget::NoRoom;
-use crate::remote::receive::collect::Decoded;
+use crate::remote::receive::collect::{Decoded, Subject};
 use crate::remote::receive::format::Message;
-use crate::remote::receive::labels::Pairs;
 use crate::remote::receive::{DecodeError, UnpackError, v1, v2};
 
 /// What was written, for the headers of version 2.
@@ -82,42 +81,43 @@ pub(super) fn is_fatal(rejection: &SampleRejection) -> bool {
 
 /// The answer to a batch that was stored as `report` says; `body` is the request.
 pub fn of_report(message: Message, body: &[u8], decoded: &Decoded, report: &AppendReport) -> Reply {
-    let text_of = |index: u32, rejection: &SampleRejection| match rejection {
-        SampleRejection::OutOfBounds if decoded.is_future(index) => {
+    let text_of = |subject: Subject<'_>, rejection: &SampleRejection| match rejection {
+        SampleRejection::OutOfBounds if subject.is_future => {
             format!("{rejection}: timestamp is too far in the future")
         }
         _ => rejection.to_string(),
     };
-    let mut problems = decoded.problems.clone();
-    match message {
-        Message::V1 => {
-            if let Some((index, rejection)) = report.reported().find(|(_, rejection)| is_fatal(rejection)) {
-                return Reply::refused(BAD_REQUEST, Some(message), text_of(*index, rejection));
-            }
-            for (index, rejection) in report.reported() {
-                problems.add(*index, || {
-                    let mut pairs = Pairs::default();
-                    let read = v1::read_labels(decoded.message_of(*index, body), &mut pairs);
-                    debug_assert!(read.is_ok(), "it was read before");
-                    format!("{rejection} for series {pairs}")
-                });
-            }
+    if message == Message::V1 {
+        // The first in the order of the request, in which a series has its samples before its histograms.
+        let fatal = report.reported().filter(|(_, rejection)| is_fatal(rejection));
+        let first = fatal.map(|(index, rejection)| (decoded.subject(*index, body), rejection));
+        if let Some((subject, rejection)) = first.min_by_key(|(subject, _)| subject.place) {
+            return Reply::refused(BAD_REQUEST, Some(message), text_of(subject, rejection));
         }
-        Message::V2 if !report.rejected.is_empty() => {
-            // Read before, so it can be read again.
-            let symbols = v2::symbols(body).unwrap_or_default();
-            for (index, rejection) in report.reported() {
-                problems.add(*index, || {
-                    let series = v2::show_labels(decoded.message_of(*index, body), &symbols);
-                    format!("{} for series {series}", text_of(*index, rejection))
-                });
-            }
-        }
-        Message::V2 => {}
     }
-    // As in Prometheus, which drops samples that stand against others of the request later on.
-    let samples = u64::from(report.appended) + report.against_staged.len() as u64;
-    let written = Written { samples, histograms: 0, exemplars: decoded.exemplars };
+    let mut problems = decoded.problems.clone();
+    let (mut samples, mut histograms) = (decoded.batch_samples_len(), u64::from(decoded.histograms_len));
+    // It was read before, so it can be read again.
+    let symbols = match message {
+        Message::V2 if !report.rejected.is_empty() => v2::symbols(body).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    // Samples that stand against others of the request are counted as written, as in Prometheus, which drops them later on.
+    for (index, rejection) in report.reported() {
+        match decoded.is_histogram(*index) {
+            true => histograms = histograms.saturating_sub(1),
+            false => samples = samples.saturating_sub(1),
+        }
+        let subject = decoded.subject(*index, body);
+        problems.add(subject.place, || {
+            let series = match message {
+                Message::V1 => v1::show_labels(subject.message),
+                Message::V2 => v2::show_labels(subject.message, &symbols),
+            };
+            format!("{} for series {series}", text_of(subject, rejection))
+        });
+    }
+    let written = Written { samples, histograms, exemplars: decoded.exemplars };
     let written = (message == Message::V2).then_some(written);
     if problems.is_empty() {
         return Reply { status: NO_CONTENT, written, text: String::new() };

@@ -104,7 +104,7 @@ fn stored(decoded: &Decoded) -> AppendReport {
 
 fn row() -> impl Strategy<Value = Row> {
     let labels = vec(("[a-z]{1,6}", "\\PC{0,200}"), 0..6);
-    (labels, vec((any::<i64>(), any::<f64>()), 0..4)).prop_map(|(mut labels, samples)| {
+    (labels, vec((any::<i64>(), any::<f64>().prop_map(|v| v + 0.0)), 0..4)).prop_map(|(mut labels, samples)| {
         labels.push(("__name__".to_owned(), "m".to_owned()));
         (labels, samples)
     })

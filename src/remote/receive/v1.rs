@@ -52,7 +52,7 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
         let (t, value) = sample(bytes(&mut rest)?)?;
         rows.point(t, value)?;
     }
-    let (mut exemplars, mut histograms, mut scattered) = (0, 0, false);
+    let (mut exemplars, mut scattered) = (0, false);
     let mut fields = Fields::new("TimeSeries", rest);
     while let Some((field, value)) = fields.next()? {
         match field {
@@ -65,10 +65,7 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
                 value.bytes("Exemplars")?;
                 exemplars += 1;
             }
-            4 => {
-                value.bytes("Histograms")?;
-                histograms += 1;
-            }
+            4 => rows.histogram(value.bytes("Histograms")?)?,
             _ => {}
         }
     }
@@ -76,24 +73,18 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
         false => rows.cache().key_v1(labels),
         true => rows.cache().key_v1(&gathered(message)?),
     };
-    let known = rows.find(key);
-    if known.is_none() || 0 < histograms {
+    if let Some(series) = rows.find(key) {
+        rows.known(series, at, message.len())?;
+    } else {
         let mut pairs = Pairs::default();
         read_labels(message, &mut pairs)?;
-        let labels = match pairs.check() {
-            Ok(labels) => labels,
-            Err(fault) => return rows.refuse(rows.points_len() + histograms, || pairs.describe(fault)),
-        };
-        match known {
-            None => rows.unknown(labels, key, at, message.len())?,
-            Some(series) => rows.known(series, at, message.len())?,
+        match pairs.check() {
+            Ok(labels) => rows.unknown(labels, key, at, message.len())?,
+            Err(fault) => {
+                rows.refuse(|| pairs.describe(fault));
+                return Ok(());
+            }
         }
-        if 0 < histograms {
-            rows.count_histograms(histograms as u64);
-            rows.problem(|| format!("native histograms are disabled for series {pairs}"))?;
-        }
-    } else if let Some(series) = known {
-        rows.known(series, at, message.len())?;
     }
     rows.count_exemplars(exemplars);
     Ok(())
@@ -132,8 +123,18 @@ fn gathered(message: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok(labels)
 }
 
+/// The labels of a `TimeSeries` as text.
+pub(super) fn show_labels(message: &[u8]) -> String {
+    let mut pairs = Pairs::default();
+    // It was read before; the check only sorts them.
+    if read_labels(message, &mut pairs).is_ok() {
+        let _ = pairs.check();
+    }
+    pairs.to_string()
+}
+
 /// Reads the labels of a `TimeSeries`.
-pub(super) fn read_labels<'a>(message: &'a [u8], pairs: &mut Pairs<'a>) -> Result<(), WireError> {
+fn read_labels<'a>(message: &'a [u8], pairs: &mut Pairs<'a>) -> Result<(), WireError> {
     pairs.clear();
     let mut fields = Fields::new("TimeSeries", message);
     while let Some((field, value)) = fields.next()? {

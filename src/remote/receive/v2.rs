@@ -81,7 +81,8 @@ struct Scratch<'a> {
     refs: Vec<u32>,
     key: Vec<u8>,
     exemplars: Vec<&'a [u8]>,
-    histograms: usize,
+    /// So many of them are paid for; each series uses the same room.
+    exemplars_paid: usize,
     help_ref: u32,
     unit_ref: u32,
 }
@@ -90,7 +91,7 @@ impl<'a> Scratch<'a> {
     fn read(&mut self, message: &'a [u8], rows: &mut Rows<'_>) -> Result<(), DecodeError> {
         self.refs.clear();
         self.exemplars.clear();
-        (self.histograms, self.help_ref, self.unit_ref) = (0, 0, 0);
+        (self.help_ref, self.unit_ref) = (0, 0);
         let mut fields = Fields::new("TimeSeries", message);
         while let Some((field, value)) = fields.next()? {
             match field {
@@ -99,13 +100,11 @@ impl<'a> Scratch<'a> {
                     let (t, value) = sample(value.bytes("Samples")?)?;
                     rows.point(t, value)?;
                 }
-                3 => {
-                    value.bytes("Histograms")?;
-                    self.histograms += 1;
-                }
+                3 => rows.histogram(value.bytes("Histograms")?)?,
                 4 => {
-                    if self.exemplars.len() % ROWS_PER_DRAW == 0 {
+                    if self.exemplars_paid <= self.exemplars.len() {
                         rows.pay(ROW_BYTES * ROWS_PER_DRAW as u64)?;
+                        self.exemplars_paid += ROWS_PER_DRAW;
                     }
                     self.exemplars.push(value.bytes("Exemplars")?);
                 }
@@ -136,49 +135,47 @@ impl<'a> Scratch<'a> {
         symbols: &[&'a [u8]],
         rows: &mut Rows<'_>,
     ) -> Result<(), DecodeError> {
-        let samples = rows.points_len() + self.histograms;
-        let mut pairs = Pairs::default();
         if let Err(reason) = self.check_refs(symbols) {
-            let refs = shown(&self.refs);
-            return rows.refuse(samples, || format!("parsing labels for series {refs}: {reason}"));
+            rows.refuse(|| format!("parsing labels for series {}: {reason}", shown(&self.refs)));
+            return Ok(());
         }
         if let Some((name, reference)) = self.bad_metadata(symbols) {
-            let (refs, size) = (shown(&self.refs), symbols.len());
             // Not counted as invalid labels, as in Prometheus.
-            return rows.refuse(0, || {
-                format!("parsing metadata for series {refs}: metadata {name} {reference} outside of symbols table (size {size})")
+            rows.leave_out(|| {
+                let (refs, size) = (shown(&self.refs), symbols.len());
+                let what = format!("metadata {name} {reference} outside of symbols table (size {size})");
+                format!("parsing metadata for series {refs}: {what}")
             });
+            return Ok(());
         }
         self.make_key(symbols);
         let key = rows.cache().key_v2(&self.key);
         let known = rows.find(key);
-        if let Some(series) =
-            known.filter(|_| 0 < rows.points_len() && self.histograms == 0 && self.exemplars.is_empty())
-        {
+        if let Some(series) = known.filter(|_| 0 < rows.read_len() && self.exemplars.is_empty()) {
             return rows.known(series, at, message.len());
         }
+        let mut pairs = Pairs::default();
         resolve(&self.refs, symbols, &mut pairs).map_err(|_| WireError::Cut)?;
         let labels = match pairs.check() {
             Ok(labels) => labels,
-            Err(fault) => return rows.refuse(samples, || pairs.describe(fault)),
+            Err(fault) => {
+                rows.refuse(|| pairs.describe(fault));
+                return Ok(());
+            }
         };
-        if samples == 0 {
-            return rows
-                .problem(|| format!("TimeSeries must contain at least one sample or histogram for series {pairs}"));
+        if rows.read_len() == 0 {
+            rows.leave_out(|| format!("TimeSeries must contain at least one sample or histogram for series {pairs}"));
+            return Ok(());
         }
         match known {
             Some(series) => rows.known(series, at, message.len())?,
             None => rows.unknown(labels, key, at, message.len())?,
         }
-        for _ in 0..self.histograms {
-            rows.count_histograms(1);
-            rows.problem(|| format!("native histograms are disabled for series {pairs}"))?;
-        }
         for exemplar in &self.exemplars {
             match exemplar_refs(exemplar, symbols)? {
                 Ok(t) if rows.is_future(t) => {}
                 Ok(_) => rows.count_exemplars(1),
-                Err(reason) => rows.problem(|| format!("parsing exemplar for series {pairs}: {reason}"))?,
+                Err(reason) => rows.bad_exemplar(|| format!("parsing exemplar for series {pairs}: {reason}")),
             }
         }
         Ok(())

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
-use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::ChunkError;
-use crate::storage::head::column::SeriesCell;
+use crate::storage::head::column::{Output, SeriesCell};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::index::Index;
 use crate::storage::head::index::segment::{PairId, Segment};
@@ -379,13 +379,23 @@ struct HeadSeries {
     cell: Arc<SeriesCell>,
 }
 
-impl SampleSource for HeadSeries {
-    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+impl HeadSeries {
+    fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
         if let Some(shard) = self.view.shards.get(self.shard) {
             shard.readers.check(shard.generation)?;
         }
         let Some(range) = self.view.clamp(range) else { return Ok(()) };
         self.cell.decode(self.view.commit(), range, out).map_err(|e| corrupt(&self.cell, e))
+    }
+}
+
+impl SampleSource for HeadSeries {
+    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        self.decode_to(range, Output::Floats(out))
+    }
+
+    fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        self.decode_to(range, Output::All(out))
     }
 }
 
