@@ -56,7 +56,9 @@ pub(crate) fn of(view: &dyn ReadView, query: &Query, opts: &EngineOptions) -> Js
             object.end();
             let data: Json = serde_json::from_slice(&writer.into_bytes()).unwrap();
             let mut answer = json!({ "status": "success", "data": data });
-            for (name, texts) in [("warnings", &evaluated.annotations.warnings), ("infos", &evaluated.annotations.infos)] {
+            for (name, texts) in
+                [("warnings", &evaluated.annotations.warnings), ("infos", &evaluated.annotations.infos)]
+            {
                 if !texts.is_empty() {
                     answer[name] = json!(texts);
                 }
@@ -69,8 +71,7 @@ pub(crate) fn of(view: &dyn ReadView, query: &Query, opts: &EngineOptions) -> Js
 /// The parameters by which the API is asked the same.
 pub(crate) fn form(query: &Query) -> (&'static str, Vec<(&'static str, String)>) {
     let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
-    let mut form =
-        vec![("query", query.text.clone()), ("lookback_delta", format!("{}ms", query.lookback_ms))];
+    let mut form = vec![("query", query.text.clone()), ("lookback_delta", format!("{}ms", query.lookback_ms))];
     match query.times {
         Times::Instant(at_ms) => {
             form.push(("time", seconds(at_ms)));

@@ -34,12 +34,13 @@ pub(crate) fn query(seed: u64, index: u64) -> Query {
     let times = if dice.chance(50) {
         Times::Instant(at_ms)
     } else {
-        let step_ms = [1_000, 15_000, 15_000, 30_000, 60_000, 60_000, 61_003, 300_000]
-            [usize::try_from(dice.below(8)).unwrap()];
+        let step_ms =
+            [1_000, 15_000, 15_000, 30_000, 60_000, 60_000, 61_003, 300_000][usize::try_from(dice.below(8)).unwrap()];
         let end_ms = at_ms + step_ms * dice.between(0, 20) + if dice.chance(20) { step_ms / 3 } else { 0 };
         Times::Range { start_ms: at_ms, end_ms, step_ms }
     };
-    let lookback_ms = if dice.chance(80) { 300_000 } else { [15_000, 61_000, 900_000][usize::try_from(dice.below(3)).unwrap()] };
+    let lookback_ms =
+        if dice.chance(80) { 300_000 } else { [15_000, 61_000, 900_000][usize::try_from(dice.below(3)).unwrap()] };
     Query { text, times, lookback_ms }
 }
 
@@ -54,7 +55,13 @@ fn damaged(dice: &mut Dice, text: &str) -> String {
         match dice.below(3) {
             0 => drop(chars.remove(at)),
             1 => chars.insert(at, chars[at]),
-            _ => chars[at] = dice.pick(&["(", ")", "{", "]", "\"", ",", "@", ":", "x", "5", "-", "é"]).chars().next().unwrap(),
+            _ => {
+                chars[at] = dice
+                    .pick(&["(", ")", "{", "]", "\"", ",", "@", ":", "x", "5", "-", "é", "\u{fffd}", "\n", "#", "'"])
+                    .chars()
+                    .next()
+                    .unwrap()
+            }
         }
     }
     chars.into_iter().collect()
@@ -66,7 +73,8 @@ struct Grammar<'a> {
 
 /// Families with equal labels but for their names.
 const GAUGES: [&str; 4] = ["gauge", "steps", "gauge", "nh"];
-const BY_JOB: [&str; 8] = ["sparse", "whole_total", "switch", "times", "nh_float", "nh_gauge", "nh_listed", "lat_count"];
+const BY_JOB: [&str; 8] =
+    ["sparse", "whole_total", "switch", "times", "nh_float", "nh_gauge", "nh_listed", "lat_count"];
 const OTHERS: [&str; 12] = [
     "req_total",
     "req_total",
@@ -81,27 +89,63 @@ const OTHERS: [&str; 12] = [
     "{\"utf8.metric é\"}",
     "missing",
 ];
-/// Functions of floats whose last digit may differ; only where nothing depends on it.
+/// Functions of floats.
 const TRANSCENDENTAL: [&str; 11] =
     ["acos", "acosh", "asin", "asinh", "atanh", "cos", "cosh", "sin", "sinh", "tan", "tanh"];
 const MAPS: [&str; 22] = [
-    "abs", "ceil", "floor", "sgn", "sqrt", "deg", "rad", "exp", "ln", "log2", "log10", "atan", "day_of_month",
-    "day_of_week", "day_of_year", "days_in_month", "hour", "minute", "month", "year", "timestamp", "timestamp",
+    "abs",
+    "ceil",
+    "floor",
+    "sgn",
+    "sqrt",
+    "deg",
+    "rad",
+    "exp",
+    "ln",
+    "log2",
+    "log10",
+    "atan",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "days_in_month",
+    "hour",
+    "minute",
+    "month",
+    "year",
+    "timestamp",
+    "timestamp",
 ];
 const OVER_TIME: [&str; 22] = [
-    "avg_over_time", "count_over_time", "first_over_time", "last_over_time", "mad_over_time", "max_over_time",
-    "min_over_time", "present_over_time", "stddev_over_time", "stdvar_over_time", "sum_over_time",
-    "ts_of_first_over_time", "ts_of_last_over_time", "ts_of_max_over_time", "ts_of_min_over_time", "absent_over_time",
-    "changes", "resets", "deriv", "idelta", "irate", "delta",
+    "avg_over_time",
+    "count_over_time",
+    "first_over_time",
+    "last_over_time",
+    "mad_over_time",
+    "max_over_time",
+    "min_over_time",
+    "present_over_time",
+    "stddev_over_time",
+    "stdvar_over_time",
+    "sum_over_time",
+    "ts_of_first_over_time",
+    "ts_of_last_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+    "absent_over_time",
+    "changes",
+    "resets",
+    "deriv",
+    "idelta",
+    "irate",
+    "delta",
 ];
 const RATES: [&str; 5] = ["rate", "increase", "delta", "rate", "increase"];
 const FOLDS: [&str; 8] = ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"];
-const NUMBERS: [&str; 16] = [
-    "0", "1", "2", "0.5", "-1", "3.7", "100", "1e3", "0x1f", "NaN", "Inf", "-Inf", "5m", "1e-7", "0.1", "1e300",
-];
-const DURATIONS: [&str; 16] = [
-    "15s", "30s", "1m", "1m", "2m", "5m", "5m", "10m", "47s", "1h", "90", "300", "1m30s", "12m", "75.5", "1s",
-];
+const NUMBERS: [&str; 16] =
+    ["0", "1", "2", "0.5", "-1", "3.7", "100", "1e3", "0x1f", "NaN", "Inf", "-Inf", "5m", "1e-7", "0.1", "1e300"];
+const DURATIONS: [&str; 16] =
+    ["15s", "30s", "1m", "1m", "2m", "5m", "5m", "10m", "47s", "1h", "90", "300", "1m30s", "12m", "75.5", "1s"];
 
 impl Grammar<'_> {
     fn one_in(&mut self, n: u64) -> bool {
@@ -113,7 +157,11 @@ impl Grammar<'_> {
         match self.dice.below(100) {
             0..=3 => {
                 let (function, inner) = (self.dice.pick(&TRANSCENDENTAL), self.vector(depth));
-                if self.dice.chance(60) { format!("{function}({inner})") } else { format!("sum by (job) ({function}({inner}))") }
+                if self.dice.chance(60) {
+                    format!("{function}({inner})")
+                } else {
+                    format!("sum by (job) ({function}({inner}))")
+                }
             }
             4..=8 => self.select_k(depth),
             9..=11 => {
@@ -128,7 +176,11 @@ impl Grammar<'_> {
             14..=16 => self.scalar(depth),
             17..=19 => {
                 let ranged = self.ranged(depth);
-                if self.dice.chance(70) { ranged } else { format!("{ranged} {}", self.dice.pick(&["anchored", "smoothed"])) }
+                if self.dice.chance(70) {
+                    ranged
+                } else {
+                    format!("{ranged} {}", self.dice.pick(&["anchored", "smoothed"]))
+                }
             }
             20 => self.dice.pick(&["\"text\"", "'a\\n<b>'", "`raw`"]).to_owned(),
             _ => self.vector(depth),
@@ -156,7 +208,8 @@ impl Grammar<'_> {
                 format!("{f}({a}, {b})")
             }
             _ => {
-                let op = self.dice.pick(&["+", "-", "*", "/", "%", "^", "atan2", "== bool", "< bool", ">= bool", "!= bool"]);
+                let op =
+                    self.dice.pick(&["+", "-", "*", "/", "%", "^", "atan2", "== bool", "< bool", ">= bool", "!= bool"]);
                 let (a, b) = (self.scalar(depth - 1), self.scalar(depth - 1));
                 format!("({a} {op} {b})")
             }
@@ -173,15 +226,99 @@ impl Grammar<'_> {
 
     fn matchers(&mut self) -> String {
         let all = [
-            "job=\"a\"", "job=~\"a|b\"", "job!=\"c\"", "instance=~\"[01]\"", "instance!~\"1|2\"", "code=~\"[24]..\"",
-            "code!=\"404\"", "le!=\"+Inf\"", "missing=\"\"", "instance=\"0\"", "kind!~\"nan|.*inf\"", "job=~\".*\"",
-            "job=\"\"", "le=~\"0.*|1|.Inf\"",
+            "job=\"a\"",
+            "job=~\"a|b\"",
+            "job!=\"c\"",
+            "instance=~\"[01]\"",
+            "instance!~\"1|2\"",
+            "code=~\"[24]..\"",
+            "code!=\"404\"",
+            "le!=\"+Inf\"",
+            "missing=\"\"",
+            "instance=\"0\"",
+            "kind!~\"nan|.*inf\"",
+            "job=~\".*\"",
+            "job=\"\"",
+            "le=~\"0.*|1|.Inf\"",
         ];
-        let mut texts = vec![self.dice.pick(&all)];
+        let mut texts = vec![self.dice.pick(&all).to_owned()];
         if self.one_in(3) {
-            texts.push(self.dice.pick(&all));
+            texts.push(self.dice.pick(&all).to_owned());
+        }
+        if self.one_in(4) {
+            let (label, op) =
+                (self.dice.pick(&["job", "instance", "code", "le", "kind"]), self.dice.pick(&["=~", "!~"]));
+            texts.push(format!("{label}{op}`{}`", self.pattern()));
         }
         texts.join(", ")
+    }
+
+    /// A regular expression, not always a right one.
+    fn pattern(&mut self) -> String {
+        const PIECES: [&str; 40] = [
+            "a",
+            "b",
+            "c",
+            "0",
+            "1",
+            "2",
+            "00",
+            ".",
+            ".*",
+            ".+",
+            "[abc]",
+            "[^a]",
+            "[0-9]",
+            "\\d",
+            "\\w",
+            "(a|b)",
+            "(0|1)",
+            "(?i)A",
+            "x?",
+            "a{1,2}",
+            "[[:alpha:]]",
+            "\\pL",
+            "(?P<n>.)",
+            "|",
+            "|",
+            "inf",
+            "^",
+            "$",
+            "\\b",
+            "(.*)",
+            "(.)",
+            "()",
+            "\\Qa\\E",
+            "\\.",
+            "[^[:^digit:]]",
+            "(?s:.)",
+            "(?-s:.)",
+            "\\x61",
+            "404",
+            "nan",
+        ];
+        const WRONG: [&str; 14] = [
+            "(",
+            ")",
+            "[",
+            "*",
+            "a**",
+            "\\8",
+            "(?z)",
+            "a{2,1}",
+            "[b-a]",
+            "\\",
+            "(?P<1>a)",
+            "[[:foo:]]",
+            "\\pX",
+            "a{1001}",
+        ];
+        let count = 1 + self.dice.below(3);
+        let mut pattern: String = (0..count).map(|_| self.dice.pick(&PIECES)).collect();
+        if self.one_in(12) {
+            pattern.push_str(self.dice.pick(&WRONG));
+        }
+        pattern
     }
 
     /// A selector without modifiers.
@@ -190,7 +327,8 @@ impl Grammar<'_> {
         let is_quoted = family.starts_with('{');
         match self.dice.below(10) {
             0 => {
-                let pattern = self.dice.pick(&["gauge|steps", "nh.*", "lat_.*", "(req|whole)_total", "mixed|sparse", ".*h_.*"]);
+                let pattern =
+                    self.dice.pick(&["gauge|steps", "nh.*", "lat_.*", "(req|whole)_total", "mixed|sparse", ".*h_.*"]);
                 format!("{{__name__=~\"{pattern}\"}}")
             }
             1..=4 if !is_quoted => format!("{family}{{{}}}", self.matchers()),
@@ -254,8 +392,14 @@ impl Grammar<'_> {
         match self.dice.below(10) {
             0..=3 => String::new(),
             4 => " by ()".to_owned(),
-            5 | 6 => format!(" by ({})", self.dice.pick(&["job", "instance", "job, instance", "code", "le", "missing", "__name__", "job, le"])),
-            _ => format!(" without ({})", self.dice.pick(&["job", "instance", "code", "le", "code, instance", "__name__", "kind"])),
+            5 | 6 => format!(
+                " by ({})",
+                self.dice.pick(&["job", "instance", "job, instance", "code", "le", "missing", "__name__", "job, le"])
+            ),
+            _ => format!(
+                " without ({})",
+                self.dice.pick(&["job", "instance", "code", "le", "code, instance", "__name__", "kind"])
+            ),
         }
     }
 
@@ -273,17 +417,29 @@ impl Grammar<'_> {
         let grouping = self.grouping();
         match self.dice.below(20) {
             0 | 1 => {
-                let q = if self.dice.chance(80) { self.dice.pick(&["0.5", "0.9", "0", "1", "0.25", "-0.1", "1.5"]).to_owned() } else { self.scalar(1) };
+                let q = if self.dice.chance(80) {
+                    self.dice.pick(&["0.5", "0.9", "0", "1", "0.25", "-0.1", "1.5"]).to_owned()
+                } else {
+                    self.scalar(1)
+                };
                 format!("quantile{grouping} ({q}, {})", self.vector(depth))
             }
-            2 => format!("count_values{grouping} (\"{}\", {})", self.dice.pick(&["value", "job", "é"]), self.vector(depth)),
+            2 => format!(
+                "count_values{grouping} (\"{}\", {})",
+                self.dice.pick(&["value", "job", "é"]),
+                self.vector(depth)
+            ),
             3 => {
                 let fold = self.dice.pick(&["sum", "count", "max", "min"]);
                 format!("{fold}({})", self.select_k(depth.saturating_sub(1)))
             }
             _ => {
                 let (fold, inner) = (self.dice.pick(&FOLDS), self.vector(depth));
-                if self.dice.chance(50) { format!("{fold}{grouping} ({inner})") } else { format!("{fold}({inner}){grouping}") }
+                if self.dice.chance(50) {
+                    format!("{fold}{grouping} ({inner})")
+                } else {
+                    format!("{fold}({inner}){grouping}")
+                }
             }
         }
     }
@@ -297,10 +453,15 @@ impl Grammar<'_> {
                 let (plain, duration, modifiers) = (self.plain(), self.duration(), self.modifiers());
                 format!("{function}({plain}[{duration}] {extension}{modifiers})")
             }
-            8 => format!("quantile_over_time({}, {})", self.dice.pick(&["0.5", "0.9", "0", "1", "-0.1", "NaN"]), self.ranged(depth)),
+            8 => format!(
+                "quantile_over_time({}, {})",
+                self.dice.pick(&["0.5", "0.9", "0", "1", "-0.1", "NaN"]),
+                self.ranged(depth)
+            ),
             9 => format!("predict_linear({}, {})", self.ranged(depth), self.scalar(1)),
             10 => {
-                let (level, trend) = (self.dice.pick(&["0.5", "0.1", "0.9", "1"]), self.dice.pick(&["0.5", "0.2", "0.01", "0"]));
+                let (level, trend) =
+                    (self.dice.pick(&["0.5", "0.1", "0.9", "1"]), self.dice.pick(&["0.5", "0.2", "0.01", "0"]));
                 format!("double_exponential_smoothing({}, {level}, {trend})", self.ranged(depth))
             }
             _ => format!("{}({})", self.dice.pick(&OVER_TIME), self.ranged(depth)),
@@ -318,24 +479,37 @@ impl Grammar<'_> {
             5 => {
                 let source = self.dice.pick(&["job", "instance", "code", "__name__", "le", "missing"]);
                 let target = self.dice.pick(&["new", "job", "instance", "__name__", "é"]);
-                let replacement = self.dice.pick(&["$1", "x-$1-y", "${1}", "", "$2", "fixed"]);
-                let pattern = self.dice.pick(&["(.*)", "(.+)", "([a-b])", "(\\\\d)(.*)", "x?"]);
-                format!("label_replace({inner}, \"{target}\", \"{replacement}\", \"{source}\", \"{pattern}\")")
+                let replacement =
+                    self.dice.pick(&["$1", "x-$1-y", "${1}", "", "$2", "fixed", "$n", "$$1", "$0", "${n}x", "$1x"]);
+                let pattern = if self.dice.chance(40) {
+                    self.pattern()
+                } else {
+                    self.dice.pick(&["(.*)", "(.+)", "([a-b])", "(\\d)(.*)", "x?"]).to_owned()
+                };
+                format!("label_replace({inner}, \"{target}\", \"{replacement}\", \"{source}\", `{pattern}`)")
             }
             6 => {
-                let sources = self.dice.pick(&["\"job\"", "\"job\", \"instance\"", "\"missing\"", "\"__name__\", \"code\""]);
+                let sources =
+                    self.dice.pick(&["\"job\"", "\"job\", \"instance\"", "\"missing\"", "\"__name__\", \"code\""]);
                 format!("label_join({inner}, \"{}\", \"-\", {sources})", self.dice.pick(&["new", "job", "__name__"]))
             }
             7 => format!("vector({})", self.scalar(depth)),
             8 => self.dice.pick(&["hour()", "day_of_month()", "month()", "year()", "minute()"]).to_owned(),
             9 => {
-                let selector = self.dice.pick(&["", ", {version=~\".+\"}", ", {__name__=\"build_info\"}", ", {__name__=~\".*_info\"}", ", {region=\"north\", rev!=\"x\"}"]);
+                let selector = self.dice.pick(&[
+                    "",
+                    ", {version=~\".+\"}",
+                    ", {__name__=\"build_info\"}",
+                    ", {__name__=~\".*_info\"}",
+                    ", {region=\"north\", rev!=\"x\"}",
+                ]);
                 format!("info({inner}{selector})")
             }
             10 | 11 => {
                 let part = self.dice.pick(&["count", "sum", "avg", "stddev", "stdvar"]);
                 format!("histogram_{part}({})", self.histograms(depth))
             }
+            12 => format!("{}({inner})", self.dice.pick(&TRANSCENDENTAL)),
             _ => format!("{}({inner})", self.dice.pick(&MAPS)),
         }
     }
@@ -346,9 +520,17 @@ impl Grammar<'_> {
         match self.dice.below(8) {
             0 => self.vector(depth),
             1 => format!("{}({family}[{}])", self.dice.pick(&RATES), self.duration()),
-            2 => format!("{}({family}[{}])", self.dice.pick(&["sum_over_time", "avg_over_time", "irate", "last_over_time"]), self.duration()),
+            2 => format!(
+                "{}({family}[{}])",
+                self.dice.pick(&["sum_over_time", "avg_over_time", "irate", "last_over_time"]),
+                self.duration()
+            ),
             3 | 4 => format!("{}{} ({family})", self.dice.pick(&["sum", "avg"]), self.grouping()),
-            5 => format!("{family} {} on (job) {}", self.dice.pick(&["+", "-", "=="]), self.dice.pick(&["nh_float", "nh_listed", "nh_gauge", "whole_total"])),
+            5 => format!(
+                "{family} {} on (job) {}",
+                self.dice.pick(&["+", "-", "=="]),
+                self.dice.pick(&["nh_float", "nh_listed", "nh_gauge", "whole_total"])
+            ),
             6 => format!("({family} {} {})", self.dice.pick(&["*", "/", "+"]), self.number()),
             _ => format!("{family}{}", self.modifiers()),
         }
@@ -366,23 +548,37 @@ impl Grammar<'_> {
             0..=4 => format!("histogram_quantile({q}, {inner})"),
             5 => format!("histogram_quantile({}, {inner})", self.scalar(1)),
             6..=7 => {
-                let (lower, upper) = (self.dice.pick(&["0", "-Inf", "0.2", "-1"]), self.dice.pick(&["1", "2.2", "+Inf", "0.1", "NaN"]));
+                let (lower, upper) =
+                    (self.dice.pick(&["0", "-Inf", "0.2", "-1"]), self.dice.pick(&["1", "2.2", "+Inf", "0.1", "NaN"]));
                 format!("histogram_fraction({lower}, {upper}, {inner})")
             }
-            8 => format!("histogram_quantiles({}, \"{}\", {q}, 0.75)", inner.replace("twice", "lat"), self.dice.pick(&["q", "job", "quantile"])),
-            _ => format!("{inner} {} {}", self.dice.pick(&["</", ">/"]), self.dice.pick(&["0.9", "2", "-1", "NaN", "Inf"])),
+            8 => format!(
+                "histogram_quantiles({}, \"{}\", {q}, 0.75)",
+                inner.replace("twice", "lat"),
+                self.dice.pick(&["q", "job", "quantile"])
+            ),
+            _ => format!(
+                "{inner} {} {}",
+                self.dice.pick(&["</", ">/"]),
+                self.dice.pick(&["0.9", "2", "-1", "NaN", "Inf"])
+            ),
         }
     }
 
     fn with_scalar(&mut self, depth: u32) -> String {
-        let op = self.dice.pick(&["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", "<", ">", "<=", ">=", "== bool", "> bool", "!= bool", "</", ">/"]);
+        let op = self.dice.pick(&[
+            "+", "-", "*", "/", "%", "^", "atan2", "==", "!=", "<", ">", "<=", ">=", "== bool", "> bool", "!= bool",
+            "</", ">/",
+        ]);
         let (vector, scalar) = (self.vector(depth), self.scalar(depth.min(1)));
         if self.dice.chance(70) { format!("({vector}) {op} {scalar}") } else { format!("{scalar} {op} ({vector})") }
     }
 
     /// Two vectors that have a chance to match.
     fn with_vector(&mut self, depth: u32) -> String {
-        let op = self.dice.pick(&["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", "<", ">", "<=", ">=", "== bool", "> bool"]);
+        let op = self
+            .dice
+            .pick(&["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", "<", ">", "<=", ">=", "== bool", "> bool"]);
         let fill = match self.dice.below(12) {
             0 => " fill (0)",
             1 => " fill_left (1)",
@@ -407,7 +603,10 @@ impl Grammar<'_> {
                 format!("{fold} by (job) ({a}) {op}{fill} {other} by (job) ({b})")
             }
             5 => {
-                let (include, one) = (self.dice.pick(&["", "version", "region, version", "missing"]), self.dice.pick(&["target_info", "target_info{region=\"north\"}"]));
+                let (include, one) = (
+                    self.dice.pick(&["", "version", "region, version", "missing"]),
+                    self.dice.pick(&["target_info", "target_info{region=\"north\"}"]),
+                );
                 format!("gauge {op} on (job, instance) group_left ({include}){fill} {one}")
             }
             6 => {
@@ -416,7 +615,10 @@ impl Grammar<'_> {
             }
             7 => {
                 let many = self.vector(depth);
-                format!("sum by (job) (gauge) {op} on (job) group_right ({}){fill} ({many})", self.dice.pick(&["", "instance", "code"]))
+                format!(
+                    "sum by (job) (gauge) {op} on (job) group_right ({}){fill} ({many})",
+                    self.dice.pick(&["", "instance", "code"])
+                )
             }
             _ => {
                 let labels = self.dice.pick(&["job", "job, instance", "job, instance, code", "job, le", ""]);

@@ -60,7 +60,8 @@ impl Oracle {
             let from_ms = START_MS + block * BLOCK * STEP_MS - STEP_MS / 2;
             let to_ms = from_ms + BLOCK * STEP_MS;
             let series = all.iter().map(|series| TimeSeries::of(series, from_ms, to_ms));
-            let request = WriteRequest { series: series.filter(|s| !s.samples.is_empty() || !s.histograms.is_empty()).collect() };
+            let request =
+                WriteRequest { series: series.filter(|s| !s.samples.is_empty() || !s.histograms.is_empty()).collect() };
             let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap();
             let headers = [
                 ("Content-Encoding", "snappy"),
@@ -80,7 +81,13 @@ impl Oracle {
         serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&body)))
     }
 
-    fn exchange(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<(u16, Vec<u8>)> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -90,7 +97,8 @@ impl Oracle {
                 BufReader::new(stream)
             }
         };
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", self.addr, body.len());
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", self.addr, body.len());
         headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
         request.push_str("\r\n");
         let mut bytes = request.into_bytes();
@@ -156,7 +164,11 @@ fn read_line(from: &mut BufReader<TcpStream>) -> io::Result<String> {
 fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() { encoded.push(char::from(byte)) } else { encoded.push_str(&format!("%{byte:02X}")) }
+        if byte.is_ascii_alphanumeric() {
+            encoded.push(char::from(byte))
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"))
+        }
     }
     encoded
 }
@@ -188,8 +200,9 @@ struct Label {
 
 #[derive(Clone, Copy, PartialEq, Message)]
 struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
+    /// Written even if it is zero: the sign of a zero counts.
+    #[prost(double, optional, tag = "1")]
+    value: Option<f64>,
     #[prost(int64, tag = "2")]
     at_ms: i64,
 }
@@ -256,7 +269,7 @@ impl TimeSeries {
         let mut message = Self { labels: series.labels.iter().map(label).collect(), ..Self::default() };
         for (at_ms, value) in series.samples.iter().filter(|(at_ms, _)| from_ms <= *at_ms && *at_ms < to_ms) {
             match value {
-                Value::Float(value) => message.samples.push(Sample { value: *value, at_ms: *at_ms }),
+                Value::Float(value) => message.samples.push(Sample { value: Some(*value), at_ms: *at_ms }),
                 Value::Histogram(h) => message.histograms.push(Histogram::of(h, *at_ms, series.is_whole)),
             }
         }

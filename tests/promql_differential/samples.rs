@@ -186,7 +186,8 @@ impl Builder {
         let times = |from: i64, to: i64| -> Vec<(i64, Value)> {
             (from..to).map(|i| (START_MS + i * STEP_MS, Value::Float(1.0))).collect()
         };
-        for (job, instance, version) in [("a", "0", "1"), ("a", "1", "1"), ("b", "0", "2"), ("b", "1", "2"), ("c", "0", "3")]
+        for (job, instance, version) in
+            [("a", "0", "1"), ("a", "1", "1"), ("b", "0", "2"), ("b", "1", "2"), ("c", "0", "3")]
         {
             let own = [("job", job), ("instance", instance), ("version", version), ("region", "north")];
             self.add("target_info", &own, times(0, COUNT), false);
@@ -298,8 +299,11 @@ impl Builder {
                     continue;
                 }
             }
-            let value =
-                if is_float { Value::Float(state.count()) } else { Value::Histogram(Arc::new(state.histogram(growth))) };
+            let value = if is_float {
+                Value::Float(state.count())
+            } else {
+                Value::Histogram(Arc::new(state.histogram(growth)))
+            };
             samples.push((at_ms, value));
         }
         samples
@@ -307,8 +311,22 @@ impl Builder {
 }
 
 fn special(dice: &mut Dice) -> f64 {
-    const SPECIAL: [f64; 14] =
-        [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1e308, -1e308, 5e-324, 1e-7, 0.1, 1.0, 1e21, -2.5, 1e15];
+    const SPECIAL: [f64; 14] = [
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        0.0,
+        -0.0,
+        1e308,
+        -1e308,
+        5e-324,
+        1e-7,
+        0.1,
+        1.0,
+        1e21,
+        -2.5,
+        1e15,
+    ];
     SPECIAL[usize::try_from(dice.below(14)).unwrap()]
 }
 
@@ -370,27 +388,38 @@ impl Observed {
         self.schema == CUSTOM_BUCKETS_SCHEMA
     }
 
+    /// Goes on by one sample. Which buckets there are is decided when a life begins: storage gives the histograms of a chunk
+    /// the same buckets, and empty ones show in the digits of some functions.
     fn observe(&mut self, dice: &mut Dice, growth: &Growth<'_>) {
-        let is_reset = if growth.is_gauge { dice.chance(50) } else { dice.chance(2) };
-        if is_reset {
+        if growth.is_gauge && !self.positive.is_empty() {
+            self.positive.values_mut().chain(self.negative.values_mut()).for_each(|count| *count = 1.0);
+            (self.zero, self.sum) = (1.0, 0.0);
+        } else if dice.chance(2) && self.positive.values().sum::<f64>() > 100.0 {
             (self.positive, self.negative) = (BTreeMap::new(), BTreeMap::new());
             (self.zero, self.sum, self.nan) = (0.0, 0.0, 0.0);
         }
         let highest = if self.is_custom() { self.bounds.len() as i64 } else { 9 };
         let lowest = if self.is_custom() { 0 } else { -4 };
-        // The first bucket is there from the beginning, and no bucket is empty: how storage lays empty ones out does not count.
-        for i in 0..1 + dice.below(5) {
-            let index = if i == 0 { 0 } else { i32::try_from(dice.between(lowest, highest)).unwrap() };
-            let count = (1 + dice.below(6)) as f64 * growth.fraction;
-            if i == 0 && self.positive.contains_key(&0) && dice.chance(50) {
-                continue;
+        if self.positive.is_empty() {
+            for index in lowest..=highest {
+                let index = i32::try_from(index).unwrap();
+                if index == 0 || dice.chance(60) {
+                    self.positive.insert(index, growth.fraction);
+                }
+                if growth.has_negative && (index == 0 || dice.chance(40)) {
+                    self.negative.insert(index, growth.fraction);
+                }
             }
-            *self.positive.entry(index).or_default() += count;
-            self.sum += count * f64::from(index + 5) * 0.75;
-            if growth.has_negative && dice.chance(40) {
-                *self.negative.entry(index).or_default() += count;
-                self.sum -= count * 1.25;
-            }
+        }
+        for (index, count) in &mut self.positive {
+            let more = if dice.chance(40) { dice.below(6) as f64 * growth.fraction } else { 0.0 };
+            *count += more;
+            self.sum += more * f64::from(index + 5) * 0.75;
+        }
+        for count in self.negative.values_mut() {
+            let more = if dice.chance(30) { dice.below(4) as f64 * growth.fraction } else { 0.0 };
+            *count += more;
+            self.sum -= more * 1.25;
         }
         if !self.is_custom() && dice.chance(40) {
             self.zero += dice.below(3) as f64 * growth.fraction;
