@@ -121,7 +121,8 @@ fn spec(job: &ScrapeConfig, before: Option<&Job>) -> JobSpec {
     }
 }
 
-fn defaults(job: &ScrapeConfig) -> TargetDefaults {
+/// What the job gives to each of its targets.
+pub(in crate::cli) fn defaults(job: &ScrapeConfig) -> TargetDefaults {
     TargetDefaults {
         job_name: job.job_name.clone(),
         scrape_interval: job.scrape_interval,
