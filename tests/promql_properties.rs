@@ -167,7 +167,7 @@ fn head_view(all: &[Series], shards: u16) -> Arc<dyn ReadView> {
         }
     }
     for samples in by_time.into_values() {
-        let report = head.append_blocking(AppendBatch { samples }).unwrap();
+        let report = head.append_blocking(AppendBatch::from(samples)).unwrap();
         assert!(report.rejected.is_empty(), "{report:?}");
     }
     head.queryable().view().unwrap()

@@ -431,3 +431,51 @@ fn help_and_what_is_not_built() {
         (1, "promtool: error: expected command but got \"foo\", try --help\n")
     );
 }
+
+/// Arguments of `check`, and what Prometheus's promtool 3.14.0 printed for them in the folder of its own test data.
+const CHECKS: &str = include_str!("promtool_checks.json");
+
+#[test]
+fn configurations_and_rules_are_checked_as_in_prometheus() {
+    let Some(conformance) = support::conformance_dir() else {
+        println!("skipped: no conformance data");
+        return;
+    };
+    let cases: Vec<serde_json::Value> = serde_json::from_str(CHECKS).unwrap();
+    let mut differences = Vec::new();
+    for case in &cases {
+        let args: Vec<&str> = case["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+        let dir = conformance.join("promtool");
+        let output = Command::new(BINARY).arg("promtool").args(&args).current_dir(dir).output().unwrap();
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|raw| String::from_utf8(raw).unwrap());
+        let got = (output.status.code().map(i64::from), stdout.as_str(), stderr.as_str());
+        let wanted = (case["code"].as_i64(), case["stdout"].as_str().unwrap(), case["stderr"].as_str().unwrap());
+        if got != wanted {
+            differences.push(format!("{args:?}\n  wanted {wanted:?}\n  got    {got:?}"));
+        }
+    }
+    assert!(cases.len() > 30);
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn rules_are_read_from_standard_input() {
+    use std::io::Write as _;
+    let mut child = Command::new(BINARY)
+        .args(["promtool", "check", "rules"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let rules = "groups:\n- name: g\n  rules:\n  - record: a:b\n    expr: sum(\n";
+    child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "Checking standard input\n");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.starts_with("  FAILED:\n5:11: group \"g\", rule 1, \"a:b\": could not parse expression: "),
+        "{stderr}"
+    );
+}

@@ -2,6 +2,8 @@
 //!
 //! Global flags may stand anywhere, those of a sub-command behind its name.
 
+mod check_config;
+mod check_rules;
 mod junit;
 mod test_promql;
 
@@ -11,6 +13,7 @@ use crate::cli::flag_parser::{self, Outcome, Values};
 use crate::cli::flag_spec::{Effect, FlagSpec, Kind, Scope};
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE, help};
 use crate::model::go;
+use crate::promql::parser::ParseOptions;
 use crate::telemetry::build_info;
 
 /// A sub-command.
@@ -34,10 +37,22 @@ struct Given {
     words: Vec<String>,
 }
 
-static COMMANDS: [&Command; 1] = [&test_promql::COMMAND];
+static COMMANDS: [&Command; 3] = [&check_config::COMMAND, &check_rules::COMMAND, &test_promql::COMMAND];
 
 /// Sub-commands of Prometheus's promtool that are not there yet.
-const NOT_BUILT: &[&str] = &["check", "debug", "promql", "push", "query", "test rules", "tsdb"];
+const NOT_BUILT: &[&str] = &[
+    "check service-discovery",
+    "check web-config",
+    "check healthy",
+    "check ready",
+    "check metrics",
+    "debug",
+    "promql",
+    "push",
+    "query",
+    "test rules",
+    "tsdb",
+];
 
 const GLOBAL: &str = "Global";
 const OWN: &str = "Flags";
@@ -149,10 +164,52 @@ fn unknown(path: &[&str]) -> u8 {
             let _ = writeln!(io::stderr(), "watchfire promtool {known}: not built yet");
             EXIT_USAGE
         }
-        (None, ["test"]) => refuse("must select a subcommand of 'test'"),
-        (None, ["test", word, ..] | [word, ..]) => refuse(&format!("expected command but got {}", go::quote(word))),
+        (None, [group @ ("check" | "test")]) => refuse(&format!("must select a subcommand of '{group}'")),
+        (None, ["check" | "test", word, ..] | [word, ..]) => {
+            refuse(&format!("expected command but got {}", go::quote(word)))
+        }
         (None, []) => EXIT_FAILURE,
     }
+}
+
+/// The language of expressions with the features that are switched on; unknown ones are told.
+fn parse_options(values: &Values) -> ParseOptions {
+    let mut options = ParseOptions::default();
+    for name in values.list("enable-feature").iter().flat_map(|list| list.split(',')) {
+        match name {
+            "promql-experimental-functions" => options.experimental_functions = true,
+            "promql-extended-range-selectors" => options.extended_range_selectors = true,
+            "promql-binop-fill-modifiers" => options.fill_modifiers = true,
+            "" | "promql-delayed-name-removal" | "promql-duration-expr" => {}
+            other => {
+                let _ = writeln!(io::stdout(), "  WARNING: Unknown feature passed to --enable-feature: {other}");
+            }
+        }
+    }
+    options
+}
+
+/// Errors unless all of these are files.
+fn existing_files(paths: &[String]) -> Result<(), String> {
+    for path in paths {
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Err(format!("'{path}' is a directory")),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(format!("path '{path}' does not exist"));
+            }
+            Err(error) => return Err(format!("stat {path}: {}", go_reason(&error))),
+        }
+    }
+    Ok(())
+}
+
+/// The system's words for an error, as Go prints them.
+fn go_reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
 /// Refuses arguments as Prometheus's promtool does.
@@ -178,7 +235,7 @@ mod tests {
             (found.path.as_slice(), found.rest.iter().map(String::as_str).collect::<Vec<_>>()),
             (path, rest.to_vec())
         );
-        assert_eq!(found.command.is_some(), path == ["test", "promql"]);
+        assert_eq!(found.command.is_some(), matches!(path, ["test", "promql"] | ["check", "config"]));
     }
 
     #[test]
@@ -195,7 +252,8 @@ mod tests {
             &["--experimental", "--junit=y", "--", "a"],
         );
         check("test -h", &["test"], &["-h"]);
-        check("check config x", &["check", "config", "x"], &[]);
+        check("check --query.lookback-delta 3m config x", &["check", "config"], &["--query.lookback-delta", "3m", "x"]);
+        check("tsdb list x", &["tsdb", "list", "x"], &[]);
     }
 
     #[test]

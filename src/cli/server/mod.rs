@@ -9,7 +9,7 @@ mod alerting_external;
 mod blocks;
 mod discovery;
 mod head_metrics;
-mod jobs;
+pub(super) mod jobs;
 mod parts;
 mod ports;
 mod reload;
