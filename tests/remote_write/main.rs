@@ -421,9 +421,10 @@ fn otlp_becomes_series_by_the_rules_of_the_configuration() {
     assert_eq!(server.query("{\"a.b\"}"), [(labels, "2".to_owned())]);
 
     let refused = |headers: &[(&str, &str)], body: &[u8]| write_otlp(&server, headers, body);
+    // The metric, and `target_info`.
     assert_eq!(
         refused(&JSON, gauge("a.b", nanos - 1_000_000, 1.0).as_bytes()),
-        (400, "out of order sample".to_owned())
+        (400, "out of order sample\nout of order sample".to_owned())
     );
     let text = "unsupported content type: text/plain, supported: [application/json, application/x-protobuf]";
     assert_eq!(refused(&[("Content-Type", "text/plain")], b""), (400, text.to_owned()));

@@ -23,7 +23,8 @@ const ROW_BYTES: u64 = 32;
 const ROWS_PER_DRAW: usize = 1024;
 
 pub(super) fn decode(body: &[u8], rows: &mut Rows<'_>) -> Result<(), DecodeError> {
-    let (mut symbols, mut messages): (Vec<&[u8]>, Vec<(usize, &[u8])>) = (Vec::new(), Vec::new());
+    let mut symbols: Vec<&[u8]> = Vec::new();
+    let mut messages: Vec<(usize, &[u8])> = Vec::new();
     let mut fields = Fields::new("Request", body);
     while let Some((field, value)) = fields.next()? {
         match field {
