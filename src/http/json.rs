@@ -157,7 +157,8 @@ impl Json {
 
     fn float_text(&mut self, value: f64) {
         let magnitude = value.abs();
-        if value.is_finite() && (magnitude == 0.0 || (1e-6 <= magnitude && magnitude < 1e21)) {
+        let is_plain = magnitude == 0.0 || (1e-6 <= magnitude && magnitude < 1e21);
+        if is_plain && go::halfway_digits(value).is_none() {
             let _ = write!(self.out, "{value}");
         } else {
             self.raw(&go::format_float_json(value));

@@ -11,7 +11,10 @@
 //! - Which of several clashing series an error names when the vector has no order.
 //! - The order of `sort_by_label` where a label is missing: upstream's comparison contradicts itself then.
 //! - A float and a histogram that get the same labels at the same time: an error here, both or either there.
-//! - Which of several types is named that an operator does not combine, when the vector has no order.
+//! - Logarithms of numbers below the normal ones.
+//! - A query that crashes in upstream's engine (`x[30s] anchored` without samples before the window).
+//! - Which of several types is named that an operator does not combine, when the vector has no order: the last one counts.
+//! - What is remarked about a group of mixed elements, when the vector has no order: the first ones decide.
 //! - How many samples had to be fixed for `histogram_quantile`: upstream doubles the count at each further step.
 
 use std::collections::BTreeMap;
@@ -34,6 +37,16 @@ fn is_fused() -> bool {
 /// The error of elements with the same labels.
 const SAME_LABELSET: &str = "vector cannot contain metrics with the same labelset";
 
+/// How the error of a query begins that crashed in upstream's engine.
+const CRASH: &str = "unexpected error: runtime error: ";
+
+/// Remarks about a group of mixed elements. The first ones decide which there are, as those that come later are not looked at.
+const OF_MIXED_GROUPS: [&str; 3] = [
+    "encountered a mix of histograms and floats for aggregation",
+    "mismatched custom buckets were reconciled during aggregation",
+    "exponential and custom buckets",
+];
+
 /// How two answers to a query are compared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Rules {
@@ -53,6 +66,8 @@ pub(crate) struct Rules {
     has_totals: bool,
     /// Errors and remarks may name other series.
     any_series: bool,
+    /// There is a logarithm.
+    has_logarithm: bool,
     /// Several metrics are selected at once, so that a float and a histogram may get the same labels.
     has_many_metrics: bool,
 }
@@ -97,7 +112,7 @@ impl Rules {
                 match aggregate.op {
                     AggregateOp::Sum | AggregateOp::Avg => self.allow(1e-12),
                     // What is left of large numbers that cancel each other.
-                    AggregateOp::Stddev | AggregateOp::Stdvar => self.allow(1e-9),
+                    AggregateOp::Stddev | AggregateOp::Stdvar => self.allow(1e-6),
                     AggregateOp::Limitk => self.any_elements = true,
                     _ => {}
                 }
@@ -112,6 +127,7 @@ impl Rules {
             _ => {}
         }
         if let Expr::Call(call) = expr {
+            self.has_logarithm |= ["ln", "log10"].contains(&call.func.name);
             self.has_totals |= ["histogram_count", "histogram_sum", "histogram_avg"].contains(&call.func.name);
         }
         let is_open = match expr {
@@ -159,10 +175,11 @@ fn is_in_order(expr: &Expr, is_range: bool) -> bool {
 
 /// The difference between two answers, if they differ. `theirs` is the reference's.
 pub(crate) fn difference(rules: &Rules, theirs: &Json, ours: &Json) -> Result<(), String> {
+    let is_clash = rules.has_many_metrics && ours["error"] == SAME_LABELSET;
+    if is_clash || theirs["error"].as_str().is_some_and(|text| text.starts_with(CRASH)) {
+        return Ok(());
+    }
     if theirs["status"] != ours["status"] {
-        if rules.has_many_metrics && ours["error"] == SAME_LABELSET {
-            return Ok(());
-        }
         return Err(format!("theirs: {}\nours:   {}", brief(theirs), brief(ours)));
     }
     if theirs["status"] == "error" {
@@ -210,7 +227,7 @@ fn errors(rules: &Rules, theirs: &Json, ours: &Json) -> Result<(), String> {
 fn remarks(rules: &Rules, kind: &str, theirs: &Json, ours: &Json) -> Result<(), String> {
     let list = |texts: &Json| -> Vec<String> {
         let texts = texts.as_array().map_or(&[][..], Vec::as_slice);
-        let mut texts: Vec<String> = texts.iter().map(|text| normal(rules, text.as_str().unwrap())).collect();
+        let mut texts: Vec<String> = texts.iter().map(|text| normal(text.as_str().unwrap())).collect();
         texts.sort();
         texts.dedup();
         texts
@@ -219,6 +236,15 @@ fn remarks(rules: &Rules, kind: &str, theirs: &Json, ours: &Json) -> Result<(), 
     if rules.has_totals {
         for texts in [&mut theirs, &mut ours] {
             texts.retain(|text| !text.contains("conflicting counter resets"));
+        }
+    }
+    if rules.any_series {
+        for texts in [&mut theirs, &mut ours] {
+            texts.retain(|text| !OF_MIXED_GROUPS.iter().any(|part| text.contains(part)));
+            for text in texts.iter_mut().filter(|text| text.contains("incompatible sample types")) {
+                text.truncate(text.find("\": ").unwrap_or(text.len()));
+            }
+            texts.dedup();
         }
     }
     let omitted = theirs.iter().find_map(|text| text.strip_suffix(&format!(" more {kind} annotations omitted")));
@@ -232,16 +258,12 @@ fn remarks(rules: &Rules, kind: &str, theirs: &Json, ours: &Json) -> Result<(), 
     if is_same { Ok(()) } else { Err(format!("{kind}s: theirs {theirs:#?}\nours {ours:#?}")) }
 }
 
-/// The text without the number in `over 7 samples from`, and without what is left open.
-fn normal(rules: &Rules, text: &str) -> String {
-    let cut = |from: &str, to: &str| match (text.find(from), text.rfind(to)) {
+/// The text without the number in `over 7 samples from`.
+fn normal(text: &str) -> String {
+    match (text.find(", over "), text.rfind(" samples from ")) {
         (Some(from), Some(to)) if from < to => format!("{}{}", &text[..from], &text[to..]),
         _ => text.to_owned(),
-    };
-    if rules.any_series && text.contains("exponential and custom buckets") {
-        return cut(" for metric name ", " (");
     }
-    cut(", over ", " samples from ")
 }
 
 fn series(rules: &Rules, theirs: &[Json], ours: &[Json]) -> Result<(), String> {
@@ -314,8 +336,15 @@ fn same(rules: &Rules, theirs: &Json, ours: &Json) -> Result<(), String> {
             same(rules, a, b)
         }),
         (Json::String(a), Json::String(b)) if is_close(a, b, rules.tolerance) => Ok(()),
+        (Json::String(a), Json::String(b)) if rules.has_logarithm && is_tiny_logarithm(a, b) => Ok(()),
         _ => Err(format!("theirs {}, ours {}", brief(theirs), brief(ours))),
     }
+}
+
+/// True if both may be logarithms of a number below the normal ones, where Go is wrong on x86-64.
+fn is_tiny_logarithm(a: &str, b: &str) -> bool {
+    let is_tiny = |text: &str| text.parse::<f64>().is_ok_and(|v| v < -307.0);
+    is_tiny(a) && is_tiny(b) && is_close(a, b, 0.06)
 }
 
 fn is_close(a: &str, b: &str, tolerance: f64) -> bool {

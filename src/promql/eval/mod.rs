@@ -234,6 +234,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, node: &Node, steps: Steps) -> Result<Mat
         Operation::Set(binary) => set_operator::eval(exec, binary, steps),
         Operation::Negate(inner) => binary::negate(exec, inner, steps),
         Operation::Same(inner) => eval(exec, inner, steps),
+        Operation::Fail(error) => Err(error.clone()),
         Operation::StepInvariant(inner) => scalar::step_invariant(exec, inner, steps),
         Operation::SelectRange(_) | Operation::Subquery(_) | Operation::Text(_) => {
             Err(EvalError::Execution("range vector or string in place of an instant vector".to_owned()))

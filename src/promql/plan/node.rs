@@ -2,6 +2,7 @@
 
 use crate::model::matcher::Matcher;
 use crate::promql::ast::{BinaryOp, FillValues, PosRange, RangeExtension};
+use crate::promql::eval::EvalError;
 use crate::promql::functions::{ElementOp, InstantFunction, RangeFunction};
 
 /// One operation with the place of its text.
@@ -59,6 +60,8 @@ pub(crate) enum Operation {
     Negate(Box<Node>),
     /// The unary plus: the value itself, which keeps its own place in the query.
     Same(Box<Node>),
+    /// An operation that can only fail.
+    Fail(EvalError),
     /// Something that has the same value at every step.
     StepInvariant(Box<Node>),
 }
