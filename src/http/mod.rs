@@ -9,6 +9,7 @@ mod cors;
 mod dispatch;
 pub mod envelope;
 pub mod error;
+mod held;
 pub mod json;
 mod metrics;
 mod page;
