@@ -202,7 +202,7 @@ fn main() {
     };
     run("quiet", 0, "", "");
     run("every series, ranges at once", clients, "/api/v1/query_range", everything);
-    run("sum of rates, ranges at once", clients, "/api/v1/query_range", "sum(rate({__name__=~\".+\"}[1m]))");
+    run("sums of all, ranges at once", clients, "/api/v1/query_range", "sum by (code) ({__name__=~\".+\"})");
     run("label_join, ten deep", 4, "/api/v1/query", &nested);
     run("1+1+… with 100,000 terms", 4, "/api/v1/query", &vec!["1"; 100_000].join("+"));
     let parens = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
