@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use watchfire::model::clock::ManualClock;
+use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
-use watchfire::model::read::{Queryable, ReadBudget, ReadError, ReadView, SelectedSeries};
+use watchfire::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
 use watchfire::model::result::QueryValue;
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::{
@@ -333,6 +334,59 @@ fn a_query_that_nobody_wants_ends() {
     clock.advance(Duration::from_secs(5));
     let error = with_context(&*view, "one", 10, &EngineOptions::default(), &ctx).unwrap_err();
     assert_eq!(error.to_string(), "query timed out in query execution");
+}
+
+/// Series that count how often they are decoded; one of them is where the client leaves.
+struct Leaving {
+    decoded: Arc<AtomicUsize>,
+    leaves_at: usize,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl SampleSource for Leaving {
+    fn decode(&self, _: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        if self.decoded.fetch_add(1, Ordering::SeqCst) == self.leaves_at {
+            self.cancelled.store(true, Ordering::SeqCst);
+        }
+        (0..100).for_each(|n| out.push(n * 100, n as f64));
+        Ok(())
+    }
+}
+
+impl ReadView for Leaving {
+    fn select(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
+        let source = |n: usize| SelectedSeries {
+            labels: Labels::from_pairs([("n", format!("{n:06}"))]),
+            samples: Arc::new(Self {
+                decoded: Arc::clone(&self.decoded),
+                leaves_at: self.leaves_at,
+                cancelled: Arc::clone(&self.cancelled),
+            }),
+        };
+        Ok((0..20_000).map(source).collect())
+    }
+
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn little_is_done_after_the_client_has_left() {
+    for expr in ["x", "rate(x[10s])", "sum(x)", "max_over_time(x[10s:1s])", "count_values(\"v\", x)", "topk(3, x)"] {
+        let ctx = QueryContext::unlimited(expr);
+        let (decoded, cancelled) = (Arc::default(), Arc::clone(&ctx.cancelled));
+        let view = Leaving { decoded: Arc::clone(&decoded), leaves_at: 1000, cancelled };
+        let error = with_context(&view, expr, 10, &EngineOptions::default(), &ctx).unwrap_err();
+        assert_eq!(error.to_string(), "query was canceled in expression evaluation", "{expr}");
+        // A look at each 4,096 samples: a fraction of a millisecond, on each thread.
+        let after = decoded.load(Ordering::SeqCst) - 1000;
+        assert!(after < 1000, "{after} of 19,000 series after {expr} was given up");
+    }
 }
 
 /// A view whose selections fail, or let time pass.

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Server, encode, wait_for};
+use support::{Answer, Exporter, Server, encode, request, wait_for};
 
 const ARGS: [&str; 1] = ["--config.file=prometheus.yml"];
 
@@ -112,4 +112,125 @@ fn queries_that_a_crash_has_cut_short_are_told() {
     let line = wait_for("the line", || server.log().lines().find(|line| line.contains(text)).map(str::to_owned));
     assert!(line.contains("component=activeQueryTracker") && line.contains(ENDLESS_QUERY), "{line}");
     assert!(fs::read(&file).unwrap()[1..].iter().all(|byte| *byte == 0));
+}
+
+/// The value of a metric of the server's own.
+fn metric(server: &Server, name: &str) -> Option<f64> {
+    let metrics = server.get("/metrics").text();
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Waits until no query runs or waits, and none holds memory.
+fn all_is_given_back(server: &Server) {
+    for name in
+        ["prometheus_engine_queries", "watchfire_pool_running{lane=\"queries\"}", "watchfire_query_memory_bytes"]
+    {
+        wait_for(name, || metric(server, name).filter(|value| *value == 0.0));
+    }
+}
+
+/// A query by `POST`, as long ones are asked.
+fn post(server: &Server, path: &str, query: &str) -> Answer {
+    let body = format!("query={}&start=0&end=600&step=10", encode(query));
+    let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+    request(&server.addr, "POST", &format!("/api/v1/{path}"), &headers, body.as_bytes()).unwrap()
+}
+
+#[track_caller]
+fn check_refused(answer: &Answer, status: u16, kind: &str, text: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    let json = answer.json();
+    assert_eq!(json["errorType"], kind);
+    assert!(json["error"].as_str().unwrap().contains(text), "{}", json["error"]);
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_query() {
+    let folder = folder("global: {}\n");
+    let server = Server::start(folder.path(), &[ARGS[0], "--query.max-concurrency=2"]);
+    let open: Vec<TcpStream> = (0..3).map(|_| ask_endless(&server)).collect();
+    wait_for("the queries", || metric(&server, "prometheus_engine_queries").filter(|count| *count == 3.0));
+    // Two run and one waits; who waits no longer than so long has no turn.
+    let late = server.get("/api/v1/query?query=1&timeout=50ms");
+    check_refused(&late, 503, "timeout", "query timed out in query queue");
+    drop(open);
+    all_is_given_back(&server);
+    assert_eq!(server.single("vector(6 * 7)"), Some(42.0));
+    let running = server.get(&format!("{ENDLESS}{}&timeout=50ms", encode(ENDLESS_QUERY)));
+    check_refused(&running, 503, "timeout", "query timed out in expression evaluation");
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_query_that_panics_is_answered_500_and_nothing_else_notices() {
+    let folder = folder("global: {}\n");
+    let points = [("WATCHFIRE_FAILPOINTS", "query_gateway.evaluate=panic:3")];
+    let server = Server::start_with(folder.path(), &ARGS, &points);
+    server.wait_ready();
+    for _ in 0..3 {
+        check_refused(&server.get("/api/v1/query?query=1"), 500, "internal", "unexpected error: failpoint");
+    }
+    assert_eq!(server.single("vector(6 * 7)"), Some(42.0));
+    let tree = server.get("/api/watchfire/v1/actors").json();
+    let restarts = tree["data"]["actors"].as_array().unwrap().iter().filter_map(|actor| actor["restarts"].as_u64());
+    assert_eq!(restarts.sum::<u64>(), 0);
+    all_is_given_back(&server);
+}
+
+#[test]
+fn attacks_are_refused_by_name_and_the_rest_goes_on() {
+    let series = |n: usize| format!("m_{}{{n=\"{n}\",text=\"{}\"}} {n}\n", n % 50, "x".repeat(40));
+    let exporter = Exporter::start(&(0..3000).map(series).collect::<String>());
+    let folder = folder(&format!(
+        "global: {{scrape_interval: 200ms}}\nscrape_configs: [{{job_name: j, static_configs: [{{targets: ['{}']}}]}}]\n",
+        exporter.addr
+    ));
+    let limits = ["--watchfire.limit.query.memory=8MiB", "--watchfire.limit.query.memory-total=24MiB"];
+    let args = [ARGS[0], limits[0], limits[1], "--query.max-samples=2000000", "--query.max-concurrency=4"];
+    let server = Server::start(folder.path(), &args);
+    wait_for("the series", || server.single("count({job=\"j\"})").filter(|count| *count > 3000.0));
+    let flag = "--watchfire.limit.query.memory";
+
+    let chain = vec!["1"; 5_000].join("+");
+    check_refused(&post(&server, "query", &chain), 400, "bad_data", "levels deep");
+    let parens = format!("{}1{}", "(".repeat(5_000), ")".repeat(5_000));
+    check_refused(&post(&server, "query", &parens), 400, "bad_data", "levels deep");
+    let unary = format!("{}1", "-".repeat(5_000));
+    check_refused(&post(&server, "query", &unary), 400, "bad_data", "levels deep");
+    let wide = format!("label_join(m_1,\"a\",\"\",{})", vec!["\"b\""; 20_000].join(","));
+    check_refused(&post(&server, "query", &wide), 422, "execution", flag);
+    let alternation = (0..2_000).map(|n| format!("m_{n}")).collect::<Vec<_>>().join("|");
+    let found = post(&server, "query", &format!("count({{__name__=~\"{alternation}\"}})"));
+    assert_eq!(found.status, 200, "{}", found.text());
+    let automata = (0..40).map(|n| format!("a=~\"\\\\pL{{{}}}\"", 20 + n)).collect::<Vec<_>>().join(",");
+    let too_large = "expression too large";
+    check_refused(&post(&server, "query", &format!("m_1{{{automata}}}")), 400, "bad_data", too_large);
+    let nested = (0..10).fold("{__name__=~\".+\"}".to_owned(), |inner, _| {
+        format!("label_join({inner}, \"text\", \"\", \"text\", \"text\", \"text\", \"text\")")
+    });
+    check_refused(&post(&server, "query", &nested), 422, "execution", flag);
+    check_refused(&post(&server, "query_range", "vector(1)[100d:1ms]"), 400, "bad_data", "invalid expression type");
+    let steps = "count_over_time(vector(1)[100d:1ms])";
+    check_refused(&post(&server, "query", steps), 422, "execution", "would load too many samples into memory");
+
+    let now = server.single("vector(time())").unwrap();
+    let path = format!("/api/v1/query_range?start={}&end={now}&step=1&query=", now - 600.0);
+    let path = format!("{path}{}", encode("{__name__=~\".+\"}"));
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..30).map(|_| scope.spawn(|| server.get(&path))).collect();
+        for answer in asked.into_iter().map(|asked| asked.join().unwrap()) {
+            match answer.status {
+                200 => {}
+                422 => assert!(answer.text().contains(flag), "{}", answer.text()),
+                status => assert_eq!(status, 503, "{}", answer.text()),
+            }
+        }
+    });
+    assert_eq!(server.single("vector(6 * 7)"), Some(42.0));
+    all_is_given_back(&server);
+    let ended = || metric(&server, "watchfire_actor_restarts_total{kind=\"query_gateway\"}");
+    assert_eq!(ended().unwrap_or(0.0), 0.0);
+    let scrapes = || server.single("count_over_time(up[10m])");
+    let before = scrapes().unwrap();
+    wait_for("more scrapes", || scrapes().filter(|count| before < *count));
 }

@@ -37,10 +37,10 @@ use crate::model::sample::Sample;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::ast::Expr;
 use crate::promql::eval::{
-    Charge, EngineOptions, EvalError, EvalStats, Evaluated, MemoryPool, Phase, QueryContext, QueryLedger,
-    evaluate_instant, evaluate_range,
+    Charge, EngineOptions, EvalError, EvalStats, Evaluated, MemoryPool, ParseFailure, ParsedQuery, Phase, QueryContext,
+    QueryLedger, evaluate_instant, evaluate_range, parse,
 };
-use crate::promql::parser::{ParseOptions, parse_expr};
+use crate::promql::parser::ParseOptions;
 use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
 
@@ -328,7 +328,10 @@ impl GatewayDeps {
     ) -> Result<(Evaluated, QueryTimings), QueryFailure> {
         #[cfg(debug_assertions)]
         failpoint::hit(QUERY_GATEWAY.name, "", Point::Step("evaluate"));
-        let expr = parse_expr(&query.text, &self.parser).map_err(|error| QueryFailure::Parse(error.to_string()))?;
+        let ParsedQuery { expr, held: _held } = parse(&self.parser, ctx).map_err(|failure| match failure {
+            ParseFailure::Syntax(errors) => QueryFailure::Parse(errors.to_string()),
+            ParseFailure::Budget(error) => QueryFailure::Eval(error),
+        })?;
         let began = self.clock.monotonic();
         let evaluated = self.evaluate_parsed(query, &expr, ctx, queue);
         // Like Prometheus's: what does not parse, or makes no query, is not logged.

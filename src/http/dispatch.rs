@@ -17,6 +17,7 @@ use crate::http::cors;
 use crate::http::envelope;
 use crate::http::error::ApiError;
 use crate::http::guard::Guard;
+use crate::http::held::HeldBody;
 use crate::http::page;
 use crate::http::params::{Params, percent_decode};
 use crate::http::paths;
@@ -300,7 +301,7 @@ fn finish(response: Response) -> HttpResponse {
     for (name, value) in response.headers {
         builder.append_header((name, value));
     }
-    let mut answer = builder.body(response.body);
+    let mut answer = builder.body(HeldBody::new(response.body, response.held));
     // HTTP/1.1 leaves the case of names open; this is what Go writes and what careless clients look for.
     answer.head_mut().set_camel_case_headers(true);
     answer

@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod error;
 mod federate;
 mod guard;
+mod held;
 pub mod json;
 mod metrics;
 mod page;

@@ -42,6 +42,7 @@ fn evaluated(value: QueryValue) -> QueryAnswer {
         value,
         annotations: Annotations::default(),
         stats: QueryStats { eval_total: 0.5, ..Default::default() },
+        held: Held::default(),
     }
 }
 

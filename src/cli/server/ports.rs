@@ -32,9 +32,10 @@ use crate::config::ScrapeConfig;
 use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
-    ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
-    MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection,
-    RequestOrigin, RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets, TsdbStatus, UnixNanos,
+    ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, AnswerMemory, DroppedTarget, Held, InstantQuery,
+    LabelValuesRequest, Listed, MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload,
+    ReloadNames, ReloadSection, RequestOrigin, RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets,
+    TsdbStatus, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
@@ -43,7 +44,7 @@ use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
 use crate::model::time::{TimeRange, TimestampMs};
-use crate::promql::eval::EvalError;
+use crate::promql::eval::{Charge, EvalError};
 use crate::promql::parser::{ParseOptions, parse_metric_selector};
 use crate::scrape::cache::FamilyMetadata;
 use crate::storage::block::catalog::Catalog;
@@ -140,12 +141,26 @@ fn answer(outcome: QueryOutcome, start: TimestampMs, step_ms: i64) -> QueryAnswe
         samples_read_per_step: evaluated.by_step.as_ref().map(|counts| by_step(&counts.read)),
         peak_samples: count(evaluated.stats.peak_samples as u64),
     };
-    QueryAnswer { value: evaluated.value, annotations: evaluated.annotations, stats }
+    let held = Held::new(Charged(evaluated.held));
+    QueryAnswer { value: evaluated.value, annotations: evaluated.annotations, stats, held }
+}
+
+/// What an answer holds of its query's account.
+struct Charged(Charge);
+
+impl AnswerMemory for Charged {
+    fn grow(&mut self, bytes: usize) -> Result<(), String> {
+        self.0.grow(bytes).map_err(|over| over.to_string())
+    }
+
+    fn settle(&mut self, bytes: usize) {
+        self.0.shrink(self.0.bytes().saturating_sub(bytes));
+    }
 }
 
 fn of_send(error: SendError) -> ApiError {
     match error {
-        SendError::Full => ApiError::timeout("too many queries are waiting"),
+        SendError::Full => ApiError::timeout("too many queries are waiting (--query.max-concurrency)"),
         SendError::Deadline => ApiError::timeout("query timed out in query queue"),
         SendError::Restarted | SendError::Gone => ApiError::internal(format!("query engine: {error}")),
     }

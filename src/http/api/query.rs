@@ -19,6 +19,9 @@ use crate::model::time::TimestampMs;
 /// Most points of a series in the answer to a range query, less one.
 const POINTS_MAX: i128 = 11_000;
 
+/// What a point takes in an answer, about.
+const POINT_LEN: usize = 32;
+
 /// Most points of an answer that is written on the worker's thread: about a millisecond's work.
 const RENDER_INLINE_MAX: usize = 4_096;
 
@@ -94,14 +97,16 @@ fn check_timeout(timeout: Option<Duration>) -> Result<(), ApiError> {
 /// Writes a large answer off the worker's thread, which other requests share.
 async fn respond(answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
     if render::point_count(&answer.value) <= RENDER_INLINE_MAX {
-        return Ok(write(answer, limit, stats));
+        return write(answer, limit, stats);
     }
     let stats = stats.to_owned();
     let written = web::block(move || write(answer, limit, &stats)).await;
-    written.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))
+    written.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))?
 }
 
-fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
+fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
+    // About what the text takes; what it does is known when it is written.
+    answer.held.grow(render::point_count(&answer.value).saturating_mul(POINT_LEN)).map_err(ApiError::execution)?;
     if 0 < limit && render::truncate(&mut answer.value, limit) {
         answer.annotations.warnings.push(TRUNCATED.to_owned());
     }
@@ -112,14 +117,19 @@ fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
             go::quote(stats)
         ));
     }
-    envelope::success(&answer.annotations, |json| {
+    let mut response = envelope::success(&answer.annotations, |json| {
         let mut object = json.object();
         render::query_value(&mut object, &answer.value);
         if !stats.is_empty() {
             write_stats(object.key("stats"), &answer.stats);
         }
         object.end();
-    })
+    });
+    drop(answer.value);
+    let mut held = answer.held;
+    held.settle(response.body.capacity());
+    response.held = held;
+    Ok(response)
 }
 
 fn write_stats(json: &mut Json, stats: &QueryStats) {

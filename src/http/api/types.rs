@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use crate::http::held::{AnswerMemory, Held};
 pub use crate::http::json::UnixNanos;
 use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
@@ -61,7 +62,7 @@ pub struct RangeQuery {
 }
 
 /// The outcome of a query.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct QueryAnswer {
     /// Its value.
     pub value: QueryValue,
@@ -69,6 +70,8 @@ pub struct QueryAnswer {
     pub annotations: Annotations,
     /// What it took.
     pub stats: QueryStats,
+    /// What it holds of the queries' memory.
+    pub held: Held,
 }
 
 /// What a query took; times in seconds.

@@ -29,6 +29,7 @@ mod set_operator;
 mod steps;
 mod subquery;
 mod tally;
+mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +52,7 @@ pub use crate::promql::eval::ledger::{
     Charge, MemoryPool, OverBudget, QUERY_LIMIT_FLAG, QueryLedger, TOTAL_LIMIT_FLAG,
 };
 pub use crate::promql::eval::tally::StepCounts;
+pub use crate::promql::eval::text::{ParseFailure, ParsedQuery, parse};
 
 /// Settings that hold for all queries of a server, or for one query where it overrides them.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,7 +169,7 @@ pub fn evaluate_instant(
 ) -> Result<Evaluated, EvalError> {
     let times = QueryTimes { start_ms: at.0, end_ms: at.0, step_ms: 0 };
     deep::with_stack_for(expr, opts, || {
-        let root = plan::plan(expr, times, opts)?;
+        let (root, _held) = planned(expr, times, opts, ctx)?;
         let mut exec = start(view, opts, ctx, Steps::instant(at.0))?;
         let value = finish::instant(&mut exec, &root, expr.value_type(), Steps::instant(at.0))?;
         Ok(finish::wrap(exec, value))
@@ -190,12 +192,24 @@ pub fn evaluate_range(
     }
     let times = QueryTimes { start_ms: start.0, end_ms: end.0, step_ms };
     deep::with_stack_for(expr, opts, || {
-        let root = plan::plan(expr, times, opts)?;
+        let (root, _held) = planned(expr, times, opts, ctx)?;
         let steps = Steps::new(start.0, end.0, step_ms);
         let mut exec = self::start(view, opts, ctx, steps)?;
         let value = finish::range(&mut exec, &root, steps)?;
         Ok(finish::wrap(exec, value))
     })
+}
+
+/// The plan, with what its regular expressions hold.
+fn planned(
+    expr: &Expr,
+    times: QueryTimes,
+    opts: &EngineOptions,
+    ctx: &QueryContext,
+) -> Result<(Node, Charge), EvalError> {
+    let held = ctx.ledger.charge(0).map_err(|over| EvalError::Budget(over.to_string()))?;
+    let (root, held) = text::charging_regexps(held, || plan::plan(expr, times, opts));
+    Ok((root?, held))
 }
 
 fn start<'a>(
