@@ -55,10 +55,7 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
     additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
-    additive("scrape_configs[].scrape_native_histograms", "only their classic buckets are stored", is_true),
     additive("scrape_configs[].convert_classic_histograms_to_nhcb", "histograms are stored as they come", is_true),
-    additive("scrape_configs[].native_histogram_bucket_limit", "native histograms are not scraped", present),
-    additive("scrape_configs[].native_histogram_min_bucket_factor", "native histograms are not scraped", present),
     protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
@@ -202,7 +199,7 @@ scrape_configs:
     #[test]
     fn each_field_is_listed_once_with_its_places() {
         let text = "
-global: {query_log_file: q, scrape_native_histograms: true}
+global: {query_log_file: q, convert_classic_histograms_to_nhcb: true}
 scrape_configs:
 - {job_name: a, basic_auth: {username: u, password_ref: p}, consul_sd_configs: [{}]}
 - {job_name: b, bearer_token: x, proxy_url: 'http://p'}
@@ -216,7 +213,7 @@ remote_write: [{url: http://h}]
         assert_eq!(of("scrape_configs[].basic_auth.password_ref"), Some((Kind::Protective, 2)));
         assert_eq!(of("scrape_configs[].proxy_url"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].consul_sd_configs"), Some((Kind::Additive, 1)));
-        assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
+        assert_eq!(of("scrape_configs[].convert_classic_histograms_to_nhcb"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].file_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
         assert_eq!(of("otlp"), Some((Kind::Additive, 1)));
