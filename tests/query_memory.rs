@@ -114,7 +114,7 @@ fn head() -> Head {
             at: TimestampMs((START_S + step * STEP_S) * 1000),
             value: if n % 2 == 0 { (step * (n as i64 % 5)) as f64 } else { random.next_f64() * 100.0 },
         };
-        let samples = series.iter().enumerate().filter(alive).map(sample).collect();
+        let samples: Vec<_> = series.iter().enumerate().filter(alive).map(sample).collect();
         head.append_blocking(AppendBatch::from(samples)).unwrap();
     }
     head

@@ -312,15 +312,17 @@ impl ScrapePool {
     }
 
     fn share(&self, spec: &JobSpec, target: Target) -> Arc<TargetShared> {
-        let plan = SamplePlan {
-            target_labels: target.labels.clone(),
-            settings: Arc::clone(&spec.settings),
-            relabel: spec.metric_relabel.clone(),
+        let native = target.native_part(spec.settings.native);
+        let settings = if native == spec.settings.native {
+            Arc::clone(&spec.settings)
+        } else {
+            Arc::new(ScrapeSettings { native, ..ScrapeSettings::clone(&spec.settings) })
         };
         let client = match target.private_labels.get(UNIX_SOCKET) {
             None | Some("") => spec.client.clone(),
             Some(path) => spec.client.over_unix_socket(path),
         };
+        let plan = SamplePlan { target_labels: target.labels.clone(), settings, relabel: spec.metric_relabel.clone() };
         TargetShared::new(target, spec.generation, plan, client, Arc::clone(&self.deps.runtime))
     }
 }

@@ -57,10 +57,7 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("scrape_configs[].tls_config.max_version", NO_OLD_TLS) },
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
-    additive("scrape_configs[].scrape_native_histograms", "only their classic buckets are stored", is_true),
     additive("scrape_configs[].convert_classic_histograms_to_nhcb", "histograms are stored as they come", is_true),
-    additive("scrape_configs[].native_histogram_bucket_limit", "native histograms are not scraped", present),
-    additive("scrape_configs[].native_histogram_min_bucket_factor", "native histograms are not scraped", present),
     protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
@@ -236,7 +233,7 @@ scrape_configs:
     #[test]
     fn each_field_is_listed_once_with_its_places() {
         let text = "
-global: {query_log_file: q, scrape_native_histograms: true}
+global: {query_log_file: q, convert_classic_histograms_to_nhcb: true}
 scrape_configs:
 - {job_name: a, basic_auth: {username: u, password_ref: p}, nomad_sd_configs: [{}]}
 - {job_name: b, bearer_token: x, tls_config: {cert_ref: x, key_ref: y, max_version: TLS11}}
@@ -251,7 +248,7 @@ remote_write: [{url: http://h}]
         assert_eq!(of("scrape_configs[].tls_config.key_ref"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].nomad_sd_configs"), Some((Kind::Additive, 1)));
-        assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
+        assert_eq!(of("scrape_configs[].convert_classic_histograms_to_nhcb"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));

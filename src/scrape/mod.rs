@@ -133,15 +133,6 @@ fn conclude(
         Err(error) => (None, Some(error)),
     };
     context.metrics.read(&counts);
-    if 0 < counts.native_dropped {
-        let (count, url) = (counts.native_dropped, context.url.as_str());
-        tracing::debug!(
-            component = "scrape",
-            count,
-            url,
-            "Native histograms without classic buckets are not stored yet"
-        );
-    }
     if let Some(error) = &error {
         context.metrics.failed(error);
     }

@@ -13,7 +13,7 @@ use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
 use crate::scrape::failure_log::{FailureFile, FailureLog};
 use crate::scrape::request::accept_header;
-use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings};
+use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings, schema_of_factor};
 use crate::scrape::target::TargetDefaults;
 use crate::telemetry::build_info;
 use crate::telemetry::metrics::Registry;
@@ -166,10 +166,13 @@ fn settings(job: &ScrapeConfig) -> ScrapeSettings {
             job.scrape_protocols.as_deref().unwrap_or(&ScrapeProtocol::default_list()),
             &job.metric_name_escaping_scheme,
         ),
-        native: match job.scrape_native_histograms {
-            Some(true) => NativePart::Wanted,
+        native: match (job.scrape_native_histograms, job.always_scrape_classic_histograms) {
+            (Some(true), Some(true)) => NativePart::WithClassic,
+            (Some(true), _) => NativePart::Wanted,
             _ => NativePart::Ignored,
         },
+        bucket_limit: count(job.native_histogram_bucket_limit),
+        schema_max: schema_of_factor(job.native_histogram_min_bucket_factor),
         fallback: fallback(&job.fallback_scrape_protocol),
         names: match job.metric_name_validation_scheme {
             ValidationScheme::Legacy => NameScheme::Legacy,

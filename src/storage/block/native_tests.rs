@@ -191,6 +191,23 @@ fn the_log_of_prometheus_is_written_again_with_the_same_contents() {
     let shown = |head: &Head| everything(&*head.queryable().view().unwrap());
     assert_eq!(shown(&ours), shown(&theirs));
     compare(&again, &compacted(&ours, &again).1, &golden_block("first")).unwrap();
+    if let Some(kept) = std::env::var_os("WATCHFIRE_KEEP_NATIVE") {
+        copy_out(&again, Path::new(DATA), Path::new(&kept));
+    }
+}
+
+/// Copies a data directory to real files, to be opened with another program.
+fn copy_out(sim: &SimFs, from: &Path, to: &Path) {
+    use crate::storage::fs::Fs as _;
+    std::fs::create_dir_all(to).unwrap();
+    for entry in sim.list(from).unwrap() {
+        let (from, to) = (from.join(&entry.name), to.join(&entry.name));
+        if entry.is_dir {
+            copy_out(sim, &from, &to);
+        } else {
+            std::fs::write(to, sim.read(&from).unwrap()).unwrap();
+        }
+    }
 }
 
 #[test]
