@@ -43,7 +43,8 @@ fn bad_arguments_are_refused() {
     check_refused(&["--auto-gomemlimit.ratio=0"], 1, "--auto-gomemlimit.ratio must be greater than 0 ");
     check_refused(&["promtool", "tsdb", "list"], 2, "watchfire promtool tsdb: not built yet\n");
     check_refused(&["amtool", "alert"], 2, "watchfire amtool: not built yet\n");
-    check_refused(&["--web.config.file=web.yml"], 2, "--web.config.file is not built yet");
+    check_refused(&["--agent"], 2, "--agent is not built yet");
+    check_refused(&["--web.config.file=/absent.yml"], 1, "");
 }
 
 #[test]

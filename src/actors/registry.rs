@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -147,7 +148,7 @@ pub struct Entry {
     handled: AtomicU64,
     restarts: AtomicU64,
     last_panic: Mutex<Option<Box<str>>>,
-    failing: Mutex<Option<Box<str>>>,
+    failing: ArcSwapOption<String>,
     /// One permit for each message admitted and not yet done; shared by all clones of the address.
     pub(super) slots: Arc<Semaphore>,
     /// Told when the actor begins to refuse.
@@ -201,7 +202,7 @@ impl Entry {
             handled: self.handled.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
             last_panic: self.last_panic(),
-            failing: self.failing.lock().as_deref().map(str::to_owned),
+            failing: self.failing.load().as_deref().cloned(),
             since: TimestampMs(self.since_ms.load(Ordering::Relaxed)),
         }
     }
@@ -243,9 +244,8 @@ impl Entry {
 
     /// Says why the actor's work fails, or that it does not.
     pub(super) fn set_failing(&self, why: Option<&str>) {
-        let mut failing = self.failing.lock();
-        if failing.as_deref() != why {
-            *failing = why.map(Into::into);
+        if self.failing.load().as_deref().map(String::as_str) != why {
+            self.failing.store(why.map(|why| Arc::new(why.to_owned())));
         }
     }
 
@@ -351,7 +351,7 @@ impl ActorTree {
             handled: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             last_panic: Mutex::new(None),
-            failing: Mutex::new(None),
+            failing: ArcSwapOption::empty(),
             slots: Arc::new(Semaphore::new(slots as usize)),
             refusing: Notify::new(),
             wake: Notify::new(),
