@@ -259,17 +259,20 @@ impl SampleSource for BlockSeries {
                 let path = self.block.chunks.path_of(chunk.reference).unwrap_or(self.block.dir());
                 ReadError::Corrupt(format!("{}: chunk {}: {error}", path.display(), chunk.reference & 0xffff_ffff))
             };
-            let mut decoder = XorDecoder::of_chunk(data).map_err(damaged)?;
-            while let Some((t, value)) = decoder.next_sample().map_err(damaged)? {
-                // Chunks of one series do not overlap in a sound block; in another one, time does not go back all the same.
-                if last.is_some_and(|last| t <= last) || !range.contains(TimestampMs(t)) {
-                    continue;
-                }
-                last = Some(t);
-                if !self.deleted.iter().any(|interval| interval.contains(t)) {
-                    out.push(t, value);
-                }
-            }
+            let (min, max) = (range.min().0, range.max().0);
+            let decoded = XorDecoder::of_chunk(data).and_then(|decoder| {
+                decoder.for_each(|t, value| {
+                    // Chunks of one series do not overlap in a sound block; in another one, time does not go back all the same.
+                    if min <= t && t <= max && last.is_none_or(|last| last < t) {
+                        last = Some(t);
+                        if !self.deleted.iter().any(|interval| interval.contains(t)) {
+                            out.push(t, value);
+                        }
+                    }
+                    t < max
+                })
+            });
+            decoded.map_err(damaged)?;
         }
         Ok(())
     }

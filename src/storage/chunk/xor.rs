@@ -112,7 +112,7 @@ fn encode_dod(out: &mut BitBuffer, dod: i64) {
     }
 }
 
-/// Decodes samples one by one.
+/// Decodes samples: one by one, or all in one go, which is faster.
 #[derive(Clone, Debug)]
 pub struct XorDecoder<'a, S: WordSource + ?Sized> {
     bits: BitReader<'a, S>,
@@ -122,7 +122,8 @@ pub struct XorDecoder<'a, S: WordSource + ?Sized> {
     value_bits: u64,
     t_delta: u64,
     leading: u32,
-    trailing: u32,
+    /// Significant bits of the current window; before the first window all 64.
+    significant: u32,
 }
 
 impl<'a> XorDecoder<'a, [u8]> {
@@ -144,8 +145,13 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
             value_bits: 0,
             t_delta: 0,
             leading: 0,
-            trailing: 0,
+            significant: 64,
         }
+    }
+
+    /// Samples that are still to come.
+    pub fn left(&self) -> usize {
+        usize::from(self.count - self.read)
     }
 
     /// The next sample, or `None` after the last. After an error there is nothing more to read.
@@ -154,37 +160,67 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
         if self.read == self.count {
             return Ok(None);
         }
-        if self.advance()?.is_none() {
-            return Err(ChunkError::Truncated { samples: self.read });
+        if self.read < 2 {
+            self.begin()?;
+        } else {
+            self.advance()?;
         }
         self.read += 1;
         Ok(Some((self.t, f64::from_bits(self.value_bits))))
     }
 
-    /// `Ok(None)`: the bits have ended.
+    /// Calls `take` with each sample that is left, until it returns false.
     #[inline]
-    fn advance(&mut self) -> Result<Option<()>, ChunkError> {
-        match self.read {
-            0 => {
-                let Some(t) = self.bits.read_varint() else { return Ok(None) };
-                let Some(value_bits) = self.bits.read(64) else { return Ok(None) };
-                (self.t, self.value_bits) = (t, value_bits);
-                return Ok(Some(()));
-            }
-            1 => {
-                let Some(delta) = self.bits.read_uvarint() else { return Ok(None) };
-                self.t_delta = delta;
-            }
-            _ => {
-                let Some(dod) = self.read_dod() else { return Ok(None) };
-                self.t_delta = self.t_delta.wrapping_add(dod as u64);
+    pub fn for_each(mut self, mut take: impl FnMut(i64, f64) -> bool) -> Result<(), ChunkError> {
+        while self.read < self.count.min(2) {
+            self.begin()?;
+            self.read += 1;
+            if !take(self.t, f64::from_bits(self.value_bits)) {
+                return Ok(());
             }
         }
-        self.t = self.t.wrapping_add(self.t_delta as i64);
-        self.read_value()
+        while self.read < self.count {
+            self.advance()?;
+            self.read += 1;
+            if !take(self.t, f64::from_bits(self.value_bits)) {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
+    fn truncated(&self) -> ChunkError {
+        ChunkError::Truncated { samples: self.read }
+    }
+
+    /// Reads one of the first two samples.
+    #[inline(never)]
+    fn begin(&mut self) -> Result<(), ChunkError> {
+        if self.read == 0 {
+            let t = self.bits.read_varint();
+            (self.t, self.value_bits) = t.zip(self.bits.read(64)).ok_or_else(|| self.truncated())?;
+            return Ok(());
+        }
+        self.t_delta = self.bits.read_uvarint().ok_or_else(|| self.truncated())?;
+        self.t = self.t.wrapping_add(self.t_delta as i64);
+        self.read_value(self.bits.peek(0), 0)
+    }
+
+    /// Reads a sample behind the first two.
     #[inline]
+    fn advance(&mut self) -> Result<(), ChunkError> {
+        let bits = self.bits.peek(0);
+        // Scrapes keep their interval: almost always this bit is clear, and one look serves time and value.
+        if bits >> 63 == 0 {
+            self.t = self.t.wrapping_add(self.t_delta as i64);
+            return self.read_value(bits << 1, 1);
+        }
+        let dod = self.read_dod().ok_or_else(|| self.truncated())?;
+        self.t_delta = self.t_delta.wrapping_add(dod as u64);
+        self.t = self.t.wrapping_add(self.t_delta as i64);
+        self.read_value(self.bits.peek(0), 0)
+    }
+
     fn read_dod(&mut self) -> Option<i64> {
         let mut ones = 0;
         while ones < 4 && self.bits.read_bit()? {
@@ -201,24 +237,31 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
         Some(if raw > 1 << (width - 1) { raw - (1 << width) } else { raw })
     }
 
+    /// Reads a value that stands `skip` bits ahead; `bits` are those from there on, 63 of them at least. Whether a value
+    /// keeps the window of the one before cannot be predicted, so that is chosen without a branch.
     #[inline]
-    fn read_value(&mut self) -> Result<Option<()>, ChunkError> {
-        let Some(changed) = self.bits.read_bit() else { return Ok(None) };
-        if !changed {
-            return Ok(Some(()));
+    fn read_value(&mut self, bits: u64, skip: u32) -> Result<(), ChunkError> {
+        if bits >> 63 == 0 {
+            return if self.bits.skip(skip + 1) { Ok(()) } else { Err(self.truncated()) };
         }
-        let Some(new_window) = self.bits.read_bit() else { return Ok(None) };
-        if new_window {
-            let Some(leading) = self.bits.read(5) else { return Ok(None) };
-            let Some(significant) = self.bits.read(6) else { return Ok(None) };
-            let (leading, significant) = (leading as u32, if significant == 0 { 64 } else { significant as u32 });
-            self.trailing =
-                64u32.checked_sub(leading + significant).ok_or(ChunkError::Invalid { samples: self.read })?;
-            self.leading = leading;
+        let opens_window = bits >> 62 & 1 == 1;
+        let leading = if opens_window { (bits >> 57) as u32 & 31 } else { self.leading };
+        // A length of 64 is written as 0.
+        let written = (bits >> 51) as u32 & 63;
+        let written = if written == 0 { 64 } else { written };
+        let significant = if opens_window { written } else { self.significant };
+        let header = skip + if opens_window { 13 } else { 2 };
+        let Some(trailing) = 64u32.checked_sub(leading + significant) else {
+            let is_whole = self.bits.has(header);
+            return Err(if is_whole { ChunkError::Invalid { samples: self.read } } else { self.truncated() });
+        };
+        let xor = self.bits.peek(header) >> (64 - significant);
+        if !self.bits.skip(header + significant) {
+            return Err(self.truncated());
         }
-        let Some(bits) = self.bits.read(64 - self.leading - self.trailing) else { return Ok(None) };
-        self.value_bits ^= bits << self.trailing;
-        Ok(Some(()))
+        (self.leading, self.significant) = (leading, significant);
+        self.value_bits ^= xor << trailing;
+        Ok(())
     }
 }
 
@@ -245,10 +288,22 @@ mod tests {
 
     fn decode(chunk: &[u8]) -> Result<Vec<(i64, u64)>, ChunkError> {
         let mut decoder = XorDecoder::of_chunk(chunk)?;
-        let mut out = Vec::new();
-        while let Some((t, v)) = decoder.next_sample()? {
-            out.push((t, v.to_bits()));
+        let (mut out, mut at_once) = (Vec::new(), Vec::new());
+        let whole = XorDecoder::of_chunk(chunk)?.for_each(|t, v| {
+            at_once.push((t, v.to_bits()));
+            true
+        });
+        loop {
+            match decoder.next_sample() {
+                Ok(Some((t, v))) => out.push((t, v.to_bits())),
+                Ok(None) => break,
+                Err(error) => {
+                    assert_eq!((whole, at_once), (Err(error), out));
+                    return Err(error);
+                }
+            }
         }
+        assert_eq!((whole, &at_once), (Ok(()), &out));
         Ok(out)
     }
 

@@ -277,7 +277,9 @@ impl Column {
         let published = self.words.published();
         let (first, end) = self.index_span(published);
         let mut sink = Sink { range, hidden: self.hidden(commit, end), out };
-        if let Some(sealed) = &self.sealed {
+        if let Some(sealed) = &self.sealed
+            && range.min().0 < self.open_first_t()?
+        {
             decode_sealed(sealed, first, &mut sink)?;
         }
         // The newest time is read after the published samples, so it is not below theirs.
@@ -394,25 +396,37 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     /// Takes the samples of one chunk, of which the first has index `index`.
-    fn take<S: WordSource + ?Sized>(
-        &mut self,
-        mut decoder: XorDecoder<'_, S>,
-        mut index: u64,
-    ) -> Result<(), ChunkError> {
+    fn take<S: WordSource + ?Sized>(&mut self, decoder: XorDecoder<'_, S>, mut index: u64) -> Result<(), ChunkError> {
         let (min, max) = (self.range.min().0, self.range.max().0);
-        while let Some((t, value)) = decoder.next_sample()? {
-            if max < t {
-                break;
-            }
-            if min <= t && (self.hidden.is_empty() || !self.hides(index)) {
-                self.out.push(t, value);
+        if self.hidden.is_empty() {
+            return take_range(decoder, min, max, self.out);
+        }
+        let (hidden, out) = (&self.hidden, &mut *self.out);
+        decoder.for_each(|t, value| {
+            if min <= t && t <= max && !hides(hidden, index) {
+                out.push(t, value);
             }
             index += 1;
-        }
-        Ok(())
+            t <= max
+        })
     }
+}
 
-    fn hides(&self, index: u64) -> bool {
-        self.hidden.iter().any(|(from, to)| *from <= index && index < *to)
-    }
+/// Appends the samples of a chunk from `min` to `max`, both inclusive.
+fn take_range<S: WordSource + ?Sized>(
+    decoder: XorDecoder<'_, S>,
+    min: i64,
+    max: i64,
+    out: &mut FloatColumn,
+) -> Result<(), ChunkError> {
+    decoder.for_each(|t, value| {
+        if min <= t && t <= max {
+            out.push(t, value);
+        }
+        t < max
+    })
+}
+
+fn hides(hidden: &Hidden, index: u64) -> bool {
+    hidden.iter().any(|(from, to)| *from <= index && index < *to)
 }
