@@ -117,7 +117,17 @@ pub struct BitReader<'a, S: WordSource + ?Sized> {
 impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
     /// A reader of the first `bit_len` bits.
     pub fn new(source: &'a S, bit_len: usize) -> Self {
-        Self { source, at: 0, end: bit_len }
+        Self::starting_at(source, 0, bit_len)
+    }
+
+    /// A reader of the first `bit_len` bits from bit `at` on.
+    pub(super) fn starting_at(source: &'a S, at: usize, bit_len: usize) -> Self {
+        Self { source, at, end: bit_len }
+    }
+
+    /// Bits that were read or passed over.
+    pub(super) fn position(&self) -> usize {
+        self.at
     }
 
     /// The next `count` (at most 64) bits, right-aligned, or `None` if fewer are left.
@@ -131,27 +141,14 @@ impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
         self.skip(count).then_some(value)
     }
 
-    /// The next 64 bits, which stay unread; zeros or anything else past the end.
     #[inline]
-    pub(super) fn peek(&self, skip: u32) -> u64 {
-        self.source.peek(self.at + skip as usize)
-    }
-
-    /// Takes `count` bits as read; false if fewer are left.
-    #[inline]
-    pub(super) fn skip(&mut self, count: u32) -> bool {
+    fn skip(&mut self, count: u32) -> bool {
         let to = self.at + count as usize;
         if self.end < to {
             return false;
         }
         self.at = to;
         true
-    }
-
-    /// True if `count` bits are left.
-    #[inline]
-    pub(super) fn has(&self, count: u32) -> bool {
-        self.at + count as usize <= self.end
     }
 
     /// The next bit.

@@ -9,6 +9,7 @@
 //! ```
 //! Signed fields of n bits hold `-(2^(n-1)-1) ..= 2^(n-1)`.
 
+use crate::model::read::FloatColumn;
 use crate::storage::chunk::ChunkError;
 use crate::storage::chunk::bits::{BitBuffer, BitReader, WordSource};
 
@@ -115,9 +116,18 @@ fn encode_dod(out: &mut BitBuffer, dod: i64) {
 /// Decodes samples: one by one, or all in one go, which is faster.
 #[derive(Clone, Debug)]
 pub struct XorDecoder<'a, S: WordSource + ?Sized> {
-    bits: BitReader<'a, S>,
+    source: &'a S,
+    bit_len: usize,
     count: u16,
     read: u16,
+    state: State,
+}
+
+/// What a decoder knows of the samples so far.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Bits that were read.
+    at: usize,
     t: i64,
     value_bits: u64,
     t_delta: u64,
@@ -137,21 +147,23 @@ impl<'a> XorDecoder<'a, [u8]> {
 impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
     /// A decoder of `count` samples in the first `bit_len` bits of `source`.
     pub fn new(source: &'a S, bit_len: usize, count: u16) -> Self {
-        Self {
-            bits: BitReader::new(source, bit_len),
-            count,
-            read: 0,
-            t: 0,
-            value_bits: 0,
-            t_delta: 0,
-            leading: 0,
-            significant: 64,
-        }
+        let state = State { at: 0, t: 0, value_bits: 0, t_delta: 0, leading: 0, significant: 64 };
+        Self { source, bit_len, count, read: 0, state }
+    }
+
+    /// Where its bits stand.
+    pub fn source(&self) -> &'a S {
+        self.source
     }
 
     /// Samples that are still to come.
     pub fn left(&self) -> usize {
         usize::from(self.count - self.read)
+    }
+
+    /// Time of the chunk's first sample.
+    pub fn first_t(&self) -> Option<i64> {
+        BitReader::new(self.source, self.bit_len).read_varint()
     }
 
     /// The next sample, or `None` after the last. After an error there is nothing more to read.
@@ -163,10 +175,10 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
         if self.read < 2 {
             self.begin()?;
         } else {
-            self.advance()?;
+            self.state.advance(self.source, self.bit_len).map_err(|fault| fault.after(self.read))?;
         }
         self.read += 1;
-        Ok(Some((self.t, f64::from_bits(self.value_bits))))
+        Ok(Some((self.state.t, f64::from_bits(self.state.value_bits))))
     }
 
     /// Calls `take` with each sample that is left, until it returns false.
@@ -175,94 +187,228 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
         while self.read < self.count.min(2) {
             self.begin()?;
             self.read += 1;
-            if !take(self.t, f64::from_bits(self.value_bits)) {
+            if !take(self.state.t, f64::from_bits(self.state.value_bits)) {
                 return Ok(());
             }
         }
-        while self.read < self.count {
-            self.advance()?;
-            self.read += 1;
-            if !take(self.t, f64::from_bits(self.value_bits)) {
+        // Kept apart, so that it can stand in registers.
+        let mut state = self.state;
+        for read in self.read..self.count {
+            state.advance(self.source, self.bit_len).map_err(|fault| fault.after(read))?;
+            if !take(state.t, f64::from_bits(state.value_bits)) {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn truncated(&self) -> ChunkError {
-        ChunkError::Truncated { samples: self.read }
+    /// Passes over all samples before `min`, so that the one at or behind it is the next. Returns a mark near to the last
+    /// of those passed over, if they are many.
+    pub fn skip_to(&mut self, min: i64) -> Result<Option<Mark>, ChunkError> {
+        let mut mark = None;
+        while self.read < self.count.min(2) {
+            let before = (self.read, self.state);
+            self.begin()?;
+            self.read += 1;
+            if min <= self.state.t {
+                (self.read, self.state) = before;
+                return Ok(None);
+            }
+        }
+        let mut state = self.state;
+        for read in self.read..self.count {
+            let before = state;
+            if read % MARK_EVERY == 0 {
+                mark = Some(Mark { read, state });
+            }
+            state.advance(self.source, self.bit_len).map_err(|fault| fault.after(read))?;
+            if min <= state.t {
+                (self.read, self.state) = (read, before);
+                return Ok(mark);
+            }
+        }
+        (self.read, self.state) = (self.count, state);
+        Ok(mark)
+    }
+
+    /// Goes on from a mark of the same chunk, which had at least as many samples as when the mark was made.
+    pub fn resume(&mut self, mark: Mark) {
+        (self.read, self.state) = (mark.read, mark.state);
+    }
+
+    /// Appends the samples from `min` to `max`, both inclusive, to a column.
+    pub fn append_to(self, min: i64, max: i64, out: &mut FloatColumn) -> Result<(), ChunkError> {
+        let (from, room) = (out.len(), usize::from(self.count - self.read));
+        out.timestamps.resize(from + room, 0);
+        out.values.resize(from + room, 0.0);
+        let timestamps = out.timestamps.get_mut(from..).unwrap_or(&mut []);
+        let values = out.values.get_mut(from..).unwrap_or(&mut []);
+        let mut kept = 0;
+        let outcome = self.for_each(|t, value| {
+            if min <= t
+                && t <= max
+                && let (Some(at), Some(to)) = (timestamps.get_mut(kept), values.get_mut(kept))
+            {
+                (*at, *to) = (t, value);
+                kept += 1;
+            }
+            t < max
+        });
+        out.timestamps.truncate(from + kept);
+        out.values.truncate(from + kept);
+        outcome
     }
 
     /// Reads one of the first two samples.
     #[inline(never)]
     fn begin(&mut self) -> Result<(), ChunkError> {
+        let truncated = ChunkError::Truncated { samples: self.read };
+        let mut bits = BitReader::starting_at(self.source, self.state.at, self.bit_len);
         if self.read == 0 {
-            let t = self.bits.read_varint();
-            (self.t, self.value_bits) = t.zip(self.bits.read(64)).ok_or_else(|| self.truncated())?;
+            let t = bits.read_varint();
+            (self.state.t, self.state.value_bits) = t.zip(bits.read(64)).ok_or(truncated)?;
+            self.state.at = bits.position();
             return Ok(());
         }
-        self.t_delta = self.bits.read_uvarint().ok_or_else(|| self.truncated())?;
-        self.t = self.t.wrapping_add(self.t_delta as i64);
-        self.read_value(self.bits.peek(0), 0)
+        self.state.t_delta = bits.read_uvarint().ok_or(truncated)?;
+        self.state.t = self.state.t.wrapping_add(self.state.t_delta as i64);
+        let at = bits.position();
+        let ahead = self.source.peek(at);
+        self.state.read_value(self.source, self.bit_len, at, ahead).map_err(|fault| fault.after(self.read))
+    }
+}
+
+/// Samples from one possible mark to the next.
+const MARK_EVERY: u16 = 8;
+
+/// A place in a chunk from which its decoder can go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    read: u16,
+    state: State,
+}
+
+impl Mark {
+    /// Words that a mark takes.
+    pub const WORDS: usize = 4;
+
+    /// Time of the sample before the place.
+    pub fn last_t(&self) -> i64 {
+        self.state.t
     }
 
+    /// Samples before the place.
+    pub fn samples(&self) -> u16 {
+        self.read
+    }
+
+    /// The mark as plain words.
+    pub fn to_words(self) -> [u64; Self::WORDS] {
+        let State { at, t, value_bits, t_delta, leading, significant } = self.state;
+        let widths = u64::from(leading) << 8 | u64::from(significant);
+        // A chunk has far less than 2^32 bits.
+        [(at as u64) << 32 | u64::from(self.read) << 16 | widths, t as u64, value_bits, t_delta]
+    }
+
+    /// The mark that gave these words.
+    pub fn from_words([place, t, value_bits, t_delta]: [u64; Self::WORDS]) -> Self {
+        let state = State {
+            at: (place >> 32) as usize,
+            t: t as i64,
+            value_bits,
+            t_delta,
+            leading: (place >> 8) as u32 & 0xff,
+            significant: place as u32 & 0xff,
+        };
+        Self { read: (place >> 16) as u16, state }
+    }
+}
+
+/// Why a sample cannot be read.
+#[derive(Clone, Copy)]
+enum Fault {
+    Truncated,
+    Invalid,
+}
+
+impl Fault {
+    #[cold]
+    fn after(self, samples: u16) -> ChunkError {
+        match self {
+            Self::Truncated => ChunkError::Truncated { samples },
+            Self::Invalid => ChunkError::Invalid { samples },
+        }
+    }
+}
+
+impl State {
     /// Reads a sample behind the first two.
-    #[inline]
-    fn advance(&mut self) -> Result<(), ChunkError> {
-        let bits = self.bits.peek(0);
+    #[inline(always)]
+    fn advance<S: WordSource + ?Sized>(&mut self, source: &S, bit_len: usize) -> Result<(), Fault> {
+        let mut ahead = source.peek(self.at);
         // Scrapes keep their interval: almost always this bit is clear, and one look serves time and value.
-        if bits >> 63 == 0 {
-            self.t = self.t.wrapping_add(self.t_delta as i64);
-            return self.read_value(bits << 1, 1);
+        let mut at = self.at + 1;
+        if ahead >> 63 != 0 {
+            let (dod, behind) = read_dod(source, self.at, bit_len).ok_or(Fault::Truncated)?;
+            self.t_delta = self.t_delta.wrapping_add(dod as u64);
+            at = behind;
+            ahead = source.peek(at);
+        } else {
+            ahead <<= 1;
         }
-        let dod = self.read_dod().ok_or_else(|| self.truncated())?;
-        self.t_delta = self.t_delta.wrapping_add(dod as u64);
         self.t = self.t.wrapping_add(self.t_delta as i64);
-        self.read_value(self.bits.peek(0), 0)
+        self.read_value(source, bit_len, at, ahead)
     }
 
-    fn read_dod(&mut self) -> Option<i64> {
-        let mut ones = 0;
-        while ones < 4 && self.bits.read_bit()? {
-            ones += 1;
+    /// Reads a value that stands at bit `at`; `ahead` are the bits from there on, 63 of them at least. Whether a value keeps
+    /// the window of the one before cannot be predicted, so that is chosen without a branch.
+    #[inline(always)]
+    fn read_value<S: WordSource + ?Sized>(
+        &mut self,
+        source: &S,
+        bit_len: usize,
+        at: usize,
+        ahead: u64,
+    ) -> Result<(), Fault> {
+        if ahead >> 63 == 0 {
+            self.at = at + 1;
+            return if bit_len < self.at { Err(Fault::Truncated) } else { Ok(()) };
         }
-        let width = match ones {
-            0 => return Some(0),
-            1 => 14,
-            2 => 17,
-            3 => 20,
-            _ => return self.bits.read(64).map(|raw| raw as i64),
-        };
-        let raw = self.bits.read(width)? as i64;
-        Some(if raw > 1 << (width - 1) { raw - (1 << width) } else { raw })
-    }
-
-    /// Reads a value that stands `skip` bits ahead; `bits` are those from there on, 63 of them at least. Whether a value
-    /// keeps the window of the one before cannot be predicted, so that is chosen without a branch.
-    #[inline]
-    fn read_value(&mut self, bits: u64, skip: u32) -> Result<(), ChunkError> {
-        if bits >> 63 == 0 {
-            return if self.bits.skip(skip + 1) { Ok(()) } else { Err(self.truncated()) };
-        }
-        let opens_window = bits >> 62 & 1 == 1;
-        let leading = if opens_window { (bits >> 57) as u32 & 31 } else { self.leading };
+        let opens_window = ahead >> 62 & 1 == 1;
+        let leading = if opens_window { (ahead >> 57) as u32 & 31 } else { self.leading };
         // A length of 64 is written as 0.
-        let written = (bits >> 51) as u32 & 63;
-        let written = if written == 0 { 64 } else { written };
-        let significant = if opens_window { written } else { self.significant };
-        let header = skip + if opens_window { 13 } else { 2 };
-        let Some(trailing) = 64u32.checked_sub(leading + significant) else {
-            let is_whole = self.bits.has(header);
-            return Err(if is_whole { ChunkError::Invalid { samples: self.read } } else { self.truncated() });
-        };
-        let xor = self.bits.peek(header) >> (64 - significant);
-        if !self.bits.skip(header + significant) {
-            return Err(self.truncated());
+        let written = ((ahead >> 51) as u32).wrapping_sub(1) & 63;
+        let significant = if opens_window { written + 1 } else { self.significant };
+        let from = at + if opens_window { 13 } else { 2 };
+        self.at = from + significant as usize;
+        if 64 < leading + significant || bit_len < self.at {
+            return Err(if bit_len < from || leading + significant <= 64 { Fault::Truncated } else { Fault::Invalid });
         }
         (self.leading, self.significant) = (leading, significant);
-        self.value_bits ^= xor << trailing;
+        // Both are from 1 to 64 and from 0 to 63: the masks change nothing and spare checks.
+        self.value_bits ^= source.peek(from) >> ((64 - significant) & 63) << ((64 - leading - significant) & 63);
         Ok(())
     }
+}
+
+/// The change of the time's difference that stands at bit `at`, and the place behind it.
+#[cold]
+#[inline(never)]
+fn read_dod<S: WordSource + ?Sized>(source: &S, at: usize, bit_len: usize) -> Option<(i64, usize)> {
+    let mut bits = BitReader::starting_at(source, at, bit_len);
+    let mut ones = 0;
+    while ones < 4 && bits.read_bit()? {
+        ones += 1;
+    }
+    let width = match ones {
+        0 => return Some((0, bits.position())),
+        1 => 14,
+        2 => 17,
+        3 => 20,
+        _ => return bits.read(64).map(|raw| (raw as i64, bits.position())),
+    };
+    let raw = bits.read(width)? as i64;
+    Some((if raw > 1 << (width - 1) { raw - (1 << width) } else { raw }, bits.position()))
 }
 
 #[cfg(test)]
@@ -340,6 +486,44 @@ mod tests {
                 steps.iter().map(|(d, v)| { t = t.wrapping_add(*d); (t, *v) }).collect();
             let expected: Vec<(i64, u64)> = samples.iter().map(|(t, v)| (*t, v.to_bits())).collect();
             prop_assert_eq!(decode(&encode_slowly(&samples)), Ok(expected));
+        }
+
+        #[test]
+        fn decoding_goes_on_from_a_mark(steps in proptest::collection::vec((1i64..20, any_value()), 0..90), from in 0i64..900, later in 0i64..200) {
+            let mut t = 0;
+            let samples: Vec<(i64, f64)> = steps.iter().map(|(d, v)| { t += d; (t, *v) }).collect();
+            let chunk = encode_slowly(&samples);
+            let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
+            let mark = decoder.skip_to(from).unwrap();
+            let rest = |mut decoder: XorDecoder<'_, [u8]>| {
+                let mut rest = Vec::new();
+                while let Some((t, v)) = decoder.next_sample().unwrap() {
+                    rest.push((t, v.to_bits()));
+                }
+                rest
+            };
+            let behind = |min: i64| samples.iter().filter(|(t, _)| min <= *t).map(|(t, v)| (*t, v.to_bits())).collect::<Vec<_>>();
+            prop_assert_eq!(rest(decoder), behind(from));
+            if let Some(mark) = mark {
+                prop_assert!(mark.last_t() < from);
+                let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
+                decoder.resume(Mark::from_words(mark.to_words()));
+                decoder.skip_to(from + later).unwrap();
+                prop_assert_eq!(rest(decoder), behind(from + later));
+            }
+        }
+
+        #[test]
+        fn a_range_is_appended(steps in proptest::collection::vec((1i64..20, any_value()), 0..60), min in 0i64..200, len in 0i64..200) {
+            let mut t = 0;
+            let samples: Vec<(i64, f64)> = steps.iter().map(|(d, v)| { t += d; (t, *v) }).collect();
+            let chunk = encode_slowly(&samples);
+            let mut column = FloatColumn { timestamps: vec![-1], values: vec![0.5] };
+            XorDecoder::of_chunk(&chunk).unwrap().append_to(min, min + len, &mut column).unwrap();
+            let inside = samples.iter().filter(|(t, _)| min <= *t && *t <= min + len);
+            let expected: Vec<_> = std::iter::once((-1, 0.5f64.to_bits())).chain(inside.map(|(t, v)| (*t, v.to_bits()))).collect();
+            let values = column.values.iter().map(|v| v.to_bits());
+            prop_assert_eq!(column.timestamps.iter().copied().zip(values).collect::<Vec<_>>(), expected);
         }
 
         #[test]

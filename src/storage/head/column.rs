@@ -21,6 +21,7 @@ use crate::storage::chunk::words::{OpenWords, Published};
 use crate::storage::chunk::xor::XorDecoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
+use crate::storage::head::marks::{ChunkKey, Marks};
 
 /// The part of a series that readers hold on to.
 #[derive(Debug)]
@@ -63,11 +64,16 @@ impl SeriesCell {
         self.column.load().as_ref().is_some_and(|column| column.has_visible(commit))
     }
 
-    /// True if a view of `commit` sees a sample, and a chunk reaches into `range`.
-    pub(crate) fn may_have_samples(&self, commit: CommitId, range: TimeRange) -> Result<bool, ChunkError> {
-        match self.column.load().as_ref() {
-            Some(column) => Ok(column.has_visible(commit) && column.reaches_into(range)?),
-            None => Ok(false),
+    /// The samples, if a view of `commit` sees one and a chunk reaches into `range`.
+    pub(crate) fn samples_in(
+        &self,
+        commit: CommitId,
+        range: TimeRange,
+        marks: Option<SeriesMarks<'_>>,
+    ) -> Result<Option<Arc<Column>>, ChunkError> {
+        match self.column.load_full() {
+            Some(column) if column.has_visible(commit) && column.reaches_into(range, marks)? => Ok(Some(column)),
+            _ => Ok(None),
         }
     }
 
@@ -106,19 +112,19 @@ impl SeriesCell {
     /// Appends to `out` the samples in `range` that a view of `commit` sees.
     pub(crate) fn decode(&self, commit: CommitId, range: TimeRange, out: &mut FloatColumn) -> Result<(), ChunkError> {
         match self.column.load_full() {
-            Some(column) => column.decode(commit, range, out),
+            Some(column) => column.decode(commit, range, None, out),
             None => Ok(()),
         }
     }
 }
 
-fn first_from<S: WordSource + ?Sized>(mut decoder: XorDecoder<'_, S>, from: i64) -> Result<Option<i64>, ChunkError> {
-    while let Some((t, _)) = decoder.next_sample()? {
-        if from <= t {
-            return Ok(Some(t));
-        }
-    }
-    Ok(None)
+fn first_from<S: WordSource + ?Sized>(decoder: XorDecoder<'_, S>, from: i64) -> Result<Option<i64>, ChunkError> {
+    let mut found = None;
+    decoder.for_each(|t, _| {
+        found = (from <= t).then_some(t);
+        t < from
+    })?;
+    Ok(found)
 }
 
 /// Takes chunks as they stand in files.
@@ -246,6 +252,11 @@ impl Column {
     }
 
     fn has_visible(&self, commit: CommitId) -> bool {
+        let tail = self.tail.load(Ordering::Acquire);
+        if tail & TAIL_HAS_OLDER == 0 && unpack_tail(tail).0 <= commit {
+            // The usual column: nothing of it is hidden, and it has at least one sample.
+            return true;
+        }
         let published = self.words.published();
         let (first, end) = self.index_span(published);
         let hidden: u64 = self.hidden(commit, end).iter().map(|(from, to)| *to - (*from).max(first).min(*to)).sum();
@@ -253,15 +264,26 @@ impl Column {
     }
 
     /// True if a chunk overlaps `range`. The open chunk counts as reaching to the end of time, as in Prometheus's head.
-    fn reaches_into(&self, range: TimeRange) -> Result<bool, ChunkError> {
-        if self.open_first_t()? <= range.max().0 {
+    fn reaches_into(&self, range: TimeRange, marks: Option<SeriesMarks<'_>>) -> Result<bool, ChunkError> {
+        // The newest sample is not older than the first of the open chunk.
+        if self.last_t.load(Ordering::Acquire) <= range.max().0 || self.open_first_t()? <= range.max().0 {
             return Ok(true);
         }
+        let mut end = self.first_index;
         for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
+            end -= u64::from(chunk.sample_count());
             let min_t = chunk.min_t()?;
             if min_t <= range.max().0 {
                 // Those before it end before it starts.
-                return Ok(range.min().0 <= min_t || range.min().0 <= chunk.max_t()?);
+                if range.min().0 <= min_t {
+                    return Ok(true);
+                }
+                let mut decoder = chunk.decoder()?;
+                if let Some(marks) = marks {
+                    marks.skip_to(&mut decoder, end, range.min().0)?;
+                }
+                decoder.skip_to(range.min().0)?;
+                return Ok(0 < decoder.left());
             }
         }
         Ok(false)
@@ -273,10 +295,17 @@ impl Column {
         decoder.next_sample()?.map(|(t, _)| t).ok_or(ChunkError::Truncated { samples: 0 })
     }
 
-    fn decode(&self, commit: CommitId, range: TimeRange, out: &mut FloatColumn) -> Result<(), ChunkError> {
+    /// Appends to `out` the samples in `range` that a view of `commit` sees. `marks` are those of the column's series.
+    pub(crate) fn decode(
+        &self,
+        commit: CommitId,
+        range: TimeRange,
+        marks: Option<SeriesMarks<'_>>,
+        out: &mut FloatColumn,
+    ) -> Result<(), ChunkError> {
         let published = self.words.published();
         let (first, end) = self.index_span(published);
-        let mut sink = Sink { range, hidden: self.hidden(commit, end), out };
+        let mut sink = Sink { range, hidden: self.hidden(commit, end), marks, out };
         if let Some(sealed) = &self.sealed
             && range.min().0 < self.open_first_t()?
         {
@@ -286,8 +315,8 @@ impl Column {
         if self.last_t.load(Ordering::Acquire) < range.min().0 {
             return Ok(());
         }
-        let decoder = XorDecoder::new(self.words.words(), published.bits as usize, published.samples);
-        sink.take(decoder, self.first_index)
+        let words = self.words.words();
+        sink.take(XorDecoder::new(words, published.bits as usize, published.samples), self.first_index)
     }
 
     /// Commits kept beside the newest.
@@ -391,15 +420,63 @@ fn decode_sealed(sealed: &SealedChunks, first: u64, sink: &mut Sink<'_>) -> Resu
 struct Sink<'a> {
     range: TimeRange,
     hidden: Hidden,
+    marks: Option<SeriesMarks<'a>>,
     out: &'a mut FloatColumn,
 }
 
+/// The marks of one series.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeriesMarks<'a> {
+    pub(crate) marks: &'a Marks,
+    pub(crate) series: SeriesRef,
+    /// Of the shard.
+    pub(crate) generation: u64,
+}
+
+impl SeriesMarks<'_> {
+    /// Passes over the samples before `min` of a chunk, of which the first has index `index`; from a mark on if there is one.
+    /// Chunks that begin at or behind `min`, and short ones, are left alone.
+    fn skip_to<S: WordSource + ?Sized>(
+        self,
+        decoder: &mut XorDecoder<'_, S>,
+        index: u64,
+        min: i64,
+    ) -> Result<(), ChunkError> {
+        if decoder.left() < MARKED_LEN_MIN || decoder.first_t().is_none_or(|first| min <= first) {
+            return Ok(());
+        }
+        let first_bits = decoder.source().peek(0);
+        let Self { marks, series, generation } = self;
+        let key = ChunkKey { series: series.0, generation, first_index: index, first_bits };
+        let known = marks.get(key).filter(|mark| mark.last_t() < min && usize::from(mark.samples()) <= decoder.left());
+        if let Some(mark) = known {
+            decoder.resume(mark);
+        }
+        if let Some(mark) = decoder.skip_to(min)?
+            && known.is_none_or(|known| known.samples() != mark.samples())
+        {
+            marks.put(key, mark);
+        }
+        Ok(())
+    }
+}
+
+/// A shorter chunk is decoded from its beginning.
+const MARKED_LEN_MIN: usize = 48;
+
 impl Sink<'_> {
     /// Takes the samples of one chunk, of which the first has index `index`.
-    fn take<S: WordSource + ?Sized>(&mut self, decoder: XorDecoder<'_, S>, mut index: u64) -> Result<(), ChunkError> {
+    fn take<S: WordSource + ?Sized>(
+        &mut self,
+        mut decoder: XorDecoder<'_, S>,
+        mut index: u64,
+    ) -> Result<(), ChunkError> {
         let (min, max) = (self.range.min().0, self.range.max().0);
         if self.hidden.is_empty() {
-            return take_range(decoder, min, max, self.out);
+            if let Some(marks) = self.marks {
+                marks.skip_to(&mut decoder, index, min)?;
+            }
+            return decoder.append_to(min, max, self.out);
         }
         let (hidden, out) = (&self.hidden, &mut *self.out);
         decoder.for_each(|t, value| {
@@ -410,21 +487,6 @@ impl Sink<'_> {
             t <= max
         })
     }
-}
-
-/// Appends the samples of a chunk from `min` to `max`, both inclusive.
-fn take_range<S: WordSource + ?Sized>(
-    decoder: XorDecoder<'_, S>,
-    min: i64,
-    max: i64,
-    out: &mut FloatColumn,
-) -> Result<(), ChunkError> {
-    decoder.for_each(|t, value| {
-        if min <= t && t <= max {
-            out.push(t, value);
-        }
-        t < max
-    })
 }
 
 fn hides(hidden: &Hidden, index: u64) -> bool {

@@ -23,6 +23,7 @@ mod column;
 pub mod commit;
 pub mod export;
 mod index;
+mod marks;
 mod partition;
 pub mod restore;
 pub mod route;
