@@ -46,6 +46,7 @@ impl Summed {
     }
 
     /// The values of several windows, none of them empty: the bits that [`Self::of`] gives for each.
+    #[expect(clippy::needless_range_loop, reason = "the lanes are walked side by side, not one after the other")]
     pub(crate) fn of_all(self, windows: [&[f64]; LANES]) -> [f64; LANES] {
         let common = windows.iter().map(|values| values.len()).min().unwrap_or(0);
         let heads = windows.map(|values| &values[..common]);
