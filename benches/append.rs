@@ -37,7 +37,7 @@ fn batch(keys: &[SeriesKey], at: i64, round: usize) -> AppendBatch {
         at: TimestampMs(at),
         value: (round * (i % 50)) as f64,
     };
-    AppendBatch { samples: keys.iter().enumerate().map(sample).collect() }
+    AppendBatch::of_floats(keys.iter().enumerate().map(sample).collect())
 }
 
 fn label_keys() -> Vec<Vec<SeriesKey>> {

@@ -59,7 +59,7 @@ fn main() {
                     value: *value,
                 }
             };
-            let batch = AppendBatch { samples: (0..SERIES_PER_TARGET).map(sample).collect() };
+            let batch = AppendBatch::of_floats((0..SERIES_PER_TARGET).map(sample).collect());
             let report = head.append_blocking(batch).expect("all shards are ready");
             if round == 0 {
                 handles.push(report.resolved.into_iter().map(|(_, handle)| SeriesKey::Known(handle)).collect());

@@ -28,7 +28,7 @@ fn head() -> Head {
             at: TimestampMs(1000),
             value: 1.0,
         };
-        let batch = AppendBatch { samples: (0..500).map(sample).collect() };
+        let batch = AppendBatch::of_floats((0..500).map(sample).collect());
         head.append_blocking(batch).expect("all shards are ready");
     }
     // As a shard does in idle moments.

@@ -13,6 +13,7 @@ pub mod exposition;
 pub mod notify;
 pub mod promql;
 pub mod promqltest;
+pub mod remote;
 pub mod rules;
 pub mod scrape;
 pub mod storage;

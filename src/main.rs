@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "{text}");
             ExitCode::from(code)
         }
+        Decision::Run(program, args) => ExitCode::from(program.run(&args)),
         Decision::Serve(flags) => cli::server::run(*flags),
     }
 }

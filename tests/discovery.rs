@@ -1,4 +1,4 @@
-//! File discovery as users meet it: files are written and rewritten beside a running server.
+//! Discovery as users meet it: files are written and rewritten beside a running server, providers fail and find.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Exporter, Server, wait_for};
+use support::{Behaviour, Exporter, Server, wait_for};
 
 /// Renames a file into place, as tools that write target files do.
 fn put(folder: &Path, name: &str, content: &str) {
@@ -106,6 +106,95 @@ scrape_configs: [{job_name: sd, file_sd_configs: [{files: ['targets/*.json', 'ta
         assert!(metric(&server, name).is_some(), "{name} is missing");
     }
     assert_eq!(metric(&server, "prometheus_sd_file_mtime_seconds{filename=\"targets/two.yml\"}"), None);
+}
+
+fn typed(body: String) -> Behaviour {
+    Behaviour::Typed("application/json".to_owned(), body.into_bytes())
+}
+
+#[test]
+fn a_provider_that_fails_and_one_that_is_not_built_say_so_and_harm_nobody() {
+    let (exporter, endpoint) = (Exporter::start("a 1\n"), Exporter::start(""));
+    let root = tempfile::tempdir().unwrap();
+    let config = format!(
+        "
+global: {{scrape_interval: 1s}}
+scrape_configs:
+- {{job_name: web, http_sd_configs: [{{url: 'http://{}/sd', refresh_interval: 1s}}]}}
+- {{job_name: later, nomad_sd_configs: [{{}}]}}
+- {{job_name: fine, static_configs: [{{targets: ['{}'], labels: {{path: /fine}}}}]}}
+",
+        endpoint.addr, exporter.addr
+    );
+    fs::write(root.path().join("prometheus.yml"), config).unwrap();
+    let server = Server::start(root.path(), &["--config.file=prometheus.yml"]);
+    becomes(&server, "the other job is scraped", &["/fine "]);
+    let failure = "http/web/0: unsupported content type &#34;text/plain; version=0.0.4&#34;";
+    let page = server.get("/targets").text();
+    let plain = |text: &str| text.replace("&quot;", "\"").replace("&#34;", "\"");
+    assert!(plain(&page).contains(&plain(failure)), "{page}");
+    assert!(page.contains("nomad_sd_configs: this discovery is not built yet"), "{page}");
+    let reason = "unsupported content type \"text/plain; version=0.0.4\"";
+    let failing = |server: &Server| {
+        let actors = server.get("/api/watchfire/v1/actors").json()["data"]["actors"].as_array().unwrap().clone();
+        let provider = actors.into_iter().find(|actor| actor["name"] == "http/web/0").unwrap();
+        provider["failing"].as_str().unwrap_or("").to_owned()
+    };
+    assert_eq!(failing(&server), reason);
+    let log = server.log();
+    assert!(log.contains("Unable to refresh target groups") && log.contains("config=web"), "{log}");
+    assert!(log.contains("nomad_sd_configs"), "{log}");
+    assert_eq!(metric(&server, "watchfire_config_inactive{field=\"scrape_configs[].nomad_sd_configs\"}"), Some(1.0));
+    assert_eq!(metric(&server, "prometheus_sd_failed_configs{name=\"scrape\"}"), Some(1.0));
+    let failures = "prometheus_sd_refresh_failures_total{config=\"web\",mechanism=\"http\"}";
+    assert!(metric(&server, failures).is_some_and(|count| 1.0 <= count));
+
+    endpoint.set(typed(format!(
+        r#"[{{"targets":["{}"],"labels":{{"path":"/web","__metrics_path__":"/w"}}}}]"#,
+        exporter.addr
+    )));
+    becomes(&server, "its target is found", &["/fine ", "/web "]);
+    wait_for("nothing fails any more", || failing(&server).is_empty().then_some(()));
+    assert!(!server.get("/targets").text().contains("http/web/0"));
+    endpoint.set(Behaviour::Status("500 Internal Server Error".to_owned()));
+    wait_for("it fails again", || (!failing(&server).is_empty()).then_some(()));
+    assert_eq!(up(&server), ["/fine ", "/web "], "the last good targets stay");
+}
+
+#[test]
+fn alertmanagers_are_found_by_discovery() {
+    let (found, other) = (Exporter::start(""), Exporter::start(""));
+    let root = tempfile::tempdir().unwrap();
+    let config = "
+global: {evaluation_interval: 100ms}
+rule_files: [rules.yml]
+alerting:
+  alertmanagers:
+  - file_sd_configs: [{files: [am.json]}]
+    relabel_configs: [{source_labels: [__meta_filepath, drop], regex: 'am.json;yes', action: drop}]
+";
+    fs::write(root.path().join("prometheus.yml"), config).unwrap();
+    let rules = "groups: [{name: g, rules: [{alert: Always, expr: vector(1)}]}]";
+    fs::write(root.path().join("rules.yml"), rules).unwrap();
+    let group =
+        |addr: &str, more: &str| format!(r#"{{"targets":["{addr}"],"labels":{{"__alerts_path__":"/here"{more}}}}}"#);
+    put(root.path(), "am.json", &format!("[{},{}]", group(&found.addr, ""), group("dropped:1", r#","drop":"yes""#)));
+    let server = Server::start(root.path(), &["--config.file=prometheus.yml"]);
+    let urls = |server: &Server, kind: &str| {
+        let all = server.get("/api/v1/alertmanagers").json()["data"][kind].as_array().unwrap().clone();
+        all.into_iter().map(|one| one["url"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(urls(&server, "activeAlertmanagers"), [format!("http://{}/here", found.addr)]);
+    assert_eq!(urls(&server, "droppedAlertmanagers"), ["http://dropped:1/here"]);
+    wait_for("it is told", || found.requests().iter().any(|(line, _)| line.starts_with("POST /here")).then_some(()));
+    assert!(!server.log().contains("This setting has no effect yet"), "{}", server.log());
+
+    put(root.path(), "am.json", &format!("[{},{}]", group(&found.addr, ""), group(&other.addr, "")));
+    wait_for("both are there", || (urls(&server, "activeAlertmanagers").len() == 2).then_some(()));
+    put(root.path(), "am.json", &format!("[{}]", group(&other.addr, "")));
+    let expected = [format!("http://{}/here", other.addr)];
+    wait_for("one is gone", || (urls(&server, "activeAlertmanagers") == expected).then_some(()));
+    assert_eq!(metric(&server, "prometheus_sd_discovered_targets{config=\"config-0\",name=\"notify\"}"), Some(1.0));
 }
 
 #[test]

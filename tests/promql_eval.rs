@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use watchfire::model::clock::ManualClock;
+use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
-use watchfire::model::read::{Queryable, ReadBudget, ReadError, ReadView, SelectedSeries};
+use watchfire::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
 use watchfire::model::result::QueryValue;
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::{
@@ -101,6 +102,44 @@ fn histograms_count_by_their_size() {
     assert_eq!(counts("histogram_count(h)"), (11, 13));
     let below = EngineOptions { max_samples: 71, ..EngineOptions::default() };
     assert_eq!(instant(&*view, "h[60s]", 201, &below).unwrap_err(), EvalError::TooManySamples);
+}
+
+/// Samples looked at and read, by step, as Prometheus counts them.
+#[track_caller]
+fn check_steps(script: &str, expr: &str, times_s: [i64; 3], total: &[u64], read: &[u64]) {
+    let view = loaded(script);
+    let opts = EngineOptions { counts_steps: true, ..EngineOptions::default() };
+    let evaluate = |opts: &EngineOptions| match times_s {
+        [at, _, 0] => instant(&*view, expr, at, opts),
+        _ => range(&*view, expr, times_s, opts),
+    };
+    let counted = evaluate(&opts).unwrap();
+    let by_step = counted.by_step.unwrap();
+    assert_eq!((&*by_step.total, &*by_step.read), (total, read), "{expr}");
+    for stats in [counted.stats, evaluate(&EngineOptions::default()).unwrap().stats] {
+        let sums = (total.iter().sum(), read.iter().sum());
+        assert_eq!((stats.total_samples, stats.samples_read), sums, "{expr}");
+    }
+}
+
+#[test]
+fn what_overlapping_windows_hold_is_read_once() {
+    let check = |expr, times_s, total: &[u64], read: &[u64]| check_steps(COUNTED, expr, times_s, total, read);
+    check("one[60s]", [201, 0, 0], &[6], &[6]);
+    check("max_over_time(three[60s:5s])", [201, 0, 0], &[36], &[36]);
+    check("max_over_time(one[60s])[20s:5s]", [201, 0, 0], &[24], &[8]);
+    check("rate(one[60s])", [201, 261, 30], &[6, 6, 6], &[6, 3, 3]);
+    check("rate(one[20s])", [201, 321, 60], &[2, 2, 2], &[2, 2, 2]);
+    check("max_over_time(one[20s:5s])", [201, 321, 60], &[4, 4, 4], &[4, 4, 4]);
+    check("max_over_time(one[60s:5s])", [201, 231, 15], &[12, 12, 12], &[12, 3, 3]);
+    check("max_over_time(one[20s:5s] offset 1m)", [201, 321, 60], &[4, 4, 4], &[4, 4, 4]);
+    check("sum(one @ 201)", [204, 219, 5], &[1, 1, 1, 1], &[1, 0, 0, 0]);
+    check("sum(rate(one[60s] @ 201))", [204, 214, 5], &[6, 6, 6], &[6, 0, 0]);
+    check("timestamp(three)", [981, 1041, 30], &[3, 3, 3], &[3, 3, 3]);
+    check("1 + time()", [201, 221, 10], &[0, 0, 0], &[0, 0, 0]);
+    let histograms = "load 10s\n  h {{sum:1 count:3 buckets:[1 2]}}x60\n";
+    check_steps(histograms, "count_over_time(h[60s])", [201, 261, 30], &[72, 72, 72], &[72, 36, 36]);
+    check_steps(histograms, "h", [201, 231, 30], &[12, 12], &[12, 12]);
 }
 
 /// Series of every kind, with gaps, resets and stale markers.
@@ -295,6 +334,59 @@ fn a_query_that_nobody_wants_ends() {
     clock.advance(Duration::from_secs(5));
     let error = with_context(&*view, "one", 10, &EngineOptions::default(), &ctx).unwrap_err();
     assert_eq!(error.to_string(), "query timed out in query execution");
+}
+
+/// Series that count how often they are decoded; one of them is where the client leaves.
+struct Leaving {
+    decoded: Arc<AtomicUsize>,
+    leaves_at: usize,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl SampleSource for Leaving {
+    fn decode(&self, _: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        if self.decoded.fetch_add(1, Ordering::SeqCst) == self.leaves_at {
+            self.cancelled.store(true, Ordering::SeqCst);
+        }
+        (0..100).for_each(|n| out.push(n * 100, n as f64));
+        Ok(())
+    }
+}
+
+impl ReadView for Leaving {
+    fn select(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
+        let source = |n: usize| SelectedSeries {
+            labels: Labels::from_pairs([("n", format!("{n:06}"))]),
+            samples: Arc::new(Self {
+                decoded: Arc::clone(&self.decoded),
+                leaves_at: self.leaves_at,
+                cancelled: Arc::clone(&self.cancelled),
+            }),
+        };
+        Ok((0..20_000).map(source).collect())
+    }
+
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn little_is_done_after_the_client_has_left() {
+    for expr in ["x", "rate(x[10s])", "sum(x)", "max_over_time(x[10s:1s])", "count_values(\"v\", x)", "topk(3, x)"] {
+        let ctx = QueryContext::unlimited(expr);
+        let (decoded, cancelled) = (Arc::default(), Arc::clone(&ctx.cancelled));
+        let view = Leaving { decoded: Arc::clone(&decoded), leaves_at: 1000, cancelled };
+        let error = with_context(&view, expr, 10, &EngineOptions::default(), &ctx).unwrap_err();
+        assert_eq!(error.to_string(), "query was canceled in expression evaluation", "{expr}");
+        // A look at each 4,096 samples: a fraction of a millisecond, on each thread.
+        let after = decoded.load(Ordering::SeqCst) - 1000;
+        assert!(after < 1000, "{after} of 19,000 series after {expr} was given up");
+    }
 }
 
 /// A view whose selections fail, or let time pass.

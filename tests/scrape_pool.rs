@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::Arbiter;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use watchfire::actors::kind;
@@ -47,24 +47,26 @@ async fn exporter() -> (String, Arc<AtomicUsize>) {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let counted = Arc::clone(&counted);
-            tokio::spawn(async move {
-                let mut seen = Vec::new();
-                while let Ok(byte) = stream.read_u8().await {
-                    seen.push(byte);
-                    if seen.ends_with(b"\r\n\r\n") {
-                        seen.clear();
-                        counted.fetch_add(1, Ordering::SeqCst);
-                        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n\r\n";
-                        let answer = format!("{head}a 1\nb 2\n");
-                        if stream.write_all(answer.as_bytes()).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-            });
+            tokio::spawn(async move { serve(&mut stream, &counted).await });
         }
     });
     (address, requests)
+}
+
+async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), counted: &AtomicUsize) {
+    let mut seen = Vec::new();
+    while let Ok(byte) = stream.read_u8().await {
+        seen.push(byte);
+        if seen.ends_with(b"\r\n\r\n") {
+            seen.clear();
+            counted.fetch_add(1, Ordering::SeqCst);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n\r\n";
+            let answer = format!("{head}a 1\nb 2\n");
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 struct Stage {
@@ -181,6 +183,35 @@ fn job(revision: u64, targets: Vec<Labels>) -> JobSpec {
         keep_dropped: 0,
         groups: Arc::from([TargetGroup { source: "0".into(), targets, labels: Labels::empty() }]),
     }
+}
+
+#[test]
+fn a_target_may_be_a_socket_of_the_machine() {
+    actix::System::new().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let sockets = ["one", "two"].map(|name| folder.path().join(name));
+        let mut asked = Vec::new();
+        for path in &sockets {
+            let (listener, count) = (tokio::net::UnixListener::bind(path).unwrap(), Arc::new(AtomicUsize::new(0)));
+            asked.push(Arc::clone(&count));
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let count = Arc::clone(&count);
+                    tokio::spawn(async move { serve(&mut stream, &count).await });
+                }
+            });
+        }
+        // The address is a name that does not exist, and the same for both: each has connections of its own.
+        let target = |path: &std::path::Path| {
+            let (path, name) = (path.to_string_lossy(), path.file_name().unwrap().to_string_lossy());
+            let socket = [("__address__", "nowhere.test:1"), ("__unix_socket__", &*path), ("instance", &*name)];
+            Labels::from_pairs(socket)
+        };
+        let stage = Stage::new(NewSeriesLimit::Automatic);
+        stage.apply(vec![job(1, sockets.iter().map(|path| target(path)).collect())]).await;
+        stage.reaches("").await;
+        assert!(asked.iter().all(|count| 0 < count.load(Ordering::SeqCst)));
+    });
 }
 
 #[test]

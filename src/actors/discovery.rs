@@ -53,8 +53,8 @@ pub struct SetSpec {
     pub providers: Vec<ProviderConfig>,
     /// Targets that stand in the configuration itself; they are counted only.
     pub static_targets: usize,
-    /// Configurations whose providers are not built; they are counted only.
-    pub not_built: usize,
+    /// Fields whose providers are not built: their targets are not found.
+    pub not_built: Vec<&'static str>,
 }
 
 /// What the manager is given, and what it publishes.
@@ -94,7 +94,7 @@ enum Role {
 impl DiscoveryDeps {
     /// A manager without sets.
     pub fn new(
-        kit: ProviderKit,
+        kit: Arc<ProviderKit>,
         metrics: ManagerMetrics,
         consumer: Arc<dyn Consumer>,
         arbiter: ArbiterHandle,
@@ -102,7 +102,7 @@ impl DiscoveryDeps {
     ) -> Arc<Self> {
         Arc::new(Self {
             sets: Mutex::default(),
-            kit: Arc::new(kit),
+            kit,
             metrics: Arc::new(metrics),
             consumer,
             arbiter,
@@ -119,6 +119,21 @@ impl DiscoveryDeps {
     /// What was handed on last.
     pub fn handed_on(&self) -> GroupsBySet {
         self.handed_on.lock().clone()
+    }
+
+    /// What is missing in each set, for people: providers that are not built, and those that fail, with the reason.
+    pub fn missing(&self) -> Vec<(String, String)> {
+        let not_built = |set: &SetSpec| {
+            let text = |field: &&str| (set.name.clone(), format!("{field}: this discovery is not built yet"));
+            set.not_built.iter().map(text).collect::<Vec<_>>()
+        };
+        let mut missing: Vec<_> = self.sets.lock().iter().flat_map(not_built).collect();
+        let failing = |one: &Running| {
+            let failure = one.deps.found().failure.filter(|_| one.role == Role::Wanted)?;
+            Some((one.set.clone(), format!("{}: {failure}", one.deps.name)))
+        };
+        missing.extend(self.running.lock().iter().filter_map(failing));
+        missing
     }
 
     /// Makes the providers what the sets say; returns those that have not looked yet. Providers whose settings are the same
@@ -158,14 +173,14 @@ impl DiscoveryDeps {
             // Nothing of a provider needs to be finished. One that has ended meanwhile needs no telling.
             let _ = gone.signal(Drain { deadline: Instant::now() });
         }
-        self.metrics.failed_configs.set(sets.iter().map(|set| set.not_built).sum::<usize>() as f64);
+        self.metrics.failed_configs.set(sets.iter().map(|set| set.not_built.len()).sum::<usize>() as f64);
         waiting
     }
 
     fn make(&self, set: &str, index: usize, config: &ProviderConfig) -> Running {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}/{set}/{index}", config.mechanism());
-        let deps = ProviderDeps::new(name, config.clone(), &self.kit, &self.metrics, &self.updates);
+        let deps = ProviderDeps::new(name, set, config.clone(), &self.kit, &self.metrics, &self.updates);
         Running { id, set: set.to_owned(), deps, role: Role::Wanted }
     }
 
@@ -218,6 +233,7 @@ impl DiscoveryDeps {
         let now = self.sets.lock();
         for set in before.iter().filter(|set| now.iter().all(|other| other.name != set.name)) {
             self.metrics.removed(&set.name);
+            self.kit.sources.removed(&set.name);
         }
     }
 }

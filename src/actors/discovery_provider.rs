@@ -17,6 +17,7 @@ use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::Admitted;
+use crate::actors::registry::Entry;
 use crate::actors::supervision::SupervisedActor;
 use crate::discovery::metrics::ManagerMetrics;
 use crate::discovery::{Look, Provider, ProviderConfig, ProviderKit, TargetGroup};
@@ -42,6 +43,8 @@ pub struct Found {
 pub struct ProviderDeps {
     /// Name in the tree and in metrics, as `file/<job>/0`.
     pub name: String,
+    /// The set that it finds targets for.
+    set: String,
     /// What it looks at.
     pub config: ProviderConfig,
     kit: Arc<ProviderKit>,
@@ -57,6 +60,7 @@ impl ProviderDeps {
     /// A provider that has not looked yet. `updates` is notified whenever its groups have changed.
     pub fn new(
         name: String,
+        set: &str,
         config: ProviderConfig,
         kit: &Arc<ProviderKit>,
         metrics: &Arc<ManagerMetrics>,
@@ -64,7 +68,8 @@ impl ProviderDeps {
     ) -> Arc<Self> {
         let (kit, metrics, updates) = (Arc::clone(kit), Arc::clone(metrics), Arc::clone(updates));
         let found = watch::Sender::new(Found::default());
-        Arc::new(Self { name, config, kit, metrics, updates, found, provider: Mutex::default() })
+        let set = set.to_owned();
+        Arc::new(Self { name, set, config, kit, metrics, updates, found, provider: Mutex::default() })
     }
 
     /// What it has found so far; readable while the provider is stuck or has failed.
@@ -73,35 +78,36 @@ impl ProviderDeps {
     }
 
     /// Looks for ever.
-    async fn run(self: Arc<Self>) {
-        let mut at_work = AtWork { provider: self.take_or_start().await, deps: Arc::clone(&self) };
+    async fn run(self: Arc<Self>, entry: Arc<Entry>) {
+        let mut at_work = AtWork { provider: self.take_or_start(&entry).await, deps: Arc::clone(&self) };
         loop {
             let look = at_work.next().await;
-            self.publish(look);
+            self.publish(look, &entry);
         }
     }
 
-    async fn take_or_start(&self) -> Option<Box<dyn Provider>> {
+    async fn take_or_start(&self, entry: &Entry) -> Option<Box<dyn Provider>> {
         loop {
             let kept = self.provider.lock().take();
             if kept.is_some() {
                 return kept;
             }
-            match self.config.start(&self.kit, &self.found().groups) {
+            match self.config.start(&self.kit, &self.set, &self.found().groups) {
                 Ok(provider) => return Some(provider),
                 Err(error) => {
                     let (provider, err) = (self.name.as_str(), error.to_string());
                     tracing::error!(component = "discovery", provider, err, "Cannot start a provider");
-                    self.publish(Look { groups: None, failure: Some(format!("cannot start: {err}")) });
+                    self.publish(Look { groups: None, failure: Some(format!("cannot start: {err}")) }, entry);
                     sleep(START_AGAIN_AFTER).await;
                 }
             }
         }
     }
 
-    fn publish(&self, look: Look) {
+    fn publish(&self, look: Look, entry: &Entry) {
         self.metrics.received.inc();
         self.metrics.failing(&self.name, look.failure.is_some());
+        entry.set_failing(look.failure.as_deref());
         let mut changed = false;
         self.found.send_modify(|found| {
             if let Some(groups) = look.groups.filter(|groups| *groups != *found.groups) {
@@ -164,7 +170,7 @@ impl Actor for DiscoveryProvider {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.spawn(Arc::clone(&self.deps).run().into_actor(self));
+        ctx.spawn(Arc::clone(&self.deps).run(Arc::clone(ctx.entry())).into_actor(self));
     }
 }
 
@@ -237,7 +243,7 @@ mod tests {
             let metrics = Arc::new(ManagerMetrics::new(&registry, &clock, "scrape"));
             let files = vec![path.as_str().into()];
             let config = ProviderConfig::File(FileSd { files, refresh_interval: PromDuration::from_secs(3600) });
-            let deps = ProviderDeps::new("breaks".to_owned(), config, &kit, &metrics, &Arc::default());
+            let deps = ProviderDeps::new("breaks".to_owned(), "job", config, &kit, &metrics, &Arc::default());
             let group = TargetGroup {
                 source: format!("{path}:0"),
                 targets: vec![Labels::from_pairs([("__address__", "a:1")])],
@@ -256,6 +262,7 @@ mod tests {
                 sleep(Duration::from_millis(2)).await;
             }
             assert_eq!(*deps.found().groups, [group]);
+            assert_eq!(actor.entry().row().failing, deps.found().failure);
             assert_eq!((actor.entry().row().restarts, metrics.received.get()), (1, 2));
         });
     }

@@ -29,7 +29,7 @@ pub enum Point {
 }
 
 /// Steps of the work of single kinds, next to the points that all have: kind and step.
-pub const STEPS: [(&str, &str); 9] = [
+pub const STEPS: [(&str, &str); 10] = [
     ("storage_shard", "before-apply"),
     ("storage_shard", "in-apply"),
     ("storage_shard", "after-apply"),
@@ -39,6 +39,7 @@ pub const STEPS: [(&str, &str); 9] = [
     ("log_writer", "before-sync"),
     ("log_writer", "in-sync"),
     ("log_writer", "after-sync"),
+    ("query_gateway", "evaluate"),
 ];
 
 impl Point {

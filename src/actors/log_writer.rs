@@ -5,6 +5,7 @@
 //! and ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,6 +39,10 @@ pub static LOG_WRITER: Kind = Kind { name: "log_writer", rank: Rank::WRITER, slo
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// Records of so many bytes are gathered for one write at most.
 const GATHERED_LEN_MAX: usize = 4 << 20;
+/// How long a sync that somebody waits for may wait for other writes that were announced.
+const GATHER_WITHIN: Duration = Duration::from_millis(1);
+/// Waiters for whom a sync does not wait any longer.
+const GATHERED_WAITERS_MAX: usize = 64;
 
 /// Whether records are synced before whoever wants that is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +61,51 @@ pub enum SyncMode {
 pub struct WriteRecords {
     /// In the order in which a replay needs them.
     records: Vec<Record>,
-    /// Whether to wait until a power cut cannot take them.
-    durable: bool,
+    /// Answered when a power cut cannot take them any more; given only by those who wait for that.
+    synced: Option<oneshot::Sender<Result<(), LogFailure>>>,
     /// Answered by the thread, whatever becomes of the actor; dropped if nothing was written.
     done: oneshot::Sender<Result<Position, LogFailure>>,
+    /// Of a write that was announced.
+    announced: Option<Announced>,
+}
+
+/// Durable writes that were announced and are not in the log yet: a sync waits for them for a moment, so that one sync
+/// serves many.
+#[derive(Debug, Default)]
+pub struct Announcements(AtomicUsize);
+
+/// A durable write that is to come; it counts until this is dropped.
+#[derive(Debug)]
+pub struct Announced(Arc<Announcements>);
+
+impl Announcements {
+    /// Announces a write.
+    pub fn announce(self: &Arc<Self>) -> Announced {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Announced(Arc::clone(self))
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The end of a sync, to be waited for after what was written has been applied.
+#[derive(Debug)]
+pub struct Synced(oneshot::Receiver<Result<(), LogFailure>>);
+
+impl Synced {
+    /// Returns when a power cut cannot take the records any more, or as soon as `--storage.tsdb.wal-sync` allows. After an
+    /// error they are in the log, and may be lost by a power cut.
+    pub async fn wait(self) -> Result<(), LogFailure> {
+        self.0.await.unwrap_or(Err(LogFailure::Lost))
+    }
 }
 
 /// End the current segment and plan a checkpoint, as [`plan_checkpoint`] asks for it.
@@ -71,16 +117,35 @@ pub struct PlanCheckpoint {
 
 /// Has the records of one commit written, and synced if `durable`; returns where the log ends then. No records: only tells
 /// where it ends. Waits for a slot no longer than `within`, and then as long as the thread takes: what it does not answer
-/// may still be written. After an error nothing of the commit stands in the log.
+/// may still be written. After an error nothing of the commit stands in the log, unless it was only not synced.
 pub async fn write(
     writer: &BoundedAddr<LogWriter>,
     records: Vec<Record>,
     durable: bool,
     within: Duration,
 ) -> Result<Position, LogFailure> {
+    if durable {
+        let (position, synced) = write_announced(writer, records, None, within).await?;
+        return synced.wait().await.map(|()| position);
+    }
     let (done, written) = oneshot::channel();
-    submit(writer, WriteRecords { records, durable, done }, within).await?;
+    submit(writer, WriteRecords { records, synced: None, done, announced: None }, within).await?;
     written.await.unwrap_or(Err(LogFailure::Lost))
+}
+
+/// As [`write`] of durable records, but returns when they are written: the sync begins then, and the caller has time to
+/// apply them before it waits for its end.
+pub async fn write_announced(
+    writer: &BoundedAddr<LogWriter>,
+    records: Vec<Record>,
+    announced: Option<Announced>,
+    within: Duration,
+) -> Result<(Position, Synced), LogFailure> {
+    let (done, written) = oneshot::channel();
+    let (synced, sync) = oneshot::channel();
+    submit(writer, WriteRecords { records, synced: Some(synced), done, announced }, within).await?;
+    let position = written.await.unwrap_or(Err(LogFailure::Lost))?;
+    Ok((position, Synced(sync)))
 }
 
 /// Has the actor pass an order on. After an error nothing is or will be done; else the order's own channel tells, also when
@@ -128,8 +193,9 @@ pub enum LogFailure {
 
 struct Job {
     records: Vec<Record>,
-    durable: bool,
+    synced: Option<oneshot::Sender<Result<(), LogFailure>>>,
     done: oneshot::Sender<Result<Position, LogFailure>>,
+    announced: Option<Announced>,
     /// The message's, until the thread is done.
     _slot: Slot,
 }
@@ -167,6 +233,7 @@ pub struct LogThread {
     orders: Mutex<Option<SyncSender<Order>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     panics: Arc<Panics>,
+    announcements: Arc<Announcements>,
 }
 
 impl LogThread {
@@ -175,9 +242,20 @@ impl LogThread {
         let (orders, queue) = sync_channel(SLOTS as usize + 1);
         let panics = Arc::<Panics>::default();
         let for_thread = Arc::clone(&panics);
-        let work = move || Work { writer, mode, unsynced_since: None, panics: for_thread }.run(&queue);
+        let announcements = Arc::<Announcements>::default();
+        let expected = Arc::clone(&announcements);
+        let work = move || {
+            let waiters = Waiters::default();
+            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected }.run(&queue);
+        };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
-        Ok(Arc::new(Self { orders: Mutex::new(Some(orders)), thread: Mutex::new(Some(thread)), panics }))
+        let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
+        Ok(Arc::new(Self { orders, thread, panics, announcements }))
+    }
+
+    /// Where durable writes are announced.
+    pub fn announcements(&self) -> Arc<Announcements> {
+        Arc::clone(&self.announcements)
     }
 
     /// Leaves an order to the thread; one that it cannot take is answered.
@@ -212,23 +290,32 @@ enum Progress {
     Answered,
 }
 
+/// Those who wait for the next sync.
+#[derive(Default)]
+struct Waiters {
+    tell: Vec<oneshot::Sender<Result<(), LogFailure>>>,
+    /// When the first of them began to wait.
+    since: Option<Instant>,
+}
+
 /// The thread's work: one write for all that wait, and one sync for all that need it.
 struct Work {
     writer: Writer,
     mode: SyncMode,
     unsynced_since: Option<Instant>,
     panics: Arc<Panics>,
+    waiters: Waiters,
+    expected: Arc<Announcements>,
 }
 
 impl Work {
     fn run(mut self, queue: &Receiver<Order>) {
         loop {
-            let wait = self.unsynced_since.map_or(SYNC_AFTER, |since| SYNC_AFTER.saturating_sub(since.elapsed()));
-            let first = match queue.recv_timeout(wait) {
+            let first = match queue.recv_timeout(self.patience()) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => {
-                    let _ = panics::catch(|| self.sync());
+                    let _ = panics::catch(|| self.sync_for_waiters());
                     return;
                 }
             };
@@ -280,6 +367,21 @@ impl Work {
         self.panics.tell(text);
     }
 
+    /// How long to wait for the next order.
+    fn patience(&self) -> Duration {
+        let left = |within: Duration, since: Option<Instant>| since.map(|since| within.saturating_sub(since.elapsed()));
+        let sync = left(SYNC_AFTER, self.unsynced_since).unwrap_or(SYNC_AFTER);
+        left(GATHER_WITHIN, self.waiters.since).map_or(sync, |gather| gather.min(sync))
+    }
+
+    /// Whether those who wait for a sync get it now: unless more of them are to come at once.
+    fn is_gathered(&self) -> bool {
+        let Some(since) = self.waiters.since else { return false };
+        GATHERED_WAITERS_MAX <= self.waiters.tell.len()
+            || self.expected.count() == 0
+            || GATHER_WITHIN <= since.elapsed()
+    }
+
     fn write(&mut self, mut jobs: Vec<Job>, due: bool, progress: &mut Progress) {
         let records: Vec<Record> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.records)).collect();
         if !records.is_empty() {
@@ -297,19 +399,30 @@ impl Work {
             failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-write"));
         }
         let position = self.writer.position();
-        let waits = |job: &Job| job.durable && self.mode == SyncMode::Commit;
-        let (durable, visible): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(waits);
-        for job in visible {
+        for job in jobs {
             *progress = Progress::Answered;
+            drop(job.announced);
+            match job.synced {
+                Some(tell) if self.mode == SyncMode::Commit => {
+                    self.waiters.since.get_or_insert_with(Instant::now);
+                    self.waiters.tell.push(tell);
+                }
+                Some(tell) => drop(tell.send(Ok(()))),
+                None => {}
+            }
             let _ = job.done.send(Ok(position));
         }
-        if durable.is_empty() && !due {
-            return;
+        if due || self.is_gathered() {
+            self.sync_for_waiters();
         }
-        let synced = self.sync().map(|()| position);
-        for job in durable {
-            *progress = Progress::Answered;
-            let _ = job.done.send(synced.clone());
+    }
+
+    fn sync_for_waiters(&mut self) {
+        // Taken before: a panic lets them go.
+        let waiters = std::mem::take(&mut self.waiters);
+        let synced = self.sync();
+        for tell in waiters.tell {
+            let _ = tell.send(synced.clone());
         }
     }
 
@@ -378,8 +491,8 @@ impl Handler<Admitted<WriteRecords>> for LogWriter {
     type Result = ();
 
     fn handle(&mut self, write: Admitted<WriteRecords>, _: &mut Context<Self>) {
-        let (WriteRecords { records, durable, done }, slot) = write.into_parts();
-        self.thread.submit(Order::Write(Job { records, durable, done, _slot: slot }));
+        let (WriteRecords { records, synced, done, announced }, slot) = write.into_parts();
+        self.thread.submit(Order::Write(Job { records, synced, done, announced, _slot: slot }));
     }
 }
 

@@ -80,6 +80,7 @@ mod current;
 pub mod drain;
 #[cfg(debug_assertions)]
 pub mod failpoint;
+mod go_io;
 pub mod heartbeat;
 pub mod kind;
 mod lane;
@@ -92,6 +93,7 @@ pub mod root;
 pub mod supervision;
 pub mod threads;
 
+pub mod active_queries;
 pub mod aggregation_group;
 pub mod alert_dispatcher;
 pub mod alert_router;
@@ -105,8 +107,10 @@ pub mod notification_log;
 pub mod notifier;
 pub mod notifier_manager;
 pub mod query_gateway;
+pub mod query_log;
 mod query_metrics;
 pub mod receiver;
+pub mod remote_receiver;
 pub mod rule_group;
 pub mod rule_manager;
 pub mod scrape_manager;

@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::actors::children::Children;
 use crate::actors::context::Context;
-use crate::actors::control::{ChildFailed, Control, Drain};
+use crate::actors::control::{ChildFailed, Control, Drain, Reload};
+use crate::actors::discovery::{Consumer, GroupsBySet};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::notifier::{Deliver, Notifier, NotifierHandle, NotifierRuntime, NotifierShared};
@@ -24,7 +25,7 @@ use crate::actors::supervision::{self, Parent, SupervisedActor};
 use crate::client::HttpClient;
 use crate::config::AlertmanagerConfig;
 use crate::model::alert::Alert;
-use crate::notify::endpoint::{EndpointError, Endpoints};
+use crate::notify::endpoint::{EndpointError, Endpoints, FoundGroup};
 use crate::notify::prepare::relabel_shared;
 
 /// The kind.
@@ -43,15 +44,36 @@ pub struct NotifierSetSpec {
     settings: Arc<AlertmanagerConfig>,
     client: HttpClient,
     endpoints: Endpoints,
+    /// The set of groups that discovery finds for it, and the configuration with its rules for them.
+    discovered: Option<(String, Arc<AlertmanagerConfig>)>,
 }
 
 impl NotifierSetSpec {
-    /// The Alertmanagers at `endpoints`, asked through `client`.
+    /// The Alertmanagers at `endpoints`, which stand in the configuration itself, asked through `client`.
     pub fn new(config: &AlertmanagerConfig, client: HttpClient, endpoints: Endpoints) -> Self {
         // Where Alertmanagers are found decides which notifiers there are, not what they do.
         let settings =
             AlertmanagerConfig { discovery: Default::default(), relabel_configs: Vec::new(), ..config.clone() };
-        Self { settings: Arc::new(settings), client, endpoints }
+        Self { settings: Arc::new(settings), client, endpoints, discovered: None }
+    }
+
+    /// The same, and those that discovery finds under the name `set`.
+    #[must_use]
+    pub fn discovered_as(self, set: String, config: &AlertmanagerConfig) -> Self {
+        Self { discovered: Some((set, Arc::new(config.clone()))), ..self }
+    }
+
+    /// With what discovery has found.
+    fn with_found(mut self, sets: &GroupsBySet) -> Self {
+        let Some((set, config)) = &self.discovered else { return self };
+        let known = self.endpoints.failures.len();
+        for group in sets.get(set).iter().flat_map(|groups| groups.iter()) {
+            self.endpoints.add(config, FoundGroup { targets: &group.targets, labels: &group.labels });
+        }
+        for err in self.endpoints.failures.iter().skip(known) {
+            tracing::error!(component = "notifier", %err, "Creating discovered Alertmanagers failed");
+        }
+        self
     }
 
     /// Why groups of Alertmanagers were left out.
@@ -109,6 +131,8 @@ pub struct NotifierManagerDeps {
     pub specs: Mutex<Vec<NotifierSetSpec>>,
     /// What senders and the API see.
     pub overview: Arc<NotifierOverview>,
+    /// What discovery has found. Stored first; then the manager is signalled [`Reload`].
+    discovered: Mutex<GroupsBySet>,
     runtime: Arc<NotifierRuntime>,
     arbiter: ArbiterHandle,
     children: Children<NotifierId, Notifier>,
@@ -125,6 +149,7 @@ impl NotifierManagerDeps {
         Arc::new(Self {
             specs: Mutex::default(),
             overview: Arc::default(),
+            discovered: Mutex::default(),
             runtime,
             arbiter,
             children: Children::default(),
@@ -152,6 +177,22 @@ impl NotifierManagerDeps {
     }
 }
 
+/// Hands on to the notifiers which Alertmanagers discovery finds.
+pub struct NotifierConsumer {
+    /// The manager's.
+    pub deps: Arc<NotifierManagerDeps>,
+    /// The manager.
+    pub manager: BoundedAddr<NotifierManager>,
+}
+
+impl Consumer for NotifierConsumer {
+    fn discovered(&self, sets: GroupsBySet) {
+        *self.deps.discovered.lock() = sets;
+        // A manager that has ended has no notifiers. One that has failed is tried again by this.
+        let _ = self.manager.signal(Reload);
+    }
+}
+
 /// The configuration has changed: make notifiers what it says. Answers with the names of new notifiers that did not
 /// confirm in time; those that are gone send what they still have afterwards.
 #[derive(Message)]
@@ -173,10 +214,10 @@ impl NotifierManager {
     /// wanted as before goes on untouched.
     fn sync(&self, parent: &Parent) -> Vec<(String, BoundedAddr<Notifier>)> {
         let deps = &self.deps;
-        let specs = deps.specs.lock().clone();
+        let (specs, found) = (deps.specs.lock().clone(), deps.discovered.lock().clone());
         let mut known: Vec<_> = deps.overview.sets.load().iter().map(Arc::clone).collect();
         let (mut sets, mut new, mut wanted) = (Vec::with_capacity(specs.len()), Vec::new(), Vec::new());
-        for spec in specs {
+        for spec in specs.into_iter().map(|spec| spec.with_found(&found)) {
             let same = known.iter().position(|set| set.spec.settings == spec.settings).map(|index| known.remove(index));
             let client = same.as_ref().map_or(&spec.client, |set| &set.spec.client).clone();
             let mut notifiers = Vec::with_capacity(spec.endpoints.active.len());
@@ -263,6 +304,16 @@ impl Handler<Admitted<ApplyNotifiers>> for NotifierManager {
             drop(slot);
             unconfirmed
         }))
+    }
+}
+
+impl Handler<Control<Reload>> for NotifierManager {
+    type Result = ();
+
+    /// Discovery has found other Alertmanagers. New notifiers need no confirmation: they send as soon as they run.
+    fn handle(&mut self, _: Control<Reload>, ctx: &mut Context<Self>) {
+        self.sync(&ctx.parent());
+        self.retire(ctx);
     }
 }
 

@@ -3,8 +3,11 @@
 //! under way end as `Restarted`, and askers try once more, as they only read. Shutdown: `Drain` ends
 //! those under way, as their clients are about to be cut off.
 
-use std::sync::Arc;
+mod newest;
+
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, Handler, Message, ResponseActFuture, Supervised};
@@ -14,26 +17,34 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::actors::active_queries::ActiveQueries;
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
+#[cfg(debug_assertions)]
+use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::{Admitted, Asker};
 use crate::actors::pool::{ComputePool, Lane, PoolError};
+use crate::actors::query_log::{LoggedQuery, QueryLog, QueryOrigin};
 use crate::actors::query_metrics::QueryTimes;
 use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView};
+use crate::model::result::QueryValue;
 use crate::model::sample::Sample;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::promql::ast::Expr;
 use crate::promql::eval::{
-    Charge, EngineOptions, EvalError, Evaluated, MemoryPool, Phase, QueryContext, QueryLedger, evaluate_instant,
-    evaluate_range,
+    Charge, EngineOptions, EvalError, EvalStats, Evaluated, MemoryPool, ParseFailure, ParsedQuery, Phase, QueryContext,
+    QueryLedger, evaluate_instant, evaluate_range, parse,
 };
-use crate::promql::parser::{ParseOptions, parse_expr};
+use crate::promql::parser::ParseOptions;
 use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
+
+pub use newest::{Newest, RunNewest};
 
 /// The kind. Further queries than have slots are refused.
 pub static QUERY_GATEWAY: Kind = Kind { name: "query_gateway", rank: Rank::GATEWAY, slots: 1024 };
@@ -71,6 +82,10 @@ pub struct RunQuery {
     pub lookback_ms: Option<i64>,
     /// Who asks: users and rules do not wait for each other.
     pub lane: Lane,
+    /// Samples are counted for each step as well.
+    pub counts_steps: bool,
+    /// Who asks, for the query log.
+    pub origin: QueryOrigin,
 }
 
 /// What to list.
@@ -113,6 +128,7 @@ pub enum Listed {
 #[rtype(result = "Result<T, QueryFailure>")]
 pub struct RunRule<T: Send + 'static> {
     job: Arc<RuleJob<T>>,
+    origin: QueryOrigin,
 }
 
 type RuleJob<T> = dyn Fn(&dyn RuleQueries) -> T + Send + Sync;
@@ -120,13 +136,18 @@ type RuleJob<T> = dyn Fn(&dyn RuleQueries) -> T + Send + Sync;
 impl<T: Send + 'static> RunRule<T> {
     /// Runs this.
     pub fn new(job: impl Fn(&dyn RuleQueries) -> T + Send + Sync + 'static) -> Self {
-        Self { job: Arc::new(job) }
+        Self { job: Arc::new(job), origin: QueryOrigin::Unknown }
+    }
+
+    /// Names the group of the rule, for the query log.
+    pub fn of_group(self, file: &str, group: &str) -> Self {
+        Self { origin: QueryOrigin::Rule { file: file.to_owned(), group: group.to_owned() }, ..self }
     }
 }
 
 impl<T: Send + 'static> Clone for RunRule<T> {
     fn clone(&self) -> Self {
-        Self { job: Arc::clone(&self.job) }
+        Self { job: Arc::clone(&self.job), origin: self.origin.clone() }
     }
 }
 
@@ -135,10 +156,33 @@ impl<T: Send + 'static> Clone for RunRule<T> {
 pub struct QueryOutcome {
     /// Value, remarks, figures; its memory stays charged until it is dropped.
     pub evaluated: Evaluated,
-    /// Time spent waiting for a turn.
-    pub queued: Duration,
-    /// Time from its turn to its result.
-    pub ran: Duration,
+    /// How long its parts took.
+    pub timings: QueryTimings,
+}
+
+/// How long the parts of a query took, divided as in Prometheus's statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueryTimings {
+    /// Waiting for a turn.
+    pub queue: Duration,
+    /// Opening storage.
+    pub prepare: Duration,
+    /// Evaluation proper, without the sorting of the result.
+    pub inner_eval: Duration,
+    /// Sorting of the result.
+    pub sort: Duration,
+}
+
+impl QueryTimings {
+    /// From the turn to the result.
+    pub fn eval(&self) -> Duration {
+        self.prepare + self.inner_eval + self.sort
+    }
+
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.queue + self.eval()
+    }
 }
 
 /// Why a query has no result.
@@ -190,11 +234,15 @@ pub struct GatewayDeps {
     memory: Arc<MemoryPool>,
     turns: Arc<Semaphore>,
     metrics: GatewayMetrics,
+    /// Set once the data directory is ours.
+    active: OnceLock<ActiveQueries>,
+    log: QueryLog,
 }
 
 struct GatewayMetrics {
     running: Gauge,
     samples: Counter,
+    samples_read: Counter,
     times: QueryTimes,
 }
 
@@ -217,7 +265,10 @@ impl GatewayDeps {
         registry.gauge("prometheus_engine_queries_concurrent_max", help, &[]).set(limits.concurrency_max as f64);
         let help = "The total number of samples loaded by all queries (full window per step for range-vector).";
         let samples = registry.counter("prometheus_engine_query_samples_total", help, &[]);
+        let help = "The total number of samples read by all queries.";
+        let samples_read = registry.counter("prometheus_engine_query_samples_read_total", help, &[]);
         let times = QueryTimes::new(registry, &clock);
+        let log = QueryLog::new(registry, SharedClock::clone(&clock));
         let memory = MemoryPool::new(limits.total_bytes_max);
         let held = Arc::clone(&memory);
         registry.collect_with(move || {
@@ -235,7 +286,9 @@ impl GatewayDeps {
             limits,
             memory,
             turns: Arc::new(Semaphore::new(limits.concurrency_max.max(1))),
-            metrics: GatewayMetrics { running, samples, times },
+            active: OnceLock::new(),
+            log,
+            metrics: GatewayMetrics { running, samples, samples_read, times },
         })
     }
 
@@ -244,25 +297,91 @@ impl GatewayDeps {
         self.subquery_step_ms.store(step_ms, Ordering::Relaxed);
     }
 
-    /// Evaluates on the calling thread, one of the pool's.
-    fn evaluate(&self, query: &RunQuery, ctx: &QueryContext) -> Result<Evaluated, QueryFailure> {
+    /// Notes queries under way in the data directory from now on; tells in the log which the last process has left. Reads
+    /// and writes files. The error is what the operator reads.
+    pub fn open_active_log(&self, folder: &Path) -> Result<(), String> {
+        let active = ActiveQueries::open(folder, self.limits.concurrency_max, SharedClock::clone(&self.clock))?;
+        // The data directory opens once.
+        let _ = self.active.set(active);
+        Ok(())
+    }
+
+    /// The log of queries.
+    pub fn query_log(&self) -> &QueryLog {
+        &self.log
+    }
+
+    /// Writes what the logs still hold.
+    pub fn close_logs(&self) {
+        self.log.close();
+        if let Some(active) = self.active.get() {
+            active.close();
+        }
+    }
+
+    /// Evaluates on the calling thread, one of the pool's, after a wait of `queue` for its turn.
+    fn evaluate(
+        &self,
+        query: &RunQuery,
+        ctx: &QueryContext,
+        queue: Duration,
+    ) -> Result<(Evaluated, QueryTimings), QueryFailure> {
+        #[cfg(debug_assertions)]
+        failpoint::hit(QUERY_GATEWAY.name, "", Point::Step("evaluate"));
+        let ParsedQuery { expr, held: _held } = parse(&self.parser, ctx).map_err(|failure| match failure {
+            ParseFailure::Syntax(errors) => QueryFailure::Parse(errors.to_string()),
+            ParseFailure::Budget(error) => QueryFailure::Eval(error),
+        })?;
         let began = self.clock.monotonic();
-        let expr = parse_expr(&query.text, &self.parser).map_err(|error| QueryFailure::Parse(error.to_string()))?;
+        let evaluated = self.evaluate_parsed(query, &expr, ctx, queue);
+        // Like Prometheus's: what does not parse, or makes no query, is not logged.
+        if self.log.is_enabled() && !matches!(evaluated, Err(QueryFailure::Eval(EvalError::BadQuery(_)))) {
+            let (error, timings, stats, by_step) = match &evaluated {
+                Ok((evaluated, timings)) => (None, *timings, evaluated.stats, evaluated.by_step.as_ref()),
+                Err(failure) => {
+                    let inner_eval = self.clock.monotonic().saturating_sub(began);
+                    let timings = QueryTimings { queue, inner_eval, ..QueryTimings::default() };
+                    (Some(failure.to_string()), timings, EvalStats::default(), None)
+                }
+            };
+            let RunQuery { text, span, origin, .. } = query;
+            self.log.log(&LoggedQuery { text, span: *span, origin, error, timings, stats, by_step });
+        }
+        evaluated
+    }
+
+    fn evaluate_parsed(
+        &self,
+        query: &RunQuery,
+        expr: &Expr,
+        ctx: &QueryContext,
+        queue: Duration,
+    ) -> Result<(Evaluated, QueryTimings), QueryFailure> {
+        let began = self.clock.monotonic();
         let view = self.queryable.view()?;
         let prepared = self.clock.monotonic();
         let mut engine = self.engine.clone();
         engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
         engine.lookback_ms = query.lookback_ms.unwrap_or(engine.lookback_ms);
+        engine.counts_steps = query.counts_steps;
         let evaluated = match query.span {
-            QuerySpan::Instant { at } => evaluate_instant(&expr, &*view, at, &engine, ctx)?,
+            QuerySpan::Instant { at } => evaluate_instant(expr, &*view, at, &engine, ctx)?,
             QuerySpan::Range { start, end, step_ms } => {
-                evaluate_range(&expr, &*view, start, end, step_ms, &engine, ctx)?
+                evaluate_range(expr, &*view, start, end, step_ms, &engine, ctx)?
             }
         };
         self.metrics.samples.add(evaluated.stats.total_samples);
-        let took = self.clock.monotonic().saturating_sub(prepared);
-        self.metrics.times.evaluated(prepared.saturating_sub(began), took);
-        Ok(evaluated)
+        self.metrics.samples_read.add(evaluated.stats.samples_read);
+        let sort = evaluated.stats.sorted_in;
+        let timings = QueryTimings {
+            queue,
+            prepare: prepared.saturating_sub(began),
+            inner_eval: self.clock.monotonic().saturating_sub(prepared).saturating_sub(sort),
+            sort,
+        };
+        let is_sorted = matches!(evaluated.value, QueryValue::Matrix(_));
+        self.metrics.times.evaluated(timings.prepare, timings.inner_eval, is_sorted.then_some(sort));
+        Ok((evaluated, timings))
     }
 
     /// Runs `job` on the pool when it has a turn. Rules take no turns: their lane is bounded by the number of groups.
@@ -270,8 +389,8 @@ impl GatewayDeps {
         self: Arc<Self>,
         lane: Lane,
         deadline: Instant,
-        job: impl FnOnce(&Self, QueryContext) -> Result<T, QueryFailure> + Send + 'static,
-    ) -> Result<(T, Duration, Duration), QueryFailure> {
+        job: impl FnOnce(&Self, QueryContext, Duration) -> Result<T, QueryFailure> + Send + 'static,
+    ) -> Result<T, QueryFailure> {
         let arrived = Instant::now();
         let turn = match lane {
             Lane::Queries => {
@@ -281,6 +400,7 @@ impl GatewayDeps {
             Lane::Rules | Lane::Storage => None,
         };
         let began = Instant::now();
+        let queued = began.duration_since(arrived);
         let cancelled = Arc::new(AtomicBool::new(false));
         let _cancel = CancelOnDrop(Arc::clone(&cancelled));
         let deps = Arc::clone(&self);
@@ -295,39 +415,40 @@ impl GatewayDeps {
                 clock: Arc::clone(&deps.clock),
                 text: String::new(),
             };
-            job(&deps, ctx)
+            job(&deps, ctx, queued)
         });
-        let value = ran.await.map_err(|error| match error {
+        ran.await.map_err(|error| match error {
             PoolError::Deadline => QueryFailure::Eval(EvalError::Timeout(Phase::Evaluation)),
             PoolError::Panicked { text } => QueryFailure::Panicked(text),
             error @ (PoolError::Full { .. } | PoolError::Closed) => QueryFailure::Overloaded(error.to_string()),
-        })??;
-        Ok((value, began.duration_since(arrived), began.elapsed()))
+        })?
     }
 
     async fn query(self: Arc<Self>, query: RunQuery, deadline: Instant) -> Result<QueryOutcome, QueryFailure> {
         let lane = query.lane;
-        let evaluate = move |deps: &Self, mut ctx: QueryContext| {
+        let evaluate = move |deps: &Self, mut ctx: QueryContext, queue: Duration| {
+            let _active = deps.active.get().and_then(|active| active.enter(&query.text));
             ctx.text.clone_from(&query.text);
-            deps.evaluate(&query, &ctx)
+            deps.metrics.times.queued(queue);
+            deps.evaluate(&query, &ctx, queue)
         };
-        let (evaluated, queued, ran) = Arc::clone(&self).admit(lane, deadline, evaluate).await?;
-        self.metrics.times.queued(queued);
-        Ok(QueryOutcome { evaluated, queued, ran })
+        let (evaluated, timings) = Arc::clone(&self).admit(lane, deadline, evaluate).await?;
+        Ok(QueryOutcome { evaluated, timings })
     }
 
     async fn rule<T: Send + 'static>(self: Arc<Self>, rule: RunRule<T>, deadline: Instant) -> Result<T, QueryFailure> {
-        let run = move |deps: &Self, ctx: QueryContext| Ok((rule.job)(&JobQueries { deps, ctx }));
-        self.admit(Lane::Rules, deadline, run).await.map(|(value, _, _)| value)
+        let RunRule { job, origin } = rule;
+        let run = move |deps: &Self, ctx: QueryContext, _| Ok(job(&JobQueries { deps, ctx, origin }));
+        self.admit(Lane::Rules, deadline, run).await
     }
 
     async fn list(self: Arc<Self>, request: RunListing, deadline: Instant) -> Result<Listed, QueryFailure> {
-        let list = move |deps: &Self, ctx: QueryContext| {
+        let list = move |deps: &Self, ctx: QueryContext, _| {
             let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
             let view = deps.queryable.view()?;
             Ok(list(&request, &*view, &budget)?)
         };
-        self.admit(Lane::Queries, deadline, list).await.map(|(listed, _, _)| listed)
+        self.admit(Lane::Queries, deadline, list).await
     }
 }
 
@@ -335,14 +456,18 @@ impl GatewayDeps {
 struct JobQueries<'a> {
     deps: &'a GatewayDeps,
     ctx: QueryContext,
+    origin: QueryOrigin,
 }
 
 impl RuleQueries for JobQueries<'_> {
     fn instant(&self, expr: &str, at: TimestampMs) -> Result<Queried, QueryError> {
         let (text, span) = (expr.to_owned(), QuerySpan::Instant { at });
-        let query = RunQuery { text, span, timeout: None, lookback_ms: None, lane: Lane::Rules };
+        let (timeout, lookback_ms, lane) = (None, None, Lane::Rules);
+        let origin = self.origin.clone();
+        let query = RunQuery { text, span, timeout, lookback_ms, lane, counts_steps: false, origin };
+        let _active = self.deps.active.get().and_then(|active| active.enter(&query.text));
         let ctx = QueryContext { text: query.text.clone(), ..self.ctx.clone() };
-        let Evaluated { value, held, .. } = self.deps.evaluate(&query, &ctx)?;
+        let (Evaluated { value, held, .. }, _) = self.deps.evaluate(&query, &ctx, Duration::ZERO)?;
         Ok(Queried { value, held })
     }
 

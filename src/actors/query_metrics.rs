@@ -14,6 +14,7 @@ pub(super) struct QueryTimes {
     queue: Slice,
     prepare: Slice,
     eval: Slice,
+    sort: Slice,
 }
 
 struct Slice {
@@ -39,12 +40,12 @@ impl QueryTimes {
             let name = "prometheus_engine_query_duration_histogram_seconds";
             Slice { summary, histogram: registry.histogram(name, help, &labels, &BOUNDS) }
         };
-        // Results come in their order from the evaluation; nothing is ever observed here.
-        let _ = slice("result_sort");
-        registry.gauge("prometheus_engine_query_log_enabled", "State of the query log.", &[]).set(0.0);
-        let help = "The number of query log failures.";
-        let _ = registry.counter("prometheus_engine_query_log_failures_total", help, &[]);
-        Self { queue: slice("queue_time"), prepare: slice("prepare_time"), eval: slice("inner_eval") }
+        Self {
+            queue: slice("queue_time"),
+            prepare: slice("prepare_time"),
+            eval: slice("inner_eval"),
+            sort: slice("result_sort"),
+        }
     }
 
     /// A query has waited for its turn.
@@ -52,9 +53,12 @@ impl QueryTimes {
         self.queue.observe(took);
     }
 
-    /// A query has taken its view of storage and was evaluated.
-    pub(super) fn evaluated(&self, prepare: Duration, eval: Duration) {
+    /// A query has taken its view of storage and was evaluated, and its result sorted if it is a matrix.
+    pub(super) fn evaluated(&self, prepare: Duration, eval: Duration, sort: Option<Duration>) {
         self.prepare.observe(prepare);
         self.eval.observe(eval);
+        if let Some(sort) = sort {
+            self.sort.observe(sort);
+        }
     }
 }

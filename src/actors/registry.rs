@@ -87,6 +87,8 @@ pub struct ActorRow {
     pub restarts: u64,
     /// Text and place of the last panic.
     pub last_panic: Option<String>,
+    /// Why its work fails, though the actor itself is well: its source does not answer, for instance.
+    pub failing: Option<String>,
     /// Since when it is in this state.
     pub since: TimestampMs,
 }
@@ -145,6 +147,7 @@ pub struct Entry {
     handled: AtomicU64,
     restarts: AtomicU64,
     last_panic: Mutex<Option<Box<str>>>,
+    failing: Mutex<Option<Box<str>>>,
     /// One permit for each message admitted and not yet done; shared by all clones of the address.
     pub(super) slots: Arc<Semaphore>,
     /// Told when the actor begins to refuse.
@@ -198,6 +201,7 @@ impl Entry {
             handled: self.handled.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
             last_panic: self.last_panic(),
+            failing: self.failing.lock().as_deref().map(str::to_owned),
             since: TimestampMs(self.since_ms.load(Ordering::Relaxed)),
         }
     }
@@ -235,6 +239,14 @@ impl Entry {
 
     pub(super) fn set_last_panic(&self, text: &str) {
         *self.last_panic.lock() = Some(text.into());
+    }
+
+    /// Says why the actor's work fails, or that it does not.
+    pub(super) fn set_failing(&self, why: Option<&str>) {
+        let mut failing = self.failing.lock();
+        if failing.as_deref() != why {
+            *failing = why.map(Into::into);
+        }
     }
 
     pub(super) fn count_refused(&self) {
@@ -339,6 +351,7 @@ impl ActorTree {
             handled: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             last_panic: Mutex::new(None),
+            failing: Mutex::new(None),
             slots: Arc::new(Semaphore::new(slots as usize)),
             refusing: Notify::new(),
             wake: Notify::new(),

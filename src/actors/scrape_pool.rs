@@ -29,7 +29,7 @@ use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 use crate::scrape::pool_metrics::Synced;
 use crate::scrape::settings::{MetricRelabel, SamplePlan, ScrapeSettings};
-use crate::scrape::target::{Resolved, Target, TargetDefaults, discovered_labels, resolve};
+use crate::scrape::target::{Resolved, Target, TargetDefaults, UNIX_SOCKET, discovered_labels, resolve};
 use crate::telemetry::repeat::{RepeatLimiter, Verdict};
 
 /// The kind.
@@ -312,12 +312,18 @@ impl ScrapePool {
     }
 
     fn share(&self, spec: &JobSpec, target: Target) -> Arc<TargetShared> {
-        let plan = SamplePlan {
-            target_labels: target.labels.clone(),
-            settings: Arc::clone(&spec.settings),
-            relabel: spec.metric_relabel.clone(),
+        let native = target.native_part(spec.settings.native);
+        let settings = if native == spec.settings.native {
+            Arc::clone(&spec.settings)
+        } else {
+            Arc::new(ScrapeSettings { native, ..ScrapeSettings::clone(&spec.settings) })
         };
-        TargetShared::new(target, spec.generation, plan, spec.client.clone(), Arc::clone(&self.deps.runtime))
+        let client = match target.private_labels.get(UNIX_SOCKET) {
+            None | Some("") => spec.client.clone(),
+            Some(path) => spec.client.over_unix_socket(path),
+        };
+        let plan = SamplePlan { target_labels: target.labels.clone(), settings, relabel: spec.metric_relabel.clone() };
+        TargetShared::new(target, spec.generation, plan, client, Arc::clone(&self.deps.runtime))
     }
 }
 

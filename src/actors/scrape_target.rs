@@ -247,6 +247,9 @@ impl TargetShared {
         if !last_error.is_empty() {
             let target = self.target.scrape_url.as_str();
             tracing::debug!(component = "scrape manager", target, err = last_error, "Scrape failed");
+            if let Some(log) = &self.plan.settings.failure_log {
+                runtime.metrics.failures_not_logged(log.write(runtime.clock.unix_nanos(), target, &last_error));
+            }
         }
         // A failed scrape must be told even when all common slots are taken.
         let priority = if last_error.is_empty() { Priority::Normal } else { Priority::Reserved };

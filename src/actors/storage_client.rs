@@ -9,9 +9,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use crate::actors::log_writer::{self, LogFailure};
+use crate::actors::log_writer::LogFailure;
 use crate::actors::mailbox::{BoundedAddr, Reserved, SendError};
-use crate::actors::storage_shard::{AppendSlice, ApplyStaged, Journal, LOG_WITHIN, StageSlice, StorageShard, Truncate};
+use crate::actors::storage_shard::{
+    AppendSlice, ApplyStaged, Journal, LOG_WITHIN, Refusals, StageSlice, StorageShard, Stored, Terms, Truncate,
+    write_records,
+};
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::read::Queryable;
 use crate::model::time::TimestampMs;
@@ -124,14 +127,41 @@ impl StorageClient {
         priority: Priority,
         deadline: Instant,
     ) -> Result<AppendReport, AppendFailure> {
-        let first = batch.samples.first().map(|sample| sample.at);
+        let terms = Terms { refusals: Refusals::Alone, durable: None };
+        self.store(batch, priority, terms, deadline).await.map(|stored| stored.report)
+    }
+
+    /// Stores a batch that is acknowledged to somebody else: when this answers it is visible, and as durable as
+    /// `--storage.tsdb.wal-sync` says. A batch that `refusals` forbid is not stored at all; the report says why.
+    pub async fn append_durably(
+        &self,
+        batch: AppendBatch,
+        refusals: Refusals,
+        deadline: Instant,
+    ) -> Result<AppendReport, AppendFailure> {
+        let durable = self.log.get().map(|journal| journal.announcements.announce());
+        let Stored { report, synced } =
+            self.store(batch, Priority::Normal, Terms { refusals, durable }, deadline).await?;
+        if let Some(synced) = synced {
+            let late = |_| AppendFailure::Unsure(ShardFailure::Late);
+            timeout(APPLY_WITHIN, synced.wait()).await.map_err(late)?.map_err(|e| AppendFailure::Unsure(e.into()))?;
+        }
+        Ok(report)
+    }
+
+    async fn store(
+        &self,
+        batch: AppendBatch,
+        priority: Priority,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Result<Stored, AppendFailure> {
+        let first = batch.first_at();
         let mut slices = self.head.route(batch);
         if slices.len() <= 1 {
-            let Some((shard, slice)) = slices.pop() else { return Ok(AppendReport::default()) };
-            let answer = self
-                .addr(shard, priority)
-                .ask(AppendSlice { head: Arc::clone(&self.head), first, slice }, deadline)
-                .await;
+            let Some((shard, slice)) = slices.pop() else { return Ok(Stored::nothing(AppendReport::default())) };
+            let append = AppendSlice { head: Arc::clone(&self.head), first, slice, terms };
+            let answer = self.addr(shard, priority).ask(append, deadline).await;
             return match answer {
                 Ok(report) => report.map_err(|error| AppendFailure::Refused(error.into())),
                 Err(error) if error.may_have_happened() => {
@@ -152,23 +182,29 @@ impl StorageClient {
             staged.push((shard, answer.map_err(AppendFailure::Refused)?));
         }
         drop(commit);
+        if staged.iter().any(|(_, part)| terms.refusals.forbid(part.report())) {
+            let mut report = AppendReport::default();
+            staged.iter().for_each(|(_, part)| report.absorb(part.report().clone()));
+            report.sort();
+            return Ok(Stored::nothing(report));
+        }
         // A task of its own: a caller that goes away now, as a cancelled scrape does, must not leave half a commit.
-        let applied = timeout(LOG_WITHIN + APPLY_WITHIN, actix::spawn(self.clone().log_and_apply(staged))).await;
+        let applying = actix::spawn(self.clone().log_and_apply(staged, terms));
+        let applied = timeout(LOG_WITHIN + APPLY_WITHIN, applying).await;
         let applied = applied.map_err(|_| AppendFailure::Unsure(ShardFailure::Late))?;
         applied.unwrap_or(Err(ShardFailure::Lost)).map_err(AppendFailure::Unsure)
     }
 
     /// Writes the records of all parts with one message, then applies the parts.
-    async fn log_and_apply(self, mut staged: Vec<(ShardId, Staged)>) -> Result<AppendReport, ShardFailure> {
+    async fn log_and_apply(self, mut staged: Vec<(ShardId, Staged)>, terms: Terms) -> Result<Stored, ShardFailure> {
+        let mut synced = None;
         if let Some(journal) = self.log.get() {
             let parts: Vec<&Staged> = staged.iter().map(|(_, part)| part).collect();
-            let records = encode_staged(&parts);
-            if !records.is_empty() {
-                log_writer::write(&journal.writer, records, false, LOG_WITHIN).await?;
-            }
+            synced = write_records(journal, encode_staged(&parts), terms.durable).await?;
             staged.iter_mut().for_each(|(_, part)| part.set_logged());
         }
-        self.apply(staged).await
+        let report = self.apply(staged).await?;
+        Ok(Stored { report, synced })
     }
 
     async fn apply(self, staged: Vec<(ShardId, Staged)>) -> Result<AppendReport, ShardFailure> {
@@ -217,6 +253,11 @@ impl StorageClient {
     /// Series that the head's budget still has room for; `None` without a budget.
     pub fn series_room(&self) -> Option<u64> {
         self.head.series_room()
+    }
+
+    /// Series in the head.
+    pub fn series_count(&self) -> u64 {
+        self.head.series_count()
     }
 
     /// Figures of the head.

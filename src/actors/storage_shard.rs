@@ -19,18 +19,18 @@ use crate::actors::control::{Control, Drain};
 #[cfg(debug_assertions)]
 use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
-use crate::actors::log_writer::{self, LogWriter};
+use crate::actors::log_writer::{self, Announced, Announcements, LogFailure, LogWriter, Synced};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::supervision::SupervisedActor;
-use crate::model::append::AppendReport;
+use crate::model::append::{AppendReport, SampleRejection};
 use crate::model::time::TimestampMs;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Recovery, Shard, ShardState, Staged};
 use crate::storage::head::{Head, HeadError, MergedSegment, Reclaimed};
 use crate::storage::replay::{self, Aliases};
-use crate::storage::wal::record::encode_staged;
+use crate::storage::wal::record::{Record, encode_staged};
 
 /// How long a commit may wait for a slot of the log writer.
 pub(super) const LOG_WITHIN: Duration = Duration::from_secs(30);
@@ -50,10 +50,60 @@ const RECLAIM_SERIES_MAX: usize = 2_000;
 /// The kind.
 pub static STORAGE_SHARD: Kind = Kind { name: "storage_shard", rank: Rank::SHARD, slots: 256 };
 
+/// What refused samples mean for the others of their batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusals {
+    /// Nothing: the others are stored.
+    Alone,
+    /// Nothing is stored if a series was named by a reference that the head does not have.
+    UnknownSeries,
+    /// Nothing is stored, except where only room for series is missing.
+    Whole,
+}
+
+impl Refusals {
+    /// True if the batch, or its part, is not to be stored. Samples that only stand against others which wait are no reason,
+    /// as in Prometheus.
+    pub fn forbid(self, report: &AppendReport) -> bool {
+        let unknown = |rejection: &SampleRejection| *rejection == SampleRejection::UnknownSeries;
+        let no_room = |rejection: &SampleRejection| matches!(rejection, SampleRejection::SeriesLimit { .. });
+        match self {
+            Self::Alone => false,
+            Self::UnknownSeries => report.rejected.iter().any(|(_, rejection)| unknown(rejection)),
+            Self::Whole => report.reported().any(|(_, rejection)| !no_room(rejection)),
+        }
+    }
+}
+
+/// How a batch is stored.
+#[derive(Debug)]
+pub struct Terms {
+    /// What refused samples mean for the others.
+    pub refusals: Refusals,
+    /// Given by those who wait until the batch is synced.
+    pub durable: Option<Announced>,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Stored {
+    /// Sample by sample.
+    pub report: AppendReport,
+    /// The sync to come, if the batch is to be durable and there is a log.
+    pub synced: Option<Synced>,
+}
+
+impl Stored {
+    /// A batch that was not stored, for what `report` says.
+    pub(super) fn nothing(report: AppendReport) -> Self {
+        Self { report: AppendReport { appended: 0, ..report }, synced: None }
+    }
+}
+
 /// Check, stage and apply one slice that is a commit of its own. The commit begins when the shard comes to it: readers
 /// see nothing that is newer than an open commit, so one that waited for a shard would hide the samples of all others.
 #[derive(Message)]
-#[rtype(result = "Result<AppendReport, HeadError>")]
+#[rtype(result = "Result<Stored, HeadError>")]
 pub struct AppendSlice {
     /// Begins the commit.
     pub head: Arc<Head>,
@@ -61,6 +111,8 @@ pub struct AppendSlice {
     pub first: Option<TimestampMs>,
     /// Its samples.
     pub slice: Slice,
+    /// How it is stored.
+    pub terms: Terms,
 }
 
 /// Check and stage one slice of a commit that spans several. Nothing is visible until [`ApplyStaged`].
@@ -98,6 +150,8 @@ pub struct Journal {
     pub aliases: Mutex<Aliases>,
     /// Held by whoever reads the log's files or removes some.
     pub files: Mutex<()>,
+    /// Where durable writes are announced.
+    pub announcements: Arc<Announcements>,
 }
 
 /// What a shard is given.
@@ -263,14 +317,33 @@ async fn rebuild(deps: Arc<ShardDeps>) {
 }
 
 /// Has the records of a staged slice written; the slice counts as logged then.
-async fn log(deps: &ShardDeps, journal: &Journal, mut staged: Staged) -> Result<Staged, HeadError> {
-    let records = encode_staged(&[&staged]);
-    if !records.is_empty() {
-        let written = log_writer::write(&journal.writer, records, false, LOG_WITHIN).await;
-        written.map_err(|error| not_logged(&deps.shard, error))?;
-    }
+async fn log(
+    deps: &ShardDeps,
+    journal: &Journal,
+    mut staged: Staged,
+    durable: Option<Announced>,
+) -> Result<(Staged, Option<Synced>), HeadError> {
+    let synced = write_records(journal, encode_staged(&[&staged]), durable).await;
+    let synced = synced.map_err(|error| not_logged(&deps.shard, error))?;
     staged.set_logged();
-    Ok(staged)
+    Ok((staged, synced))
+}
+
+/// Has records written. Of a durable batch without records the sync is waited for as well: it repeats samples that were
+/// stored before, and may not be synced yet.
+pub(super) async fn write_records(
+    journal: &Journal,
+    records: Vec<Record>,
+    durable: Option<Announced>,
+) -> Result<Option<Synced>, LogFailure> {
+    if durable.is_some() {
+        let (_, synced) = log_writer::write_announced(&journal.writer, records, durable, LOG_WITHIN).await?;
+        return Ok(Some(synced));
+    }
+    if !records.is_empty() {
+        log_writer::write(&journal.writer, records, false, LOG_WITHIN).await?;
+    }
+    Ok(None)
 }
 
 /// What a shard says when the log did not take a commit.
@@ -279,7 +352,7 @@ fn not_logged(shard: &Shard, reason: impl std::fmt::Display) -> HeadError {
 }
 
 impl Handler<Admitted<AppendSlice>> for StorageShard {
-    type Result = ResponseActFuture<Self, Result<AppendReport, HeadError>>;
+    type Result = ResponseActFuture<Self, Result<Stored, HeadError>>;
 
     fn handle(&mut self, append: Admitted<AppendSlice>, _: &mut Context<Self>) -> Self::Result {
         let (append, slot) = append.into_parts();
@@ -288,14 +361,18 @@ impl Handler<Admitted<AppendSlice>> for StorageShard {
         // The commit has no other part: once this one is applied it is complete.
         drop(commit);
         let staged = match staged {
+            Ok(staged) if append.terms.refusals.forbid(staged.report()) => {
+                return Box::pin(ready(Ok(Stored::nothing(staged.report().clone()))).into_actor(self));
+            }
             Ok(staged) => staged,
             Err(error) => return Box::pin(ready(Err(error)).into_actor(self)),
         };
+        let durable = append.terms.durable;
         if self.deps.log.get().is_none() {
             let applied = ready(()).into_actor(self).map(move |(), actor, ctx: &mut Context<Self>| {
                 let applied = actor.apply(staged, ctx);
                 drop(slot);
-                applied
+                applied.map(|report| Stored { report, synced: None })
             });
             return Box::pin(applied);
         }
@@ -305,7 +382,7 @@ impl Handler<Admitted<AppendSlice>> for StorageShard {
         // A task of its own: a panic of the actor must not take the answer away, as what the log has is to be applied.
         actix::spawn(async move {
             let Some(journal) = deps.log.get() else { return };
-            let logged = log(&deps, journal, staged).await;
+            let logged = log(&deps, journal, staged, durable).await;
             // If the actor does not wait any more, the slice is dropped here.
             drop(tell.send(logged));
             let _ = settled.await;
@@ -314,7 +391,10 @@ impl Handler<Admitted<AppendSlice>> for StorageShard {
         });
         Box::pin(told.into_actor(self).map(move |told, actor, ctx: &mut Context<Self>| {
             let lost = Err(not_logged(&actor.deps.shard, "the log was not asked"));
-            let outcome = told.unwrap_or(lost).and_then(|staged| actor.apply(staged, ctx));
+            let outcome = told.unwrap_or(lost).and_then(|(staged, synced)| {
+                let report = actor.apply(staged, ctx)?;
+                Ok(Stored { report, synced })
+            });
             drop(applied);
             outcome
         }))

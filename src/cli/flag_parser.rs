@@ -163,16 +163,35 @@ impl ParseError {
 const FILES_MAX: usize = 64;
 
 /// Reads `args` against a table. `--version` beats everything after it, then come structural errors, then `--help`,
-/// then values that do not fit.
+/// then values that do not fit. A word that belongs to no flag is an error.
 pub fn parse(table: &'static [FlagSpec], args: &[String]) -> Result<Outcome, ParseError> {
+    read_all(table, args, None)
+}
+
+/// Like [`parse`], but words that belong to no flag are collected, in order.
+pub fn parse_with_words(table: &'static [FlagSpec], args: &[String]) -> Result<(Outcome, Vec<String>), ParseError> {
+    let mut words = Vec::new();
+    let outcome = read_all(table, args, Some(&mut words))?;
+    Ok((outcome, words))
+}
+
+fn read_all(
+    table: &'static [FlagSpec],
+    args: &[String],
+    mut words: Option<&mut Vec<String>>,
+) -> Result<Outcome, ParseError> {
     let mut given: Vec<(&'static FlagSpec, String)> = Vec::new();
     let mut help = false;
-    let mut tokens = Tokens { rest: args.iter().cloned().collect(), files: 0 };
+    let mut tokens = Tokens { rest: args.iter().cloned().collect(), files: 0, only_words: false };
     loop {
-        let arg = match tokens.next()? {
-            None => break,
-            Some(Token::Word(word)) => return Err(ParseError::Unexpected(word)),
-            Some(Token::Flag(arg)) => arg,
+        let arg = match (tokens.next()?, &mut words) {
+            (None, _) => break,
+            (Some(Token::Word(word)), None) => return Err(ParseError::Unexpected(word)),
+            (Some(Token::Word(word)), Some(words)) => {
+                words.push(word);
+                continue;
+            }
+            (Some(Token::Flag(arg)), _) => arg,
         };
         let Some(long) = arg.strip_prefix("--") else {
             help |= short(&arg)?;
@@ -214,14 +233,19 @@ enum Token {
 struct Tokens {
     rest: VecDeque<String>,
     files: usize,
+    /// Set by `--`.
+    only_words: bool,
 }
 
 impl Tokens {
     fn next(&mut self) -> Result<Option<Token>, ParseError> {
         while let Some(arg) = self.rest.pop_front() {
+            if self.only_words {
+                return Ok(Some(Token::Word(arg)));
+            }
             if arg == "--" {
-                // All that follows is words, and the server takes none.
-                return Ok(self.rest.pop_front().map(Token::Word));
+                self.only_words = true;
+                continue;
             }
             if let Some(path) = arg.strip_prefix('@') {
                 self.expand(path)?;
@@ -513,6 +537,14 @@ mod tests {
             &["@/nonexistent"],
             "failed to open arguments file \"/nonexistent\": open /nonexistent: no such file or directory",
         );
+    }
+
+    #[test]
+    fn words_stand_between_flags_and_behind_two_dashes() {
+        let args = ["a", "--query.timeout", "3m", "b", "--agent", "--", "--c", "@d"].map(str::to_owned);
+        let (outcome, words) = parse_with_words(FLAGS, &args).unwrap();
+        assert!(matches!(outcome, Outcome::Values(values) if values.bool("agent")));
+        assert_eq!(words, ["a", "b", "--c", "@d"]);
     }
 
     #[test]

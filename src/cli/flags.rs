@@ -68,6 +68,8 @@ pub struct ServerFlags {
 pub struct WebFlags {
     /// Addresses to listen on, as written; at least one.
     pub listen_addresses: Vec<String>,
+    /// `--web.config.file`, if given.
+    pub config_file: Option<String>,
     /// Longest time to read a request, and to keep an idle connection.
     pub read_timeout: Duration,
     /// Most connections over all listeners.
@@ -82,6 +84,12 @@ pub struct WebFlags {
     pub page_title: String,
     /// Origins that browsers may ask from.
     pub cors_origin: Regexp,
+    /// Whether remote write is taken.
+    pub remote_write_receiver: bool,
+    /// Whether OTLP metrics are taken.
+    pub otlp_receiver: bool,
+    /// Names of the messages that are taken.
+    pub remote_write_messages: Vec<String>,
 }
 
 /// When acknowledged writes are synced.
@@ -411,12 +419,16 @@ fn web(values: &Values, config: &ConfigSource) -> Result<WebFlags, FlagError> {
     Ok(WebFlags {
         route_prefix: route_prefix(values.text("web.route-prefix"), &external_url),
         listen_addresses,
+        config_file: Some(values.text("web.config.file")).filter(|file| !file.is_empty()).map(str::to_owned),
         read_timeout: values.duration("web.read-timeout").to_std(),
         connections_max: positive(values, "web.max-connections")?,
         external_url,
         enable_lifecycle: values.bool("web.enable-lifecycle"),
         page_title: values.text("web.page-title").to_owned(),
         cors_origin,
+        remote_write_receiver: values.bool("web.enable-remote-write-receiver"),
+        otlp_receiver: values.bool("web.enable-otlp-receiver"),
+        remote_write_messages: values.list("web.remote-write-receiver.accepted-protobuf-messages").to_vec(),
     })
 }
 

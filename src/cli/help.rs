@@ -7,16 +7,22 @@ const WIDTH: usize = 100;
 const INDENT: usize = 8;
 
 /// Help of the server.
-pub(super) fn server(table: &[FlagSpec]) -> String {
-    let mut out = String::from(
+pub(super) fn server(flags: &[FlagSpec]) -> String {
+    let head = String::from(
         "usage: watchfire [<flags>]\n\nA monitoring server compatible with Prometheus. Without flags and without \
          ./prometheus.yml it monitors\nitself on http://127.0.0.1:9090 with a built-in configuration.\n\n\
          Other members of the family: watchfire alertmanager | promtool | amtool | pushgateway |\n\
-         blackbox-exporter | snmp-exporter\n\n  -h, --help\n        Show this text.\n  --version\n        Show \
-         the version.\n",
+         blackbox-exporter | snmp-exporter\n",
     );
+    table(head, flags)
+}
+
+/// `head` and the flags of a table; `--help` and `--version` come first.
+pub(super) fn table(head: String, flags: &[FlagSpec]) -> String {
+    let mut out = head;
+    out.push_str("\n  -h, --help\n        Show this text.\n  --version\n        Show the version.\n");
     let mut group = "";
-    for spec in table.iter().filter(|spec| !spec.hidden) {
+    for spec in flags.iter().filter(|spec| !spec.hidden) {
         if spec.group != group {
             group = spec.group;
             out.push_str(&format!("\n{group}:\n"));

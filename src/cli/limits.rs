@@ -25,6 +25,8 @@ pub struct ResourceLimits {
     pub http_header: Option<u64>,
     /// Largest body of an HTTP request.
     pub http_body: Option<u64>,
+    /// Memory of remote write requests in flight.
+    pub remote_write: Option<u64>,
     /// Memory of one query.
     pub query_memory: Option<u64>,
     /// Memory of all queries.
@@ -53,6 +55,7 @@ impl ResourceLimits {
             },
             http_header: limit("watchfire.limit.http.header", 64 * KIB),
             http_body: limit("watchfire.limit.http.body", 32 * MIB),
+            remote_write: limit("watchfire.limit.remote-write", (memory / 16).max(64 * MIB)),
             query_memory: limit("watchfire.limit.query.memory", query_memory_total.unwrap_or(memory) / 4),
             query_memory_total,
         }

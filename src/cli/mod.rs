@@ -3,13 +3,16 @@
 //! [`decide`] is a plain function of the arguments; `main` acts on the [`Decision`].
 
 pub mod bytes;
+pub mod check_sd;
 pub mod features;
 pub mod flag_parser;
 pub mod flag_spec;
 pub mod flag_table;
 pub mod flags;
 mod help;
+mod install_links;
 pub mod limits;
+pub mod promtool;
 pub mod run_bare;
 pub mod sd_notify;
 pub mod server;
@@ -39,6 +42,8 @@ pub const EXIT_MODE: u8 = 3;
 pub enum Decision {
     /// Run the server.
     Serve(Box<ServerFlags>),
+    /// Run another member of the family, or a tool.
+    Run(Program, Vec<String>),
     /// Print to stdout and exit 0.
     Print(String),
     /// Print to stderr and exit with the code.
@@ -50,15 +55,43 @@ pub enum Decision {
     },
 }
 
+/// What can be run besides the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `promtool`.
+    Promtool,
+    /// `install-links`.
+    InstallLinks,
+}
+
+impl Program {
+    /// The program of a sub-command, if it is built.
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "promtool" => Some(Self::Promtool),
+            "install-links" => Some(Self::InstallLinks),
+            _ => None,
+        }
+    }
+
+    /// Runs it to its end; gives the exit code.
+    pub fn run(self, args: &[String]) -> u8 {
+        match self {
+            Self::Promtool => promtool::run(args),
+            Self::InstallLinks => install_links::run(args),
+        }
+    }
+}
+
 /// Reads the arguments; `program` is the name by which we were called, `args` what follows it.
 pub fn decide(program: &str, args: &[String]) -> Decision {
     let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or("watchfire");
     let called_as = name.replace('_', "-");
     if MEMBERS.contains(&called_as.as_str()) {
-        return not_built(&called_as);
+        return sub_command(&called_as, args);
     }
-    if let Some(first) = args.first().filter(|first| is_sub_command(first)) {
-        return not_built(first);
+    if let Some((first, rest)) = args.split_first().filter(|(first, _)| is_sub_command(first)) {
+        return sub_command(first, rest);
     }
     match flag_parser::parse(flag_table::FLAGS, args) {
         Ok(Outcome::Help) => Decision::Print(help::server(flag_table::FLAGS)),
@@ -81,8 +114,11 @@ fn is_sub_command(word: &str) -> bool {
     MEMBERS.contains(&word) || TOOLS.contains(&word)
 }
 
-fn not_built(name: &str) -> Decision {
-    Decision::Fail { code: EXIT_USAGE, text: format!("watchfire {name}: not built yet") }
+fn sub_command(name: &str, args: &[String]) -> Decision {
+    match Program::of(name) {
+        Some(program) => Decision::Run(program, args.to_vec()),
+        None => Decision::Fail { code: EXIT_USAGE, text: format!("watchfire {name}: not built yet") },
+    }
 }
 
 fn fail(error: &FlagError) -> Decision {
@@ -107,7 +143,7 @@ mod tests {
 
     #[test]
     fn sub_commands_count_as_first_argument_only() {
-        check_fails("watchfire", &["promtool", "check"], 2, "watchfire promtool: not built yet");
+        check_fails("watchfire", &["amtool", "check"], 2, "watchfire amtool: not built yet");
         check_fails("/usr/bin/blackbox_exporter", &[], 2, "watchfire blackbox-exporter: not built yet");
         check_fails(
             "watchfire",
@@ -115,6 +151,18 @@ mod tests {
             1,
             "Error parsing command line arguments: unexpected promtool",
         );
+    }
+
+    #[test]
+    fn the_name_of_the_program_is_a_sub_command() {
+        let args = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+        for (program, words) in [("/usr/bin/promtool", &["test", "-h"][..]), ("watchfire", &["promtool", "test", "-h"])]
+        {
+            let decision = decide(program, &args(words));
+            assert!(matches!(decision, Decision::Run(Program::Promtool, rest) if rest == args(&["test", "-h"])));
+        }
+        let decision = decide("prometheus", &args(&["install-links", "x"]));
+        assert!(matches!(decision, Decision::Run(Program::InstallLinks, rest) if rest == args(&["x"])));
     }
 
     #[test]
@@ -130,7 +178,7 @@ mod tests {
         let text = "--web.search.max-limit must be non-negative; got -1 (use 0 to disable the cap)";
         check_fails("watchfire", &["--web.search.max-limit=-1"], 1, text);
         check_fails("watchfire", &["--auto-gomemlimit.ratio=2"], 1, "--auto-gomemlimit.ratio must be greater than 0");
-        check_fails("watchfire", &["--web.config.file=web.yml"], 2, "--web.config.file is not built yet");
+        check_fails("watchfire", &["--agent"], 2, "--agent is not built yet");
     }
 
     #[test]

@@ -1,65 +1,64 @@
-//! Connections: TCP as Go makes them, TLS by rustls with the system's roots.
+//! Connections: TCP as Go makes them, through a proxy if there is one, TLS by rustls.
 
 use std::io;
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use hyper::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use rustls::ClientConfig;
-use tokio::net::TcpStream;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use crate::client::proxy::{Kind, Proxy, ProxyRules};
+use crate::client::tls::TlsParts;
+use crate::client::{Failure, tunnel};
 use crate::telemetry::limits::is_one_too_many;
 
 /// Interval of TCP keep-alive probes, as in Go's default dialer.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Longest TLS handshake, as in Prometheus. Requests have deadlines of their own; connections that nobody waits for any more have this.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for a proxy's tunnel, as in Go.
+const TUNNEL_MAX: Duration = Duration::from_secs(60);
 
 /// Why a socket was given back.
 const TOO_MANY_FILES: &str = "nine tenths of the open files that the process may have are taken; see ulimit -n";
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
-type ConnectError = Box<dyn std::error::Error + Send + Sync>;
+/// Why there is no connection, on its way through hyper.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ConnectFailed(pub(super) Failure);
 
-/// Connects to `http` and `https` hosts. Each connection carries its [`History`].
+/// A stream of bytes, be it TCP, TLS, or TLS within TLS.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// Connects to `http` and `https` hosts, perhaps through a proxy. Each connection carries its [`History`].
 #[derive(Clone)]
 pub(super) struct Connector {
-    inner: HttpsConnector<Bounded>,
+    tcp: HttpConnector,
+    parts: Arc<Parts>,
 }
 
-/// Connects by TCP, and gives a socket back that takes one of the last open files.
-#[derive(Clone)]
-struct Bounded(HttpConnector);
-
-impl Service<Uri> for Bounded {
-    type Response = TokioIo<TcpStream>;
-    type Error = ConnectError;
-    type Future = BoxFuture<'static, Result<TokioIo<TcpStream>, ConnectError>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        self.0.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        async move {
-            let stream = connecting.await?;
-            if is_one_too_many(stream.inner().as_fd()) {
-                return Err(TOO_MANY_FILES.into());
-            }
-            Ok(stream)
-        }
-        .boxed()
-    }
+struct Parts {
+    proxies: Arc<ProxyRules>,
+    tls: TlsParts,
+    user_agent: String,
+    /// Whoever is asked is asked over this socket of the machine.
+    unix_socket: Option<String>,
 }
 
 /// Whether a connection has answered a request before; shared by all that hold the connection.
@@ -78,49 +77,120 @@ impl History {
     }
 }
 
-/// The TLS configuration that all clients share; the system's roots are read at its first use.
-static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-    let mut roots = rustls::RootCertStore::empty();
-    // A machine without roots can still scrape plain HTTP; HTTPS then fails with "unknown authority".
-    for root in rustls_native_certs::load_native_certs().certs {
-        let _ = roots.add(root);
+impl Connector {
+    pub(super) fn new(
+        proxies: Arc<ProxyRules>,
+        tls: TlsParts,
+        user_agent: String,
+        unix_socket: Option<String>,
+    ) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEPALIVE));
+        Self { tcp, parts: Arc::new(Parts { proxies, tls, user_agent, unix_socket }) }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring supports the default protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
-});
 
-/// The connector of a new client.
-pub(super) fn connector() -> Connector {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE));
-    let config = ClientConfig::clone(&TLS);
-    let inner = HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(Bounded(tcp));
-    Connector { inner }
+    async fn connect(self, uri: Uri) -> Result<Traced, Failure> {
+        let is_https = uri.scheme_str() == Some("https");
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let proxy = self.parts.proxies.choose(is_https, host, port)?;
+        let mut wire = match &proxy {
+            None => self.dial(host, port).await?.0,
+            Some(proxy) => self.proxied(proxy, host, port, is_https).await?,
+        };
+        let mut speaks_http2 = false;
+        if is_https {
+            let connector = TlsConnector::from(Arc::clone(&self.parts.tls.to_target));
+            let tls = handshake(connector, self.parts.tls.name_of(host)?, wire).await?;
+            speaks_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+            wire = Box::new(tls);
+        }
+        let takes_whole_urls = !is_https && proxy.is_some_and(|proxy| proxy.kind != Kind::Socks);
+        Ok(Traced { stream: TokioIo::new(wire), history: History::default(), takes_whole_urls, speaks_http2 })
+    }
+
+    /// A connection without anything on it yet, and who is at its other end. One that takes one of the last open files is
+    /// given back.
+    async fn dial(&self, host: &str, port: u16) -> Result<(Box<dyn Wire>, String), Failure> {
+        if let Some(path) = &self.parts.unix_socket {
+            let at_socket = |reason: &str| Failure::Other(format!("dial unix {path}: {reason}"));
+            let dialed = UnixStream::connect(path).await;
+            let stream = dialed.map_err(|error| at_socket(&Failure::socket_reason(&error)))?;
+            let too_many = is_one_too_many(stream.as_fd());
+            return if too_many { Err(at_socket(TOO_MANY_FILES)) } else { Ok((Box::new(stream), path.clone())) };
+        }
+        let stream = self.dial_tcp(host, port).await?;
+        let peer = stream.peer_addr().map_or_else(|_| format!("{host}:{port}"), |peer| peer.to_string());
+        Ok((Box::new(stream), peer))
+    }
+
+    async fn dial_tcp(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
+        let uri: Uri = format!("http://{host}:{port}")
+            .parse()
+            .map_err(|error: hyper::http::uri::InvalidUri| Failure::Other(error.to_string()))?;
+        let mut tcp = self.tcp.clone();
+        let dialed = tcp.call(uri).await.map_err(|error| Failure::of_dial(&error, host, port))?;
+        let stream = dialed.into_inner();
+        if is_one_too_many(stream.as_fd()) {
+            return Err(Failure::Dial { address: format!(" {host}:{port}"), reason: TOO_MANY_FILES.to_owned() });
+        }
+        Ok(stream)
+    }
+
+    /// A stream to the proxy, or through it to the target where the proxy makes tunnels.
+    async fn proxied(&self, proxy: &Proxy, host: &str, port: u16, is_https: bool) -> Result<Box<dyn Wire>, Failure> {
+        let at_proxy = |failure: Failure| Failure::Proxy(Box::new(failure));
+        let (mut wire, peer) = self.dial(&proxy.host, proxy.port).await.map_err(at_proxy)?;
+        if proxy.kind == Kind::Https {
+            let connector = TlsConnector::from(Arc::clone(&self.parts.tls.to_proxy));
+            let name = self.parts.tls.name_of(&proxy.host).map_err(at_proxy)?;
+            wire = Box::new(handshake(connector, name, wire).await.map_err(at_proxy)?);
+        }
+        match proxy.kind {
+            Kind::Socks => {
+                let target = format!("{host}:{port}");
+                let asked = timeout(TUNNEL_MAX, tunnel::socks(&mut wire, proxy.user.as_ref(), host, port)).await;
+                asked
+                    .unwrap_or_else(|_| Err("i/o timeout".to_owned()))
+                    .map_err(|reason| Failure::Other(format!("socks connect tcp {peer}->{target}: {reason}")))?;
+            }
+            Kind::Http | Kind::Https if is_https => {
+                let headers = self.parts.proxies.connect_headers(proxy)?;
+                let target = format!("{host}:{port}");
+                let asked = tunnel::connect(&mut wire, &target, &self.parts.user_agent, &headers);
+                timeout(TUNNEL_MAX, asked).await.map_err(|_| Failure::Deadline)??;
+            }
+            Kind::Http | Kind::Https => {}
+        }
+        Ok(wire)
+    }
+}
+
+async fn handshake(
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    wire: Box<dyn Wire>,
+) -> Result<tokio_rustls::client::TlsStream<Box<dyn Wire>>, Failure> {
+    let done = timeout(HANDSHAKE_MAX, connector.connect(name, wire)).await;
+    let done = done.map_err(|_| Failure::Other("net/http: TLS handshake timeout".into()))?;
+    done.map_err(|error| Failure::of_handshake(&error))
 }
 
 impl Service<Uri> for Connector {
     type Response = Traced;
-    type Error = ConnectError;
-    type Future = BoxFuture<'static, Result<Traced, ConnectError>>;
+    type Error = ConnectFailed;
+    type Future = BoxFuture<'static, Result<Traced, ConnectFailed>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectFailed>> {
+        // The TCP connector is always ready.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.inner.call(uri);
-        async move { Ok(Traced { stream: connecting.await?, history: History::default() }) }.boxed()
+        let connecting = self.clone().connect(uri);
+        async move { connecting.await.map_err(ConnectFailed) }.boxed()
     }
 }
 
@@ -128,14 +198,17 @@ pin_project! {
     /// A connection with its history.
     pub(super) struct Traced {
         #[pin]
-        stream: Stream,
+        stream: TokioIo<Box<dyn Wire>>,
         history: History,
+        takes_whole_urls: bool,
+        speaks_http2: bool,
     }
 }
 
 impl Connection for Traced {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(self.history.clone())
+        let connected = Connected::new().proxy(self.takes_whole_urls).extra(self.history.clone());
+        if self.speaks_http2 { connected.negotiated_h2() } else { connected }
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use url::Url;
 
 use crate::client::Request;
+use crate::client::connect::ConnectFailed;
 use crate::model::go;
 
 /// A failed request: `Get "http://host/metrics": context deadline exceeded`. Userinfo in the URL prints as `***`.
@@ -63,6 +64,9 @@ pub enum Failure {
         /// `connect: connection refused`, `lookup host: no such host`, …
         reason: String,
     },
+    /// No connection to the proxy could be made.
+    #[error("proxyconnect tcp: {0}")]
+    Proxy(Box<Failure>),
     /// The peer's certificate or handshake was refused.
     #[error("tls: {0}")]
     Tls(String),
@@ -75,12 +79,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub(super) fn of_request(error: &hyper_util::client::legacy::Error, url: &Url) -> Self {
+    pub(super) fn of_request(error: &hyper_util::client::legacy::Error) -> Self {
+        if let Some(ConnectFailed(failure)) = find::<ConnectFailed>(error) {
+            return failure.clone();
+        }
         if let Some(error) = find::<rustls::Error>(error) {
             return Self::of_tls(error);
-        }
-        if error.is_connect() {
-            return Self::of_connect(error, url);
         }
         if let Some(error) = find::<hyper::Error>(error) {
             return Self::of_hyper(error, Self::Eof);
@@ -110,40 +114,120 @@ impl Failure {
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
-        use rustls::{CertificateError, InvalidMessage};
+        use rustls::{AlertDescription, CertificateError, InvalidMessage};
+        let unverified = |text: &str| Self::Tls(format!("failed to verify certificate: x509: {text}"));
         match error {
             rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
                 Self::Other("http: server gave HTTP response to HTTPS client".into())
             }
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                Self::Tls("failed to verify certificate: x509: certificate signed by unknown authority".into())
-            }
-            rustls::Error::InvalidCertificate(error) => {
-                Self::Tls(format!("failed to verify certificate: x509: {error}"))
-            }
+            rustls::Error::InvalidCertificate(reason) => match reason {
+                CertificateError::UnknownIssuer => unverified("certificate signed by unknown authority"),
+                CertificateError::NotValidForNameContext { expected, presented } => {
+                    unverified(&wrong_name(&expected.to_str(), presented))
+                }
+                CertificateError::ExpiredContext { time, not_after: limit } => {
+                    unverified(&wrong_time(time.as_secs(), "after", limit.as_secs()))
+                }
+                CertificateError::NotValidYetContext { time, not_before: limit } => {
+                    unverified(&wrong_time(time.as_secs(), "before", limit.as_secs()))
+                }
+                reason => unverified(&reason.to_string()),
+            },
+            rustls::Error::AlertReceived(alert) => Self::Other(match alert {
+                AlertDescription::ProtocolVersion => "remote error: tls: protocol version not supported".into(),
+                AlertDescription::UnknownCA => "remote error: tls: unknown certificate authority".into(),
+                AlertDescription::UnrecognisedName => "remote error: tls: unrecognized name".into(),
+                other => format!("remote error: tls: {}", in_words(&format!("{other:?}"))),
+            }),
             error => Self::Tls(error.to_string()),
         }
     }
 
-    fn of_connect(error: &hyper_util::client::legacy::Error, url: &Url) -> Self {
-        let host = url.host_str().unwrap_or("");
-        let port = url.port_or_known_default().unwrap_or(0);
-        let address = format!(" {host}:{port}");
-        let dial = |reason: &str| Self::Dial { address: address.clone(), reason: reason.to_owned() };
-        let text = chain(error);
-        if text.contains("dns error") {
-            return Self::Dial { address: String::new(), reason: format!("lookup {host}: no such host") };
+    /// Of a TLS handshake.
+    pub(super) fn of_handshake(error: &io::Error) -> Self {
+        if let Some(error) = find::<rustls::Error>(error) {
+            return Self::of_tls(error);
         }
-        match find_io(error).map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => dial("connect: connection refused"),
-            Some(io::ErrorKind::HostUnreachable) => dial("connect: no route to host"),
-            Some(io::ErrorKind::NetworkUnreachable) => dial("connect: network is unreachable"),
-            Some(io::ErrorKind::ConnectionReset) => dial("connect: connection reset by peer"),
-            Some(io::ErrorKind::TimedOut) => dial("i/o timeout"),
-            Some(io::ErrorKind::UnexpectedEof) => Self::Eof,
-            _ => dial(&innermost(error)),
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Eof,
+            io::ErrorKind::ConnectionReset => Self::Other("read: connection reset by peer".into()),
+            _ => Self::Other(innermost(error)),
         }
     }
+
+    /// Of a TCP connection.
+    pub(super) fn of_dial(error: &(dyn Error + 'static), host: &str, port: u16) -> Self {
+        let address = format!(" {host}:{port}");
+        let dial = |reason: &str| Self::Dial { address: address.clone(), reason: reason.to_owned() };
+        if chain(error).contains("dns error") {
+            return Self::Dial { address: String::new(), reason: format!("lookup {host}: no such host") };
+        }
+        match find_io(error) {
+            Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => Self::Eof,
+            Some(io) => dial(&Self::socket_reason(io)),
+            None => dial(&innermost(error)),
+        }
+    }
+
+    /// Why a socket could not be connected.
+    pub(super) fn socket_reason(error: &io::Error) -> String {
+        let known = match error.kind() {
+            io::ErrorKind::ConnectionRefused => "connect: connection refused",
+            io::ErrorKind::HostUnreachable => "connect: no route to host",
+            io::ErrorKind::NetworkUnreachable => "connect: network is unreachable",
+            io::ErrorKind::ConnectionReset => "connect: connection reset by peer",
+            io::ErrorKind::NotFound => "connect: no such file or directory",
+            io::ErrorKind::PermissionDenied => "connect: permission denied",
+            io::ErrorKind::TimedOut => "i/o timeout",
+            _ => return innermost(error),
+        };
+        known.to_owned()
+    }
+}
+
+/// Go's text for a certificate of other names. `presented` is the library's account of them, as `DnsName("host")`.
+fn wrong_name(expected: &str, presented: &[String]) -> String {
+    let inside = |name: &String, kind: &str| {
+        let inner = name.strip_prefix(kind)?.strip_prefix('(')?.strip_suffix(')')?;
+        Some(inner.trim_matches('"').to_owned())
+    };
+    let of_kind = |kind: &str| -> Vec<String> { presented.iter().filter_map(|name| inside(name, kind)).collect() };
+    let valid = if expected.parse::<std::net::IpAddr>().is_ok() {
+        let addresses = of_kind("IpAddress");
+        if addresses.is_empty() {
+            return format!("cannot validate certificate for {expected} because it doesn't contain any IP SANs");
+        }
+        addresses
+    } else {
+        of_kind("DnsName")
+    };
+    match valid.as_slice() {
+        [] if presented.is_empty() => "certificate relies on legacy Common Name field, use SANs instead".to_owned(),
+        [] => format!("certificate is not valid for any names, but wanted to match {expected}"),
+        valid => format!("certificate is valid for {}, not {expected}", valid.join(", ")),
+    }
+}
+
+/// Go's text for a certificate that holds at another time; times in UTC.
+fn wrong_time(now_secs: u64, side: &str, limit_secs: u64) -> String {
+    let shown = |secs: u64| {
+        let time = i64::try_from(secs).ok().and_then(|secs| jiff::Timestamp::from_second(secs).ok());
+        time.map_or_else(|| secs.to_string(), |time| time.to_string())
+    };
+    let (now, limit) = (shown(now_secs), shown(limit_secs));
+    format!("certificate has expired or is not yet valid: current time {now} is {side} {limit}")
+}
+
+/// `BadCertificate` as `bad certificate`.
+fn in_words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }
 
 /// The first error of type `T` in the chain, looking into `io::Error` as well, which hides what it wraps.

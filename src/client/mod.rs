@@ -1,13 +1,27 @@
 //! All outgoing HTTP: scrapes, notifications, discovery. The only user of hyper.
 //!
+//! ```text
+//! Request ─ credentials (oauth2 fetches tokens) ─ hop ─ connect: proxy? tunnel? tls? ─ hyper
+//!                                                  └ redirect: the next hop, without secrets on another host
+//! ```
 //! A [`HttpClient`] keeps connections alive and shares them among its clones. A request ends at its deadline wherever it
 //! is: name lookup, connect, TLS, waiting for the head, or in the middle of the body. Error texts are those of Go's
 //! `net/http`, which users of Prometheus know from the targets page.
 
+mod base64;
 mod connect;
 mod credentials;
 mod error;
+mod no_proxy;
+mod oauth2;
+mod proxy;
 mod redirect;
+pub mod sigv4;
+mod source;
+mod tls;
+mod transport;
+mod tunnel;
+mod unix;
 mod userinfo;
 
 use std::sync::Arc;
@@ -16,11 +30,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -28,9 +40,16 @@ pub use credentials::Credentials;
 pub use error::{ClientError, Failure};
 /// Names and values of headers, for those who make requests.
 pub use hyper::header;
+pub use proxy::ProxyEnvironment;
+pub use unix::UnixClient;
 
-use crate::config::http_client::HttpClientConfig;
-use connect::{Connector, History};
+use crate::config::http_client::{HttpClientConfig, TlsConfig};
+use crate::model::go;
+use connect::History;
+use oauth2::OAuth2;
+use proxy::ProxyRules;
+use tls::TlsSettings;
+use transport::{Connections, Transport};
 
 /// An idle connection is closed after this long, as in Prometheus.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -40,6 +59,14 @@ const IDLE_PER_HOST_MAX: usize = 1000;
 const HEAD_LEN_MAX: usize = 64 * 1024;
 /// Headers of an answer at most: as many of the shortest, `a:` and a line end, as fit its head.
 const HEADERS_MAX: usize = HEAD_LEN_MAX / 4;
+/// The same for an answer of HTTP/2.
+const HTTP2_HEAD_LEN_MAX: u32 = 64 * 1024;
+/// What a peer may send ahead on a stream of HTTP/2, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// What a peer may send ahead on all streams of a connection.
+const WINDOW: u32 = 1024 * 1024;
+/// A connection of HTTP/2 on which nothing came for this long is asked whether it lives, as in Prometheus.
+const PING_AFTER: Duration = Duration::from_secs(60);
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -68,6 +95,11 @@ impl Request {
     /// A GET without headers of its own.
     pub fn get(url: Url) -> Self {
         Self { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// A PUT without a body.
+    pub fn put(url: Url) -> Self {
+        Self { method: Method::PUT, url, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// A POST of `body`.
@@ -137,34 +169,42 @@ impl ResponseBody {
 /// Makes requests; clones share connections.
 #[derive(Clone)]
 pub struct HttpClient {
-    inner: Client<Connector, Full<Bytes>>,
+    transport: Transport,
     options: Arc<ClientOptions>,
     credentials: Credentials,
 }
 
 impl HttpClient {
-    /// A client with its own connections and without credentials.
+    /// A client with its own connections, without credentials and without a proxy.
     pub fn new(options: ClientOptions) -> Self {
-        Self::with_credentials(options, Credentials::none())
+        let tls = TlsSettings::new(&TlsConfig::default(), true);
+        Self::with_parts(options, Credentials::none(), ProxyRules::default(), tls)
     }
 
-    /// A client as a configuration says: redirects, credentials, headers. TLS settings, proxies and OAuth 2 are not looked
-    /// at; a configuration with them must have been refused before.
+    /// A client as a configuration says: redirects, credentials, headers, tokens, proxies, TLS. What is wrong with files or
+    /// URLs in it shows at each request, until it is right.
     pub fn from_config(user_agent: String, config: &HttpClientConfig) -> Self {
-        let options = ClientOptions { user_agent, follow_redirects: config.follow_redirects };
-        Self::with_credentials(options, Credentials::from_config(config))
+        Self::from_config_in(user_agent, config, ProxyEnvironment::of_process())
     }
 
-    /// A client with its own connections that adds `credentials` to each request, for the request's own host alone.
-    pub fn with_credentials(options: ClientOptions, credentials: Credentials) -> Self {
-        let inner = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .http1_max_buf_size(HEAD_LEN_MAX)
-            .http1_max_headers(HEADERS_MAX)
-            .build(connect::connector());
-        Self { inner, options: Arc::new(options), credentials }
+    /// The same with another environment than that of the process.
+    pub fn from_config_in(user_agent: String, config: &HttpClientConfig, environment: &ProxyEnvironment) -> Self {
+        let oauth2 = config.oauth2.as_ref().map(|oauth2| OAuth2::new(&user_agent, oauth2, environment));
+        let options = ClientOptions { user_agent, follow_redirects: config.follow_redirects };
+        let credentials = Credentials::from_config(config, oauth2);
+        let tls = TlsSettings::new(&config.tls_config, config.enable_http2);
+        Self::with_parts(options, credentials, ProxyRules::new(&config.proxy, environment), tls)
+    }
+
+    /// The same client with connections of its own, all over one socket of the machine: whatever host a URL names, the
+    /// program at the socket is asked. Credentials and tokens are shared.
+    pub fn over_unix_socket(&self, path: &str) -> Self {
+        Self { transport: self.transport.over_unix_socket(path), ..self.clone() }
+    }
+
+    fn with_parts(options: ClientOptions, credentials: Credentials, proxies: ProxyRules, tls: TlsSettings) -> Self {
+        let transport = Transport::new(proxies, tls, options.user_agent.clone());
+        Self { transport, options: Arc::new(options), credentials }
     }
 
     /// Sends the request and waits for the head of the answer; the body must be read by the same deadline.
@@ -191,19 +231,25 @@ impl HttpClient {
     /// have been closed by the peer, as Go does: the peer's idle timeout often equals the scrape interval.
     async fn hop(&self, request: &Request, deadline: Instant) -> Result<Response, Failure> {
         let repeatable = request.method == Method::GET || request.method == Method::HEAD;
-        match self.exchange(request, deadline).await {
+        let connections = self.transport.connections(deadline).await?;
+        match self.exchange(&connections, request, deadline).await {
             Err((Failure::Eof, true)) if repeatable => {
-                self.exchange(request, deadline).await.map_err(|(failure, _)| failure)
+                self.exchange(&connections, request, deadline).await.map_err(|(failure, _)| failure)
             }
             exchanged => exchanged.map_err(|(failure, _)| failure),
         }
     }
 
     /// The answer, or the failure and whether the connection had answered before.
-    async fn exchange(&self, request: &Request, deadline: Instant) -> Result<Response, (Failure, bool)> {
+    async fn exchange(
+        &self,
+        connections: &Connections,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Response, (Failure, bool)> {
         let mut message = self.message(request).map_err(|failure| (failure, false))?;
         let captured = capture_connection(&mut message);
-        let answered = timeout_at(deadline, self.inner.request(message)).await;
+        let answered = timeout_at(deadline, connections.request(message)).await;
         // What the connection remembers of itself goes with it, so churning targets leave nothing behind.
         let history = captured.connection_metadata().as_ref().and_then(|connected| {
             let mut extras = hyper::http::Extensions::new();
@@ -214,7 +260,7 @@ impl HttpClient {
             Err(_) => Err((Failure::Deadline, false)),
             Ok(Err(error)) => {
                 let reused = history.is_some_and(|history| history.has_answered());
-                Err((Failure::of_request(&error, &request.url), reused))
+                Err((Failure::of_request(&error), reused))
             }
             Ok(Ok(answer)) => {
                 if let Some(history) = history {
@@ -229,6 +275,9 @@ impl HttpClient {
 
     fn message(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Failure> {
         let invalid = |text: String| Failure::Other(text);
+        if !matches!(request.url.scheme(), "http" | "https") {
+            return Err(invalid(format!("unsupported protocol scheme {}", go::quote(request.url.scheme()))));
+        }
         let mut url = request.url.clone();
         url.set_fragment(None);
         // Userinfo belongs into a header; it is never sent as part of the target.
@@ -245,6 +294,9 @@ impl HttpClient {
             && let Some(basic) = userinfo::basic_auth(&request.url)
         {
             message.headers_mut().insert(AUTHORIZATION, basic);
+        }
+        if let Some(authorization) = self.transport.proxies().authorization(&request.url) {
+            message.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
         }
         let agent = HeaderValue::from_str(&self.options.user_agent).map_err(|e| invalid(e.to_string()))?;
         message.headers_mut().entry(USER_AGENT).or_insert(agent);

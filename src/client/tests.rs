@@ -6,10 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+
+mod oauth2;
+mod proxy;
+mod tls;
+
 use crate::config::http_client::{Authorization, BasicAuth, Header, Headers};
 use crate::model::secret::Secret;
 
@@ -43,7 +48,12 @@ async fn peer(script: Script) -> Peer {
     peer
 }
 
-async fn serve(mut stream: TcpStream, index: usize, script: Script, heads: Arc<Mutex<Vec<String>>>) {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    index: usize,
+    script: Script,
+    heads: Arc<Mutex<Vec<String>>>,
+) {
     let mut head = Vec::new();
     while let Ok(byte) = stream.read_u8().await {
         head.push(byte);
@@ -117,6 +127,9 @@ async fn errors_read_as_in_go() {
     let eof = client().send(Request::get(url(closing.addr, "/")), soon()).await.unwrap_err();
     assert_eq!(eof.to_string(), format!("Get \"http://{}/\": EOF", closing.addr));
     assert_eq!(closing.connections.load(Ordering::SeqCst), 1, "a fresh connection's end is no reason to repeat");
+
+    let other = client().send(Request::get(Url::parse("ftp://host/").unwrap()), soon()).await.unwrap_err();
+    assert_eq!(other.to_string(), "Get \"ftp://host/\": unsupported protocol scheme \"ftp\"");
 
     let flood = peer(|_, _| Reply::Text(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(200_000)))).await;
     let error = client().send(Request::get(url(flood.addr, "/")), soon()).await.unwrap_err();
@@ -411,4 +424,31 @@ async fn a_credential_file_that_hangs_holds_few_threads_and_no_deadline() {
         drop(rustix::fs::open(&path, flags, rustix::fs::Mode::empty()));
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_socket_of_the_machine_is_asked_whatever_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, 0, |_, _| Reply::Text(ok("x")), Arc::clone(&noted)));
+        }
+    });
+    let name = path.to_string_lossy().into_owned();
+    let client = with(basic("user", "pass")).over_unix_socket(&name);
+    let request = || Request::get(Url::parse("http://metrics.example:9100/m").unwrap());
+    assert_eq!(body(client.send(request(), soon()).await.unwrap()).await.unwrap(), "x");
+    let head = heads.lock()[0].clone();
+    assert!(head.starts_with("get /m http/1.1\r\n") && head.contains("\r\nhost: metrics.example:9100\r\n"), "{head}");
+    assert!(head.contains("\r\nauthorization: basic dxnlcjpwyxnz\r\n"), "{head}");
+
+    let nowhere = client.over_unix_socket(&format!("{name}2"));
+    assert_eq!(
+        nowhere.send(request(), soon()).await.unwrap_err().to_string(),
+        format!("Get \"http://metrics.example:9100/m\": dial unix {name}2: connect: no such file or directory")
+    );
 }

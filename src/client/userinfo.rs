@@ -3,22 +3,27 @@
 use hyper::header::HeaderValue;
 use url::Url;
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use crate::client::base64;
 
 /// `Basic …` of the URL's user and password, marked as sensitive; `None` for a URL without them.
 pub(super) fn basic_auth(url: &Url) -> Option<HeaderValue> {
+    let (mut credentials, password) = pair(url)?;
+    credentials.push(b':');
+    credentials.extend(password);
+    Some(basic(&credentials))
+}
+
+/// User and password of a URL; `None` for a URL without them.
+pub(super) fn pair(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
-    let mut credentials = decode(url.username());
-    credentials.push(b':');
-    credentials.extend(decode(url.password().unwrap_or("")));
-    Some(basic(&credentials))
+    Some((decode(url.username()), decode(url.password().unwrap_or(""))))
 }
 
 /// `Basic …` of `user:password`, marked as sensitive.
 pub(super) fn basic(credentials: &[u8]) -> HeaderValue {
-    let text = format!("Basic {}", base64(credentials));
+    let text = format!("Basic {}", base64::standard(credentials));
     let mut value = HeaderValue::from_str(&text).expect("Base64 is always a header value");
     value.set_sensitive(true);
     value
@@ -39,39 +44,19 @@ fn decode(text: &str) -> Vec<u8> {
     decoded
 }
 
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let six = (bits >> (18 - 6 * place) & 0x3f) as usize;
-            text.push(if place <= group.len() { char::from(ALPHABET[six]) } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_that_of_rfc_4648() {
-        let cases =
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
-        for (plain, encoded) in cases {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
-    }
-
-    #[test]
     fn userinfo_is_decoded() {
         let auth = |url: &str| basic_auth(&Url::parse(url).unwrap()).map(|v| v.to_str().unwrap().to_owned());
         assert_eq!(auth("http://host/"), None);
-        assert_eq!(auth("http://user:p%40ss%zz@host/").unwrap(), format!("Basic {}", base64(b"user:p@ss%zz")));
-        assert_eq!(auth("http://user@host/").unwrap(), format!("Basic {}", base64(b"user:")));
-        assert_eq!(auth("http://:pass@host/").unwrap(), format!("Basic {}", base64(b":pass")));
+        assert_eq!(
+            auth("http://user:p%40ss%zz@host/").unwrap(),
+            format!("Basic {}", base64::standard(b"user:p@ss%zz"))
+        );
+        assert_eq!(auth("http://user@host/").unwrap(), format!("Basic {}", base64::standard(b"user:")));
+        assert_eq!(auth("http://:pass@host/").unwrap(), format!("Basic {}", base64::standard(b":pass")));
     }
 }

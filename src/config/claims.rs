@@ -2,11 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::yaml::{Decoded, Decoder, Kind, Node, Out, Yaml, text_of};
+use serde_json::{Map, Value};
+
+use super::yaml::{Decoded, Decoder, Kind, Node, Out, Yaml, json_of, text_of};
 
 /// Claims of a signed assertion: any values, written back as they were.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claims(BTreeMap<String, Any>);
+
+impl Claims {
+    /// The claims as JSON, with the types that YAML gives their values.
+    pub fn to_json(&self) -> Map<String, Value> {
+        self.0.iter().map(|(name, value)| (name.clone(), json_of(&value.0))).collect()
+    }
+}
 
 impl Yaml for Claims {
     fn go_type() -> String {
@@ -61,5 +70,22 @@ impl Yaml for Any {
     }
     fn is_zero(&self) -> bool {
         self.0 == Out::Null
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::yaml;
+
+    #[test]
+    fn values_keep_their_types_in_json() {
+        let mut claims = Claims::default();
+        let text = "{a: 1, b: '1', c: true, d: [x, 1.5, 0x10], e: {f: null}, g: 18446744073709551615, h: 2001-01-01}";
+        yaml::read(text, &mut claims).unwrap();
+        assert_eq!(
+            Value::Object(claims.to_json()).to_string(),
+            r#"{"a":1,"b":"1","c":true,"d":["x",1.5,16],"e":{"f":null},"g":18446744073709551615,"h":"2001-01-01"}"#
+        );
     }
 }

@@ -10,7 +10,8 @@ use super::yaml::{Abort, Decoded, Decoder, Kind, Node, Out, Yaml, text_of};
 use crate::model::go;
 use crate::model::secret::Secret;
 
-const JWT_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// The grant type by which a signed assertion is exchanged for a token.
+pub const JWT_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// Headers that a request sets by itself, in Go's canonical spelling.
 const RESERVED_HEADERS: [&str; 18] = [

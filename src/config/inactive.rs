@@ -43,33 +43,32 @@ pub struct Inactive {
 }
 
 const NO_MANAGER: &str = "there is no secret manager to ask";
+const NO_OLD_TLS: &str = "TLS 1.0 and 1.1 are not spoken";
 
 /// Everything that has no effect yet.
 pub const TABLE: &[Row] = &[
     protective("scrape_configs[].basic_auth.username_ref", NO_MANAGER),
     protective("scrape_configs[].basic_auth.password_ref", NO_MANAGER),
     protective("scrape_configs[].authorization.credentials_ref", NO_MANAGER),
-    protective("scrape_configs[].oauth2", "requests to targets are not authenticated yet"),
-    protective("scrape_configs[].tls_config", "targets are asked with the system's certificates only"),
-    protective("scrape_configs[].proxy_url", "targets are asked directly"),
-    protective("scrape_configs[].proxy_from_environment", "targets are asked directly"),
+    protective("scrape_configs[].oauth2.client_secret_ref", NO_MANAGER),
+    protective("scrape_configs[].oauth2.client_certificate_key_ref", NO_MANAGER),
+    protective("scrape_configs[].oauth2.tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("scrape_configs[].oauth2.tls_config.max_version", NO_OLD_TLS) },
+    protective("scrape_configs[].tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("scrape_configs[].tls_config.max_version", NO_OLD_TLS) },
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
-    additive("scrape_configs[].scrape_failure_log_file", "failed scrapes are not logged to a file", present),
-    additive("scrape_configs[].scrape_native_histograms", "only their classic buckets are stored", is_true),
     additive("scrape_configs[].convert_classic_histograms_to_nhcb", "histograms are stored as they come", is_true),
-    additive("scrape_configs[].native_histogram_bucket_limit", "native histograms are not scraped", present),
-    additive("scrape_configs[].native_histogram_min_bucket_factor", "native histograms are not scraped", present),
     protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
-    protective("alerting.alertmanagers[].oauth2", "requests to Alertmanagers are not authenticated yet"),
+    protective("alerting.alertmanagers[].oauth2.client_secret_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].oauth2.client_certificate_key_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].oauth2.tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("alerting.alertmanagers[].oauth2.tls_config.max_version", NO_OLD_TLS) },
     protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
-    protective("alerting.alertmanagers[].tls_config", "Alertmanagers are asked with the system's certificates only"),
-    protective("alerting.alertmanagers[].proxy_url", "Alertmanagers are asked directly"),
-    protective("alerting.alertmanagers[].proxy_from_environment", "Alertmanagers are asked directly"),
-    additive("alerting.alertmanagers[].file_sd_configs", "Alertmanagers of this discovery are not found", present),
+    protective("alerting.alertmanagers[].tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
-    additive("global.query_log_file", "queries are not logged to a file", present),
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
@@ -77,7 +76,6 @@ pub const TABLE: &[Row] = &[
     additive("tracing", "traces are not sent", present),
     additive("remote_write", "samples are not sent to remote storage", present),
     additive("remote_read", "remote storage is not asked", present),
-    additive("otlp", "OTLP is not received", differs_from_default_otlp),
 ];
 
 const fn protective(field: &'static str, why: &'static str) -> Row {
@@ -120,7 +118,21 @@ impl LoadedConfig {
 }
 
 /// Fields that end with `_sd_configs` but belong to a discovery that works.
-const WORKING_DISCOVERY: [&str; 1] = ["file_sd_configs"];
+const WORKING_DISCOVERY: [&str; 8] = [
+    "consul_sd_configs",
+    "dns_sd_configs",
+    "docker_sd_configs",
+    "dockerswarm_sd_configs",
+    "ec2_sd_configs",
+    "file_sd_configs",
+    "http_sd_configs",
+    "kubernetes_sd_configs",
+];
+
+/// Whether targets of the discovery that a field configures are found.
+pub fn working_discovery(field: &str) -> bool {
+    WORKING_DISCOVERY.contains(&field)
+}
 
 /// Calls `seen` with field, place and value for each value that `path` leads to.
 fn visit(node: &Out, path: &[&str], field: &str, place: &str, seen: &mut dyn FnMut(&str, &str, &Out)) {
@@ -128,10 +140,11 @@ fn visit(node: &Out, path: &[&str], field: &str, place: &str, seen: &mut dyn FnM
     let Out::Mapping(pairs) = node else { return };
     let (name, each) = step.strip_suffix("[]").map_or((*step, false), |name| (name, true));
     let matches = |key: &str| match name.strip_prefix('*') {
-        Some(suffix) => key.ends_with(suffix) && !WORKING_DISCOVERY.contains(&key),
+        Some(suffix) => key.ends_with(suffix) && !working_discovery(key),
         None => key == name,
     };
-    for (key, value) in pairs.iter().filter(|(key, _)| matches(key)) {
+    let all_of_ec2 = |key: &str, value: &Out| key == "aws_sd_configs" && asks_for_ec2_alone(value);
+    for (key, value) in pairs.iter().filter(|(key, value)| matches(key) && !all_of_ec2(key, value)) {
         let join = |start: &str| if start.is_empty() { key.clone() } else { format!("{start}.{key}") };
         let (field, place) = (join(field), join(place));
         match value {
@@ -144,6 +157,15 @@ fn visit(node: &Out, path: &[&str], field: &str, place: &str, seen: &mut dyn FnM
             _ => visit(value, rest, &field, &place, seen),
         }
     }
+}
+
+/// Whether all entries of `aws_sd_configs` are of the role whose targets are found.
+fn asks_for_ec2_alone(value: &Out) -> bool {
+    let is_ec2 = |entry: &Out| match entry {
+        Out::Mapping(pairs) => pairs.contains(&("role".to_owned(), Out::Text("ec2".to_owned()))),
+        _ => false,
+    };
+    matches!(value, Out::Sequence(entries) if entries.iter().all(is_ec2))
 }
 
 fn job_name(item: &Out) -> String {
@@ -162,13 +184,12 @@ fn is_true(value: &Out) -> bool {
     matches!(value, Out::Plain(text) if text == "true")
 }
 
-fn asks_for_xor2(value: &Out) -> bool {
-    matches!(value, Out::Text(text) if text == "xor2")
+fn is_too_old(value: &Out) -> bool {
+    matches!(value, Out::Text(text) if text == "TLS10" || text == "TLS11")
 }
 
-fn differs_from_default_otlp(value: &Out) -> bool {
-    use super::yaml::block::Preset as _;
-    *value != super::OtlpConfig::preset().encode()
+fn asks_for_xor2(value: &Out) -> bool {
+    matches!(value, Out::Text(text) if text == "xor2")
 }
 
 #[cfg(test)]
@@ -185,7 +206,12 @@ mod tests {
     fn what_works_is_not_listed() {
         let text = "
 global: {scrape_interval: 5s, sample_limit: 5, external_labels: {a: b}}
-alerting: {alertmanagers: [{static_configs: [{targets: [am]}], alert_relabel_configs: [{regex: a, action: labeldrop}]}]}
+alerting:
+  alertmanagers:
+  - static_configs: [{targets: [am]}]
+    alert_relabel_configs: [{regex: a, action: labeldrop}]
+    tls_config: {ca_file: x, max_version: TLS13}
+    oauth2: {client_id: c, token_url: 'http://t', tls_config: {cert_file: x, key_file: y}}
 scrape_configs:
 - job_name: a
   scrape_protocols: [PrometheusProto, PrometheusText0.0.4]
@@ -193,6 +219,11 @@ scrape_configs:
   static_configs: [{targets: [h]}]
   basic_auth: {username: u, password_file: p}
   http_headers: {X-Key: {secrets: [s]}}
+  proxy_url: http://p
+  no_proxy: x
+  tls_config: {ca_file: x, server_name: y, min_version: TLS10, max_version: TLS12}
+- job_name: b
+  oauth2: {client_id: c, client_secret: s, token_url: 'http://t', proxy_from_environment: true, tls_config: {ca: x}}
   relabel_configs: [{action: labeldrop, regex: x}]
 ";
         assert_eq!(fields(text), []);
@@ -202,34 +233,43 @@ scrape_configs:
     #[test]
     fn each_field_is_listed_once_with_its_places() {
         let text = "
-global: {query_log_file: q, scrape_native_histograms: true}
+global: {query_log_file: q, convert_classic_histograms_to_nhcb: true}
 scrape_configs:
-- {job_name: a, basic_auth: {username: u, password_ref: p}, consul_sd_configs: [{}]}
-- {job_name: b, bearer_token: x, proxy_url: 'http://p'}
+- {job_name: a, basic_auth: {username: u, password_ref: p}, nomad_sd_configs: [{}]}
+- {job_name: b, bearer_token: x, tls_config: {cert_ref: x, key_ref: y, max_version: TLS11}}
 - {job_name: c, basic_auth: {username: u, password_ref: p}}
-alerting: {alertmanagers: [{file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
-otlp: {promote_scope_metadata: true}
+alerting: {alertmanagers: [{nomad_sd_configs: [{}], file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
 remote_write: [{url: http://h}]
 ";
         let found = fields(text);
         let of = |field: &str| found.iter().find(|(f, ..)| f == field).map(|(_, kind, places)| (*kind, *places));
         assert_eq!(of("scrape_configs[].basic_auth.password_ref"), Some((Kind::Protective, 2)));
-        assert_eq!(of("scrape_configs[].proxy_url"), Some((Kind::Protective, 1)));
-        assert_eq!(of("scrape_configs[].consul_sd_configs"), Some((Kind::Additive, 1)));
-        assert_eq!(of("scrape_configs[].scrape_native_histograms"), Some((Kind::Additive, 3)));
-        assert_eq!(of("alerting.alertmanagers[].file_sd_configs"), Some((Kind::Additive, 1)));
+        assert_eq!(of("scrape_configs[].tls_config.cert_ref"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].tls_config.key_ref"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
+        assert_eq!(of("scrape_configs[].nomad_sd_configs"), Some((Kind::Additive, 1)));
+        assert_eq!(of("scrape_configs[].convert_classic_histograms_to_nhcb"), Some((Kind::Additive, 3)));
+        assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
-        assert_eq!(of("otlp"), Some((Kind::Additive, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
-        assert_eq!(of("global.query_log_file"), Some((Kind::Additive, 1)));
         assert_eq!(found.len(), 9);
     }
 
     #[test]
+    fn of_aws_only_ec2_works() {
+        let of = |roles: &str| {
+            let entries: Vec<String> = roles.split(' ').map(|role| format!("{{role: {role}, region: r}}")).collect();
+            fields(&format!("scrape_configs: [{{job_name: a, aws_sd_configs: [{}]}}]", entries.join(", ")))
+        };
+        assert_eq!(of("ec2 ec2"), []);
+        assert_eq!(of("ec2 rds"), [("scrape_configs[].aws_sd_configs".to_owned(), Kind::Additive, 1)]);
+    }
+
+    #[test]
     fn places_name_the_job() {
-        let text = "scrape_configs: [{job_name: a}, {job_name: b, proxy_url: 'http://p'}]";
+        let text = "scrape_configs: [{job_name: a}, {job_name: b, tls_config: {ca_ref: x}}]";
         let loaded = load_str("prometheus.yml", text, &LoadOptions::default()).unwrap();
-        assert_eq!(loaded.inactive()[0].places, ["scrape_configs[1] (b).proxy_url"]);
+        assert_eq!(loaded.inactive()[0].places, ["scrape_configs[1] (b).tls_config.ca_ref"]);
     }
 
     /// A row whose field no configuration can have would never be seen.

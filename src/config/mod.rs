@@ -18,6 +18,7 @@ pub mod glob;
 pub mod global;
 pub mod http_client;
 pub mod inactive;
+pub mod kubeconfig;
 mod load;
 pub mod names;
 pub mod path;
@@ -31,6 +32,7 @@ pub mod size;
 pub mod storage;
 pub mod target_groups;
 pub mod url;
+pub mod web;
 mod yaml;
 
 pub use self::alerting::{AlertingConfig, AlertmanagerConfig};

@@ -359,6 +359,15 @@ impl RelabelRegexp {
         Regexp::wrapped(text).map(Self::Written).map_err(|e| e.to_string())
     }
 
+    /// The expression as it stands in the file.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Null => "",
+            Self::Default => "(.*)",
+            Self::Written(regexp) => regexp.pattern(),
+        }
+    }
+
     fn is_match(&self, text: &str) -> bool {
         match self {
             Self::Null => text.is_empty(),

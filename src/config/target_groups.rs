@@ -114,6 +114,11 @@ pub fn parse(path: &str, content: &[u8]) -> Result<Vec<TargetGroup>, TargetGroup
     Ok(finished)
 }
 
+/// Parses the answer of an HTTP endpoint: JSON, as in a file. Sources and labels that name the endpoint are the caller's.
+pub fn parse_answer(content: &[u8]) -> Result<Vec<TargetGroup>, TargetGroupError> {
+    parse_json(content)?.into_iter().map(|group| group.ok_or(TargetGroupError::Null)).collect()
+}
+
 /// The shape in JSON, shared by files and HTTP discovery.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -40,25 +40,14 @@ fn push_family(out: &mut String, family: &MetricFamily, open: bool) {
         MetricKind::Histogram => "histogram",
         MetricKind::Summary => "summary",
     };
-    let name = if is_legacy_metric_name(family_name) {
-        family_name.to_owned()
-    } else {
-        let mut quoted = String::new();
-        push_quoted(&mut quoted, family_name);
-        quoted
-    };
     if !family.help.is_empty() {
         out.push_str("# HELP ");
-        out.push_str(&name);
+        push_family_name(out, family_name);
         out.push(' ');
         push_escaped(out, &family.help, open);
         out.push('\n');
     }
-    out.push_str("# TYPE ");
-    out.push_str(&name);
-    out.push(' ');
-    out.push_str(kind);
-    out.push('\n');
+    push_type(out, family_name, kind);
     for (labels, value) in &family.metrics {
         push_metric(out, &family.name, labels, value, open);
     }
@@ -87,32 +76,62 @@ fn push_metric(out: &mut String, name: &str, labels: &Labels, value: &MetricValu
 }
 
 fn push_sample(out: &mut String, name: &str, suffix: &str, labels: &Labels, bound: Option<(&str, &str)>, value: &str) {
-    let bare = is_legacy_metric_name(name);
-    let mut separator = '{';
-    if bare {
-        out.push_str(name);
-        out.push_str(suffix);
-    } else {
-        out.push('{');
-        push_quoted(out, &format!("{name}{suffix}"));
-        separator = ',';
-    }
+    let mut list = LabelList::begin(out, name, suffix);
     for (label, text) in labels {
-        out.push(separator);
-        separator = ',';
-        push_label(out, label, text);
+        list.push(label, text);
     }
     if let Some((label, bound)) = bound {
-        out.push(separator);
-        separator = ',';
-        push_label(out, label, bound);
+        list.push(label, bound);
     }
-    if separator == ',' {
-        out.push('}');
-    }
+    list.end();
     out.push(' ');
     out.push_str(value);
     out.push('\n');
+}
+
+/// A metric's name and labels as they are written, one label after the other.
+pub(super) struct LabelList<'a> {
+    out: &'a mut String,
+    separator: char,
+}
+
+impl<'a> LabelList<'a> {
+    /// Writes the name; one that old readers do not know goes into the braces.
+    pub(super) fn begin(out: &'a mut String, name: &str, suffix: &str) -> Self {
+        if is_legacy_metric_name(name) {
+            out.push_str(name);
+            out.push_str(suffix);
+            return Self { out, separator: '{' };
+        }
+        out.push('{');
+        push_quoted(out, &format!("{name}{suffix}"));
+        Self { out, separator: ',' }
+    }
+
+    pub(super) fn push(&mut self, name: &str, value: &str) {
+        self.out.push(self.separator);
+        self.separator = ',';
+        push_label(self.out, name, value);
+    }
+
+    pub(super) fn end(self) {
+        if self.separator == ',' {
+            self.out.push('}');
+        }
+    }
+}
+
+/// Writes the line that names a family's type.
+pub(super) fn push_type(out: &mut String, name: &str, kind: &str) {
+    out.push_str("# TYPE ");
+    push_family_name(out, name);
+    out.push(' ');
+    out.push_str(kind);
+    out.push('\n');
+}
+
+fn push_family_name(out: &mut String, name: &str) {
+    if is_legacy_metric_name(name) { out.push_str(name) } else { push_quoted(out, name) }
 }
 
 fn push_label(out: &mut String, name: &str, value: &str) {

@@ -1,11 +1,13 @@
 //! Scrape formats, one file each: what targets send us and what we send on `/metrics`.
 //!
 //! Data flow: `scrape` feeds bytes to [`text`], [`openmetrics`] or [`protobuf`] as they come; `http` renders gathered
-//! families with [`encode`]. Which parser a response gets is decided by [`content_type`], which format we answer in by
+//! families with [`encode`] and samples for other servers with [`federation`]. Which parser a response gets is decided by [`content_type`], which format we answer in by
 //! [`negotiate`].
 
 pub mod content_type;
 pub mod encode;
+pub mod escape;
+pub mod federation;
 pub mod float;
 mod lexer;
 pub mod line;

@@ -3,6 +3,8 @@
 //! The choice is that of Prometheus's own client library with OpenMetrics switched on, less protobuf, which we do not
 //! write.
 
+use crate::exposition::escape::Escaping;
+
 /// A format that we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -21,10 +23,9 @@ pub struct Negotiated {
     pub format: Written,
     /// The header's value; repeats the escaping scheme that was asked for.
     pub content_type: String,
+    /// How names are written that old readers do not know. All our own names are the same in each scheme.
+    pub escaping: Escaping,
 }
-
-/// Escaping schemes that a client may ask for; all our names are the same in each of them.
-const SCHEMES: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
 
 struct Range<'a> {
     media_type: &'a str,
@@ -37,20 +38,18 @@ struct Range<'a> {
 pub fn negotiate(accept: Option<&str>) -> Negotiated {
     let mut ranges: Vec<Range<'_>> = accept.unwrap_or_default().split(',').map(range).collect();
     ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-    let mut escaping = "underscores";
+    let mut escaping = Escaping::Underscores;
     for range in &ranges {
-        if SCHEMES.contains(&range.escaping) {
-            escaping = range.escaping;
-        }
+        escaping = Escaping::parse(range.escaping).unwrap_or(escaping);
         let format = match (range.media_type, range.version) {
             ("text/plain", "" | "0.0.4") => Written::Text,
             ("application/openmetrics-text", "1.0.0") => Written::OpenMetrics100,
             ("application/openmetrics-text", "" | "0.0.1") => Written::OpenMetrics001,
             _ => continue,
         };
-        return Negotiated { format, content_type: content_type(format, escaping) };
+        return Negotiated { format, content_type: content_type(format, escaping), escaping };
     }
-    Negotiated { format: Written::Text, content_type: content_type(Written::Text, escaping) }
+    Negotiated { format: Written::Text, content_type: content_type(Written::Text, escaping), escaping }
 }
 
 fn range(text: &str) -> Range<'_> {
@@ -69,13 +68,13 @@ fn range(text: &str) -> Range<'_> {
     range
 }
 
-fn content_type(format: Written, escaping: &str) -> String {
+fn content_type(format: Written, escaping: Escaping) -> String {
     let media_type = match format {
         Written::Text => "text/plain; version=0.0.4",
         Written::OpenMetrics001 => "application/openmetrics-text; version=0.0.1",
         Written::OpenMetrics100 => "application/openmetrics-text; version=1.0.0",
     };
-    format!("{media_type}; charset=utf-8; escaping={escaping}")
+    format!("{media_type}; charset=utf-8; escaping={}", escaping.as_str())
 }
 
 #[cfg(test)]

@@ -2,18 +2,20 @@
 //!
 //! Data flow: `scrape` gives [`FamilyReader::step`] the bytes that are there → it reads one field of a family, at most a
 //! metric, and hands out metadata and series, classic histograms and summaries as the series that they are in text.
-//! Nothing is allocated for a series. Native histograms are recognised and not yet handed out.
+//! Nothing is allocated for a series. Native histograms are handed out as such where they are wanted.
 //!
 //! A family of up to [`HELD_LEN_MAX`] bytes is waited for and checked whole first, as in Prometheus. A longer one is never
 //! held: its name and type must stand before its metrics, as encoders write them, in the order of their numbers.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod message;
+mod native;
 
 use crate::exposition::packed;
 use crate::exposition::protobuf::message::{Histogram, Summary, bucket, metric, quantile};
 use crate::exposition::text::{FamilyKind, SeriesLine, format_bound};
 use crate::exposition::wire::{Fields, Value, WireError, varint};
+use crate::model::append::HistogramValue;
 use crate::model::go;
 
 /// Longest length before a family, in bytes.
@@ -87,8 +89,10 @@ pub enum ProtobufError {
 pub enum NativePart {
     /// It is not looked at: every histogram is a classic one.
     Ignored,
-    /// It is checked; a histogram that has nothing else is reported as [`Item::NativeOnly`].
+    /// A histogram that has one is handed out as a native one.
     Wanted,
+    /// The same, with the classic part behind it where there is one.
+    WithClassic,
 }
 
 /// One thing that a family says. Bytes are those of [`packed`], comparable with those of the last scrape.
@@ -113,8 +117,21 @@ pub enum Item<'a> {
     },
     /// A sample.
     Series(SeriesLine<'a>),
-    /// A native histogram without classic buckets.
-    NativeOnly,
+    /// A native histogram.
+    Native(NativeSample<'a>),
+}
+
+/// A native histogram of a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NativeSample<'a> {
+    /// Metric and labels.
+    pub raw: &'a [u8],
+    /// The histogram, not validated.
+    pub histogram: &'a HistogramValue,
+    /// Milliseconds since the epoch, if there is a time stamp.
+    pub timestamp_ms: Option<i64>,
+    /// Exemplars.
+    pub exemplars: u64,
 }
 
 type Sink<'s, E> = dyn FnMut(Item<'_>) -> Result<(), E> + 's;
@@ -316,10 +333,19 @@ impl Writer {
             FamilyKind::Summary => self.summary(family, at, &metric.summary, sink),
             FamilyKind::Histogram | FamilyKind::GaugeHistogram => {
                 let histogram = &metric.histogram;
-                if native == NativePart::Wanted && histogram.is_native {
+                if native != NativePart::Ignored && histogram.is_native {
                     check_spans(family, histogram)?;
-                    if !histogram.has_buckets {
-                        return sink(Item::NativeOnly);
+                    let read = native::read(histogram, kind == FamilyKind::GaugeHistogram).map_err(wire)?;
+                    packed::start(&mut self.raw, &family.name, b"");
+                    self.raw.extend_from_slice(&self.labels);
+                    sink(Item::Native(NativeSample {
+                        raw: &self.raw,
+                        histogram: &read,
+                        timestamp_ms: Some(at).filter(|at| *at != 0),
+                        exemplars: histogram.exemplars,
+                    }))?;
+                    if native != NativePart::WithClassic || !histogram.has_buckets {
+                        return Ok(());
                     }
                 }
                 self.buckets(family, at, histogram, sink)

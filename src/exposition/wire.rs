@@ -98,6 +98,41 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Calls `take` with each varint of a field that may be packed.
+    pub(super) fn each_varint(self, field: &'static str, take: &mut dyn FnMut(u64)) -> Result<(), WireError> {
+        match self {
+            Self::Bytes(mut packed) => {
+                while !packed.is_empty() {
+                    let (value, len) = varint(packed)?.ok_or(WireError::Cut)?;
+                    take(value);
+                    packed = packed.get(len..).unwrap_or_default();
+                }
+                Ok(())
+            }
+            Self::Varint(value) => {
+                take(value);
+                Ok(())
+            }
+            other => Err(other.wrong(field)),
+        }
+    }
+
+    /// Calls `take` with each double of a field that may be packed.
+    pub(super) fn each_double(self, field: &'static str, take: &mut dyn FnMut(f64)) -> Result<(), WireError> {
+        match self {
+            Self::Bytes(packed) => {
+                let (doubles, rest) = packed.as_chunks::<8>();
+                doubles.iter().for_each(|raw| take(f64::from_le_bytes(*raw)));
+                if rest.is_empty() { Ok(()) } else { Err(WireError::Cut) }
+            }
+            Self::Fixed64(bits) => {
+                take(f64::from_bits(bits));
+                Ok(())
+            }
+            other => Err(other.wrong(field)),
+        }
+    }
+
     /// How many doubles a field holds that may be packed.
     pub(super) fn double_count(self, field: &'static str) -> Result<u64, WireError> {
         match self {

@@ -5,14 +5,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 
+use crate::http::api::types::RequestOrigin;
+use crate::http::body::{Body, BodyReader};
 use crate::http::compress::Encoding;
 use crate::http::cors;
 use crate::http::envelope;
 use crate::http::error::ApiError;
+use crate::http::guard::Guard;
+use crate::http::held::HeldBody;
 use crate::http::page;
 use crate::http::params::{Params, percent_decode};
 use crate::http::paths;
@@ -35,8 +40,33 @@ pub(super) struct Bounds {
     pub(super) read_timeout: Duration,
 }
 
-/// Answers any request.
+/// Answers any request, if whoever asks may ask.
 pub(super) async fn dispatch(
+    state: Arc<HttpState>,
+    guard: Option<Arc<Guard>>,
+    bounds: Rc<Bounds>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let Some(guard) = guard else { return answer(state, bounds, request, payload).await };
+    let checked = guard.check(&request).await;
+    let mut answer = match checked.refusal {
+        Some(refusal) => finish(refusal),
+        None => answer(state, bounds, request, payload).await,
+    };
+    for (name, value) in checked.config.iter().flat_map(|config| &config.http.headers) {
+        let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+        // Headers that a page sets itself are stricter.
+        if let (Ok(name), Ok(value)) = pair
+            && !answer.headers().contains_key(&name)
+        {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+async fn answer(
     state: Arc<HttpState>,
     bounds: Rc<Bounds>,
     request: HttpRequest,
@@ -52,7 +82,7 @@ pub(super) async fn dispatch(
         return finish(to_cleaned(&request, &to));
     }
     match routes::find(&state.settings.route_prefix, &path) {
-        Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, parameter).await,
+        Match::Found(route, parameter) => found(state, &bounds, &request, payload, route, (path, parameter)).await,
         Match::Redirect(to) => finish(redirect(&request, &to)),
         Match::Nothing if *request.method() == Method::OPTIONS && is_api(&state, &path) => {
             finish(api_options(&state, &request))
@@ -67,21 +97,32 @@ async fn found(
     request: &HttpRequest,
     payload: web::Payload,
     route: &'static Route,
-    path_parameter: Option<String>,
+    (path, path_parameter): (String, Option<String>),
 ) -> HttpResponse {
     let Some(handler) = route.handler(request.method()) else {
         return finish(other_method(&state, request, route));
     };
     let begun = state.clock.monotonic();
-    let params = match read_params(bounds, request, payload).await {
-        Ok(params) => params,
+    let (params, payload) = match read_params(bounds, request, payload).await {
+        Ok(read) => read,
         Err(refusal) => return finish(refusal),
+    };
+    let body = Body {
+        content_encoding: header(request, "Content-Encoding").map(str::to_owned),
+        content_type: header(request, "Content-Type").map(str::to_owned),
+        reader: payload.map(|payload| BodyReader::new(request, payload, bounds.body_len_max, bounds.read_timeout)),
     };
     let context = Context {
         params,
         raw_query: request.query_string().to_owned(),
         path_parameter,
+        origin: RequestOrigin {
+            client_ip: request.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default(),
+            method: request.method().as_str().to_owned(),
+            path,
+        },
         accept: header(request, "Accept").map(str::to_owned),
+        body,
         state: Arc::clone(&state),
     };
     let response = match gate(&state, route) {
@@ -132,6 +173,10 @@ async fn dress(
             let response = answer.unwrap_or_else(failed);
             match route.label {
                 "/metrics" => compress(Encoding::negotiated(header(request, "Accept-Encoding")), response).await,
+                "/federate" => {
+                    let response = response.with("Vary", "Accept-Encoding");
+                    compress(Encoding::accepted(header(request, "Accept-Encoding")), response).await
+                }
                 _ => response,
             }
         }
@@ -225,30 +270,21 @@ fn redirect(request: &HttpRequest, to: &str) -> Response {
     }
 }
 
-/// Parameters of the query string and, for `POST` and `PUT`, of a form. Other bodies are not looked at.
-async fn read_params(bounds: &Bounds, request: &HttpRequest, mut payload: web::Payload) -> Result<Params, Response> {
+/// Parameters of the query string and, for `POST` and `PUT`, of a form. Other bodies are handed on as they came.
+async fn read_params(
+    bounds: &Bounds,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Params, Option<web::Payload>), Response> {
     let query = request.query_string().as_bytes();
     let is_form = header(request, "Content-Type")
         .is_some_and(|kind| kind.split(';').next().unwrap_or("").trim() == "application/x-www-form-urlencoded");
     if !is_form || !matches!(*request.method(), Method::POST | Method::PUT) {
-        return Ok(Params::new(query, b""));
+        return Ok((Params::new(query, b""), Some(payload)));
     }
-    let read = async {
-        let mut body = Vec::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk =
-                chunk.map_err(|_| Response::error(StatusCode::BAD_REQUEST, "cannot read the request's body"))?;
-            if bounds.body_len_max < body.len() + chunk.len() {
-                let text = "request body exceeds --watchfire.limit.http.body";
-                return Err(Response::error(StatusCode::PAYLOAD_TOO_LARGE, text));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    };
-    let late = |_| Response::error(StatusCode::REQUEST_TIMEOUT, "request body took longer than --web.read-timeout");
-    let body = tokio::time::timeout(bounds.read_timeout, read).await.map_err(late)??;
-    Ok(Params::new(query, &body))
+    let reader = BodyReader::new(request, payload, bounds.body_len_max, bounds.read_timeout);
+    let Ok(body) = reader.read(|_| Ok::<(), std::convert::Infallible>(())).await?;
+    Ok((Params::new(query, &body), None))
 }
 
 fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
@@ -265,7 +301,7 @@ fn finish(response: Response) -> HttpResponse {
     for (name, value) in response.headers {
         builder.append_header((name, value));
     }
-    let mut answer = builder.body(response.body);
+    let mut answer = builder.body(HeldBody::new(response.body, response.held));
     // HTTP/1.1 leaves the case of names open; this is what Go writes and what careless clients look for.
     answer.head_mut().set_camel_case_headers(true);
     answer

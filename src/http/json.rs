@@ -215,13 +215,13 @@ impl Json {
         }
         let from = self.out.len();
         // For most numbers this writes the shortest digits as they are wanted, and faster than the formatter.
-        if 1e-4 <= magnitude && magnitude < 1e15 && serde_json::to_writer(&mut self.out, &value).is_ok() {
+        if 1e-4 <= magnitude && magnitude < 1e15 && go::halfway_digits(value).is_none() && serde_json::to_writer(&mut self.out, &value).is_ok() {
             if !self.out.iter().skip(from).any(|b| *b == b'e') {
                 return;
             }
             self.out.truncate(from);
         }
-        if value.is_finite() && 1e-6 <= magnitude && magnitude < 1e21 {
+        if value.is_finite() && 1e-6 <= magnitude && magnitude < 1e21 && go::halfway_digits(value).is_none() {
             let _ = write!(self.out, "{value}");
         } else {
             self.raw(&go::format_float_json(value));

@@ -19,6 +19,7 @@ pub(super) struct HttpMetrics {
     pub(super) connections_closed: Counter,
     pub(super) connections_refused: Counter,
     pub(super) scrapes_in_flight: Gauge,
+    pub(super) federation_errors: Counter,
 }
 
 #[derive(Clone)]
@@ -44,9 +45,16 @@ impl HttpMetrics {
                 "Connections closed at once as nearly all open files were taken.",
                 &[],
             ),
+            federation_errors: registry.counter(
+                "prometheus_web_federation_errors_total",
+                "Total number of errors that occurred while sending federation responses.",
+                &[],
+            ),
             scrapes_in_flight: registry.gauge("promhttp_metric_handler_requests_in_flight", help, &[]),
             registry: Arc::clone(registry),
         };
+        let help = "Total number of warnings that occurred while sending federation responses.";
+        registry.counter("prometheus_web_federation_warnings_total", help, &[]);
         ["200", "500", "503"].into_iter().for_each(|code| drop(metrics.scrape_served(code)));
         metrics
     }

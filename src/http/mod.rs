@@ -4,11 +4,15 @@
 //! handler parses its parameters, asks a port and writes the answer → `dispatch` adds headers, compresses and counts.
 
 pub mod api;
+mod body;
 mod compress;
 mod cors;
 mod dispatch;
 pub mod envelope;
 pub mod error;
+mod federate;
+mod guard;
+mod held;
 pub mod json;
 mod metrics;
 mod page;
@@ -21,6 +25,8 @@ mod response;
 mod routes;
 pub mod server;
 pub mod state;
+mod tls;
+mod web_file;
 
 pub use self::server::{HttpOptions, RunningServer, ServeError, serve};
 pub use self::state::{HttpState, ServerPorts};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::http::api::types::RequestOrigin;
+use crate::http::body::Body;
 use crate::http::params::Params;
 use crate::http::state::HttpState;
 
@@ -14,6 +16,10 @@ pub(super) struct Context {
     pub(super) raw_query: String,
     /// The variable part of the path, decoded.
     pub(super) path_parameter: Option<String>,
+    /// Whom it comes from.
+    pub(super) origin: RequestOrigin,
     /// The header `Accept`.
     pub(super) accept: Option<String>,
+    /// What is left of the body; nothing after a form.
+    pub(super) body: Body,
 }

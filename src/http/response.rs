@@ -2,12 +2,16 @@
 
 use actix_web::http::StatusCode;
 
+use crate::http::held::Held;
+
 /// What a handler returns.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
+    /// What it holds of the queries' memory.
+    pub(super) held: Held,
 }
 
 /// The type of plain texts.
@@ -17,7 +21,12 @@ pub(super) const JSON: &str = "application/json";
 
 impl Response {
     pub(super) fn new(status: StatusCode, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: vec![("Content-Type", content_type.to_owned())], body: body.into() }
+        Self {
+            status,
+            headers: vec![("Content-Type", content_type.to_owned())],
+            body: body.into(),
+            held: Held::default(),
+        }
     }
 
     pub(super) fn ok(content_type: &str, body: impl Into<Vec<u8>>) -> Self {
@@ -29,7 +38,7 @@ impl Response {
     }
 
     pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new() }
+        Self { status, headers: Vec::new(), body: Vec::new(), held: Held::default() }
     }
 
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {

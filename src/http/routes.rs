@@ -6,8 +6,11 @@
 use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
-use crate::http::api::{labels, query, rules, status, targets, watchfire};
+use crate::http::api::{
+    labels, metadata, query, relabel_steps, rules, status, syntax, targets, tsdb, watchfire, write,
+};
 use crate::http::error::ApiError;
+use crate::http::federate;
 use crate::http::page;
 use crate::http::plain;
 use crate::http::request::Context;
@@ -64,6 +67,7 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/graph", "/graph", Plain, Open, GET => plain::graph),
     route!("/version", "/version", Plain, Open, GET => plain::version),
     route!("/metrics", "/metrics", Plain, Open, GET => plain::metrics),
+    route!("/federate", "/federate", Plain, Ready, GET => federate::federate),
     route!("/-/healthy", "/-/healthy", Plain, Open, GET => plain::healthy, HEAD => plain::head),
     route!("/-/ready", "/-/ready", Plain, Ready, GET => plain::ready, HEAD => plain::head_ready),
     route!("/-/reload", "/-/reload", Plain, Open, GET => plain::post_only, POST => plain::reload, PUT => plain::reload),
@@ -82,17 +86,28 @@ pub(super) const ROUTES: &[Route] = &[
 
     route!("/api/v1/query", "/api/v1/query", Api, Ready, GET => query::instant, POST => query::instant),
     route!("/api/v1/query_range", "/api/v1/query_range", Api, Ready, GET => query::range, POST => query::range),
+    route!("/api/v1/query_exemplars", "/api/v1/query_exemplars", Api, Ready, GET => syntax::query_exemplars, POST => syntax::query_exemplars),
+    route!("/api/v1/parse_query", "/api/v1/parse_query", Api, Ready, GET => syntax::parse_query, POST => syntax::parse_query),
+    route!("/api/v1/format_query", "/api/v1/format_query", Api, Ready, GET => syntax::format_query, POST => syntax::format_query),
     route!("/api/v1/series", "/api/v1/series", Api, Ready, GET => labels::series, POST => labels::series),
     route!("/api/v1/labels", "/api/v1/labels", Api, Ready, GET => labels::names, POST => labels::names),
     route!("/api/v1/label/*/values", "/api/v1/label/:name/values", Api, Ready, GET => labels::values),
     route!("/api/v1/targets", "/api/v1/targets", Api, Ready, GET => targets::targets),
     route!("/api/v1/scrape_pools", "/api/v1/scrape_pools", Api, Ready, GET => targets::pools),
+    route!("/api/v1/scrape_pools/config", "/api/v1/scrape_pools/config", Api, Ready, GET => relabel_steps::config),
+    route!("/api/v1/targets/metadata", "/api/v1/targets/metadata", Api, Ready, GET => metadata::targets),
+    route!("/api/v1/targets/relabel_steps", "/api/v1/targets/relabel_steps", Api, Ready, GET => relabel_steps::steps),
+    route!("/api/v1/metadata", "/api/v1/metadata", Api, Ready, GET => metadata::metrics),
     route!("/api/v1/alertmanagers", "/api/v1/alertmanagers", Api, Ready, GET => targets::alertmanagers),
     route!("/api/v1/rules", "/api/v1/rules", Api, Ready, GET => rules::rules),
     route!("/api/v1/alerts", "/api/v1/alerts", Api, Ready, GET => rules::alerts),
+    route!("/api/v1/write", "/api/v1/write", Plain, Ready, POST => write::write),
+    route!("/api/v1/otlp/v1/metrics", "/api/v1/otlp/v1/metrics", Plain, Ready, POST => write::otlp),
     route!("/api/v1/status/config", "/api/v1/status/config", Api, Ready, GET => status::config),
     route!("/api/v1/status/flags", "/api/v1/status/flags", Api, Ready, GET => status::flags),
     route!("/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Api, Ready, GET => status::build),
+    route!("/api/v1/status/tsdb", "/api/v1/status/tsdb", Api, Ready, GET => tsdb::status),
+    route!("/api/v1/status/tsdb/blocks", "/api/v1/status/tsdb/blocks", Api, Ready, GET => tsdb::blocks),
     route!("/api/v1/status/runtimeinfo", "/api/v1/status/runtimeinfo", Api, Ready, GET => status::runtime),
 
     route!("/api/watchfire/v1/actors", "/api/watchfire/v1/actors", Api, Open, GET => watchfire::actors),

@@ -8,14 +8,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpServer, web};
 use rustix::net::sockopt;
 
 use crate::http::dispatch::{self, Bounds};
+use crate::http::guard::Guard;
 use crate::http::routes::ROUTES;
 use crate::http::state::HttpState;
+use crate::http::tls;
+use crate::http::web_file::WebFile;
+use crate::model::clock::SharedClock;
 use crate::telemetry::limits::is_one_too_many;
 use crate::telemetry::metrics::Counter;
 
@@ -41,6 +46,8 @@ pub struct HttpOptions {
     pub body_len_max: Option<u64>,
     /// Threads that serve requests; at least 1.
     pub workers: usize,
+    /// The file of `--web.config.file`; `None` for plain HTTP that anybody may use.
+    pub web_config: Option<String>,
 }
 
 /// Why the server does not start.
@@ -55,6 +62,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The web configuration is no good.
+    #[error("--web.config.file: {0}")]
+    WebConfig(String),
     /// The HTTP library did not take a listener.
     #[error("cannot serve HTTP: {0}")]
     Setup(#[source] io::Error),
@@ -72,6 +82,17 @@ pub struct RunningServer {
 
 /// Binds all addresses and starts to serve. Call it inside an actix system (or tokio runtime with a local set).
 pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServer, ServeError> {
+    let web_file = options.web_config.as_deref().map(|path| WebFile::open(path, SharedClock::clone(&state.clock)));
+    let web_file = web_file.transpose().map_err(ServeError::WebConfig)?.map(Arc::new);
+    let (guard, tls) = match &web_file {
+        None => (None, None),
+        Some(file) => {
+            let guard =
+                Guard::new(Arc::clone(file), SharedClock::clone(&state.clock)).map_err(ServeError::WebConfig)?;
+            let tls = tls::server_config(file, SharedClock::clone(&state.clock)).map_err(ServeError::WebConfig)?;
+            (Some(Arc::new(guard)), tls)
+        }
+    };
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for address in &options.listen_addresses {
@@ -97,8 +118,9 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     let mut server = HttpServer::new(move || {
         let state = Arc::clone(&state);
         let bounds = Rc::new(bounds);
+        let guard = guard.clone();
         let answer = move |request: HttpRequest, payload: web::Payload| {
-            dispatch::dispatch(Arc::clone(&state), Rc::clone(&bounds), request, payload)
+            dispatch::dispatch(Arc::clone(&state), guard.clone(), Rc::clone(&bounds), request, payload)
         };
         App::new().default_service(web::to(answer))
     })
@@ -118,29 +140,42 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         cut_off_stalled(stream, write_timeout);
         extensions.insert(Connection { closed: closed.clone() });
     });
+    let is_tls = tls.is_some();
     for listener in listeners {
-        server = server.listen(listener).map_err(ServeError::Setup)?;
+        server = match tls.clone() {
+            Some(tls) => server.listen_rustls_0_23(listener, tls),
+            None => server.listen(listener),
+        }
+        .map_err(ServeError::Setup)?;
     }
     let finished = server.run();
     for address in &addresses {
         tracing::info!(component = "web", %address, "Listening on");
+        if options.web_config.is_some() {
+            let text = if is_tls { "TLS is enabled." } else { "TLS is disabled." };
+            tracing::info!(component = "web", http2 = is_tls, %address, "{text}");
+        }
     }
     Ok(RunningServer { addresses, handle: finished.handle(), finished })
 }
 
 /// Closes a connection that takes one of the last open files; true if it did.
 fn refuse_one_too_many(stream: &dyn Any) -> bool {
-    let Some(stream) = stream.downcast_ref::<TcpStream>().filter(|stream| is_one_too_many(stream.as_fd())) else {
-        return false;
-    };
+    let Some(stream) = socket(stream).filter(|stream| is_one_too_many(stream.as_fd())) else { return false };
     // One that the client has closed already needs no closing.
     let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both);
     true
 }
 
+/// The socket of a connection, with TLS or without.
+fn socket(stream: &dyn Any) -> Option<&TcpStream> {
+    let encrypted = || stream.downcast_ref::<TlsStream<TcpStream>>().map(|stream| stream.get_ref().0);
+    stream.downcast_ref::<TcpStream>().or_else(encrypted)
+}
+
 /// Has the system end a connection whose client takes nothing for `within`: its answer would be held for as long as it likes.
 fn cut_off_stalled(stream: &dyn Any, within: Duration) {
-    let Some(stream) = stream.downcast_ref::<TcpStream>() else { return };
+    let Some(stream) = socket(stream) else { return };
     let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
     if let Err(err) = sockopt::set_tcp_user_timeout(stream, within_ms) {
         tracing::debug!(component = "web", %err, "Stalled connections are not cut off");

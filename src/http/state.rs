@@ -8,9 +8,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
+use crate::actors::remote_receiver::RemoteReceiver;
+use crate::config::ScrapeConfig;
 use crate::http::api::types::{
-    ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, QueryAnswer, RangeQuery, Reload,
-    RuleGroup, Runtime, SelectRequest, Targets,
+    ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, NewestSamples, QueryAnswer,
+    RangeQuery, Reload, RuleGroup, Runtime, SelectRequest, TargetMetadata, Targets, TsdbStatus,
 };
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
@@ -19,6 +21,7 @@ use crate::model::external_url::ExternalUrl;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::regexp::Regexp;
+use crate::promql::parser::ParseOptions;
 use crate::telemetry::metrics::{Gauge, Registry};
 
 /// An answer that takes time.
@@ -56,8 +59,22 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>>;
     /// Parses a series selector; the error is PromQL's text with its position.
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String>;
+    /// The language of queries.
+    fn parse_options(&self) -> ParseOptions {
+        ParseOptions::default()
+    }
     /// All targets, active and dropped.
     fn targets(&self) -> Answer<'_, Targets>;
+    /// What active targets tell of their metrics, or of one metric if it is named, by pool.
+    fn target_metadata(&self, metric: &str) -> Answer<'_, Vec<TargetMetadata>>;
+    /// The configuration of a scrape pool.
+    fn scrape_config(&self, pool: &str) -> Option<Arc<ScrapeConfig>>;
+    /// The newest sample of each series that any of the selectors selects, within the lookback.
+    fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples>;
+    /// Figures of the head, with at most `limit` of the largest of each kind.
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus>;
+    /// Descriptions of the open blocks, each as JSON, by their start.
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>>;
     /// All rule groups with their rules and alerts.
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
     /// Groups of alerts as the dispatcher in process has them.
@@ -76,6 +93,10 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn last_reload(&self) -> Option<Reload>;
     /// Asks the root to stop.
     fn quit(&self) -> QuitVerdict;
+    /// Takes remote write; `None` while that is switched off.
+    fn remote_write(&self) -> Option<Arc<RemoteReceiver>>;
+    /// Takes OTLP metrics; `None` while that is switched off.
+    fn otlp(&self) -> Option<Arc<RemoteReceiver>>;
     /// Every actor; answers from a registry, so that it works while actors are stuck.
     fn actors(&self) -> Vec<ActorInfo>;
     /// The process's own metrics in a format that `accept` names; text 0.0.4 if it names none that we have.

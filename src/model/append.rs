@@ -3,6 +3,9 @@
 //! Data flow: a scrape, a rule group or a remote write builds an [`AppendBatch`] → the storage client parts it by shard
 //! and gives it one commit number → shards check, log and apply it → the caller learns from the [`AppendReport`].
 
+use std::sync::Arc;
+
+use crate::model::histogram::{FloatHistogram, Histogram, InvalidHistogram};
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
@@ -40,11 +43,126 @@ pub struct AppendSample {
     pub value: f64,
 }
 
+/// A native histogram of either kind; clones share it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HistogramValue {
+    /// With whole counts.
+    Integer(Arc<Histogram>),
+    /// With float counts.
+    Float(Arc<FloatHistogram>),
+}
+
+impl From<Histogram> for HistogramValue {
+    fn from(histogram: Histogram) -> Self {
+        Self::Integer(Arc::new(histogram))
+    }
+}
+
+impl From<FloatHistogram> for HistogramValue {
+    fn from(histogram: FloatHistogram) -> Self {
+        Self::Float(Arc::new(histogram))
+    }
+}
+
+impl HistogramValue {
+    /// Errors unless its parts fit each other, with Prometheus's texts.
+    pub fn validate(&self) -> Result<(), InvalidHistogram> {
+        match self {
+            Self::Integer(histogram) => histogram.validate(),
+            Self::Float(histogram) => histogram.validate(),
+        }
+    }
+
+    /// True for the marker that ends a series of histograms.
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Integer(histogram) => histogram.is_stale(),
+            Self::Float(histogram) => histogram.is_stale(),
+        }
+    }
+
+    /// True if its bounds are listed.
+    pub fn uses_custom_buckets(&self) -> bool {
+        match self {
+            Self::Integer(histogram) => histogram.uses_custom_buckets(),
+            Self::Float(histogram) => histogram.uses_custom_buckets(),
+        }
+    }
+
+    /// True if both are of the same kind and the same data; hints do not count.
+    pub fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a.equals(b),
+            (Self::Float(a), Self::Float(b)) => a.equals(b),
+            _ => false,
+        }
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn memory_len(&self) -> usize {
+        match self {
+            Self::Integer(histogram) => histogram.memory_len(),
+            Self::Float(histogram) => histogram.memory_len(),
+        }
+    }
+}
+
+/// One histogram to append.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppendHistogram {
+    /// Which series.
+    pub series: SeriesKey,
+    /// When.
+    pub at: TimestampMs,
+    /// The histogram; storage checks it. One whose sum is the stale marker ends the series.
+    pub value: HistogramValue,
+}
+
 /// Samples that become visible together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AppendBatch {
-    /// In the order in which they are applied.
+    /// In the order in which they are applied. A stale marker ends a series of histograms as well.
     pub samples: Vec<AppendSample>,
+    /// Applied after all of `samples`, in this order. In reports their indexes go on behind those of `samples`.
+    pub histograms: Vec<AppendHistogram>,
+}
+
+impl From<Vec<AppendSample>> for AppendBatch {
+    fn from(samples: Vec<AppendSample>) -> Self {
+        Self { samples, histograms: Vec::new() }
+    }
+}
+
+impl AppendBatch {
+    /// A batch of floats.
+    pub fn of_floats(samples: Vec<AppendSample>) -> Self {
+        samples.into()
+    }
+
+    /// Adds a float.
+    pub fn push_float(&mut self, series: SeriesKey, at: TimestampMs, value: f64) {
+        self.samples.push(AppendSample { series, at, value });
+    }
+
+    /// Adds a histogram.
+    pub fn push_histogram(&mut self, series: SeriesKey, at: TimestampMs, value: impl Into<HistogramValue>) {
+        self.histograms.push(AppendHistogram { series, at, value: value.into() });
+    }
+
+    /// Number of samples, histograms included.
+    pub fn len(&self) -> usize {
+        self.samples.len() + self.histograms.len()
+    }
+
+    /// True if there is nothing to append.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty() && self.histograms.is_empty()
+    }
+
+    /// Time of the first sample.
+    pub fn first_at(&self) -> Option<TimestampMs> {
+        self.samples.first().map(|sample| sample.at).or_else(|| self.histograms.first().map(|sample| sample.at))
+    }
 }
 
 /// Why storage refused one sample. The texts are Prometheus's.
@@ -70,6 +188,23 @@ pub enum SampleRejection {
         /// The value that was refused.
         new: f64,
     },
+    /// Same time stamp as the newest sample, which is a histogram.
+    #[error(
+        "duplicate sample for timestamp {at}; overrides not allowed: existing is a histogram, new value {}",
+        crate::model::go::format_float_g(*new)
+    )]
+    DuplicateOfHistogram {
+        /// The common time stamp, in milliseconds.
+        at: i64,
+        /// The value that was refused.
+        new: f64,
+    },
+    /// A histogram with the time stamp of the newest sample, which is not the same.
+    #[error("duplicate sample for timestamp")]
+    DuplicateHistogram,
+    /// A histogram whose parts do not fit each other.
+    #[error(transparent)]
+    InvalidHistogram(#[from] InvalidHistogram),
     /// The handle is not (or no longer) in its shard's table; append again by labels.
     #[error("unknown series reference")]
     UnknownSeries,
@@ -97,6 +232,16 @@ pub struct AppendReport {
     pub resolved: Vec<(u32, SeriesHandle)>,
     /// Refused samples: index in the batch and reason.
     pub rejected: Vec<(u32, SampleRejection)>,
+    /// Of these, by index, those that stored samples would not have refused: they stand against samples of the same batch,
+    /// or of one that is not stored yet. Prometheus drops them without a word to who appends.
+    pub against_staged: Vec<u32>,
+}
+
+impl SampleRejection {
+    /// True if another sample stands at the time of the refused one.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Duplicate { .. } | Self::DuplicateOfHistogram { .. } | Self::DuplicateHistogram)
+    }
 }
 
 impl AppendReport {
@@ -106,11 +251,18 @@ impl AppendReport {
         self.created += part.created;
         self.resolved.extend(part.resolved);
         self.rejected.extend(part.rejected);
+        self.against_staged.extend(part.against_staged);
+    }
+
+    /// The refused samples that Prometheus reports: all but those of [`Self::against_staged`]. For a sorted report.
+    pub fn reported(&self) -> impl Iterator<Item = &(u32, SampleRejection)> {
+        self.rejected.iter().filter(|(index, _)| self.against_staged.binary_search(index).is_err())
     }
 
     /// Puts the entries in the batch's order, after all parts are in.
     pub fn sort(&mut self) {
         self.resolved.sort_by_key(|(index, _)| *index);
         self.rejected.sort_by_key(|(index, _)| *index);
+        self.against_staged.sort_unstable();
     }
 }

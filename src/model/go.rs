@@ -8,7 +8,9 @@ pub fn format_float_f(v: f64) -> String {
     if let Some(special) = special(v) {
         return special.to_owned();
     }
-    format!("{v}")
+    let mut text = format!("{v}");
+    round_to_even(v, &mut text);
+    text
 }
 
 /// `strconv.FormatFloat(v, 'e', -1, 64)`: shortest decimal with at least two exponent digits, as `1e+06`.
@@ -18,6 +20,8 @@ pub fn format_float_e(v: f64) -> String {
     }
     let text = format!("{v:e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let mut mantissa = mantissa.to_owned();
+    round_to_even(v, &mut mantissa);
     let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |d| ('-', d));
     format!("{mantissa}e{sign}{digits:0>2}")
 }
@@ -53,6 +57,43 @@ pub fn format_float_g_digits(v: f64, digits: usize) -> String {
 pub fn format_float_json(v: f64) -> String {
     let magnitude = v.abs();
     if magnitude != 0.0 && (magnitude < 1e-6 || magnitude >= 1e21) { format_float_e(v) } else { format_float_f(v) }
+}
+
+/// Number of all decimal digits of a finite float if they are few and end with a 5 behind the point: its shortest form, if
+/// that has one digit less, lies halfway between two. Go takes the even one, the formatter of Rust the larger one.
+pub fn halfway_digits(v: f64) -> Option<usize> {
+    /// From here on 5 to this power alone has more digits than matter.
+    const POWER_MAX: u32 = 25;
+    let bits = v.to_bits();
+    let biased = u32::try_from(bits >> 52 & 0x7ff).unwrap_or(0);
+    if biased == 0 {
+        // Zero, or far too small.
+        return None;
+    }
+    let mantissa = bits & ((1 << 52) - 1) | 1 << 52;
+    let zeros = mantissa.trailing_zeros();
+    // v is an odd number divided by 2 to this power, and so has as many decimals, of which the last one is a 5.
+    let power = 1075u32.checked_sub(biased)?.checked_sub(zeros).filter(|power| (1..=POWER_MAX).contains(power))?;
+    let digits = u128::from(mantissa >> zeros) * 5u128.pow(power);
+    // Below a power of two floats lie closer: the smaller form may belong to another one there.
+    if zeros == 52 && digits < 5 << 54 {
+        return None;
+    }
+    let count = digits.checked_ilog10().map_or(0, |log| log as usize + 1);
+    (17..=18).contains(&count).then_some(count)
+}
+
+/// Corrects the last digit of the shortest form where it lies halfway between two.
+fn round_to_even(v: f64, text: &mut String) {
+    let Some(count) = halfway_digits(v) else { return };
+    let shown = text.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
+    if shown + 1 != count {
+        return;
+    }
+    if let Some(last @ b'0'..=b'9') = text.bytes().last().filter(|last| last % 2 == 1) {
+        text.pop();
+        text.push(char::from(last - 1));
+    }
 }
 
 fn special(v: f64) -> Option<&'static str> {
@@ -142,6 +183,25 @@ fn is_print(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halfway_between_two_shortest_forms_the_even_one_is_taken() {
+        let cases = [
+            ("1542064908020821.25", "1542064908020821.2"),
+            ("1542064908020821.75", "1542064908020821.8"),
+            ("-845769853939720.25", "-845769853939720.2"),
+            ("0.00000154972076416015625", "0.0000015497207641601562"),
+            ("0.125", "0.125"),
+        ];
+        for (exact, shortest) in cases {
+            assert_eq!(format_float_f(exact.parse().unwrap()), shortest);
+        }
+        let small = 2f64.powi(-25);
+        assert_eq!(
+            [format_float_e(small), format_float_json(small)],
+            ["2.9802322387695312e-08", "2.9802322387695312e-08"]
+        );
+    }
 
     #[test]
     fn floats_print_as_in_go() {

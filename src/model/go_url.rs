@@ -24,6 +24,13 @@ pub fn join(scheme: &str, host: &str, path: &str, params: &BTreeMap<&str, Vec<&s
     url
 }
 
+/// A text as part of a query or of a form, as Go's `url.QueryEscape` writes it.
+pub fn query_escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    query(&mut escaped, text);
+    escaped
+}
+
 fn query(url: &mut String, text: &str) {
     for (index, word) in text.split(' ').enumerate() {
         if 0 < index {

@@ -1,4 +1,5 @@
-//! Native histograms with float counts: exponential buckets (schemas -4 to 8) or listed bounds (schema -53).
+//! Native histograms: exponential buckets (schemas -4 to 8) or listed bounds (schema -53); with float counts, and with whole
+//! ones as clients expose them (`integer`).
 //!
 //! The digits of every operation are those of Prometheus's `model/histogram`: bucket by bucket, in the same order. Buckets
 //! are kept as counts beside spans of indexes; `layout` is the only file that takes the two apart and puts them together.
@@ -6,8 +7,9 @@
 mod arithmetic;
 mod bounds;
 mod buckets;
+pub mod integer;
 mod kahan;
-mod layout;
+pub mod layout;
 mod reset;
 mod text;
 mod trim;
@@ -15,9 +17,10 @@ mod validate;
 
 pub use crate::model::histogram::arithmetic::{Combined, IncompatibleSchemas};
 pub use crate::model::histogram::buckets::Bucket;
+pub use crate::model::histogram::integer::Histogram;
 pub use crate::model::histogram::kahan::{HistogramMean, HistogramSum};
 pub use crate::model::histogram::trim::TrimSide;
-pub use crate::model::histogram::validate::{InvalidBounds, InvalidBuckets, InvalidHistogram};
+pub use crate::model::histogram::validate::{InvalidBounds, InvalidBuckets, InvalidHistogram, has_sound_layout};
 
 use crate::model::sample::is_stale;
 

@@ -12,6 +12,7 @@ pub mod go_json;
 pub mod go_math;
 pub mod go_number;
 pub mod go_time;
+pub mod go_trig;
 pub mod go_url;
 pub mod histogram;
 pub mod kahan;

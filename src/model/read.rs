@@ -236,6 +236,35 @@ pub trait SampleSource: Send + Sync {
     }
 }
 
+/// The newest sample of a series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewestSample {
+    /// The series' full label set.
+    pub labels: Labels,
+    /// Milliseconds since the epoch.
+    pub at_ms: i64,
+    /// The value, unless it is a histogram.
+    pub value: f64,
+    /// The histogram, if it is one.
+    pub histogram: Option<Arc<FloatHistogram>>,
+}
+
+impl NewestSample {
+    /// The last sample of a column; `None` if there is none or it ends the series.
+    pub fn of(labels: Labels, column: &SampleColumn) -> Option<Self> {
+        let float = column.floats.timestamps.last().copied().zip(column.floats.values.last().copied());
+        let histogram = column.histograms.timestamps.last().copied().zip(column.histograms.values.last());
+        let (at_ms, value, histogram) = match (float, histogram) {
+            (Some((at, value)), histogram) if histogram.is_none_or(|(other, _)| other < at) => {
+                (!is_stale(value)).then_some((at, value, None))?
+            }
+            (_, Some((at, value))) => (!value.is_stale()).then(|| (at, 0.0, Some(Arc::clone(value))))?,
+            _ => return None,
+        };
+        Some(Self { labels, at_ms, value, histogram })
+    }
+}
+
 /// One selected series.
 #[derive(Clone)]
 pub struct SelectedSeries {

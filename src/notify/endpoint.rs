@@ -55,34 +55,55 @@ pub enum EndpointError {
     },
 }
 
-/// The Alertmanagers that `groups` and the configuration's own rules come to. A group with a bad one is left out whole, as
-/// in Prometheus.
+/// Alertmanagers that discovery has found.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundGroup<'a> {
+    /// Label sets of each, `__address__` among them.
+    pub targets: &'a [Labels],
+    /// Labels that all have.
+    pub labels: &'a Labels,
+}
+
+/// The Alertmanagers that the groups of a configuration and its own rules come to. A group with a bad one is left out whole,
+/// as in Prometheus.
 pub fn endpoints(config: &AlertmanagerConfig, groups: &[TargetGroup]) -> Endpoints {
     let mut found = Endpoints::default();
-    let mut seen = BTreeSet::new();
     for group in groups {
-        match of_group(config, group) {
-            Ok((active, dropped)) => {
-                found.active.extend(active.into_iter().filter(|endpoint| seen.insert(endpoint.text.clone())));
-                found.dropped.extend(dropped);
-            }
-            Err(error) => found.failures.push(error),
-        }
+        let address = |address: &String| Labels::from_pairs([(ADDRESS, address)]);
+        let targets: Vec<Labels> = group.targets.iter().map(address).collect();
+        let labels = Labels::from_pairs(group.labels.iter());
+        found.add(config, FoundGroup { targets: &targets, labels: &labels });
     }
     found
 }
 
-fn of_group(config: &AlertmanagerConfig, group: &TargetGroup) -> Result<(Vec<Endpoint>, Vec<String>), EndpointError> {
+impl Endpoints {
+    /// Adds the Alertmanagers of one more group.
+    pub fn add(&mut self, config: &AlertmanagerConfig, group: FoundGroup<'_>) {
+        match of_group(config, group) {
+            Ok((active, dropped)) => {
+                let mut seen: BTreeSet<String> = self.active.iter().map(|endpoint| endpoint.text.clone()).collect();
+                self.active.extend(active.into_iter().filter(|endpoint| seen.insert(endpoint.text.clone())));
+                self.dropped.extend(dropped);
+            }
+            Err(error) => self.failures.push(error),
+        }
+    }
+}
+
+fn of_group(config: &AlertmanagerConfig, group: FoundGroup<'_>) -> Result<(Vec<Endpoint>, Vec<String>), EndpointError> {
     let alerts_path = path::join("/", format!("{}/{API_PATH}", config.path_prefix).trim_start_matches('/'));
     let (mut active, mut dropped) = (Vec::new(), Vec::new());
-    for address in &group.targets {
+    for target in group.targets {
         let mut labels = LabelsBuilder::new();
-        labels.set(SCHEME, &config.scheme).set(ALERTS_PATH, &alerts_path);
-        // Labels of the group go before the configuration, as there, but not before the target's own.
-        for (name, value) in group.labels.iter().filter(|(name, _)| *name != ADDRESS) {
+        for (name, value) in target.iter() {
             labels.set(name, value);
         }
-        labels.set(ADDRESS, address);
+        labels.set(SCHEME, &config.scheme).set(ALERTS_PATH, &alerts_path);
+        // Labels of the group go before the configuration, as there, but not before the target's own.
+        for (name, value) in group.labels.iter().filter(|(name, _)| !target.contains(name)) {
+            labels.set(name, value);
+        }
         let labels = labels.build();
         match relabel(labels.clone(), &config.relabel_configs) {
             Some(labels) => active.push(endpoint(&labels)?),

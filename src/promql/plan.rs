@@ -141,7 +141,7 @@ impl Planner<'_> {
             Expr::Unary(unary) => {
                 let (inner, invariance) = self.lower(&unary.expr, context)?;
                 let operation = match unary.op {
-                    Sign::Plus => inner.operation,
+                    Sign::Plus => Operation::Same(Box::new(inner)),
                     Sign::Minus => Operation::Negate(Box::new(inner)),
                 };
                 Ok((Node { operation, range }, invariance))
@@ -259,7 +259,7 @@ impl Planner<'_> {
             AggregateOp::Stddev => fold(Fold::Stddev, inner, None),
             AggregateOp::Stdvar => fold(Fold::Stdvar, inner, None),
             AggregateOp::Quantile => fold(Fold::Quantile, inner, Some(param(in_param)?)),
-            AggregateOp::CountValues => self.count_values(aggregate, inner, grouping.clone())?,
+            AggregateOp::CountValues => call::or_fail(self.count_values(aggregate, inner, grouping.clone()))?,
             AggregateOp::Topk => select(WhichK::Top, inner, param(in_param)?),
             AggregateOp::Bottomk => select(WhichK::Bottom, inner, param(in_param)?),
             AggregateOp::Limitk => select(WhichK::Any, inner, param(in_param)?),

@@ -9,6 +9,7 @@ use crate::model::result::{Annotations, MatrixSeries, QueryValue, VectorElement}
 use crate::promql::almost_equal;
 use crate::promql::parser::SequenceValue;
 use crate::promqltest::script::{Annotated, EvalCommand, EvalTimes};
+use crate::promqltest::show;
 
 /// Relative error that is allowed.
 const TOLERANCE: f64 = 0.000_001;
@@ -34,7 +35,7 @@ fn one_kind(kind: &str, expected: &Annotated, found: &[String]) -> Result<(), St
     }
     for text in &expected.expected {
         if !found.iter().any(|f| text.accepts(f)) {
-            return Err(format!("expected {kind} annotation {text:?} but found {found:?}"));
+            return Err(format!("expected {kind} annotation {text} but found {found:?}"));
         }
     }
     match found.iter().find(|f| !expected.expected.iter().any(|text| text.accepts(f))) {
@@ -52,7 +53,8 @@ pub(crate) fn value(command: &EvalCommand, found: &QueryValue) -> Result<(), Str
         },
         QueryValue::Text { text, .. } => match &command.text {
             Some(expected) if expected == text => Ok(()),
-            expected => Err(format!("expected string {expected:?} but got {text:?}")),
+            Some(expected) => Err(format!("expected string {expected:?} but got {text:?}")),
+            None => Err(format!("expected no string, but got {text:?}")),
         },
         QueryValue::Vector(elements) => vector(command, elements),
         QueryValue::Matrix(series) => matrix(command, series),
@@ -110,7 +112,7 @@ fn no_scalar(command: &EvalCommand) -> Result<(), String> {
 
 fn all_seen(command: &EvalCommand, seen: &BTreeSet<&Labels>) -> Result<(), String> {
     match command.series.keys().find(|labels| !seen.contains(labels)) {
-        Some(missing) => Err(format!("expected metric {missing} not found")),
+        Some(missing) => Err(format!("expected metric {} not found", show::Series(missing))),
         None => Ok(()),
     }
 }
@@ -120,26 +122,27 @@ pub(crate) fn vector(command: &EvalCommand, elements: &[VectorElement]) -> Resul
     let mut seen = BTreeSet::new();
     for (position, element) in elements.iter().enumerate() {
         let (labels, value) = (&element.labels, element.point.value);
+        let name = show::Series(labels);
         let Some(expected) = command.series.get(labels) else {
             let value = element.histogram.as_ref().map_or_else(|| format_float_g(value), |h| h.test_expression());
-            return Err(format!("unexpected metric {labels} in result, has value {value}"));
+            return Err(format!("unexpected metric {name} in result, has value {value}"));
         };
         if command.is_ordered && expected.position != position {
-            return Err(format!("expected {labels} at position {} but was at {position}", expected.position));
+            return Err(format!("expected {name} at position {} but was at {position}", expected.position));
         }
         match (expected.values.first(), &element.histogram) {
-            (Some(SequenceValue::Float(expected)), None) => equal(*expected, value, &labels.to_string())?,
-            (Some(SequenceValue::Omitted), None) => equal(0.0, value, &labels.to_string())?,
+            (Some(SequenceValue::Float(expected)), None) => equal(*expected, value, &name.to_string())?,
+            (Some(SequenceValue::Omitted), None) => equal(0.0, value, &name.to_string())?,
             (Some(SequenceValue::Histogram { histogram, counter_reset_hint_set }), Some(found)) => {
-                equal_histograms(histogram, found, *counter_reset_hint_set, &labels.to_string())?;
+                equal_histograms(histogram, found, *counter_reset_hint_set, &name.to_string())?;
             }
             (Some(SequenceValue::Histogram { .. }), None) => {
-                return Err(format!("expected a histogram for {labels} but got {}", format_float_g(value)));
+                return Err(format!("expected a histogram for {name} but got {}", format_float_g(value)));
             }
             (Some(_), Some(found)) => {
-                return Err(format!("expected a float for {labels} but got {}", found.test_expression()));
+                return Err(format!("expected a float for {name} but got {}", found.test_expression()));
             }
-            (None, _) => return Err(format!("no value is expected for {labels}")),
+            (None, _) => return Err(format!("no value is expected for {name}")),
         }
         seen.insert(labels);
     }
@@ -160,8 +163,9 @@ fn matrix(command: &EvalCommand, all: &[MatrixSeries]) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for series in all {
         let labels = &series.labels;
+        let name = show::Series(labels);
         let Some(expected) = command.series.get(labels) else {
-            return Err(format!("unexpected metric {labels} in result, has {}", shown(series)));
+            return Err(format!("unexpected metric {name} in result, has {}", shown(series)));
         };
         let mut points = Vec::new();
         let mut histograms = Vec::new();
@@ -169,7 +173,7 @@ fn matrix(command: &EvalCommand, all: &[MatrixSeries]) -> Result<(), String> {
             let at_ms = start_ms + step * step_ms;
             match value {
                 _ if at_ms > end_ms => {
-                    return Err(format!("more points are expected for {labels} than the times allow"));
+                    return Err(format!("more points are expected for {name} than the times allow"));
                 }
                 SequenceValue::Float(value) => points.push((at_ms, *value)),
                 SequenceValue::Omitted => {}
@@ -181,19 +185,19 @@ fn matrix(command: &EvalCommand, all: &[MatrixSeries]) -> Result<(), String> {
         let found: Vec<(i64, f64)> = series.points.iter().map(|p| (p.at.0, p.value)).collect();
         let same_times = points.len() == found.len() && points.iter().zip(&found).all(|(a, b)| a.0 == b.0);
         if !same_times {
-            return Err(format!("expected {points:?} for {labels} but got {}", shown(series)));
+            return Err(format!("expected {points:?} for {name} but got {}", shown(series)));
         }
         let same_histogram_times = histograms.len() == series.histograms.len()
             && histograms.iter().zip(&series.histograms).all(|(a, b)| a.0 == b.at.0);
         if !same_histogram_times {
             let times: Vec<i64> = histograms.iter().map(|(at_ms, ..)| *at_ms).collect();
-            return Err(format!("expected histograms at {times:?} ms for {labels} but got {}", shown(series)));
+            return Err(format!("expected histograms at {times:?} ms for {name} but got {}", shown(series)));
         }
         for ((at_ms, expected), (_, value)) in points.iter().zip(&found) {
-            equal(*expected, *value, &format!("{labels} at {at_ms} ms"))?;
+            equal(*expected, *value, &format!("{name} at {at_ms} ms"))?;
         }
         for ((at_ms, expected, hint_set), found) in histograms.iter().zip(&series.histograms) {
-            equal_histograms(expected, &found.histogram, *hint_set, &format!("{labels} at {at_ms} ms"))?;
+            equal_histograms(expected, &found.histogram, *hint_set, &format!("{name} at {at_ms} ms"))?;
         }
         seen.insert(labels);
     }

@@ -10,10 +10,12 @@ use crate::model::read::{
     FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
 };
 use crate::model::time::TimeRange;
+use crate::promqltest::show::Series;
 
 /// What a script runs against.
 pub trait TestStorage {
-    /// Stores floats of one series, ascending by time; visible when this returns. The error says why not.
+    /// Stores floats of one series, ascending by time and behind what it has; visible when this returns. The error says
+    /// why not.
     fn append(&mut self, labels: &Labels, samples: &[(i64, f64)]) -> Result<(), String>;
     /// Stores samples of any kind, with their start timestamps. Storage that cannot hold them leaves out what it cannot.
     fn append_all(&mut self, labels: &Labels, samples: &SampleColumn) -> Result<(), String> {
@@ -41,6 +43,16 @@ enum StoredValue {
     Histogram(Arc<FloatHistogram>),
 }
 
+impl StoredValue {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Histogram(a), Self::Histogram(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 /// Series in plain maps. Slow and simple: other storage is compared with it.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
@@ -52,31 +64,46 @@ impl MemoryStorage {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// All of the samples, or none: they have to lie behind those that are there, as in Prometheus's storage.
+    fn insert(&self, labels: &Labels, added: Vec<(i64, Stored)>) -> Result<(), String> {
+        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        let stored = series.entry(labels.clone()).or_default();
+        if let Some((last_ms, last)) = stored.last_key_value() {
+            for (at_ms, sample) in &added {
+                if at_ms < last_ms {
+                    return Err(format!("{}: out of order sample at {at_ms} ms", Series(labels)));
+                }
+                if at_ms == last_ms && !sample.value.is_same(&last.value) {
+                    return Err(format!("{}: duplicate sample for timestamp {at_ms} ms", Series(labels)));
+                }
+            }
+        }
+        stored.extend(added);
+        Ok(())
+    }
 }
 
 impl TestStorage for MemoryStorage {
     fn append(&mut self, labels: &Labels, samples: &[(i64, f64)]) -> Result<(), String> {
-        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
         let floats =
             samples.iter().map(|(at_ms, value)| (*at_ms, Stored { start_ms: 0, value: StoredValue::Float(*value) }));
-        series.entry(labels.clone()).or_default().extend(floats);
-        Ok(())
+        self.insert(labels, floats.collect())
     }
 
     fn append_all(&mut self, labels: &Labels, samples: &SampleColumn) -> Result<(), String> {
-        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        let stored = series.entry(labels.clone()).or_default();
+        let mut added = Vec::new();
         let start = |starts: &[i64], place: usize| starts.get(place).copied().unwrap_or(0);
         for (place, (at_ms, value)) in samples.floats.timestamps.iter().zip(&samples.floats.values).enumerate() {
             let start_ms = start(&samples.float_starts, place);
-            stored.insert(*at_ms, Stored { start_ms, value: StoredValue::Float(*value) });
+            added.push((*at_ms, Stored { start_ms, value: StoredValue::Float(*value) }));
         }
         let histograms = samples.histograms.timestamps.iter().zip(&samples.histograms.values);
         for (place, (at_ms, histogram)) in histograms.enumerate() {
             let value = StoredValue::Histogram(Arc::clone(histogram));
-            stored.insert(*at_ms, Stored { start_ms: start(&samples.histogram_starts, place), value });
+            added.push((*at_ms, Stored { start_ms: start(&samples.histogram_starts, place), value }));
         }
-        Ok(())
+        self.insert(labels, added)
     }
 
     fn clear(&mut self) -> Result<(), String> {

@@ -10,10 +10,13 @@ mod nhcb;
 mod pinned;
 mod run;
 mod script;
+mod show;
 mod starts;
 
 pub use crate::promqltest::memory::{MemoryStorage, TestStorage};
-pub use crate::promqltest::run::{EvalOutcome, run, upstream_options};
+pub use crate::promqltest::run::{
+    Difference, EvalOutcome, LoadFailure, Report, Settings, run, run_selected, upstream_options,
+};
 pub use crate::promqltest::script::{
     Annotated, Command, EvalCommand, EvalTimes, ExpectedSeries, LoadCommand, LoadedSeries, Script, ScriptError, Text,
 };

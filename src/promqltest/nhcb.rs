@@ -9,6 +9,7 @@ use crate::model::read::SampleColumn;
 use crate::promql::parse_bucket_bound;
 use crate::promql::parser::SequenceValue;
 use crate::promqltest::script::LoadCommand;
+use crate::promqltest::show;
 
 /// The parts of one classic histogram at one time.
 #[derive(Default)]
@@ -31,10 +32,16 @@ pub(crate) fn converted(load: &LoadCommand) -> Result<Vec<(Labels, SampleColumn)
             continue;
         };
         let bound = match part {
-            Part::Bucket => match series.labels.get(BUCKET).and_then(parse_bucket_bound).filter(|b| !b.is_nan()) {
-                Some(bound) => bound,
-                None => continue,
-            },
+            Part::Bucket => {
+                let bound = series
+                    .labels
+                    .get(BUCKET)
+                    .ok_or_else(|| format!("expected bucket label in {}", show::Series(&series.labels)))?;
+                match parse_bucket_bound(bound).filter(|bound| !bound.is_nan()) {
+                    Some(bound) => bound,
+                    None => continue,
+                }
+            }
             Part::Sum | Part::Count => f64::INFINITY,
         };
         let mut labels = series.labels.to_builder();
@@ -44,8 +51,13 @@ pub(crate) fn converted(load: &LoadCommand) -> Result<Vec<(Labels, SampleColumn)
             let SequenceValue::Float(value) = value else { continue };
             let parts = at_times.entry(place * load.step_ms).or_default();
             match part {
-                Part::Bucket => parts.insert(bound, *value)?,
+                Part::Bucket => {
+                    parts.insert(bound, *value).map_err(|error| format!("{}: {error}", show::Series(&series.labels)))?
+                }
                 Part::Sum => parts.sum = *value,
+                Part::Count if *value < 0.0 => {
+                    return Err(format!("{}: count must be non-negative: count={value}", show::Series(&series.labels)));
+                }
                 Part::Count => parts.count = Some(*value),
             }
         }
@@ -54,7 +66,10 @@ pub(crate) fn converted(load: &LoadCommand) -> Result<Vec<(Labels, SampleColumn)
     for (labels, at_times) in histograms {
         let mut column = SampleColumn::default();
         for (at_ms, parts) in at_times {
-            column.push_histogram(at_ms, 0, Arc::new(parts.convert()?));
+            let fail = |error: String| format!("{} at {at_ms} ms: {error}", show::Series(&labels));
+            let histogram = parts.convert().map_err(fail)?;
+            histogram.validate().map_err(|error| fail(error.to_string()))?;
+            column.push_histogram(at_ms, 0, Arc::new(histogram));
         }
         all.push((labels, column));
     }
@@ -70,6 +85,9 @@ enum Part {
 
 impl Parts {
     fn insert(&mut self, bound: f64, count: f64) -> Result<(), String> {
+        if count < 0.0 {
+            return Err(format!("bucket count must be non-negative: le={bound}, count={count}"));
+        }
         let place = self.buckets.partition_point(|(other, _)| *other < bound);
         if self.buckets.get(place).is_some_and(|(other, _)| *other == bound) {
             return Ok(());

@@ -1,10 +1,11 @@
 //! One rule, from its query to what is appended and sent. Runs on the compute pool; nothing here waits.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::model::alert::Alert;
-use crate::model::append::{AppendBatch, AppendReport, AppendSample, SampleRejection, SeriesKey};
+use crate::model::append::{AppendBatch, AppendReport, AppendSample, HistogramValue, SampleRejection, SeriesKey};
 use crate::model::external_url::ExternalUrl;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::result::VectorElement;
@@ -14,7 +15,7 @@ use crate::promql::eval::Charge;
 use crate::rules::RuleError;
 use crate::rules::alerting::{self, ALERT_NAME, ActiveAlerts, Seen, Sending};
 use crate::rules::query::{RuleQueries, elements};
-use crate::rules::recording;
+use crate::rules::recording::{self, Recorded};
 use crate::rules::spec::{AlertSpec, GroupSpec, RuleKind, RuleSpec, nanos};
 use crate::rules::state::{RuleState, SeriesSet, ended, union};
 use crate::template::{AlertData, Environment, QueriedSample, expand_alert};
@@ -40,7 +41,7 @@ pub struct Evaluated {
     pub alerts: Arc<ActiveAlerts>,
     /// Alerts to send.
     pub send: Vec<Alert>,
-    /// What to append: the rule's samples first, then stale markers of series that are gone.
+    /// What to append: the rule's samples, and stale markers of series that are gone.
     pub batch: AppendBatch,
     /// How many of the batch are the rule's samples.
     pub sample_count: usize,
@@ -52,6 +53,8 @@ pub struct Evaluated {
     series: Arc<SeriesSet>,
     /// The series of each sample of the batch, in order.
     order: Vec<Labels>,
+    /// Which of them are stale markers.
+    markers: Range<usize>,
     /// The query's memory, as long as its result lives on in the batch.
     _memory: Charge,
 }
@@ -87,19 +90,28 @@ pub fn evaluate(
             let templates = Templates { rule, at, around, queries };
             let seen = templates.seen(alert, result, &mut expansions)?;
             let mut after = alerting::advance(alert, group.limit, &before.alerts, seen, at)?;
-            let samples = if before.restored { alerting::samples(rule, &after) } else { Vec::new() };
+            let floats = if before.restored { alerting::samples(rule, &after) } else { Vec::new() };
             let generator_url = format!("{}{}", around.external_url, rule.table_link());
             let (resend_delay, interval) = (around.resend_delay, nanos(group.interval));
             send =
                 alerting::take_due(&mut after, at, &Sending { resend_delay, interval, generator_url: &generator_url });
             alerts = Arc::new(after);
-            samples
+            Recorded { floats, histograms: Vec::new() }
         }
     };
-    let series: SeriesSet = samples.iter().map(|(labels, _)| labels.clone()).collect();
-    let sample_count = samples.len();
-    let gone = ended(&before.series, &series).into_iter().map(|labels| (labels, stale_nan()));
-    let samples: Vec<(Labels, f64)> = samples.into_iter().chain(gone).collect();
+    let Recorded { mut floats, histograms } = samples;
+    let names = floats.iter().map(|(labels, _)| labels).chain(histograms.iter().map(|(labels, _)| labels));
+    let series: SeriesSet = names.cloned().collect();
+    let sample_count = floats.len() + histograms.len();
+    let markers_from = floats.len();
+    floats.extend(ended(&before.series, &series).into_iter().map(|labels| (labels, stale_nan())));
+    let markers = markers_from..floats.len();
+    let names = floats.iter().map(|(labels, _)| labels).chain(histograms.iter().map(|(labels, _)| labels));
+    let order = names.cloned().collect();
+    let mut batch = batch(floats, data_time);
+    for (labels, histogram) in histograms {
+        batch.push_histogram(SeriesKey::Labels(labels), data_time, HistogramValue::Float(histogram));
+    }
     Ok(Evaluated {
         alerts,
         send,
@@ -107,10 +119,16 @@ pub fn evaluate(
         held: union(&before.series, &series),
         expansions,
         series: Arc::new(series),
-        order: samples.iter().map(|(labels, _)| labels.clone()).collect(),
-        batch: batch(samples, data_time),
+        order,
+        markers,
+        batch,
         _memory: queried.held,
     })
+}
+
+/// The value that alerts and templates see; that of a histogram is 0, as in Prometheus.
+fn value_of(element: &VectorElement) -> f64 {
+    if element.histogram.is_some() { 0.0 } else { element.point.value }
 }
 
 /// Stale markers for these series.
@@ -120,7 +138,7 @@ pub fn stale_markers(series: &[Labels], at: TimestampMs) -> AppendBatch {
 
 fn batch(samples: Vec<(Labels, f64)>, at: TimestampMs) -> AppendBatch {
     let sample = |(labels, value)| AppendSample { series: SeriesKey::Labels(labels), at, value };
-    AppendBatch { samples: samples.into_iter().map(sample).collect() }
+    AppendBatch::of_floats(samples.into_iter().map(sample).collect())
 }
 
 /// What storage has made of an evaluation's batch.
@@ -148,16 +166,16 @@ impl Evaluated {
         let mut series = SeriesSet::clone(&self.series);
         for (index, rejection) in &report.rejected {
             let index = usize::try_from(*index).unwrap_or(usize::MAX);
-            let is_sample = index < self.sample_count;
+            let is_sample = !self.markers.contains(&index);
             if is_sample && let Some(labels) = self.order.get(index) {
                 series.remove(labels);
                 settled.last_error = rejection.to_string();
             }
             match rejection {
                 // A marker of a series that another rule writes is refused like this, as it should be.
-                SampleRejection::OutOfOrder | SampleRejection::Duplicate { .. } if !is_sample => {}
+                rejection if !is_sample && (*rejection == SampleRejection::OutOfOrder || rejection.is_duplicate()) => {}
                 SampleRejection::OutOfOrder => settled.out_of_order += 1,
-                SampleRejection::Duplicate { .. } => settled.duplicates += 1,
+                rejection if rejection.is_duplicate() => settled.duplicates += 1,
                 other => settled.other.get_or_insert((*other, 0)).1 += 1,
             }
         }
@@ -192,7 +210,7 @@ impl Templates<'_> {
             let annotations: Vec<(&str, String)> =
                 alert.annotations.iter().map(|(name, text)| (name, self.expand(text, &element, expansions))).collect();
             let annotations = Labels::from_sorted(annotations.iter().map(|(name, text)| (*name, text.as_str())));
-            if seen.insert(labels.build(), Seen { annotations, value: element.point.value }).is_some() {
+            if seen.insert(labels.build(), Seen { annotations, value: value_of(&element) }).is_some() {
                 return Err(RuleError::SameAlert);
             }
         }
@@ -207,7 +225,7 @@ impl Templates<'_> {
         let data = AlertData {
             labels: &element.labels,
             external_labels: &self.around.external_labels,
-            value: element.point.value,
+            value: value_of(element),
         };
         let at = TimestampMs(self.at.div_euclid(1_000_000));
         let query = |expr: &str| self.query(expr, at);
@@ -225,7 +243,7 @@ impl Templates<'_> {
     fn query(&self, expr: &str, at: TimestampMs) -> Result<Vec<QueriedSample>, String> {
         let queried = self.queries.instant(expr, at).map_err(|error| error.to_string())?;
         let elements = elements(queried.value).map_err(|error| error.to_string())?;
-        let sample = |element: VectorElement| QueriedSample { labels: element.labels, value: element.point.value };
+        let sample = |element: VectorElement| QueriedSample { value: value_of(&element), labels: element.labels };
         Ok(elements.into_iter().map(sample).collect())
     }
 }
@@ -296,6 +314,26 @@ mod tests {
                 evaluate(&spec, &spec.rules[0], &RuleState::new(true), AT, &around(), &answering(&[("x", value)]));
             assert_eq!(error.unwrap_err().to_string(), "rule result is not a vector or scalar");
         }
+    }
+
+    #[test]
+    fn histograms_are_recorded_behind_floats_and_end_like_them() {
+        let spec = group("groups: [{name: g, query_offset: 0s, rules: [{record: r, expr: x}]}]");
+        let mut elements = vector(&[("x{a=\"1\"}", 1.0), ("x{a=\"2\"}", f64::NAN)]);
+        let histogram = Arc::new(crate::model::histogram::FloatHistogram { count: 3.0, ..Default::default() });
+        elements[1].histogram = Some(Arc::clone(&histogram));
+        let queries = answering(&[("x", QueryValue::Vector(elements))]);
+        let before = RuleState { series: Arc::new([labels("r{a=\"9\"}")].into()), ..RuleState::new(true) };
+        let evaluated = evaluate(&spec, &spec.rules[0], &before, AT, &around(), &queries).unwrap();
+        let expected = [("{__name__=\"r\", a=\"1\"}", Some(1.0)), ("{__name__=\"r\", a=\"9\"}", None)];
+        assert_eq!(shown(&evaluated), expected.map(|(labels, value)| (labels.to_owned(), 100_000, value)));
+        let recorded = &evaluated.batch.histograms[0];
+        assert_eq!(recorded.series, SeriesKey::Labels(labels("r{a=\"2\"}")));
+        assert_eq!((&recorded.value, evaluated.sample_count), (&HistogramValue::Float(histogram), 2));
+        let rejected = vec![(1, SampleRejection::OutOfOrder), (2, SampleRejection::DuplicateHistogram)];
+        let settled = evaluated.settle(&AppendReport { rejected, ..AppendReport::default() });
+        assert_eq!((settled.out_of_order, settled.duplicates), (0, 1));
+        assert_eq!(*settled.series, [labels("r{a=\"1\"}")].into());
     }
 
     #[test]

@@ -38,10 +38,6 @@ pub trait RuleQueries {
 /// The elements of a vector; a scalar is one element without labels. Anything else is no result of a rule.
 pub(crate) fn elements(value: QueryValue) -> Result<Vec<VectorElement>, RuleError> {
     match value {
-        QueryValue::Vector(elements) if elements.iter().any(|element| element.histogram.is_some()) => {
-            let text = "native histograms cannot be stored yet".to_owned();
-            Err(QueryError { text, canceled: false }.into())
-        }
         QueryValue::Vector(elements) => Ok(elements),
         QueryValue::Scalar(point) => Ok(vec![VectorElement { labels: Labels::empty(), point, histogram: None }]),
         QueryValue::Text { .. } | QueryValue::Matrix(_) => {

@@ -1,15 +1,25 @@
 //! Recording rules: the result of an expression under a name and labels of its own.
 
+use std::sync::Arc;
+
+use crate::model::histogram::FloatHistogram;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::result::VectorElement;
 use crate::rules::spec::RuleSpec;
 use crate::rules::state::SeriesSet;
 use crate::rules::{RuleError, exceeds};
 
-/// The series that a result is recorded as, with their values.
-pub(crate) fn record(rule: &RuleSpec, limit: i64, result: Vec<VectorElement>) -> Result<Vec<(Labels, f64)>, RuleError> {
+/// What a result is recorded as: series with their values.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    pub(crate) floats: Vec<(Labels, f64)>,
+    pub(crate) histograms: Vec<(Labels, Arc<FloatHistogram>)>,
+}
+
+/// The series that a result is recorded as.
+pub(crate) fn record(rule: &RuleSpec, limit: i64, result: Vec<VectorElement>) -> Result<Recorded, RuleError> {
     let mut seen = SeriesSet::with_capacity(result.len());
-    let mut recorded = Vec::with_capacity(result.len());
+    let mut recorded = Recorded::default();
     for element in result {
         let mut labels = element.labels.to_builder();
         labels.set(METRIC_NAME, &rule.name);
@@ -20,10 +30,13 @@ pub(crate) fn record(rule: &RuleSpec, limit: i64, result: Vec<VectorElement>) ->
         if !seen.insert(labels.clone()) {
             return Err(RuleError::SameSeries);
         }
-        recorded.push((labels, element.point.value));
+        match element.histogram {
+            Some(histogram) => recorded.histograms.push((labels, histogram)),
+            None => recorded.floats.push((labels, element.point.value)),
+        }
     }
-    if exceeds(limit, recorded.len()) {
-        return Err(RuleError::TooManySeries { limit, count: recorded.len() });
+    if exceeds(limit, seen.len()) {
+        return Err(RuleError::TooManySeries { limit, count: seen.len() });
     }
     Ok(recorded)
 }
@@ -36,7 +49,8 @@ mod tests {
     #[track_caller]
     fn check(rule: &str, limit: i64, result: &[(&str, f64)], expected: Result<&[(&str, f64)], &str>) {
         let spec = group(&format!("groups: [{{name: g, rules: [{rule}]}}]"));
-        let recorded = record(&spec.rules[0], limit, vector(result)).map_err(|error| error.to_string());
+        let recorded =
+            record(&spec.rules[0], limit, vector(result)).map(|r| r.floats).map_err(|error| error.to_string());
         let expected = expected.map(|series| series.iter().map(|(text, value)| (labels(text), *value)).collect());
         assert_eq!(recorded, expected.map_err(str::to_owned), "{rule}");
     }

@@ -15,7 +15,9 @@ use arc_swap::ArcSwap;
 use crate::exposition::content_type::Format;
 use crate::exposition::openmetrics;
 use crate::exposition::text::{FamilyKind, metadata_parts, unescape_help};
-use crate::model::append::{AppendBatch, AppendReport, AppendSample, SampleRejection, SeriesHandle, SeriesKey};
+use crate::model::append::{
+    AppendBatch, AppendHistogram, AppendReport, AppendSample, HistogramValue, SampleRejection, SeriesHandle, SeriesKey,
+};
 use crate::model::sample::stale_nan;
 use crate::model::time::TimestampMs;
 use crate::scrape::labels::{assemble, report_labels};
@@ -91,6 +93,8 @@ struct Origins {
     markers: usize,
     /// Report series that follow those: index in [`report::NAMES`].
     reports: Vec<usize>,
+    /// Line of each histogram; they stand behind all samples.
+    histograms: Vec<u32>,
 }
 
 enum Origin {
@@ -108,7 +112,10 @@ impl Origins {
         let past_lines = index - self.lines.len();
         match past_lines.checked_sub(self.markers) {
             None => Some(Origin::Marker),
-            Some(slot) => self.reports.get(slot).copied().map(Origin::Report),
+            Some(slot) => match slot.checked_sub(self.reports.len()) {
+                None => self.reports.get(slot).copied().map(Origin::Report),
+                Some(place) => self.histograms.get(place).map(|line| Origin::Line(*line as usize)),
+            },
         }
     }
 }
@@ -122,6 +129,8 @@ pub struct Pending {
     origins: Origins,
     /// Time and value of each sample, for those that must be sent again by labels.
     values: Vec<(TimestampMs, f64)>,
+    /// The same of the histograms.
+    histograms: Vec<(TimestampMs, HistogramValue)>,
     before: Arc<CacheState>,
     /// Lines of the new state, without those that are kept only until their markers are confirmed.
     lines_len: usize,
@@ -150,6 +159,9 @@ pub(super) struct Staged {
     pub(super) samples: Vec<AppendSample>,
     /// Line of each sample.
     pub(super) lines: Vec<u32>,
+    pub(super) histograms: Vec<AppendHistogram>,
+    /// Line of each histogram.
+    pub(super) histogram_lines: Vec<u32>,
     /// The new lines, unless they are those of the last scrape.
     pub(super) next: Option<Sequence>,
     /// Lines of the last scrape that are missing now.
@@ -191,7 +203,7 @@ impl TargetCache {
     pub(super) fn publish(&self, staged: Staged, report: &report::Report, plan: &SamplePlan) -> (AppendBatch, Pending) {
         let before = self.load();
         let mut samples = staged.samples;
-        let mut origins = Origins { lines: staged.lines, ..Origins::default() };
+        let mut origins = Origins { lines: staged.lines, histograms: staged.histogram_lines, ..Origins::default() };
         let keep_marked = before.marked;
         let (format, scrapes) = (staged.format, before.scrapes + 1);
         let mut next = CacheState { format, marked: false, committed: true, scrapes, ..(*before).clone() };
@@ -214,7 +226,8 @@ impl TargetCache {
         }
         self.push_report(&mut samples, &mut origins, &before, report, plan);
         self.state.store(Arc::new(next));
-        self.pending(samples, origins, before, lines_len, false, staged.permit)
+        let batch = AppendBatch { samples, histograms: staged.histograms };
+        pending(batch, origins, before, lines_len, false, staged.permit)
     }
 
     /// Publishes a failed or empty scrape and makes its batch: stale markers of all series, report series.
@@ -227,7 +240,7 @@ impl TargetCache {
         // The series count as marked once storage has confirmed the markers.
         self.state.store(Arc::new(CacheState { committed: true, ..(*before).clone() }));
         let lines_len = before.sequence.len();
-        self.pending(samples, origins, before, lines_len, true, None)
+        pending(AppendBatch::of_floats(samples), origins, before, lines_len, true, None)
     }
 
     /// The batch that ends a target: stale markers of all its series and of its report series. `None` when it was never
@@ -243,7 +256,7 @@ impl TargetCache {
             let series = report_key(&state, slot, name, plan);
             samples.push(AppendSample { series, at, value: stale_nan() });
         }
-        Some(AppendBatch { samples })
+        Some(AppendBatch::of_floats(samples))
     }
 
     /// Notes storage's answer: handles of new series, and the loss of those that storage no longer knows.
@@ -277,7 +290,11 @@ impl TargetCache {
                     let entry = sequence.as_mut().and_then(|s| s.get_mut(line));
                     match rejection {
                         SampleRejection::OutOfOrder => confirmed.out_of_order += 1,
-                        SampleRejection::Duplicate { .. } => confirmed.duplicates += 1,
+                        SampleRejection::Duplicate { .. }
+                        | SampleRejection::DuplicateOfHistogram { .. }
+                        | SampleRejection::DuplicateHistogram => confirmed.duplicates += 1,
+                        // What a reader takes in was checked.
+                        SampleRejection::InvalidHistogram(_) => {}
                         SampleRejection::OutOfBounds => confirmed.out_of_bounds += 1,
                         SampleRejection::UnknownSeries => {
                             again.push(*index);
@@ -322,9 +339,20 @@ impl TargetCache {
     fn resend(&self, pending: &Pending, again: &[u32], plan: &SamplePlan) -> Option<(AppendBatch, Pending)> {
         let state = self.load();
         let mut samples = Vec::with_capacity(again.len());
+        let mut histograms = Vec::new();
         let mut origins = Origins::default();
         let mut reports = Vec::new();
         for index in again {
+            let behind = (*index as usize).checked_sub(pending.values.len());
+            if let Some((at, value)) = behind.and_then(|place| pending.histograms.get(place)) {
+                if let Some(Origin::Line(line)) = pending.origins.of(*index)
+                    && let Some(series) = line_key(&state.sequence, line, plan)
+                {
+                    histograms.push(AppendHistogram { series, at: *at, value: value.clone() });
+                    origins.histograms.push(line as u32);
+                }
+                continue;
+            }
             let Some((at, value)) = pending.values.get(*index as usize).copied() else { continue };
             match pending.origins.of(*index) {
                 Some(Origin::Line(line)) => {
@@ -343,14 +371,15 @@ impl TargetCache {
                 origins.reports.push(slot);
             }
         }
-        if samples.is_empty() {
+        if samples.is_empty() && histograms.is_empty() {
             return None;
         }
         let lines_len = state.sequence.len();
         // Samples that are named by labels cannot be unknown, so their values are not needed a third time.
+        let (values, marked) = (Vec::new(), pending.marked);
         let resent =
-            Pending { origins, values: Vec::new(), before: state, lines_len, marked: pending.marked, _permit: None };
-        Some((AppendBatch { samples }, resent))
+            Pending { origins, values, histograms: Vec::new(), before: state, lines_len, marked, _permit: None };
+        Some((AppendBatch { samples, histograms }, resent))
     }
 
     fn push_report(
@@ -368,19 +397,19 @@ impl TargetCache {
             origins.reports.push(slot);
         }
     }
+}
 
-    fn pending(
-        &self,
-        samples: Vec<AppendSample>,
-        origins: Origins,
-        before: Arc<CacheState>,
-        lines_len: usize,
-        marked: bool,
-        permit: Option<StagingPermit>,
-    ) -> (AppendBatch, Pending) {
-        let values = samples.iter().map(|sample| (sample.at, sample.value)).collect();
-        (AppendBatch { samples }, Pending { origins, values, before, lines_len, marked, _permit: permit })
-    }
+fn pending(
+    batch: AppendBatch,
+    origins: Origins,
+    before: Arc<CacheState>,
+    lines_len: usize,
+    marked: bool,
+    permit: Option<StagingPermit>,
+) -> (AppendBatch, Pending) {
+    let values = batch.samples.iter().map(|sample| (sample.at, sample.value)).collect();
+    let histograms = batch.histograms.iter().map(|sample| (sample.at, sample.value.clone())).collect();
+    (batch, Pending { origins, values, histograms, before, lines_len, marked, _permit: permit })
 }
 
 /// How storage is told the series of a line: by handle, else by labels; `None` when relabelling drops it now.

@@ -69,6 +69,12 @@ pub enum ScrapeError {
     /// `sample_limit` of the configuration.
     #[error("sample limit exceeded")]
     SampleLimit,
+    /// `native_histogram_bucket_limit` of the configuration.
+    #[error("histogram bucket limit exceeded")]
+    BucketLimit,
+    /// A native histogram whose parts do not fit each other.
+    #[error("{0}")]
+    InvalidHistogram(String),
     /// `label_limit` of the configuration.
     #[error("label_limit exceeded (metric: {metric}, number of labels: {count}, limit: {limit})")]
     LabelLimit {
@@ -138,6 +144,8 @@ impl ScrapeError {
             | Self::Text(_)
             | Self::Protobuf(_)
             | Self::SampleLimit
+            | Self::BucketLimit
+            | Self::InvalidHistogram(_)
             | Self::LabelLimit { .. }
             | Self::LabelNameLength { .. }
             | Self::LabelValueLength { .. }

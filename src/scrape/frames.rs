@@ -44,10 +44,7 @@ impl Reader<'_> {
                 self.metadata(old, raw, Role::Type)
             }
             Item::Series(line) => self.series(old, line),
-            Item::NativeOnly => {
-                self.counts.native_dropped += 1;
-                Ok(())
-            }
+            Item::Native(sample) => self.native_series(old, sample),
         };
         let mut at = 0;
         while let Some(rest) = buf.get(at..).filter(|rest| !rest.is_empty()) {

@@ -15,7 +15,8 @@ pub struct ScrapeMetrics {
     out_of_order: Counter,
     out_of_bounds: Counter,
     exemplars: Counter,
-    native_histograms: Counter,
+    bucket_limit: Counter,
+    failures_not_logged: Counter,
 }
 
 impl ScrapeMetrics {
@@ -51,9 +52,13 @@ impl ScrapeMetrics {
                 "watchfire_scrape_exemplars_dropped_total",
                 "Exemplars of scrapes, which are not stored yet.",
             ),
-            native_histograms: counter(
-                "watchfire_scrape_native_histograms_dropped_total",
-                "Native histograms without classic buckets, which are not stored yet.",
+            bucket_limit: counter(
+                "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",
+                "Total number of scrapes that hit the native histogram bucket limit and were rejected.",
+            ),
+            failures_not_logged: counter(
+                "watchfire_scrape_failures_not_logged_total",
+                "Lines of scrape failure logs that were not written.",
             ),
         }
     }
@@ -63,6 +68,7 @@ impl ScrapeMetrics {
         match error {
             ScrapeError::BodySizeLimit => self.body_size_limit.inc(),
             ScrapeError::SampleLimit => self.sample_limit.inc(),
+            ScrapeError::BucketLimit => self.bucket_limit.inc(),
             ScrapeError::LabelLimit { .. }
             | ScrapeError::LabelNameLength { .. }
             | ScrapeError::LabelValueLength { .. } => self.label_limits.inc(),
@@ -70,11 +76,15 @@ impl ScrapeMetrics {
         }
     }
 
-    /// Counts what was read and is not stored: second samples of a series, exemplars, native histograms.
+    /// Counts what was read and is not stored: second samples of a series, exemplars.
     pub(super) fn read(&self, counts: &ReadCounts) {
         self.duplicates.add(counts.duplicates);
         self.exemplars.add(counts.exemplars);
-        self.native_histograms.add(counts.native_dropped);
+    }
+
+    /// Counts lines that did not reach the log of failed scrapes.
+    pub fn failures_not_logged(&self, lines: u64) {
+        self.failures_not_logged.add(lines);
     }
 
     /// Counts what storage refused.

@@ -7,6 +7,7 @@
 pub mod cache;
 mod decode;
 pub mod error;
+pub mod failure_log;
 mod frames;
 mod labels;
 pub mod metrics;
@@ -132,15 +133,6 @@ fn conclude(
         Err(error) => (None, Some(error)),
     };
     context.metrics.read(&counts);
-    if 0 < counts.native_dropped {
-        let (count, url) = (counts.native_dropped, context.url.as_str());
-        tracing::debug!(
-            component = "scrape",
-            count,
-            url,
-            "Native histograms without classic buckets are not stored yet"
-        );
-    }
     if let Some(error) = &error {
         context.metrics.failed(error);
     }

@@ -77,10 +77,6 @@ impl PoolMetrics {
                 "prometheus_target_scrapes_exemplar_out_of_order_total",
                 "Total number of exemplar rejected due to not being out of the expected order.",
             ],
-            [
-                "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",
-                "Total number of scrapes that hit the native histogram bucket limit and were rejected.",
-            ],
         ] {
             counter(name, help);
         }

@@ -13,16 +13,16 @@ use memchr::{memchr, memrchr};
 
 use crate::exposition::content_type::Format;
 use crate::exposition::line::LineParser;
-use crate::exposition::protobuf::FamilyReader;
+use crate::exposition::protobuf::{FamilyReader, NativeSample};
 use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextError, metadata_parts};
-use crate::model::append::{AppendSample, SeriesKey};
+use crate::model::append::{AppendHistogram, AppendSample, HistogramValue, SeriesKey};
 use crate::model::time::TimestampMs;
 use crate::scrape::cache::{CacheState, Staged};
 use crate::scrape::error::ScrapeError;
 use crate::scrape::labels::assemble;
 use crate::scrape::rewrite::{Rewrite, UNSEEN};
 use crate::scrape::sequence::{Entry, Role, Sequence};
-use crate::scrape::settings::{SamplePlan, ScrapeLimits};
+use crate::scrape::settings::{SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingPermit;
 
 /// Input that is read between two looks at the staging budget.
@@ -42,8 +42,6 @@ pub struct ReadCounts {
     pub duplicates: u64,
     /// Exemplars, which are not stored yet.
     pub exemplars: u64,
-    /// Native histograms without classic buckets, which are not stored yet.
-    pub native_dropped: u64,
     /// Bytes read, decompressed.
     pub body_len: u64,
 }
@@ -73,9 +71,15 @@ pub struct Reader<'a> {
     retracked: Vec<u32>,
     samples: Vec<AppendSample>,
     lines: Vec<u32>,
+    /// Native histograms, and the line of each.
+    histograms: Vec<AppendHistogram>,
+    histogram_lines: Vec<u32>,
+    /// That of the series which is being read, in place of its value.
+    native: Option<HistogramValue>,
     label_bytes: usize,
     appended: u64,
     over_limit: bool,
+    over_buckets: bool,
     pub(super) counts: ReadCounts,
     permit: StagingPermit,
 }
@@ -108,9 +112,13 @@ impl<'a> Reader<'a> {
             retracked: Vec::new(),
             samples: Vec::new(),
             lines: Vec::new(),
+            histograms: Vec::new(),
+            histogram_lines: Vec::new(),
+            native: None,
             label_bytes: 0,
             appended: 0,
             over_limit: false,
+            over_buckets: false,
             counts: ReadCounts::default(),
             permit,
         }
@@ -169,7 +177,13 @@ impl<'a> Reader<'a> {
         if self.format == Format::OpenMetrics && !self.ended && 0 < self.counts.body_len {
             return Err(TextError::EndMissing.into());
         }
-        if self.over_limit { Err(ScrapeError::SampleLimit) } else { Ok(()) }
+        if self.over_limit {
+            Err(ScrapeError::SampleLimit)
+        } else if self.over_buckets {
+            Err(ScrapeError::BucketLimit)
+        } else {
+            Ok(())
+        }
     }
 
     fn feed_piece(&mut self, mut piece: &[u8]) -> Result<(), ScrapeError> {
@@ -361,6 +375,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A series that has a native histogram in place of a value.
+    pub(super) fn native_series(&mut self, old: &Sequence, sample: NativeSample<'_>) -> Result<(), ScrapeError> {
+        let NativeSample { raw, histogram, timestamp_ms, exemplars } = sample;
+        self.counts.exemplars += exemplars;
+        self.native = Some(histogram.clone());
+        let read = self.series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: false });
+        // One that is dropped or repeated was not taken.
+        self.native = None;
+        read
+    }
+
     fn new_series(&mut self, raw: &[u8], hash: u64, value: f64, timestamp_ms: Option<i64>) -> Result<(), ScrapeError> {
         self.counts.scraped += 1;
         let kind = self.parser.kind();
@@ -383,7 +408,7 @@ impl<'a> Reader<'a> {
         if let Some(labels) = labels {
             self.count_new()?;
             self.label_bytes += labels.encoded_len() + 2 * size_of::<usize>();
-            self.push(index, SeriesKey::Labels(labels), explicit, value);
+            self.push(index, SeriesKey::Labels(labels), explicit, value)?;
         }
         Ok(())
     }
@@ -486,7 +511,7 @@ impl<'a> Reader<'a> {
         if self.admit()
             && let Some(key) = self.key(lines, original)?
         {
-            self.push(first, key, explicit, value);
+            self.push(first, key, explicit, value)?;
         }
         Ok(())
     }
@@ -521,7 +546,7 @@ impl<'a> Reader<'a> {
             self.count_new()?;
         }
         if let Some(key) = self.key(old, entry)? {
-            self.push(place, key, explicit, value);
+            self.push(place, key, explicit, value)?;
         }
         Ok(())
     }
@@ -543,15 +568,29 @@ impl<'a> Reader<'a> {
             self.over_limit = true;
             self.samples = Vec::new();
             self.lines = Vec::new();
+            self.histograms = Vec::new();
+            self.histogram_lines = Vec::new();
             self.label_bytes = 0;
         }
         !self.over_limit
     }
 
-    fn push(&mut self, line: usize, series: SeriesKey, explicit: Option<i64>, value: f64) {
+    fn push(&mut self, line: usize, series: SeriesKey, explicit: Option<i64>, value: f64) -> Result<(), ScrapeError> {
         let at = explicit.map_or(self.at, TimestampMs);
+        if let Some(histogram) = self.native.take() {
+            let Some(value) = fitted(histogram, &self.plan.settings) else {
+                self.over_buckets = true;
+                return Ok(());
+            };
+            value.validate().map_err(|error| ScrapeError::InvalidHistogram(error.to_string()))?;
+            self.label_bytes += value.memory_len() + size_of::<AppendHistogram>();
+            self.histograms.push(AppendHistogram { series, at, value });
+            self.histogram_lines.push(line as u32);
+            return Ok(());
+        }
         self.samples.push(AppendSample { series, at, value });
         self.lines.push(line as u32);
+        Ok(())
     }
 
     fn explicit(&self, timestamp_ms: Option<i64>) -> Option<i64> {
@@ -599,6 +638,8 @@ impl<'a> Reader<'a> {
         let mut staged = Staged {
             samples: self.samples,
             lines: self.lines,
+            histograms: self.histograms,
+            histogram_lines: self.histogram_lines,
             next: None,
             vanished: Vec::new(),
             format: self.format,
@@ -614,6 +655,30 @@ impl<'a> Reader<'a> {
             staged.next = Some(rewrite.next);
         }
         Ok(staged)
+    }
+}
+
+/// The histogram in a resolution that keeps to the limits; `None` if there is none.
+fn fitted(mut value: HistogramValue, settings: &ScrapeSettings) -> Option<HistogramValue> {
+    let limit = if settings.bucket_limit == 0 { usize::MAX } else { settings.bucket_limit };
+    loop {
+        let (schema, buckets) = match &value {
+            HistogramValue::Integer(h) => (h.schema, h.positive_buckets.len() + h.negative_buckets.len()),
+            HistogramValue::Float(h) => (h.schema, h.positive_buckets.len() + h.negative_buckets.len()),
+        };
+        let wanted = if settings.schema_max < schema {
+            settings.schema_max
+        } else if buckets <= limit {
+            return Some(value);
+        } else if value.uses_custom_buckets() || schema <= SCHEMA_MIN {
+            return None;
+        } else {
+            schema - 1
+        };
+        match &mut value {
+            HistogramValue::Integer(h) => Arc::make_mut(h).reduce_resolution(wanted),
+            HistogramValue::Float(h) => Arc::make_mut(h).reduce_resolution(wanted),
+        }
     }
 }
 

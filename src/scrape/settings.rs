@@ -6,6 +6,7 @@ use crate::config::ScrapeProtocol;
 use crate::exposition::content_type::Format;
 use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
+use crate::scrape::failure_log::FailureLog;
 use crate::scrape::request::accept_header;
 
 /// Which metric and label names are valid.
@@ -16,6 +17,18 @@ pub enum NameScheme {
     Utf8,
     /// `[a-zA-Z_:][a-zA-Z0-9_:]*` for metrics, the same without colons for labels.
     Legacy,
+}
+
+/// Finest resolution of native histograms that there is, and the coarsest.
+const SCHEMA_MAX: i32 = 8;
+pub(super) const SCHEMA_MIN: i32 = -4;
+
+/// The finest resolution whose buckets grow by `factor` at least (`native_histogram_min_bucket_factor`).
+pub fn schema_of_factor(factor: f64) -> i32 {
+    let factor = if factor <= 1.0 { 1.00271 } else { factor };
+    let schema = (-factor.log2().log2()).floor();
+    // Within the two by now.
+    schema.clamp(f64::from(SCHEMA_MIN), f64::from(SCHEMA_MAX)) as i32
 }
 
 /// Sample-related fields of a scrape configuration; 0 means no limit, as there.
@@ -33,6 +46,10 @@ pub struct ScrapeSettings {
     pub accept: String,
     /// What becomes of the native part of histograms in protobuf.
     pub native: NativePart,
+    /// Most buckets of a native histogram, whose resolution is lowered to keep to it; 0 for no limit.
+    pub bucket_limit: usize,
+    /// Finest resolution of native histograms.
+    pub schema_max: i32,
     /// Format of responses whose `Content-Type` names none.
     pub fallback: Option<Format>,
     /// Which names are valid.
@@ -49,6 +66,8 @@ pub struct ScrapeSettings {
     pub label_value_length_limit: usize,
     /// Three more report series.
     pub extra_scrape_metrics: bool,
+    /// Where failed scrapes are noted.
+    pub failure_log: Option<FailureLog>,
 }
 
 /// The defaults of a scrape configuration.
@@ -61,6 +80,8 @@ impl Default for ScrapeSettings {
             enable_compression: true,
             accept: accept_header(&ScrapeProtocol::default_list(), "allow-utf-8"),
             native: NativePart::Ignored,
+            bucket_limit: 0,
+            schema_max: SCHEMA_MAX,
             fallback: None,
             names: NameScheme::Utf8,
             body_size_limit: 0,
@@ -69,6 +90,7 @@ impl Default for ScrapeSettings {
             label_name_length_limit: 0,
             label_value_length_limit: 0,
             extra_scrape_metrics: false,
+            failure_log: None,
         }
     }
 }
@@ -130,6 +152,12 @@ impl NewSeriesLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resolutions_follow_from_the_least_growth() {
+        let schemas = [0.0, 1.0, 1.002, 1.003, 1.1, 2.0, 4.0, 65_536.0, 1e9].map(schema_of_factor);
+        assert_eq!(schemas, [8, 8, 8, 7, 2, 0, -1, -4, -4]);
+    }
 
     #[test]
     fn a_scrape_may_take_an_eighth_of_the_room() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
+use crate::exposition::protobuf::NativePart;
 use crate::model::duration::{DurationError, PromDuration};
 use crate::model::labels::{INSTANCE, JOB, Labels, LabelsBuilder};
 use crate::model::{go, go_url};
@@ -20,6 +21,8 @@ pub const METRICS_PATH: &str = "__metrics_path__";
 pub const SCRAPE_INTERVAL: &str = "__scrape_interval__";
 /// Label that holds the scrape timeout.
 pub const SCRAPE_TIMEOUT: &str = "__scrape_timeout__";
+/// Label that holds the path of a socket over which the target is asked.
+pub const UNIX_SOCKET: &str = "__unix_socket__";
 /// Prefix of labels that hold URL parameters.
 pub const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
@@ -219,6 +222,26 @@ pub fn resolve(
         timeout,
     })))
 }
+
+impl Target {
+    /// What becomes of the native part of its histograms: as its labels say after relabelling, else as the job does.
+    pub fn native_part(&self, of_job: NativePart) -> NativePart {
+        let is_on = |name, default| match self.private_labels.get(name).unwrap_or("") {
+            "" => default,
+            value => TRUES.contains(&value),
+        };
+        if !is_on(NATIVE_HISTOGRAMS, of_job != NativePart::Ignored) {
+            NativePart::Ignored
+        } else if is_on(ALWAYS_CLASSIC, of_job == NativePart::WithClassic) {
+            NativePart::WithClassic
+        } else {
+            NativePart::Wanted
+        }
+    }
+}
+
+/// What Go's `strconv.ParseBool` takes for true.
+const TRUES: [&str; 6] = ["1", "t", "T", "TRUE", "true", "True"];
 
 fn duration(labels: &Labels, name: &str, which: &'static str) -> Result<PromDuration, TargetError> {
     let parsed = PromDuration::parse(labels.get(name).unwrap_or(""));

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::exposition::content_type::Format;
+use crate::exposition::protobuf::NativePart;
 use crate::exposition::text::FamilyKind;
-use crate::model::append::{AppendBatch, AppendReport, SampleRejection, SeriesHandle, SeriesKey, ShardId};
+use crate::model::append::{
+    AppendBatch, AppendReport, HistogramValue, SampleRejection, SeriesHandle, SeriesKey, ShardId,
+};
 use crate::model::labels::Labels;
 use crate::model::sample::{SeriesRef, is_stale};
 use crate::model::time::TimestampMs;
@@ -33,8 +36,15 @@ impl Store {
     fn append(&mut self, batch: &AppendBatch) -> AppendReport {
         let mut report = AppendReport::default();
         self.by_labels = 0;
-        for (index, sample) in (0_u32..).zip(&batch.samples) {
-            let series = match &sample.series {
+        let float = |value: f64| if is_stale(value) { "stale".to_owned() } else { value.to_string() };
+        let floats = batch.samples.iter().map(|s| (&s.series, s.at, float(s.value)));
+        let histogram = |value: &HistogramValue| match value {
+            HistogramValue::Integer(h) => format!("whole {} {} {:?}", h.schema, h.count, h.positive_buckets),
+            HistogramValue::Float(h) => format!("float {} {} {:?}", h.schema, h.count, h.positive_buckets),
+        };
+        let histograms = batch.histograms.iter().map(|s| (&s.series, s.at, histogram(&s.value)));
+        for (index, (key, at, value)) in (0_u32..).zip(floats.chain(histograms)) {
+            let series = match key {
                 SeriesKey::Known(handle) if self.forgotten.contains(&handle.series.0) => {
                     report.rejected.push((index, SampleRejection::UnknownSeries));
                     continue;
@@ -57,8 +67,7 @@ impl Store {
                 }
             };
             report.appended += 1;
-            let value = if is_stale(sample.value) { "stale".to_owned() } else { sample.value.to_string() };
-            self.log.push((self.series[series].to_string(), sample.at.0, value));
+            self.log.push((self.series[series].to_string(), at.0, value));
         }
         report
     }
@@ -535,6 +544,82 @@ fn protobuf_is_read_as_it_comes_and_known_the_second_time() {
         assert_eq!((metadata[0].family.as_str(), metadata[0].help.as_str()), ("c_total", "Hi"));
         assert_eq!(metadata[1].kind, FamilyKind::Histogram);
     }
+}
+
+/// A family with a native histogram `h` of three neighbouring buckets with these counts, and one classic bucket; its count is
+/// one more where it is broken.
+fn native_family(counts: [u8; 3], broken: bool) -> Vec<u8> {
+    let zigzag = |delta: i8| (delta << 1 ^ delta >> 7).cast_unsigned();
+    let delta = |a: u8, b: u8| zigzag(b.cast_signed() - a.cast_signed());
+    let [a, b, c] = counts;
+    let count = a + b + c + u8::from(broken);
+    let deltas = [zigzag(a.cast_signed()), delta(a, b), delta(b, c)];
+    let span = [0x62, 4, 0x08, 2, 0x10, 3];
+    let bucket = [b"\x1a\x0b\x08\x01\x11".as_slice(), &0.5_f64.to_le_bytes()].concat();
+    let histogram = [&[0x08, count][..], &bucket, &[0x28, 4], &span, &[0x6a, 3], &deltas].concat();
+    let metric = [&[0x3a, histogram.len() as u8][..], &histogram].concat();
+    let family = [b"\x0a\x01h\x18\x04\x22".as_slice(), &[metric.len() as u8], &metric].concat();
+    [&[family.len() as u8][..], &family].concat()
+}
+
+fn native_target(settings: ScrapeSettings) -> Target {
+    Target { format: Format::Protobuf, ..Target::new(settings) }
+}
+
+fn read_native(target: &mut Target, body: &[u8]) -> Option<ScrapeError> {
+    let (batch, pending, _, error) = target.read(body, 5);
+    let mut confirmed = target.commit(&batch, pending);
+    if let Some((batch, pending)) = confirmed.resend.take() {
+        target.commit(&batch, pending);
+    }
+    error
+}
+
+#[test]
+fn native_histograms_are_stored_known_again_and_marked_when_they_go() {
+    let wanted = || ScrapeSettings { native: NativePart::Wanted, ..ScrapeSettings::default() };
+    let mut target = native_target(wanted());
+    assert_eq!(read_native(&mut target, &native_family([1, 2, 0], false)), None);
+    target.expect(&["{__name__=\"h\"} whole 2 3 [1, 1] @1"]);
+    assert_eq!(read_native(&mut target, &native_family([1, 2, 5], false)), None);
+    assert_eq!(target.store.by_labels, 0);
+    target.expect(&["{__name__=\"h\"} whole 2 8 [1, 1, 3] @2"]);
+    // Storage has forgotten the series: it is named by labels at once.
+    target.store.forgotten.push(1);
+    assert_eq!(read_native(&mut target, &native_family([1, 3, 5], false)), None);
+    target.expect(&["{__name__=\"h\"} whole 2 9 [1, 2, 2] @3"]);
+    target.store.forgotten.clear();
+    assert_eq!(read_native(&mut target, &families(1.0)), None);
+    assert!(target.store.news().contains(&"{__name__=\"h\"} stale @4".to_owned()));
+    // With its classic part; without the native one.
+    let mut both = native_target(ScrapeSettings { native: NativePart::WithClassic, ..wanted() });
+    assert_eq!(read_native(&mut both, &native_family([1, 2, 0], false)), None);
+    assert_eq!(both.store.news().len(), 5);
+    let mut classic = native_target(ScrapeSettings::default());
+    assert_eq!(read_native(&mut classic, &native_family([1, 2, 0], false)), None);
+    assert_eq!(classic.store.news().len(), 4);
+}
+
+#[test]
+fn native_histograms_keep_to_limits_and_broken_ones_fail_the_scrape() {
+    let wanted = || ScrapeSettings { native: NativePart::Wanted, ..ScrapeSettings::default() };
+    let body = native_family([1, 2, 5], false);
+    let run = |settings: ScrapeSettings, body: &[u8]| {
+        let mut target = native_target(settings);
+        let error = read_native(&mut target, body).map(|error| error.to_string());
+        (error, target.store.news())
+    };
+    // Buckets 1, 2 and 3 of schema 2 are 1 and 2 of schema 1, and both are 1 of schema 0.
+    let at_most = |bucket_limit| run(ScrapeSettings { bucket_limit, ..wanted() }, &body);
+    assert_eq!(at_most(2).1, ["{__name__=\"h\"} whole 1 8 [3, 2] @1"]);
+    assert_eq!(at_most(1).1, ["{__name__=\"h\"} whole 0 8 [8] @1"]);
+    let coarse = run(ScrapeSettings { schema_max: 1, ..wanted() }, &body);
+    assert_eq!(coarse.1, ["{__name__=\"h\"} whole 1 8 [3, 2] @1"]);
+    let (error, stored) = run(wanted(), &native_family([1, 2, 5], true));
+    assert_eq!(stored.len(), 0);
+    assert!(error.unwrap().starts_with("8 observations found in buckets, but the Count field is 9"));
+    let (error, stored) = run(ScrapeSettings { sample_limit: 1, ..wanted() }, &[&body[..], &families(1.0)].concat());
+    assert_eq!((error.as_deref(), stored.len()), (Some("sample limit exceeded"), 0));
 }
 
 #[test]

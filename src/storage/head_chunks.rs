@@ -9,9 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::sample::SeriesRef;
-use crate::storage::block::chunks::is_float_encoding;
+use crate::storage::block::chunks::sample_count;
 use crate::storage::chunk::Encoding;
-use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::fs::{Fs, SharedFs};
 use crate::storage::head::Head;
 use crate::storage::replay::Aliases;
@@ -67,8 +67,6 @@ pub struct HeadChunksReport {
     pub covered: u64,
     /// Chunks that blocks stand for, or of series that nobody names any more.
     pub obsolete: u64,
-    /// Chunks of native histograms, which are not read yet.
-    pub histograms: u64,
     /// Files that end in damage, which Prometheus passes over as well.
     pub damaged: u64,
 }
@@ -97,7 +95,6 @@ pub fn check(
             ref_max = ref_max.max(chunk.series.0);
             is_late |= chunk.encoding & OUT_OF_ORDER != 0 && min_valid <= chunk.max_t;
             match missing(chunk, head, aliases, min_valid) {
-                _ if !is_float_encoding(chunk.encoding & !OUT_OF_ORDER) => report.histograms += 1,
                 None => report.obsolete += 1,
                 Some(0) => report.covered += 1,
                 Some(n) => {
@@ -133,16 +130,16 @@ fn missing(chunk: &HeadChunk<'_>, head: &Head, aliases: &Aliases, min_valid: i64
     let series = aliases.get(&chunk.series).copied().unwrap_or(chunk.series);
     let from = chunk.min_t.max(min_valid);
     let held = head.count_samples(series, from, chunk.max_t)?;
-    let all = chunk.data.first_chunk().map_or(0, |raw| u64::from(u16::from_be_bytes(*raw)));
-    let wanted = if from == chunk.min_t || chunk.encoding != Encoding::Xor.id() {
-        all
-    } else {
-        let mut decoder = XorDecoder::of_chunk(chunk.data).ok()?;
-        let mut count = 0;
-        while let Ok(Some((t, _))) = decoder.next_sample() {
-            count += u64::from(from <= t);
+    let wanted = match Encoding::from_id(chunk.encoding) {
+        Ok(encoding) if from != chunk.min_t => {
+            let mut decoder = ChunkDecoder::of_chunk(encoding, chunk.data).ok()?;
+            let mut count = 0;
+            while let Ok(Some(t)) = decoder.next_t() {
+                count += u64::from(from <= t);
+            }
+            count
         }
-        count
+        _ => u64::from(sample_count(chunk.encoding, chunk.data)),
     };
     Some(wanted.saturating_sub(held))
 }
@@ -254,7 +251,7 @@ mod tests {
         let series = Labels::from_pairs([("a", "1")]);
         let sample = |at| AppendSample { series: SeriesKey::Labels(series.clone()), at: TimestampMs(at), value: 1.0 };
         // The first series gets reference 1.
-        head.append_blocking(AppendBatch { samples: (0..50).map(|i| sample(i * 10)).collect() }).unwrap();
+        head.append_blocking(AppendBatch::of_floats((0..50).map(|i| sample(i * 10)).collect())).unwrap();
         let fs: SharedFs = Arc::new(sim);
         check(&fs, Path::new("/data"), &head, &Aliases::new(), min_valid).map_err(|error| error.to_string())
     }
@@ -274,7 +271,8 @@ mod tests {
         assert_eq!(checked(&more, 600).map(|report| report.obsolete), Ok(2));
         let late = checked(&file_of(&[(1, 0x81, samples(0..2))]), i64::MIN).unwrap_err();
         assert!(late.contains("late samples"), "{late}");
-        assert_eq!(checked(&file_of(&[(1, 2, samples(0..2))]), 0).map(|report| report.histograms), Ok(1));
+        let histograms = checked(&file_of(&[(1, 2, samples(0..60))]), i64::MIN).unwrap_err();
+        assert!(histograms.contains("10 samples in 1 chunks"), "{histograms}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
+use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
 use crate::storage::wal::writer::{Position, Writer};
@@ -41,6 +42,12 @@ impl RecordSink for Restorer<'_> {
     fn samples(&mut self, samples: &[RefSample]) {
         for sample in samples {
             self.sample(sample.series, sample.t, sample.value);
+        }
+    }
+
+    fn histograms(&mut self, histograms: &[RefHistogram]) {
+        for one in histograms {
+            self.histogram(one.series, one.t, &one.value);
         }
     }
 }

@@ -8,11 +8,13 @@ use watchfire::actors::failpoint::{Point, arm};
 use watchfire::actors::registry::ActorState;
 use watchfire::actors::scrape_manager::ScrapeConsumer;
 use watchfire::actors::scrape_pool::JobSpec;
+use watchfire::config::{LoadOptions, load_str};
+use watchfire::discovery::Providers;
 
 use crate::matrix::tree;
 use crate::probe::within;
 use crate::scene::{Scene, files, holds, job, live};
-use crate::support::Exporter;
+use crate::support::{Behaviour, Exporter};
 
 /// Puts a file with these targets in place, each with a path of its own.
 fn write(file: &Path, address: &str, paths: &[&str]) {
@@ -155,5 +157,49 @@ fn a_provider_that_replaces_another_begins_with_its_groups_and_equal_ones_go_on(
         assert_eq!(discovery.ask(ApplyProviders, within(30)).await, Ok(Vec::new()));
         assert!(deps.handed_on().is_empty());
         holds("all have ended", || scene.count("discovery_provider") == 0).await;
+    });
+}
+
+/// A set with one provider of HTTP discovery.
+fn over_http(name: &str, addr: &str) -> SetSpec {
+    let job = format!("{{job_name: {name}, http_sd_configs: [{{url: 'http://{addr}/sd', refresh_interval: 50ms}}]}}");
+    let loaded = load_str("a.yml", &format!("scrape_configs: [{job}]"), &LoadOptions::default()).expect("a good job");
+    let providers = Providers::from(&loaded.scrape_configs[0].discovery).built;
+    SetSpec { name: name.to_owned(), providers, ..SetSpec::default() }
+}
+
+#[test]
+fn a_provider_whose_server_hangs_or_that_panics_holds_nobody_up() {
+    live(async {
+        let scene = Scene::new(&tree(), "over http");
+        let (hanging, well) = (Exporter::start(""), Exporter::start(""));
+        let body = br#"[{"targets":["a:1"],"labels":{"__metrics_path__":"/a"}}]"#.to_vec();
+        let answers = Behaviour::Typed("application/json".to_owned(), body);
+        hanging.set(Behaviour::Hang);
+        well.set(answers.clone());
+        let (manager, manager_deps) = scene.spawn_manager("scrapes over http", Vec::new());
+        let consumer = ScrapeConsumer { deps: manager_deps, manager };
+        let (discovery, deps) = scene.spawn_discovery("discovery over http", Arc::new(consumer));
+        *deps.sets.lock() = vec![over_http("sd-hangs", &hanging.addr), over_http("sd-well", &well.addr)];
+        let unconfirmed = discovery.ask(ApplyProviders, within(30)).await.unwrap();
+        assert_eq!(unconfirmed.len(), 1, "{unconfirmed:?}");
+        let found = |set: &str| deps.handed_on().get(set).map_or(0, |groups| groups.len());
+        assert_eq!((found("sd-hangs"), found("sd-well")), (0, 1));
+
+        let armed = arm("discovery_provider", Some("http/sd-well/0"), Point::Future, 1);
+        let asked = well.requests().len();
+        holds("it panics and asks again", || armed.left() == 0 && asked + 2 < well.requests().len()).await;
+        assert_eq!(found("sd-well"), 1, "its groups stay");
+
+        // What hangs fails when its time is over, says so, and is well again.
+        holds("it says so", || {
+            deps.missing().iter().any(|(set, why)| set == "sd-hangs" && why.contains("context deadline exceeded"))
+        })
+        .await;
+        let row = scene.tree.rows().into_iter().find(|row| row.name == "http/sd-hangs/0").expect("a provider");
+        assert!(row.failing.is_some_and(|why| why.contains("context deadline exceeded")));
+        hanging.set(answers);
+        holds("it finds its target", || found("sd-hangs") == 1).await;
+        assert!(deps.missing().is_empty(), "{:?}", deps.missing());
     });
 }

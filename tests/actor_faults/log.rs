@@ -8,8 +8,8 @@ use actix::Arbiter;
 use parking_lot::Mutex;
 use watchfire::actors::log_writer::{self, LogThread, LogWriter, SyncMode};
 use watchfire::actors::mailbox::BoundedAddr;
-use watchfire::actors::storage_client::Priority;
-use watchfire::actors::storage_shard::Journal;
+use watchfire::actors::storage_client::{AppendFailure, Priority, ShardFailure};
+use watchfire::actors::storage_shard::{Journal, Refusals};
 use watchfire::actors::supervision::{self, Place};
 use watchfire::model::clock::SystemClock;
 use watchfire::model::sample::SeriesRef;
@@ -90,17 +90,74 @@ fn acknowledged_writes_survive_a_power_cut_as_wal_sync_says() {
 }
 
 #[test]
+fn durable_batches_survive_a_power_cut_when_they_are_answered() {
+    live(async {
+        let (scene, fs) = (Scene::with_shards(&tree(), "durable", 2, QUICK), SimFs::new());
+        let (writer, thread) = start(&fs, SyncMode::Commit);
+        assert!(scene.log.set(journal(writer, &fs, &thread)).is_ok());
+        let (now, storage) = (scene.now(), &scene.storage);
+        // Each goes to both shards; they are in flight together, and share syncs.
+        let durable = |metric: u32| {
+            let (batch, fs) = (batch(&format!("m{metric}"), 0..50, now, 1.0), &fs);
+            async move {
+                let report = storage.append_durably(batch, Refusals::Whole, within(60)).await.unwrap();
+                (report.appended, after_a_power_cut(fs))
+            }
+        };
+        let answered = futures::future::join_all((0..20).map(durable)).await;
+        assert!(answered.iter().all(|(appended, left)| *appended == 50 && 50 <= *left), "{answered:?}");
+        assert_eq!(after_a_power_cut(&fs), 1000);
+        // An equal repetition writes nothing, and is answered by what is on the disk already.
+        assert_eq!(durable(3).await, (50, 1000));
+        // A batch that is refused leaves nothing, in the log neither.
+        let mut faulty = batch("new", 0..50, now, 1.0);
+        faulty.samples.extend(batch("m3", 0..1, now, 2.0).samples);
+        let report = storage.append_durably(faulty, Refusals::Whole, within(60)).await.unwrap();
+        assert_eq!((report.appended, report.rejected.len()), (0, 1));
+        assert_eq!((scene.last("new").len(), after_a_power_cut(&fs)), (0, 1000));
+        thread.close();
+    });
+}
+
+#[test]
+fn a_sync_that_fails_is_not_acknowledged() {
+    live(async {
+        let (scene, fs) = (Scene::with_shards(&tree(), "unsynced", 1, QUICK), SimFs::new());
+        let (writer, thread) = start(&fs, SyncMode::Commit);
+        assert!(scene.log.set(journal(writer, &fs, &thread)).is_ok());
+        let durable = |number: u32| {
+            scene.storage.append_durably(batch("m", number..number + 1, scene.now(), 1.0), Refusals::Alone, within(60))
+        };
+        durable(0).await.unwrap();
+        // The write goes well; the sync and what is tried instead do not.
+        fs.fail_nth(2, u64::MAX);
+        let failed = durable(1).await.unwrap_err();
+        assert!(matches!(failed, AppendFailure::Unsure(ShardFailure::Log(_))), "{failed}");
+        assert_eq!((scene.last("m").len(), after_a_power_cut(&fs)), (2, 1), "visible, and not promised");
+        fs.heal();
+        durable(2).await.unwrap();
+        assert_eq!(after_a_power_cut(&fs), 3);
+        thread.close();
+    });
+}
+
+fn journal(writer: BoundedAddr<LogWriter>, fs: &SimFs, thread: &LogThread) -> Journal {
+    Journal {
+        writer,
+        fs: Arc::new(fs.clone()),
+        data_dir: DATA.into(),
+        aliases: Mutex::default(),
+        files: Mutex::default(),
+        announcements: thread.announcements(),
+    }
+}
+
+#[test]
 fn a_shard_that_could_not_be_restored_is_tried_again() {
     stepped(async |steps| {
         let (scene, fs) = (Scene::on(&steps, &tree(), "restored"), SimFs::new());
         let (writer, thread) = start(&fs, SyncMode::Commit);
-        let journal = Journal {
-            writer,
-            fs: Arc::new(fs),
-            data_dir: DATA.into(),
-            aliases: Mutex::default(),
-            files: Mutex::default(),
-        };
+        let journal = journal(writer, &fs, &thread);
         assert!(scene.log.set(journal).is_ok());
         let samples = batch("m", 0..100, scene.now(), 1.0);
         scene.storage.append(samples, Priority::Normal, within(30)).await.unwrap();

@@ -22,6 +22,7 @@ use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::pool::{ComputePool, Lane, LaneOptions, PoolOptions};
 use watchfire::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits, QueryOutcome, QuerySpan, RunQuery};
+use watchfire::actors::query_log::QueryOrigin;
 use watchfire::actors::registry::ActorTree;
 use watchfire::actors::rule_group::{GroupDeps, RuleGroup, RuleRuntime};
 use watchfire::actors::rule_manager::{self, RuleManager};
@@ -268,7 +269,7 @@ impl Scene {
         name: &str,
         consumer: Arc<dyn Consumer>,
     ) -> (BoundedAddr<DiscoveryManager>, Arc<DiscoveryDeps>) {
-        let kit = ProviderKit::new(&self.registry, &self.clock);
+        let kit = Arc::new(ProviderKit::new(&self.registry, &self.clock));
         let metrics = ManagerMetrics::new(&self.registry, &self.clock, "scrape");
         let deps = DiscoveryDeps::new(kit, metrics, consumer, Arbiter::current(), QUICK);
         let for_actor = Arc::clone(&deps);
@@ -284,7 +285,7 @@ impl Scene {
     ) -> (BoundedAddr<DiscoveryProvider>, Arc<ProviderDeps>) {
         let kit = Arc::new(ProviderKit::new(&self.registry, &self.clock));
         let metrics = Arc::new(ManagerMetrics::new(&self.registry, &self.clock, "scrape"));
-        let deps = ProviderDeps::new(name.to_owned(), files(pattern), &kit, &metrics, &Arc::default());
+        let deps = ProviderDeps::new(name.to_owned(), "scene", files(pattern), &kit, &metrics, &Arc::default());
         let for_actor = Arc::clone(&deps);
         let make = move |_: &mut _| DiscoveryProvider::new(Arc::clone(&for_actor));
         (supervision::spawn(&Arbiter::current(), QUICK, Place::root(&self.tree, name), make), deps)
@@ -481,7 +482,7 @@ pub(crate) fn batch(metric: &str, numbers: impl IntoIterator<Item = u32>, at: Ti
         let series = SeriesKey::Labels(Labels::from_pairs([("__name__", metric), ("n", &n.to_string())]));
         AppendSample { series, at, value }
     };
-    AppendBatch { samples: numbers.into_iter().map(sample).collect() }
+    AppendBatch::of_floats(numbers.into_iter().map(sample).collect())
 }
 
 /// A job whose targets share an address and differ in their path.
@@ -558,7 +559,8 @@ pub(crate) fn alert(name: &str, expr: &str, hold_ms: u64) -> RuleSpec {
 /// An instant query of a user.
 pub(crate) fn instant(text: &str, at: TimestampMs) -> RunQuery {
     let (text, span) = (text.to_owned(), QuerySpan::Instant { at });
-    RunQuery { text, span, timeout: None, lookback_ms: None, lane: Lane::Queries }
+    let (timeout, lookback_ms, lane, origin) = (None, None, Lane::Queries, QueryOrigin::Unknown);
+    RunQuery { text, span, timeout, lookback_ms, lane, counts_steps: false, origin }
 }
 
 /// The values of an instant vector or a scalar.

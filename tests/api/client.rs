@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use watchfire::http::state::{HttpSettings, Readiness, Ready};
-use watchfire::http::{HttpOptions, HttpState, serve};
+use watchfire::http::{HttpOptions, HttpState, ServeError, serve};
 use watchfire::model::clock::ManualClock;
 use watchfire::model::external_url::{external_url, route_prefix};
 use watchfire::model::regexp::Regexp;
@@ -29,6 +29,7 @@ pub(crate) struct Setup {
     pub header_len_max: Option<u64>,
     pub body_len_max: Option<u64>,
     pub read_timeout: Duration,
+    pub web_config: Option<String>,
 }
 
 impl Default for Setup {
@@ -42,6 +43,7 @@ impl Default for Setup {
             header_len_max: Some(64 << 10),
             body_len_max: Some(1 << 20),
             read_timeout: Duration::from_secs(60),
+            web_config: None,
         }
     }
 }
@@ -51,6 +53,7 @@ pub(crate) struct TestServer {
     pub address: SocketAddr,
     pub readiness: Readiness,
     pub ports: Arc<FakePorts>,
+    pub clock: Arc<ManualClock>,
     registry: Arc<Registry>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -77,6 +80,10 @@ impl Answer {
 
 impl TestServer {
     pub(crate) fn start(setup: Setup) -> Self {
+        Self::try_start(setup).unwrap()
+    }
+
+    pub(crate) fn try_start(setup: Setup) -> Result<Self, ServeError> {
         let registry = Registry::shared();
         let readiness = Readiness::new(&registry);
         readiness.set(setup.ready);
@@ -91,7 +98,7 @@ impl TestServer {
             listen_address: "0.0.0.0:9090".to_owned(),
         };
         let clock = ManualClock::at(TimestampMs(NOW_MS));
-        let state = HttpState::new(ports.clone(), readiness.clone(), settings, clock, &registry);
+        let state = HttpState::new(ports.clone(), readiness.clone(), settings, clock.clone(), &registry);
         let options = HttpOptions {
             listen_addresses: vec!["127.0.0.1:0".to_owned()],
             connections_max: 64,
@@ -100,21 +107,25 @@ impl TestServer {
             header_len_max: setup.header_len_max,
             body_len_max: setup.body_len_max,
             workers: 1,
+            web_config: setup.web_config,
         };
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = serve(&options, state).unwrap();
-                tell.send(server.addresses[0]).unwrap();
+                let server = match serve(&options, state) {
+                    Ok(server) => server,
+                    Err(error) => return tell.send(Err(error)).unwrap(),
+                };
+                tell.send(Ok(server.addresses[0])).unwrap();
                 let running = actix_web::rt::spawn(server.finished);
                 let _ = stopped.await;
                 server.handle.stop(false).await;
                 running.await.unwrap().unwrap();
             });
         });
-        let address = told.recv().unwrap();
-        Self { address, readiness, ports, registry, stop: Some(stop), thread: Some(thread) }
+        let address = told.recv().unwrap()?;
+        Ok(Self { address, readiness, ports, clock, registry, stop: Some(stop), thread: Some(thread) })
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -171,7 +182,7 @@ impl Drop for TestServer {
     }
 }
 
-fn parse(raw: &[u8]) -> Answer {
+pub(crate) fn parse(raw: &[u8]) -> Answer {
     let end = raw.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_else(|| {
         panic!("no header in {:?}", String::from_utf8_lossy(raw));
     });

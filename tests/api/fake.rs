@@ -1,18 +1,21 @@
 //! Ports that answer from tables and remember what they were asked.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use watchfire::config::{LoadOptions, ScrapeConfig, load_str};
 use watchfire::http::api::types::*;
 use watchfire::http::error::ApiError;
 use watchfire::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::{MatchOp, Matcher};
+use watchfire::model::read::NewestSample;
 use watchfire::model::result::{Annotations, MatrixSeries, Point, QueryValue, VectorElement};
 use watchfire::model::time::TimestampMs;
+use watchfire::promql::parser::ParseOptions;
 
 #[derive(Default)]
 pub(crate) struct FakePorts {
@@ -39,6 +42,7 @@ fn evaluated(value: QueryValue) -> QueryAnswer {
         value,
         annotations: Annotations::default(),
         stats: QueryStats { eval_total: 0.5, ..Default::default() },
+        held: Held::default(),
     }
 }
 
@@ -114,6 +118,10 @@ impl ServerPorts for FakePorts {
         answer(Listed { items: vec!["<x>".to_owned(), "y".to_owned()], warnings: vec!["w".to_owned()] })
     }
 
+    fn parse_options(&self) -> ParseOptions {
+        ParseOptions::ALL
+    }
+
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {
         match text {
             "{}" => Ok(vec![]),
@@ -148,7 +156,63 @@ impl ServerPorts for FakePorts {
                 scrape_pool: "gone".to_owned(),
             }],
             dropped_counts: BTreeMap::from([("down".to_owned(), 0), ("gone".to_owned(), 1), ("p".to_owned(), 0)]),
+            missing: vec![("down".to_owned(), "dns/down/0: no <answer>".to_owned())],
         })
+    }
+
+    fn target_metadata(&self, metric: &str) -> Answer<'_, Vec<TargetMetadata>> {
+        let line = |family: &str, kind, help: &str| MetricMetadata {
+            family: family.to_owned(),
+            kind,
+            help: help.to_owned(),
+            unit: String::new(),
+        };
+        let of = |instance: &str, lines: Vec<MetricMetadata>| TargetMetadata {
+            labels: up(instance).without(&["__name__"]),
+            metadata: lines.into_iter().filter(|line| metric.is_empty() || line.family == metric).collect(),
+        };
+        answer(vec![
+            of("a:1", vec![line("x", "counter", "<X>"), line("y", "gauge", "Y.")]),
+            of("b:1", vec![line("x", "counter", "<X>"), line("x", "gauge", "Other.")]),
+        ])
+    }
+
+    fn scrape_config(&self, pool: &str) -> Option<Arc<ScrapeConfig>> {
+        let text = "scrape_configs: [{job_name: a, relabel_configs: [{source_labels: [x, y], target_label: z}, \
+                    {regex: no, source_labels: [x], action: keep}, {regex: z, action: labeldrop}]}]";
+        let loaded = load_str("prometheus.yml", text, &LoadOptions::default()).unwrap();
+        loaded.scrape_configs.into_iter().find(|job| job.job_name == pool).map(Arc::new)
+    }
+
+    fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples> {
+        if selectors.iter().flatten().any(|matcher| matcher.name() == "sev") {
+            return async { Err(ApiError::internal("shard 1 is not available: it failed")) }.boxed();
+        }
+        let sample = |instance: &str| NewestSample { labels: up(instance), at_ms: 1500, value: 1.0, histogram: None };
+        let samples = if selectors.is_empty() { vec![] } else { vec![sample("a:1"), sample("b:1")] };
+        answer(NewestSamples { samples, external_labels: vec![("r".to_owned(), "e".to_owned())], held: None })
+    }
+
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus> {
+        let counts = |names: &[&str]| {
+            let all = names.iter().zip([3, 1]).map(|(name, value)| NameCount { name: (*name).to_owned(), value });
+            all.take(limit).collect()
+        };
+        answer(TsdbStatus {
+            series: 4,
+            label_pairs: 5,
+            chunks: 6,
+            min_time: None,
+            max_time: Some(7),
+            series_by_metric: counts(&["up", "<x>"]),
+            values_by_label: counts(&["__name__", "job"]),
+            bytes_by_label: vec![],
+            series_by_pair: counts(&["job=a", "job=b"]),
+        })
+    }
+
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>> {
+        answer(vec![serde_json::json!({"ulid": "01", "minTime": 1, "compaction": {"level": 1}})])
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
@@ -218,6 +282,14 @@ impl ServerPorts for FakePorts {
         }
     }
 
+    fn remote_write(&self) -> Option<std::sync::Arc<watchfire::actors::remote_receiver::RemoteReceiver>> {
+        None
+    }
+
+    fn otlp(&self) -> Option<std::sync::Arc<watchfire::actors::remote_receiver::RemoteReceiver>> {
+        None
+    }
+
     fn actors(&self) -> Vec<ActorInfo> {
         vec![ActorInfo {
             kind: "scrape_target".to_owned(),
@@ -231,6 +303,7 @@ impl ServerPorts for FakePorts {
             handled: 5,
             restarts: 6,
             last_panic: "index out of bounds".to_owned(),
+            failing: "no answer".to_owned(),
             since: Some(UnixNanos(1_000_000_000)),
         }]
     }

@@ -5,6 +5,11 @@
 mod client;
 mod edges;
 mod fake;
+mod metadata;
 mod pages;
 mod plain;
+mod secure;
+#[path = "../support/mod.rs"]
+mod support;
+mod syntax;
 mod v1;

@@ -408,7 +408,7 @@ fn our_own_endpoints() {
         concat!(
             r#"{"status":"success","data":{"actors":[{"kind":"scrape_target","name":"p/\u003cimg src=x\u003e","parent":"","#,
             r#""state":"failed","queue":1,"slots":2,"refused":3,"expired":4,"handled":5,"restarts":6,"#,
-            r#""last_panic":"index out of bounds","since":"1970-01-01T00:00:01Z"}]}}"#
+            r#""last_panic":"index out of bounds","failing":"no answer","since":"1970-01-01T00:00:01Z"}]}}"#
         ),
     );
 }

@@ -63,7 +63,8 @@ impl GroupDeps {
         let job = {
             let (spec, before, around) =
                 (Arc::clone(&current.spec), Arc::clone(&before), self.runtime.around.load_full());
-            RunRule::new(move |queries| evaluate(&spec, &spec.rules[index], &before, at, &around, queries))
+            let job = RunRule::new(move |queries| evaluate(&spec, &spec.rules[index], &before, at, &around, queries));
+            job.of_group(&current.spec.file, &current.spec.name)
         };
         let evaluated = self.ask(job).await.and_then(|evaluated| evaluated);
         if self.is_superseded(current) {

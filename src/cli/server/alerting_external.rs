@@ -11,15 +11,17 @@ use crate::actors::drain::Stage;
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::notifier::NotifierRuntime;
 use crate::actors::notifier_manager::{
-    ApplyNotifiers, NotifierManager, NotifierManagerDeps, NotifierOverview, NotifierSetSpec,
+    ApplyNotifiers, NotifierConsumer, NotifierManager, NotifierManagerDeps, NotifierOverview, NotifierSetSpec,
 };
 use crate::actors::policy::Policy;
 use crate::actors::root::Root;
 use crate::actors::supervision;
 use crate::actors::threads::Thread;
 use crate::cli::flags::ServerFlags;
+use crate::cli::server::discovery::{self, Discovery, Purpose};
 use crate::client::HttpClient;
 use crate::config::LoadedConfig;
+use crate::discovery::ProviderKit;
 use crate::model::clock::SharedClock;
 use crate::notify::endpoint::endpoints;
 use crate::notify::metrics::NotifyMetrics;
@@ -37,6 +39,7 @@ pub(super) struct ExternalAlerting {
     pub(super) router: Arc<AlertRouter>,
     manager: BoundedAddr<NotifierManager>,
     deps: Arc<NotifierManagerDeps>,
+    discovery: Discovery,
 }
 
 impl ExternalAlerting {
@@ -46,7 +49,8 @@ impl ExternalAlerting {
         registry: &Arc<Registry>,
         clock: &SharedClock,
         root: &Root,
-        thread: &Thread,
+        (thread, for_discovery): (&Thread, &Thread),
+        kit: &Arc<ProviderKit>,
     ) -> Self {
         let alerts = &flags.alerts;
         let runtime = Arc::new(NotifierRuntime {
@@ -61,7 +65,10 @@ impl ExternalAlerting {
         let manager =
             supervision::spawn(thread, Policy::PERMANENT, place, move |_| NotifierManager::new(Arc::clone(&for_actor)));
         root.add(Stage::Alerts, manager.clone());
-        Self { router: Arc::new(AlertRouter::new(Arc::clone(&deps.overview))), manager, deps }
+        let consumer = Arc::new(NotifierConsumer { deps: Arc::clone(&deps), manager: manager.clone() });
+        let purpose = Purpose { place: "alertmanager-discovery", name: "notify", consumer };
+        let discovery = Discovery::start(root, for_discovery, registry, clock, kit, purpose);
+        Self { router: Arc::new(AlertRouter::new(Arc::clone(&deps.overview))), manager, deps, discovery }
     }
 
     /// Makes rules and notifiers what the configuration says; answers with the actors that did not confirm in time.
@@ -72,10 +79,15 @@ impl ExternalAlerting {
             tracing::error!(component = "notifier", %err, "Creating discovered Alertmanagers failed");
         }
         *self.deps.specs.lock() = specs;
+        let alertmanagers = loaded.config.alerting.alertmanagers.iter().enumerate();
+        let sets = alertmanagers.map(|(index, config)| discovery::set(set_name(index), &config.discovery));
+        self.discovery.store(sets.collect());
+        let mut unconfirmed = self.discovery.apply().await;
         match self.manager.ask(ApplyNotifiers, Instant::now() + CONFIRM_WITHIN).await {
-            Ok(unconfirmed) => unconfirmed,
-            Err(error) => vec![format!("notifier_manager: {error}")],
+            Ok(notifiers) => unconfirmed.extend(notifiers),
+            Err(error) => unconfirmed.push(format!("notifier_manager: {error}")),
         }
+        unconfirmed
     }
 
     /// What would become of the Alertmanagers with this configuration.
@@ -92,6 +104,11 @@ impl ExternalAlerting {
     }
 }
 
+/// What the discovery of a configuration of Alertmanagers is called, as in Prometheus.
+fn set_name(index: usize) -> String {
+    format!("config-{index}")
+}
+
 fn rules(loaded: &LoadedConfig) -> AlertRules {
     AlertRules {
         external_labels: loaded.config.global.external_labels.labels(),
@@ -101,10 +118,10 @@ fn rules(loaded: &LoadedConfig) -> AlertRules {
 
 fn specs(loaded: &LoadedConfig) -> Vec<NotifierSetSpec> {
     let mut specs = Vec::new();
-    for config in &loaded.config.alerting.alertmanagers {
+    for (index, config) in loaded.config.alerting.alertmanagers.iter().enumerate() {
         let found = endpoints(config, &config.discovery.static_configs);
         let client = HttpClient::from_config(build_info::user_agent(), &config.http);
-        specs.push(NotifierSetSpec::new(config, client, found));
+        specs.push(NotifierSetSpec::new(config, client, found).discovered_as(set_name(index), config));
     }
     specs
 }

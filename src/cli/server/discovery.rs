@@ -1,4 +1,4 @@
-//! Discovery of scrape targets: what the configuration asks for, and the actors that find it.
+//! Discovery of scrape targets and of Alertmanagers: what the configuration asks for, and the actors that find it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,25 @@ use crate::actors::policy::Policy;
 use crate::actors::root::Root;
 use crate::actors::supervision;
 use crate::actors::threads::Thread;
-use crate::config::{LoadedConfig, ScrapeConfig};
+use crate::config::LoadedConfig;
+use crate::config::discovery::DiscoveryConfigs;
 use crate::discovery::metrics::ManagerMetrics;
-use crate::discovery::{ProviderConfig, ProviderKit};
+use crate::discovery::{ProviderKit, Providers};
 use crate::model::clock::SharedClock;
 use crate::telemetry::metrics::Registry;
 
 /// How long the manager may take to apply a configuration.
 const APPLY_WITHIN: Duration = Duration::from_secs(15);
-/// Fields whose targets are found.
-const BUILT: [&str; 2] = ["file_sd_configs", "static_configs"];
 
-/// Discovery of scrape targets at work.
+/// Who gets what is found, and what that is called in the tree of actors and in metrics.
+#[derive(Clone)]
+pub(super) struct Purpose {
+    pub(super) place: &'static str,
+    pub(super) name: &'static str,
+    pub(super) consumer: Arc<dyn Consumer>,
+}
+
+/// Discovery at work.
 pub(super) struct Discovery {
     deps: Arc<DiscoveryDeps>,
     manager: BoundedAddr<DiscoveryManager>,
@@ -36,20 +43,26 @@ impl Discovery {
         thread: &Thread,
         registry: &Arc<Registry>,
         clock: &SharedClock,
-        consumer: Arc<dyn Consumer>,
+        kit: &Arc<ProviderKit>,
+        Purpose { place, name, consumer }: Purpose,
     ) -> Self {
-        let (kit, metrics) = (ProviderKit::new(registry, clock), ManagerMetrics::new(registry, clock, "scrape"));
-        let deps = DiscoveryDeps::new(kit, metrics, consumer, thread.clone(), Policy::PERMANENT);
-        let (for_actor, place) = (Arc::clone(&deps), root.parent().place("discovery"));
+        let metrics = ManagerMetrics::new(registry, clock, name);
+        let deps = DiscoveryDeps::new(Arc::clone(kit), metrics, consumer, thread.clone(), Policy::PERMANENT);
+        let (for_actor, place) = (Arc::clone(&deps), root.parent().place(place));
         let make = move |_: &mut _| DiscoveryManager::new(Arc::clone(&for_actor));
         let manager = supervision::spawn(thread, Policy::PERMANENT, place, make);
         root.add(Stage::Sources, manager.clone());
         Self { deps, manager }
     }
 
+    /// What the manager is given and publishes.
+    pub(super) fn deps(&self) -> Arc<DiscoveryDeps> {
+        Arc::clone(&self.deps)
+    }
+
     /// Stores what the configuration says, for [`Discovery::apply`] and for a manager that starts.
-    pub(super) fn store(&self, loaded: &LoadedConfig) {
-        *self.deps.sets.lock() = loaded.scrape_configs.iter().map(set).collect();
+    pub(super) fn store(&self, sets: Vec<SetSpec>) {
+        *self.deps.sets.lock() = sets;
     }
 
     /// Makes the providers what was stored, and waits a little for what they find first, so that pools begin with it.
@@ -67,12 +80,14 @@ impl Discovery {
     }
 }
 
-fn set(job: &ScrapeConfig) -> SetSpec {
-    let discovery = &job.discovery;
-    SetSpec {
-        name: job.job_name.clone(),
-        providers: discovery.file.iter().cloned().map(ProviderConfig::File).collect(),
-        static_targets: discovery.static_groups().iter().map(|group| group.targets.len()).sum(),
-        not_built: discovery.kinds().iter().filter(|kind| !BUILT.contains(kind)).count(),
-    }
+/// The discovery of all jobs.
+pub(super) fn of_jobs(loaded: &LoadedConfig) -> Vec<SetSpec> {
+    loaded.scrape_configs.iter().map(|job| set(job.job_name.clone(), &job.discovery)).collect()
+}
+
+/// The discovery of a job, or of Alertmanagers with the same settings.
+pub(super) fn set(name: String, discovery: &DiscoveryConfigs) -> SetSpec {
+    let Providers { built, not_built } = Providers::from(discovery);
+    let static_targets = discovery.static_groups().iter().map(|group| group.targets.len()).sum();
+    SetSpec { name, providers: built, static_targets, not_built }
 }

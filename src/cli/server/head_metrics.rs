@@ -51,11 +51,15 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
             "Lowest timestamp value stored in the database.",
             seconds(lowest_ms),
         ),
-        floats(
-            "prometheus_tsdb_head_samples_appended_total",
-            "Total number of appended samples.",
-            stats.samples_appended,
-        ),
+        MetricFamily {
+            name: "prometheus_tsdb_head_samples_appended_total".to_owned(),
+            help: "Total number of appended samples.".to_owned(),
+            kind: MetricKind::Counter,
+            metrics: [("float", stats.samples_appended), ("histogram", stats.histograms_appended)]
+                .into_iter()
+                .map(|(kind, n)| (Labels::from_pairs([("type", kind)]), MetricValue::Number(n as f64)))
+                .collect(),
+        },
         counter(
             "prometheus_tsdb_head_series_created_total",
             "Total number of series created in the head",

@@ -11,8 +11,9 @@ use crate::config::{ByteSize, FlagDefaults, LoadedConfig, ScrapeConfig, ScrapePr
 use crate::exposition::content_type::Format;
 use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
+use crate::scrape::failure_log::{FailureFile, FailureLog};
 use crate::scrape::request::accept_header;
-use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings};
+use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings, schema_of_factor};
 use crate::scrape::target::TargetDefaults;
 use crate::telemetry::build_info;
 use crate::telemetry::metrics::Registry;
@@ -67,14 +68,32 @@ pub(super) struct Job {
 /// The jobs of a configuration. Those of `before` that have not changed keep their revision; those of which only the choice
 /// of targets has changed keep their generation, and so their targets go on.
 pub(super) fn jobs(before: &[Job], loaded: &LoadedConfig) -> Vec<Job> {
+    let mut logs: Vec<Arc<FailureFile>> = before
+        .iter()
+        .filter_map(|job| job.spec.settings.failure_log.as_ref())
+        .map(|log| Arc::clone(log.file()))
+        .collect();
     let job = |config: &ScrapeConfig| {
         let known = before.iter().find(|job| job.config.job_name == config.job_name);
         match known {
             Some(known) if known.config == *config => known.clone(),
-            known => Job { config: config.clone(), spec: spec(config, known) },
+            known => Job { config: config.clone(), spec: spec(config, known, &mut logs) },
         }
     };
     loaded.scrape_configs.iter().map(job).collect()
+}
+
+/// Where a job notes failed scrapes; one file for all jobs that name it.
+fn failure_log(job: &ScrapeConfig, logs: &mut Vec<Arc<FailureFile>>) -> Option<FailureLog> {
+    let path = job.scrape_failure_log_file.as_str();
+    if path.is_empty() {
+        return None;
+    }
+    let file = logs.iter().find(|file| file.path() == path).cloned().unwrap_or_else(|| {
+        logs.push(FailureFile::new(path));
+        Arc::clone(&logs[logs.len() - 1])
+    });
+    Some(FailureLog::new(&job.job_name, file))
 }
 
 /// The configuration without what only decides which targets there are: labels, address and schedule of a target are part
@@ -95,7 +114,7 @@ fn of_samples(config: &ScrapeConfig) -> ScrapeConfig {
     }
 }
 
-fn spec(job: &ScrapeConfig, before: Option<&Job>) -> JobSpec {
+fn spec(job: &ScrapeConfig, before: Option<&Job>, logs: &mut Vec<Arc<FailureFile>>) -> JobSpec {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let same_samples = before.filter(|before| of_samples(&before.config) == of_samples(job));
     let same_client = before.filter(|before| before.config.http == job.http);
@@ -108,7 +127,7 @@ fn spec(job: &ScrapeConfig, before: Option<&Job>) -> JobSpec {
         generation: same_samples.map_or(number, |before| before.spec.generation),
         removed: false,
         defaults: defaults(job),
-        settings: Arc::new(settings(job)),
+        settings: Arc::new(ScrapeSettings { failure_log: failure_log(job, logs), ..settings(job) }),
         relabel: job.relabel_configs.clone().into(),
         metric_relabel,
         client: same_client.map_or_else(
@@ -121,7 +140,8 @@ fn spec(job: &ScrapeConfig, before: Option<&Job>) -> JobSpec {
     }
 }
 
-fn defaults(job: &ScrapeConfig) -> TargetDefaults {
+/// What a job gives to its targets.
+pub(in crate::cli) fn defaults(job: &ScrapeConfig) -> TargetDefaults {
     TargetDefaults {
         job_name: job.job_name.clone(),
         scrape_interval: job.scrape_interval,
@@ -146,10 +166,13 @@ fn settings(job: &ScrapeConfig) -> ScrapeSettings {
             job.scrape_protocols.as_deref().unwrap_or(&ScrapeProtocol::default_list()),
             &job.metric_name_escaping_scheme,
         ),
-        native: match job.scrape_native_histograms {
-            Some(true) => NativePart::Wanted,
+        native: match (job.scrape_native_histograms, job.always_scrape_classic_histograms) {
+            (Some(true), Some(true)) => NativePart::WithClassic,
+            (Some(true), _) => NativePart::Wanted,
             _ => NativePart::Ignored,
         },
+        bucket_limit: count(job.native_histogram_bucket_limit),
+        schema_max: schema_of_factor(job.native_histogram_min_bucket_factor),
         fallback: fallback(&job.fallback_scrape_protocol),
         names: match job.metric_name_validation_scheme {
             ValidationScheme::Legacy => NameScheme::Legacy,
@@ -161,6 +184,7 @@ fn settings(job: &ScrapeConfig) -> ScrapeSettings {
         label_name_length_limit: count(job.label_name_length_limit),
         label_value_length_limit: count(job.label_value_length_limit),
         extra_scrape_metrics: job.extra_scrape_metrics.unwrap_or(false),
+        failure_log: None,
     }
 }
 

@@ -9,10 +9,11 @@ mod alerting_external;
 mod blocks;
 mod discovery;
 mod head_metrics;
-mod jobs;
+pub(super) mod jobs;
 mod parts;
 mod ports;
 mod reload;
+mod remote;
 mod rules;
 mod running;
 mod storage;
@@ -32,6 +33,7 @@ use crate::actors::threads;
 use crate::cli::flags::ServerFlags;
 use crate::cli::run_bare::{self, ConfigSource};
 use crate::cli::sd_notify::{Notifier, State};
+pub(in crate::cli) use crate::cli::server::jobs::defaults as target_defaults;
 use crate::cli::server::parts::Parts;
 use crate::cli::server::reload::{Checked, ConfigText, ServerReload};
 use crate::cli::server::running::Running;
@@ -68,6 +70,9 @@ enum StartError {
     /// The data directory cannot be used.
     #[error("opening storage failed: {0}")]
     Storage(String),
+    /// The log of queries cannot be written.
+    #[error("{0}")]
+    QueryLog(String),
     /// The system refuses something that the server cannot do without.
     #[error("cannot {action}: {source}")]
     System {
@@ -100,7 +105,7 @@ impl StartError {
                 tracing::error!(component = "main", file = path, err = %source, "{self}");
             }
             Self::Listen(error) => tracing::error!(component = "main", err = %error, "Unable to start web listener"),
-            Self::Storage(_) | Self::System { .. } => {
+            Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => {
                 tracing::error!(component = "main", err = %self, "Fatal error");
             }
         }
@@ -109,7 +114,7 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => EXIT_USAGE,
-            Self::Listen(_) | Self::Storage(_) | Self::System { .. } => EXIT_FAILURE,
+            Self::Listen(_) | Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => EXIT_FAILURE,
         }
     }
 }
@@ -175,7 +180,7 @@ fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, 
         file: notifies.map(|file| file.display().to_string()).unwrap_or_default(),
         reason,
     })?;
-    Ok(Checked { loaded, inactive, alertmanager, digest })
+    Ok(Checked { loaded, inactive, alertmanager, digest, query_log: None })
 }
 
 async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitCode, StartError> {
@@ -204,7 +209,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;
     let mut finished = actix_rt::spawn(finished);
     let own = addresses[0];
-    let (checked, text) = match from_file {
+    let (mut checked, text) = match from_file {
         Some(loaded) => loaded,
         None => {
             banner(&flags, own);
@@ -214,6 +219,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     };
     parts.settle(&checked.loaded);
     parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
+    checked.query_log = parts.open_query_log(&checked.loaded).map_err(StartError::QueryLog)?;
     let notifier = Notifier::from_environment().map_err(system("reach the service manager (NOTIFY_SOCKET)"))?;
     let reload = Arc::new(ServerReload {
         flags: Arc::clone(&flags),
@@ -359,5 +365,6 @@ fn http_options(flags: &ServerFlags) -> HttpOptions {
         header_len_max: flags.limits.http_header,
         body_len_max: flags.limits.http_body,
         workers: cpu_count().clamp(1, 8),
+        web_config: flags.web.config_file.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! The actors of the server and the threads that they run on.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,7 +20,9 @@ use crate::actors::mailbox::BoundedAddr;
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane, PoolOptions};
 use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
+use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
+use crate::actors::remote_receiver::RemoteReceiver;
 use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::rule_group::RuleRuntime;
 use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
@@ -34,14 +37,15 @@ use crate::cli::flags::{ServerFlags, WalSync, hostname};
 use crate::cli::server::alerting::Alerting;
 use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::blocks;
-use crate::cli::server::discovery::Discovery;
+use crate::cli::server::discovery::{self, Discovery, Purpose};
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::{Checked, Planned};
 use crate::cli::server::running::Running;
 use crate::cli::server::upkeep::{Retention, Upkeep};
-use crate::cli::server::{head_metrics, rules, storage};
+use crate::cli::server::{head_metrics, remote, rules, storage};
 use crate::config::LoadedConfig;
+use crate::discovery::ProviderKit;
 use crate::http::state::Readiness;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
@@ -102,6 +106,8 @@ pub(super) struct Parts {
     pub(super) notifying: Alerting,
     rule_deps: Arc<rule_manager::ManagerDeps>,
     rules: BoundedAddr<RuleManager>,
+    /// Takes remote write and OTLP, if either is switched on.
+    receiver: Option<Arc<RemoteReceiver>>,
     _threads: Threads,
 }
 
@@ -143,14 +149,18 @@ impl Parts {
             ScrapeManager::new(Arc::clone(&for_actor))
         });
         root.add(Stage::Work, manager.clone());
-        let consumer = ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() };
-        let discovery = Discovery::start(&root, &threads.start("discovery"), registry, clock, Arc::new(consumer));
-        let alerting = ExternalAlerting::start(flags, registry, clock, &root, &threads.start("alerts"));
+        let consumer = Arc::new(ScrapeConsumer { deps: Arc::clone(&manager_deps), manager: manager.clone() });
+        let (kit, for_discovery) = (Arc::new(ProviderKit::new(registry, clock)), threads.start("discovery"));
+        let purpose = Purpose { place: "discovery", name: "scrape", consumer };
+        let discovery = Discovery::start(&root, &for_discovery, registry, clock, &kit, purpose);
+        let alerts = threads.start("alerts");
+        let alerting = ExternalAlerting::start(flags, registry, clock, &root, (&alerts, &for_discovery), &kit);
         let notifying = Alerting::start(flags, registry, clock, &root, &pool, threads.start("dispatcher"));
         alerting.router.set_dispatcher(notifying.sink());
         let sink = Arc::clone(&alerting.router) as Arc<dyn AlertSink>;
         let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
         let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
+        let receiver = remote::receiver(flags, registry, clock, &storage, &pool);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -177,6 +187,7 @@ impl Parts {
             notifying,
             rule_deps,
             rules,
+            receiver,
             _threads: threads,
         })
     }
@@ -200,6 +211,9 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        if let Some(receiver) = &self.receiver {
+            receiver.set_otlp(loaded.config.otlp.clone());
+        }
         // New targets are scraped by it; those that stay keep their offset, as in Prometheus.
         let seed = offset_seed(&hostname(), &loaded.config.global.external_labels.labels());
         self.runtime.offset_seed.store(seed, Ordering::Relaxed);
@@ -212,10 +226,11 @@ impl Parts {
         self.settle(&planned.checked.loaded);
         let global = &config.global;
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
+        self.gateway_deps.query_log().set(planned.checked.query_log.clone());
         *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
         (*self.jobs.lock()).clone_from(&planned.jobs);
         let external_labels = global.external_labels.labels();
-        self.discovery.store(&planned.checked.loaded);
+        self.discovery.store(discovery::of_jobs(&planned.checked.loaded));
         self.rule_deps.groups.lock().clone_from(&planned.groups);
         self.rule_deps.runtime.around.store(Arc::new(rules::surroundings(&planned.flags, external_labels)));
         // What a bad configuration has made fail may do with this one; a failed manager reads the jobs as it starts.
@@ -267,12 +282,18 @@ impl Parts {
             gateway: self.gateway.clone(),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
+            discovery: self.discovery.deps(),
             notifiers: self.alerting.overview(),
             rules: Arc::clone(&self.rule_deps.overview),
             registry: Arc::clone(registry),
+            clock: Arc::clone(&self.runtime.clock),
+            pool: Arc::clone(&self.pool),
+            head: Arc::clone(&self.head),
+            catalog: Arc::clone(&self.catalog),
             flags: Arc::clone(flags),
             running: Arc::clone(running),
             dispatcher: self.notifying.dispatcher.clone(),
+            receiver: self.receiver.clone(),
             reloader: OnceLock::new(),
             quit,
         })
@@ -301,7 +322,7 @@ impl Parts {
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
         let thread =
             LogThread::start(opened.writer, mode).map_err(|error| format!("cannot start the log's thread: {error}"))?;
-        let for_actor = Arc::clone(&thread);
+        let (for_actor, announcements) = (Arc::clone(&thread), thread.announcements());
         let place = self.root.parent().place("log");
         let writer = supervision::spawn(&self.writers, Policy::PERMANENT, place, move |_| {
             LogWriter::new(Arc::clone(&for_actor))
@@ -313,19 +334,38 @@ impl Parts {
             data_dir: opened.dir,
             aliases: Mutex::new(opened.aliases),
             files: Mutex::default(),
+            announcements,
         };
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
         self.compactor.opened();
+        self.open_active_log().await?;
         match notifies {
             Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
             None => Ok(()),
         }
     }
 
+    async fn open_active_log(&self) -> Result<(), String> {
+        let (deps, log) = (Arc::clone(&self.gateway_deps), Arc::clone(&self.log));
+        let open = move |_: &_| log.get().map_or(Ok(()), |journal| deps.open_active_log(&journal.data_dir));
+        let opened = self.pool.run(Lane::Storage, Instant::now() + CONFIRM_WITHIN, open).await;
+        let failed = |error: String| format!("failed to initialize active query tracker: {error}");
+        opened.map_err(|error| failed(error.to_string()))?.map_err(failed)
+    }
+
+    /// Opens the log of queries that the configuration names; it is in effect when the configuration is.
+    pub(super) fn open_query_log(&self, loaded: &LoadedConfig) -> Result<Option<Arc<QueryLogFile>>, String> {
+        match loaded.config.global.query_log_file.as_str() {
+            "" => Ok(None),
+            path => self.gateway_deps.query_log().open(Path::new(path)).map(Some),
+        }
+    }
+
     /// Writes and syncs what the logs still hold, and lets the data directory go.
     pub(super) fn close_storage(&self) {
+        self.gateway_deps.close_logs();
         self.notifying.close();
         if let Some(opened) = self.opened.lock().take() {
             opened.thread.close();

@@ -10,34 +10,46 @@ use tokio::time::Instant;
 
 use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
 use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
+use crate::actors::discovery::DiscoveryDeps;
 use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::notifier_manager::NotifierOverview;
-use crate::actors::pool::Lane;
+use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::query_gateway::{
-    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunQuery,
+    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunNewest,
+    RunQuery,
 };
+use crate::actors::query_log::QueryOrigin;
 use crate::actors::registry::ActorTree;
+use crate::actors::remote_receiver::RemoteReceiver;
 use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
+use crate::actors::scrape_target::TargetShared;
 use crate::cli::flags::ServerFlags;
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
 use crate::cli::server::running::Running;
+use crate::config::ScrapeConfig;
 use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
-    ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, DroppedTarget, InstantQuery, LabelValuesRequest, Listed,
-    QueryAnswer, QueryStats, RangeQuery, Reload, ReloadNames, ReloadSection, RuleGroup, Runtime, SelectRequest,
-    TargetHealth, Targets, UnixNanos,
+    ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, AnswerMemory, DroppedTarget, Held, InstantQuery,
+    LabelValuesRequest, Listed, MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload,
+    ReloadNames, ReloadSection, RequestOrigin, RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets,
+    TsdbStatus, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
+use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
-use crate::model::time::TimeRange;
-use crate::promql::eval::EvalError;
-use crate::promql::parser::parse_metric_selector;
+use crate::model::time::{TimeRange, TimestampMs};
+use crate::promql::eval::{Charge, EvalError};
+use crate::promql::parser::{ParseOptions, parse_metric_selector};
+use crate::scrape::cache::FamilyMetadata;
+use crate::storage::block::catalog::Catalog;
+use crate::storage::head::Head;
+use crate::storage::head::cardinality::NameCount as StoredCount;
 use crate::telemetry::metrics::Registry;
 
 /// Longest time that a client waits for a reload, those before it included.
@@ -50,12 +62,19 @@ pub(super) struct Ports {
     pub(super) gateway: BoundedAddr<QueryGateway>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
+    pub(super) discovery: Arc<DiscoveryDeps>,
     pub(super) notifiers: Arc<NotifierOverview>,
     pub(super) rules: Arc<RulesOverview>,
     pub(super) registry: Arc<Registry>,
+    pub(super) clock: SharedClock,
+    pub(super) pool: Arc<ComputePool>,
+    pub(super) head: Arc<Head>,
+    pub(super) catalog: Arc<Catalog>,
     pub(super) flags: Arc<ServerFlags>,
     pub(super) running: Arc<Running>,
     pub(super) dispatcher: DispatcherHandle,
+    /// Takes remote write and OTLP, if either is switched on.
+    pub(super) receiver: Option<Arc<RemoteReceiver>>,
     /// Set once the configuration can be read again.
     pub(super) reloader: OnceLock<Reloader>,
     pub(super) quit: watch::Sender<bool>,
@@ -67,10 +86,19 @@ impl Ports {
         Instant::now() + timeout.unwrap_or(longest).min(longest) + ASK_MARGIN
     }
 
+    /// Whether steps are counted: when asked for, and when the feature is on.
+    fn counts_steps(&self, asked: bool) -> bool {
+        asked && self.flags.features.is_enabled("promql-per-step-stats")
+    }
+
     async fn query(&self, query: RunQuery) -> Result<QueryAnswer, ApiError> {
         let deadline = self.deadline(query.timeout);
+        let (start, step_ms) = match query.span {
+            QuerySpan::Instant { at } => (at, 1),
+            QuerySpan::Range { start, step_ms, .. } => (start, step_ms),
+        };
         let outcome = self.gateway.read(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
-        Ok(answer(outcome))
+        Ok(answer(outcome, start, step_ms))
     }
 
     async fn list(&self, listing: Listing, request: SelectRequest) -> Result<ListedNames, ApiError> {
@@ -91,26 +119,48 @@ impl Ports {
     }
 }
 
-fn answer(outcome: QueryOutcome) -> QueryAnswer {
-    let QueryOutcome { evaluated, queued, ran } = outcome;
+fn origin(RequestOrigin { client_ip, method, path }: RequestOrigin) -> QueryOrigin {
+    QueryOrigin::Http { client_ip, method, path }
+}
+
+fn answer(outcome: QueryOutcome, start: TimestampMs, step_ms: i64) -> QueryAnswer {
+    let QueryOutcome { evaluated, timings } = outcome;
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let seconds = ran.as_secs_f64();
+    let times = || (0i64..).map(|step| TimestampMs(start.0.saturating_add(step.saturating_mul(step_ms))));
+    let by_step = |counts: &[u64]| times().zip(counts.iter().map(|n| count(*n))).collect();
     let stats = QueryStats {
-        eval_total: seconds,
-        inner_eval: seconds,
-        queue: queued.as_secs_f64(),
-        exec_total: seconds,
+        eval_total: timings.eval().as_secs_f64(),
+        result_sort: timings.sort.as_secs_f64(),
+        preparation: timings.prepare.as_secs_f64(),
+        inner_eval: timings.inner_eval.as_secs_f64(),
+        queue: timings.queue.as_secs_f64(),
+        exec_total: timings.total().as_secs_f64(),
         queryable_samples: count(evaluated.stats.total_samples),
-        samples_read: count(evaluated.stats.total_samples),
+        queryable_samples_per_step: evaluated.by_step.as_ref().map(|counts| by_step(&counts.total)),
+        samples_read: count(evaluated.stats.samples_read),
+        samples_read_per_step: evaluated.by_step.as_ref().map(|counts| by_step(&counts.read)),
         peak_samples: count(evaluated.stats.peak_samples as u64),
-        ..QueryStats::default()
     };
-    QueryAnswer { value: evaluated.value, annotations: evaluated.annotations, stats }
+    let held = Held::new(Charged(evaluated.held));
+    QueryAnswer { value: evaluated.value, annotations: evaluated.annotations, stats, held }
+}
+
+/// What an answer holds of its query's account.
+struct Charged(Charge);
+
+impl AnswerMemory for Charged {
+    fn grow(&mut self, bytes: usize) -> Result<(), String> {
+        self.0.grow(bytes).map_err(|over| over.to_string())
+    }
+
+    fn settle(&mut self, bytes: usize) {
+        self.0.shrink(self.0.bytes().saturating_sub(bytes));
+    }
 }
 
 fn of_send(error: SendError) -> ApiError {
     match error {
-        SendError::Full => ApiError::timeout("too many queries are waiting"),
+        SendError::Full => ApiError::timeout("too many queries are waiting (--query.max-concurrency)"),
         SendError::Deadline => ApiError::timeout("query timed out in query queue"),
         SendError::Restarted | SendError::Gone => ApiError::internal(format!("query engine: {error}")),
     }
@@ -120,7 +170,7 @@ fn of_query(failure: QueryFailure) -> ApiError {
     match failure {
         QueryFailure::Parse(text) => ApiError::invalid_parameter("query", text),
         QueryFailure::QueueTimeout | QueryFailure::Overloaded(_) => ApiError::timeout(failure.to_string()),
-        QueryFailure::Panicked(_) => ApiError::execution(failure.to_string()),
+        QueryFailure::Panicked(_) => ApiError::internal(failure.to_string()),
         QueryFailure::Eval(error) => match error {
             EvalError::BadQuery(text) => ApiError::invalid_parameter("query", text),
             EvalError::Canceled(_) => ApiError::canceled(error.to_string()),
@@ -149,6 +199,8 @@ impl ServerPorts for Ports {
             timeout: query.timeout,
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
+            counts_steps: self.counts_steps(query.per_step_stats),
+            origin: origin(query.origin),
         };
         self.query(run).boxed()
     }
@@ -160,6 +212,8 @@ impl ServerPorts for Ports {
             timeout: query.timeout,
             lookback_ms: query.lookback.map(|lookback| lookback.as_ms_i64()),
             lane: Lane::Queries,
+            counts_steps: self.counts_steps(query.per_step_stats),
+            origin: origin(query.origin),
         };
         self.query(run).boxed()
     }
@@ -182,12 +236,16 @@ impl ServerPorts for Ports {
         self.names(Listing::LabelValues(request.name), request.select).boxed()
     }
 
+    fn parse_options(&self) -> ParseOptions {
+        rules::parse_options(&self.flags)
+    }
+
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {
         parse_metric_selector(text).map_err(|error| error.to_string())
     }
 
     fn targets(&self) -> Answer<'_, Targets> {
-        let mut targets = Targets::default();
+        let mut targets = Targets { missing: self.discovery.missing(), ..Targets::default() };
         for pool in self.scrapes.pools() {
             targets.pools.push(pool.name.clone());
             targets.dropped_counts.insert(pool.name.clone(), pool.dropped_count);
@@ -216,6 +274,77 @@ impl ServerPorts for Ports {
             }
         }
         async move { Ok(targets) }.boxed()
+    }
+
+    fn target_metadata(&self, metric: &str) -> Answer<'_, Vec<TargetMetadata>> {
+        let known = |family: FamilyMetadata| MetricMetadata {
+            kind: family.kind.name(),
+            family: family.family,
+            help: family.help,
+            unit: family.unit,
+        };
+        let of = |shared: &Arc<TargetShared>| TargetMetadata {
+            labels: shared.target.labels.clone(),
+            metadata: match metric {
+                "" => shared.cache.metadata().into_iter().map(known).collect(),
+                name => shared.cache.metadata().into_iter().filter(|family| family.family == name).map(known).collect(),
+            },
+        };
+        let mut pools = self.scrapes.pools();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        let found = pools.iter().flat_map(|pool| pool.active.iter().map(of)).collect();
+        async move { Ok(found) }.boxed()
+    }
+
+    fn scrape_config(&self, pool: &str) -> Option<Arc<ScrapeConfig>> {
+        self.running.config().jobs.iter().find(|job| job.job_name == pool).map(Arc::clone)
+    }
+
+    fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples> {
+        async move {
+            let request = RunNewest { selectors, at: self.clock.now() };
+            let found = self.gateway.read(request, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+            let external = self.running.config().external_labels.clone();
+            let mut labels: Vec<_> = external.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            if !external.contains("instance") {
+                labels.push(("instance".to_owned(), String::new()));
+                labels.sort();
+            }
+            Ok(NewestSamples { samples: found.samples, external_labels: labels, held: Some(found.held) })
+        }
+        .boxed()
+    }
+
+    fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus> {
+        let head = Arc::clone(&self.head);
+        let counted =
+            self.pool.run(Lane::Storage, self.deadline(None), move |_| (head.stats(), head.cardinality(limit)));
+        async move {
+            let counted = counted.await.map_err(|error| ApiError::internal(error.to_string()))?;
+            let (stats, found) = counted;
+            let all = |counts: Vec<StoredCount>| {
+                counts.into_iter().map(|one| NameCount { name: one.name, value: one.count }).collect()
+            };
+            Ok(TsdbStatus {
+                series: stats.series,
+                label_pairs: found.label_pairs,
+                chunks: stats.chunks,
+                min_time: stats.min_time,
+                max_time: stats.max_time,
+                series_by_metric: all(found.series_by_metric),
+                values_by_label: all(found.values_by_label),
+                bytes_by_label: all(found.bytes_by_label),
+                series_by_pair: all(found.series_by_pair),
+            })
+        }
+        .boxed()
+    }
+
+    fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>> {
+        let state = self.catalog.state();
+        let described = state.blocks.iter().map(|block| serde_json::to_value(block.meta())).collect::<Result<_, _>>();
+        async move { described.map_err(|error| ApiError::internal(format!("error getting block metadata: {error}"))) }
+            .boxed()
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {
@@ -286,6 +415,14 @@ impl ServerPorts for Ports {
         if self.quit.send_replace(true) { QuitVerdict::AlreadyStopping } else { QuitVerdict::Requested }
     }
 
+    fn remote_write(&self) -> Option<Arc<RemoteReceiver>> {
+        self.receiver.clone().filter(|_| self.flags.web.remote_write_receiver)
+    }
+
+    fn otlp(&self) -> Option<Arc<RemoteReceiver>> {
+        self.receiver.clone().filter(|_| self.flags.web.otlp_receiver)
+    }
+
     fn actors(&self) -> Vec<ActorInfo> {
         let row = |row: crate::actors::registry::ActorRow| ActorInfo {
             kind: row.kind.to_owned(),
@@ -299,6 +436,7 @@ impl ServerPorts for Ports {
             handled: row.handled,
             restarts: row.restarts,
             last_panic: row.last_panic.unwrap_or_default(),
+            failing: row.failing.unwrap_or_default(),
             since: Some(UnixNanos(row.since.0.saturating_mul(1_000_000))),
         };
         self.tree.rows().into_iter().map(row).collect()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 
 use crate::actors::config_reloader::{PlanSection, PreparedReload, ReloadPlan, ReloadReport, ReloadSource};
+use crate::actors::query_log::QueryLogFile;
 use crate::cli::flags::ServerFlags;
 use crate::cli::sd_notify::{Notifier, State};
 use crate::cli::server::jobs::{self, Job};
@@ -58,6 +59,8 @@ pub(super) struct Checked {
     pub(super) alertmanager: Option<Arc<alertmanager::Config>>,
     /// Of that file, for finding out whether it has changed.
     pub(super) digest: String,
+    /// The log of queries, open, if there is to be one.
+    pub(super) query_log: Option<Arc<QueryLogFile>>,
 }
 
 /// What the server reloads.
@@ -112,7 +115,7 @@ impl ServerReload {
             tracing::warn!(component = "rule manager", file = file.path, "{text}");
         }
         jobs::show_inactive(&self.running.config().inactive, &inactive, &self.registry);
-        self.running.loaded(LoadedText::of(&loaded, digest, inactive));
+        self.running.loaded(LoadedText::of(loaded, digest, inactive));
         unconfirmed
     }
 
@@ -132,7 +135,11 @@ impl ReloadSource for Source {
 
     fn prepare(&self) -> Result<Box<dyn PreparedReload>, String> {
         let reload = Arc::clone(&self.0);
-        let checked = reload.text.load(&reload.flags).map_err(|error| reload.load_error(&error))?;
+        let mut checked = reload.text.load(&reload.flags).map_err(|error| reload.load_error(&error))?;
+        checked.query_log = reload.parts.open_query_log(&checked.loaded).map_err(|err| {
+            tracing::error!(component = "main", err, "Failed to apply configuration");
+            self.not_applied()
+        })?;
         let planned = reload.plan(checked);
         Ok(Box::new(Prepared { reload, planned }))
     }

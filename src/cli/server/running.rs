@@ -1,12 +1,15 @@
 //! What the process knows of itself: since when it runs and with which configuration.
 
+use std::sync::Arc;
+
 use arc_swap::ArcSwap;
 
-use crate::config::LoadedConfig;
 use crate::config::inactive::Inactive;
+use crate::config::{LoadedConfig, ScrapeConfig};
 use crate::http::api::types::{Runtime, UnixNanos};
 use crate::model::clock::Clock;
 use crate::model::duration::PromDuration;
+use crate::model::labels::Labels;
 use crate::telemetry::metrics::{Gauge, Registry};
 
 /// The configuration in effect, as users see it.
@@ -20,14 +23,20 @@ pub(super) struct LoadedText {
     pub(super) inactive: Vec<Inactive>,
     /// How long and how much data is kept; flags count where the file says nothing.
     pub(super) retention: (PromDuration, u64),
+    /// Its jobs, those of further files included.
+    pub(super) jobs: Vec<Arc<ScrapeConfig>>,
+    /// `external_labels`, sorted by name.
+    pub(super) external_labels: Labels,
 }
 
 impl LoadedText {
-    pub(super) fn of(loaded: &LoadedConfig, digest: String, inactive: Vec<Inactive>) -> Self {
+    pub(super) fn of(loaded: LoadedConfig, digest: String, inactive: Vec<Inactive>) -> Self {
         let retention = loaded.config.retention();
         let size = u64::try_from(retention.size.bytes()).unwrap_or(0);
         let yaml = loaded.config.to_yaml();
-        Self { yaml, digest, inactive, retention: (retention.time, size) }
+        let external_labels = loaded.config.global.external_labels.labels();
+        let jobs = loaded.scrape_configs.into_iter().map(Arc::new).collect();
+        Self { yaml, digest, inactive, retention: (retention.time, size), jobs, external_labels }
     }
 }
 

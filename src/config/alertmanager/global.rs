@@ -1,7 +1,7 @@
 //! The `global` block, and which settings of HTTP clients work.
 
 use crate::config::alertmanager::unbuilt::{Unbuilt, set_beside};
-use crate::config::http_client::HttpClientConfig;
+use crate::config::http_client::{HttpClientConfig, TlsConfig, TlsVersion};
 use crate::config::yaml::block::{Preset, block};
 use crate::model::duration::PromDuration;
 
@@ -74,10 +74,32 @@ impl Global {
     }
 }
 
+/// The settings of receivers' HTTP clients that work.
+const BUILT: [&str; 11] = [
+    "basic_auth",
+    "authorization",
+    "oauth2",
+    "tls_config",
+    "follow_redirects",
+    "enable_http2",
+    "proxy_url",
+    "no_proxy",
+    "proxy_from_environment",
+    "proxy_connect_header",
+    "http_headers",
+];
+
 /// What receivers' HTTP clients do not do.
 pub(super) fn http_not_built(http: &HttpClientConfig, place: &str, found: &mut Vec<String>) {
-    const BUILT: [&str; 5] = ["basic_auth", "authorization", "follow_redirects", "enable_http2", "http_headers"];
     set_beside(http, &BUILT, place, found);
+    tls_not_built(&http.tls_config, &format!("{place}.tls_config"), found);
+    if let Some(oauth2) = &http.oauth2 {
+        const NOT_BUILT: [&str; 2] = ["client_secret_ref", "client_certificate_key_ref"];
+        let mut set = Vec::new();
+        set_beside(&**oauth2, &[], &format!("{place}.oauth2"), &mut set);
+        found.extend(set.into_iter().filter(|field| NOT_BUILT.iter().any(|name| field.ends_with(name))));
+        tls_not_built(&oauth2.tls_config, &format!("{place}.oauth2.tls_config"), found);
+    }
     if let Some(basic) = &http.basic_auth {
         const BUILT: [&str; 4] = ["username", "username_file", "password", "password_file"];
         set_beside(basic, &BUILT, &format!("{place}.basic_auth"), found);
@@ -85,5 +107,17 @@ pub(super) fn http_not_built(http: &HttpClientConfig, place: &str, found: &mut V
     if let Some(authorization) = &http.authorization {
         const BUILT: [&str; 3] = ["type", "credentials", "credentials_file"];
         set_beside(authorization, &BUILT, &format!("{place}.authorization"), found);
+    }
+}
+
+/// There is no secret manager, and no TLS before 1.2.
+fn tls_not_built(tls: &TlsConfig, place: &str, found: &mut Vec<String>) {
+    for (name, reference) in [("ca_ref", &tls.ca_ref), ("cert_ref", &tls.cert_ref), ("key_ref", &tls.key_ref)] {
+        if !reference.is_empty() {
+            found.push(format!("{place}.{name}"));
+        }
+    }
+    if tls.max_version.is_some_and(|highest| highest < TlsVersion::Tls12) {
+        found.push(format!("{place}.max_version"));
     }
 }

@@ -225,10 +225,15 @@ mod tests {
         );
         let place = "receivers[0].webhook_configs[0]";
         let one = |field: &str| format!("{place}.{field} is not built yet");
-        refused(&with_webhook("url: http://h/\nhttp_config: {proxy_url: 'http://p:1'}"), &one("http_config.proxy_url"));
         refused(
-            &with_webhook("url: http://h/\nhttp_config: {tls_config: {ca_file: x}}"),
-            &one("http_config.tls_config"),
+            &with_webhook(
+                "url: http://h/\nhttp_config: {oauth2: {client_id: c, token_url: 'http://t', client_secret_ref: x}}",
+            ),
+            &one("http_config.oauth2.client_secret_ref"),
+        );
+        refused(
+            &with_webhook("url: http://h/\nhttp_config: {tls_config: {ca_ref: x}}"),
+            &one("http_config.tls_config.ca_ref"),
         );
         refused(&with_webhook("url: http://h/\npayload: {a: b}"), &one("payload"));
     }

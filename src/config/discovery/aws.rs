@@ -141,6 +141,29 @@ block! {
     }
 }
 
+impl AwsSd {
+    /// The settings of the role `ec2`, if that is the role.
+    pub fn as_ec2(&self) -> Option<Ec2Sd> {
+        let preset = Ec2Sd::preset();
+        (self.role == "ec2").then(|| Ec2Sd {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            access_key: self.access_key.clone(),
+            secret_key: self.secret_key.clone(),
+            profile: self.profile.clone(),
+            role_arn: self.role_arn.clone(),
+            external_id: self.external_id.clone(),
+            refresh_interval: match self.refresh_interval.as_ms_i64() {
+                0 => preset.refresh_interval,
+                _ => self.refresh_interval,
+            },
+            port: if self.port == 0 { preset.port } else { self.port },
+            filters: self.filters.clone(),
+            http: self.http.clone(),
+        })
+    }
+}
+
 impl Preset for AwsSd {
     fn check(&mut self) -> Result<(), String> {
         if ROLES.contains(&self.role.as_str()) {

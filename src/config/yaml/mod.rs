@@ -65,5 +65,24 @@ pub(crate) fn read_node<T: Yaml>(root: &Node, out: &mut T, mut decoder: Decoder)
     if decoder.errors.is_empty() { Ok(()) } else { Err(YamlError::Types(decoder.errors)) }
 }
 
+/// A value as JSON; plain scalars get the types that Go gives them.
+pub(crate) fn json_of(value: &Out) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Out::Null => Value::Null,
+        Out::Text(text) => text.clone().into(),
+        Out::Plain(text) => match scalar::resolve(text) {
+            scalar::Scalar::Null => Value::Null,
+            scalar::Scalar::Bool(value) => value.into(),
+            scalar::Scalar::Int(number) => number.into(),
+            scalar::Scalar::Uint(number) => number.into(),
+            scalar::Scalar::Float(number) => number.into(),
+            scalar::Scalar::Timestamp | scalar::Scalar::Text | scalar::Scalar::Tagged => text.clone().into(),
+        },
+        Out::Sequence(items) | Out::Flow(items) => items.iter().map(json_of).collect(),
+        Out::Mapping(pairs) => pairs.iter().map(|(name, value)| (name.clone(), json_of(value))).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -29,10 +29,14 @@ pub(super) struct Summary<'a> {
 pub(super) struct Histogram<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) count: f64,
+    /// The float count alone.
+    pub(super) count_float: f64,
     pub(super) sum: f64,
     pub(super) is_native: bool,
     pub(super) has_buckets: bool,
     pub(super) is_float: bool,
+    /// Exemplars of the native part.
+    pub(super) exemplars: u64,
     pub(super) positive: Side,
     pub(super) negative: Side,
 }
@@ -176,13 +180,17 @@ fn histogram(bytes: &[u8]) -> Result<Histogram<'_>, WireError> {
             13 => histogram.positive.deltas += value.varint_count("PositiveDelta")?,
             14 => histogram.positive.counts += value.double_count("PositiveCount")?,
             15 => timestamp(value.bytes("StartTimestamp")?)?,
-            16 => exemplar(value.bytes("Exemplars")?)?,
+            16 => {
+                exemplar(value.bytes("Exemplars")?)?;
+                histogram.exemplars += 1;
+            }
             _ => fields.skip(value)?,
         }
         histogram.is_native |= matches!(field, 9 | 12);
     }
     histogram.is_native |= 0.0 < zero_threshold || zero_count != 0;
     histogram.is_float |= 0.0 < histogram.count;
+    histogram.count_float = histogram.count;
     if histogram.count == 0.0 {
         histogram.count = whole as f64;
     }

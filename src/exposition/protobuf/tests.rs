@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::histogram::{self, CounterResetHint, Span};
 
 /// A message under construction.
 #[derive(Clone, Default)]
@@ -69,7 +70,9 @@ fn read(family: &Message, native: NativePart) -> Result<Vec<String>, ProtobufErr
                 let at = timestamp_ms.map(|at| format!(" @{at}")).unwrap_or_default();
                 format!("{} {value}{at}{}", text(raw), if exemplar { " exemplar" } else { "" })
             }
-            Item::NativeOnly => "native".to_owned(),
+            Item::Native(NativeSample { raw, histogram, timestamp_ms, exemplars }) => {
+                format!("native {} {histogram:?} {timestamp_ms:?} {exemplars}", text(raw))
+            }
         });
         Ok::<(), ProtobufError>(())
     };
@@ -127,15 +130,48 @@ fn summaries_and_histograms_become_series() {
 }
 
 #[test]
-fn a_native_histogram_gives_its_classic_part() {
+fn a_native_histogram_is_one_where_it_is_wanted() {
     let span = new().number(1, 0).number(2, 2);
     let native = new().number(1, 5).double(2, 7.0).number(5, 6).message(12, span).bytes(13, &[2, 4]);
     let only_native = family("h", 4, new().message(7, native.clone()));
-    assert_eq!(read(&only_native, NativePart::Wanted).unwrap(), ["type h|histogram", "native"]);
+    let expected = histogram::Histogram {
+        schema: 3,
+        count: 5,
+        sum: 7.0,
+        positive_spans: vec![Span { offset: 0, length: 2 }],
+        positive_buckets: vec![1, 2],
+        ..histogram::Histogram::default()
+    };
+    let shown = format!("native h {:?} None 0", HistogramValue::from(expected.clone()));
+    assert_eq!(read(&only_native, NativePart::Wanted).unwrap(), ["type h|histogram", &shown]);
     check(&only_native, &["type h|histogram", "h_count 5", "h_sum 7", "h_bucket|le|+Inf 5"]);
     let both = family("h", 4, new().message(7, native.clone().message(3, new().number(1, 2).double(2, 1.0))));
     let series = ["type h|histogram", "h_count 5", "h_sum 7", "h_bucket|le|1.0 2", "h_bucket|le|+Inf 5"];
-    assert_eq!(read(&both, NativePart::Wanted).unwrap(), series);
+    assert_eq!(read(&both, NativePart::Ignored).unwrap(), series);
+    assert_eq!(read(&both, NativePart::Wanted).unwrap(), ["type h|histogram", &shown]);
+    let all = [&series[..1], &[&shown], &series[1..]].concat();
+    assert_eq!(read(&both, NativePart::WithClassic).unwrap(), all);
+    let gauge = family("h", 5, new().message(7, native.clone()).number(6, 9).message(1, label("a", "b")));
+    let hinted = histogram::Histogram { counter_reset_hint: CounterResetHint::Gauge, ..expected };
+    let shown = format!("native h|a|b {:?} Some(9) 0", HistogramValue::from(hinted));
+    assert_eq!(read(&gauge, NativePart::Wanted).unwrap(), ["type h|gaugehistogram", &shown]);
+    // Counts as floats; the empty bucket is left out.
+    let counts: Vec<u8> = [1.5f64, 0.0, 2.0].into_iter().flat_map(f64::to_le_bytes).collect();
+    let wide = new().number(1, 3).number(2, 3);
+    let float = new().double(4, 4.0).double(8, 0.5).double(6, 0.25).message(9, wide).bytes(11, &counts);
+    let expected = histogram::FloatHistogram {
+        zero_threshold: 0.25,
+        zero_count: 0.5,
+        count: 4.0,
+        negative_spans: vec![Span { offset: -2, length: 1 }, Span { offset: 1, length: 1 }],
+        negative_buckets: vec![1.5, 2.0],
+        ..histogram::FloatHistogram::default()
+    };
+    let shown = format!("native f {:?} None 0", HistogramValue::from(expected));
+    assert_eq!(
+        read(&family("f", 4, new().message(7, float)), NativePart::Wanted).unwrap(),
+        ["type f|histogram", &shown]
+    );
     let short = family("h", 4, new().message(7, native.bytes(13, &[2])));
     check_error(&short, "histogram \"h\": positive side: spans require 2 buckets, have 3");
 }

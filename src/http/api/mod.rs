@@ -1,27 +1,41 @@
 //! The endpoints under `/api/v1`, one file a resource, and our own under `/api/watchfire/v1`.
 
 pub(super) mod labels;
+pub(super) mod metadata;
 pub(super) mod query;
+pub(super) mod relabel_steps;
 pub(super) mod rules;
 pub(super) mod status;
+pub(super) mod syntax;
 pub(super) mod targets;
+pub(super) mod tsdb;
 pub mod types;
 pub(super) mod watchfire;
+pub(super) mod write;
+
+use std::cell::Cell;
+use std::rc::Rc;
 
 use crate::http::error::ApiError;
 use crate::http::request::Context;
 use crate::model::matcher::Matcher;
+use crate::model::regexp;
 use crate::model::result::Annotations;
 
 /// The remark on an answer that was cut.
 const TRUNCATED: &str = "results truncated due to limit";
 
+/// Most bytes that the regular expressions of all selectors take.
+const REGEXPS_LEN_MAX: usize = 64 << 20;
+
 /// Selectors of `match[]`; each must say something about some label.
 fn matchers(context: &Context) -> Result<Vec<Vec<Matcher>>, String> {
-    let mut selectors = Vec::new();
-    for text in context.params.all("match[]") {
-        selectors.push(context.state.ports.parse_selector(text)?);
-    }
+    let parse = || -> Result<Vec<_>, String> {
+        context.params.all("match[]").map(|text| context.state.ports.parse_selector(text)).collect()
+    };
+    let left = Cell::new(REGEXPS_LEN_MAX);
+    let take = move |bytes: usize| left.get().checked_sub(bytes).map(|less| left.set(less)).is_some();
+    let selectors = regexp::within(Rc::new(take), parse)?;
     if selectors.iter().any(|matchers| matchers.iter().all(Matcher::matches_empty)) {
         return Err("match[] must contain at least one non-empty matcher".to_owned());
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::web;
 
 use crate::http::api::TRUNCATED;
-use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery};
+use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery, RequestOrigin};
 use crate::http::envelope;
 use crate::http::error::ApiError;
 use crate::http::json::{Json, Object};
@@ -19,13 +19,16 @@ use crate::model::time::TimestampMs;
 /// Most points of a series in the answer to a range query, less one.
 const POINTS_MAX: i128 = 11_000;
 
+/// What a point takes in an answer, about.
+const POINT_LEN: usize = 32;
+
 /// Most points of an answer that is written on the worker's thread: about a millisecond's work.
 const RENDER_INLINE_MAX: usize = 4_096;
 
 /// `GET` and `POST /api/v1/query`.
 pub(crate) async fn instant(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
-    let query = instant_query(&context.params, context.state.clock.now())?;
+    let query = instant_query(&context.params, context.state.clock.now(), &context.origin)?;
     let answer = context.state.ports.query_instant(query).await?;
     respond(answer, limit, context.params.get("stats")).await
 }
@@ -33,12 +36,12 @@ pub(crate) async fn instant(context: Context) -> Result<Response, ApiError> {
 /// `GET` and `POST /api/v1/query_range`.
 pub(crate) async fn range(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
-    let query = range_query(&context.params)?;
+    let query = range_query(&context.params, &context.origin)?;
     let answer = context.state.ports.query_range(query).await?;
     respond(answer, limit, context.params.get("stats")).await
 }
 
-fn instant_query(params: &Params, now: TimestampMs) -> Result<InstantQuery, ApiError> {
+fn instant_query(params: &Params, now: TimestampMs, origin: &RequestOrigin) -> Result<InstantQuery, ApiError> {
     let (at, timeout, lookback) = (params.time_or("time", now)?, params.timeout()?, params.lookback()?);
     check_timeout(timeout)?;
     Ok(InstantQuery {
@@ -47,10 +50,11 @@ fn instant_query(params: &Params, now: TimestampMs) -> Result<InstantQuery, ApiE
         lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
+        origin: origin.clone(),
     })
 }
 
-fn range_query(params: &Params) -> Result<RangeQuery, ApiError> {
+fn range_query(params: &Params, origin: &RequestOrigin) -> Result<RangeQuery, ApiError> {
     let start = params.time("start")?;
     let end = params.time("end")?;
     if end < start {
@@ -78,6 +82,7 @@ fn range_query(params: &Params) -> Result<RangeQuery, ApiError> {
         lookback,
         per_step_stats: params.get("stats") == "all",
         query: params.get("query").to_owned(),
+        origin: origin.clone(),
     })
 }
 
@@ -92,14 +97,16 @@ fn check_timeout(timeout: Option<Duration>) -> Result<(), ApiError> {
 /// Writes a large answer off the worker's thread, which other requests share.
 async fn respond(answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
     if render::point_count(&answer.value) <= RENDER_INLINE_MAX {
-        return Ok(write(answer, limit, stats));
+        return write(answer, limit, stats);
     }
     let stats = stats.to_owned();
     let written = web::block(move || write(answer, limit, &stats)).await;
-    written.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))
+    written.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))?
 }
 
-fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
+fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
+    // About what the text takes; what it does is known when it is written.
+    answer.held.grow(render::point_count(&answer.value).saturating_mul(POINT_LEN)).map_err(ApiError::execution)?;
     if 0 < limit && render::truncate(&mut answer.value, limit) {
         answer.annotations.warnings.push(TRUNCATED.to_owned());
     }
@@ -110,14 +117,19 @@ fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Response {
             go::quote(stats)
         ));
     }
-    envelope::success(&answer.annotations, |json| {
+    let mut response = envelope::success(&answer.annotations, |json| {
         let mut object = json.object();
         render::query_value(&mut object, &answer.value);
         if !stats.is_empty() {
             write_stats(object.key("stats"), &answer.stats);
         }
         object.end();
-    })
+    });
+    drop(answer.value);
+    let mut held = answer.held;
+    held.settle(response.body.capacity());
+    response.held = held;
+    Ok(response)
 }
 
 fn write_stats(json: &mut Json, stats: &QueryStats) {
@@ -147,7 +159,7 @@ fn per_step(object: &mut Object<'_>, name: &str, steps: Option<&[(TimestampMs, i
     for (at, count) in steps {
         let json = array.item();
         json.raw("[");
-        json.sample_time(*at);
+        json.number(at.0 as f64 / 1000.0);
         json.raw(",");
         json.integer(*count);
         json.raw("]");
@@ -161,7 +173,7 @@ mod tests {
 
     #[track_caller]
     fn check_range(query: &str, expected: Result<(i64, i64, i64), &str>) {
-        let got = range_query(&Params::new(query.as_bytes(), b""));
+        let got = range_query(&Params::new(query.as_bytes(), b""), &RequestOrigin::default());
         let got = got.map(|query| (query.start.0, query.end.0, query.step_ms)).map_err(|error| error.message);
         assert_eq!(got, expected.map_err(str::to_owned));
     }
@@ -198,15 +210,17 @@ mod tests {
         for timeout in ["0", "-1", "-5m"].iter().filter(|text| parse_duration(text).is_ok()) {
             let params = Params::new(format!("query=up&start=1&end=2&step=1&timeout={timeout}").as_bytes(), b"");
             let text = "invalid parameter \"query\": context deadline exceeded";
-            assert_eq!(instant_query(&params, TimestampMs(0)).unwrap_err().message, text);
-            assert_eq!(range_query(&params).unwrap_err().message, text);
+            let origin = RequestOrigin::default();
+            assert_eq!(instant_query(&params, TimestampMs(0), &origin).unwrap_err().message, text);
+            assert_eq!(range_query(&params, &origin).unwrap_err().message, text);
         }
     }
 
     #[test]
     fn an_instant_query_is_asked_now_unless_told() {
         let now = TimestampMs(42);
-        let query = instant_query(&Params::new(b"query=up&timeout=2s&lookback_delta=1m&stats=all", b""), now).unwrap();
+        let params = Params::new(b"query=up&timeout=2s&lookback_delta=1m&stats=all", b"");
+        let query = instant_query(&params, now, &RequestOrigin::default()).unwrap();
         assert_eq!((query.at, query.timeout.unwrap().as_secs(), query.per_step_stats), (now, 2, true));
         assert_eq!(query.lookback.unwrap().as_ms(), 60_000);
     }

@@ -3,12 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use crate::http::held::{AnswerMemory, Held};
 pub use crate::http::json::UnixNanos;
 use crate::model::duration::PromDuration;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::read::NewestSample;
 use crate::model::result::{Annotations, QueryValue};
 use crate::model::time::TimestampMs;
+
+/// Whom a request comes from, and how it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestOrigin {
+    /// The client's address without its port.
+    pub client_ip: String,
+    /// The method.
+    pub method: String,
+    /// The path, decoded.
+    pub path: String,
+}
 
 /// A query at one time.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +36,8 @@ pub struct InstantQuery {
     pub lookback: Option<PromDuration>,
     /// Whether counts by step are wanted (`stats=all`).
     pub per_step_stats: bool,
+    /// Who asks, for the query log.
+    pub origin: RequestOrigin,
 }
 
 /// A query over a range.
@@ -42,10 +57,12 @@ pub struct RangeQuery {
     pub lookback: Option<PromDuration>,
     /// Whether counts by step are wanted (`stats=all`).
     pub per_step_stats: bool,
+    /// Who asks, for the query log.
+    pub origin: RequestOrigin,
 }
 
 /// The outcome of a query.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct QueryAnswer {
     /// Its value.
     pub value: QueryValue,
@@ -53,6 +70,8 @@ pub struct QueryAnswer {
     pub annotations: Annotations,
     /// What it took.
     pub stats: QueryStats,
+    /// What it holds of the queries' memory.
+    pub held: Held,
 }
 
 /// What a query took; times in seconds.
@@ -135,6 +154,81 @@ impl TargetHealth {
     }
 }
 
+/// What a target tells of a metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricMetadata {
+    /// Name of the metric's family.
+    pub family: String,
+    /// `counter`, `gauge`, ….
+    pub kind: &'static str,
+    /// The help text.
+    pub help: String,
+    /// The unit; empty if none is told.
+    pub unit: String,
+}
+
+/// What a target tells of its metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetMetadata {
+    /// The target's labels.
+    pub labels: Labels,
+    /// By family.
+    pub metadata: Vec<MetricMetadata>,
+}
+
+/// The text for a pool that does not exist.
+#[derive(Clone, Copy, Debug)]
+pub struct MissingPool<'a>(pub &'a str);
+
+impl std::fmt::Display for MissingPool<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "scrape pool {} not found", crate::model::go::quote(self.0))
+    }
+}
+
+/// A name and its count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameCount {
+    /// The name.
+    pub name: String,
+    /// How many.
+    pub value: u64,
+}
+
+/// Figures of the head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TsdbStatus {
+    /// Series.
+    pub series: u64,
+    /// Distinct pairs of label name and value.
+    pub label_pairs: u64,
+    /// Chunks, open ones included.
+    pub chunks: u64,
+    /// Oldest time; `None` while it is empty.
+    pub min_time: Option<i64>,
+    /// Newest time; `None` while it is empty.
+    pub max_time: Option<i64>,
+    /// Series by metric name, the largest.
+    pub series_by_metric: Vec<NameCount>,
+    /// Values by label name, the largest.
+    pub values_by_label: Vec<NameCount>,
+    /// Bytes by label name, the largest.
+    pub bytes_by_label: Vec<NameCount>,
+    /// Series by pair, the largest.
+    pub series_by_pair: Vec<NameCount>,
+}
+
+/// Newest samples for another server.
+#[derive(Debug, Default)]
+pub struct NewestSamples {
+    /// By metric name.
+    pub samples: Vec<NewestSample>,
+    /// Labels for series that have none of that name, sorted by name.
+    pub external_labels: Vec<(String, String)>,
+    /// Keeps the samples' memory charged.
+    pub held: Option<crate::promql::eval::Charge>,
+}
+
 /// A target that is scraped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ActiveTarget {
@@ -180,6 +274,8 @@ pub struct Targets {
     pub dropped: Vec<DroppedTarget>,
     /// How many were dropped, by pool.
     pub dropped_counts: BTreeMap<String, u64>,
+    /// What is missing and why, by pool: discovery that fails or is not built.
+    pub missing: Vec<(String, String)>,
 }
 
 /// State of an alert or an alerting rule.
@@ -365,6 +461,8 @@ pub struct ActorInfo {
     pub restarts: u64,
     /// The last panic's text; empty if there was none.
     pub last_panic: String,
+    /// Why its work fails though it is well itself; empty if it does not.
+    pub failing: String,
     /// Since when it is in its state.
     pub since: Option<UnixNanos>,
 }

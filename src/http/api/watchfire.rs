@@ -26,6 +26,7 @@ pub(crate) async fn actors(context: Context) -> Result<Response, ApiError> {
                 .integer("handled", count(actor.handled))
                 .integer("restarts", count(actor.restarts))
                 .string_if_any("last_panic", &actor.last_panic)
+                .string_if_any("failing", &actor.failing)
                 .time("since", actor.since);
             object.end();
         }

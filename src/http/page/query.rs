@@ -50,7 +50,8 @@ async fn run(context: &Context, expr: &str, time: &str) -> Result<crate::http::a
         "" => context.state.clock.now(),
         text => parse_time(text).map_err(ApiError::bad_data)?,
     };
-    let query = InstantQuery { query: expr.to_owned(), at, timeout: None, lookback: None, per_step_stats: false };
+    let (query, origin) = (expr.to_owned(), context.origin.clone());
+    let query = InstantQuery { query, at, timeout: None, lookback: None, per_step_stats: false, origin };
     context.state.ports.query_instant(query).await
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn actors(context: Context) -> Result<Response, ApiError> {
     Ok(page(&context.state, "/actors", "Actors", |html| {
         html.raw("<p class=\"muted\">").text(format!("{} actors, {failed} failed", actors.len())).raw("</p>");
         html.raw("<table><thead><tr><th>Actor</th><th>State</th><th>Queue</th><th>Handled</th><th>Refused</th>");
-        html.raw("<th>Expired</th><th>Restarts</th><th>Last panic</th></tr></thead><tbody>");
+        html.raw("<th>Expired</th><th>Restarts</th><th>Last panic</th><th>Failing</th></tr></thead><tbody>");
         for (depth, actor) in tree(&actors) {
             html.raw("<tr><td>");
             for _ in 0..depth.min(DEPTH_MAX) {
@@ -30,7 +30,7 @@ pub(crate) async fn actors(context: Context) -> Result<Response, ApiError> {
             html.raw("<b>").text(&actor.kind).raw("</b> ").text(&actor.name).raw("</td><td class=\"");
             html.text(&actor.state).raw("\">").text(&actor.state).raw("</td>");
             html.cell(format!("{} / {}", actor.queue, actor.slots)).cell(actor.handled).cell(actor.refused);
-            html.cell(actor.expired).cell(actor.restarts).cell(&actor.last_panic).raw("</tr>");
+            html.cell(actor.expired).cell(actor.restarts).cell(&actor.last_panic).cell(&actor.failing).raw("</tr>");
         }
         html.raw("</tbody></table>");
     }))
@@ -128,6 +128,7 @@ mod tests {
             handled: 0,
             restarts: 0,
             last_panic: String::new(),
+            failing: String::new(),
             since: None,
         }
     }

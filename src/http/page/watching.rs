@@ -28,6 +28,9 @@ pub(crate) async fn targets(context: Context) -> Result<Response, ApiError> {
             let dropped = targets.dropped_counts.get(pool).copied().unwrap_or(0);
             html.raw("<h2>").text(pool).raw("</h2><p class=\"muted\">");
             html.text(format!("{up} of {} up, {dropped} dropped by relabelling", members.len())).raw("</p>");
+            for (_, why) in targets.missing.iter().filter(|(missing_in, _)| missing_in == pool) {
+                note(html, "error", why);
+            }
             if members.is_empty() {
                 continue;
             }

@@ -4,8 +4,8 @@ use crate::model::histogram::Span;
 use crate::model::kahan::kahan_inc;
 
 /// Indexes of the buckets with their places among the counts, as many as there are counts, whatever length the spans claim.
-#[derive(Clone)]
-pub(super) struct Indexes<'a> {
+#[derive(Clone, Debug)]
+pub struct Indexes<'a> {
     spans: std::slice::Iter<'a, Span>,
     left_in_span: u32,
     index: i64,
@@ -14,7 +14,7 @@ pub(super) struct Indexes<'a> {
 }
 
 /// Indexes of `count` buckets.
-pub(super) fn indexes(spans: &[Span], count: usize) -> Indexes<'_> {
+pub fn indexes(spans: &[Span], count: usize) -> Indexes<'_> {
     Indexes { spans: spans.iter(), left_in_span: 0, index: 0, place: 0, count }
 }
 
@@ -54,8 +54,32 @@ pub(super) fn reduced<'a>(spans: &'a [Span], counts: &'a [f64], shift: u32) -> i
     })
 }
 
-fn reduced_index(index: i64, shift: u32) -> i64 {
+pub(super) fn reduced_index(index: i64, shift: u32) -> i64 {
     ((index - 1) >> shift.min(62)) + 1
+}
+
+/// Spans of buckets with these ascending indexes.
+pub fn spans_of(indexes: impl IntoIterator<Item = i64>) -> Vec<Span> {
+    let mut packer = SpanPacker::default();
+    indexes.into_iter().for_each(|index| packer.push(index));
+    packer.spans
+}
+
+/// Spans as they grow, bucket by bucket in ascending order.
+#[derive(Default)]
+struct SpanPacker {
+    spans: Vec<Span>,
+    next: i64,
+}
+
+impl SpanPacker {
+    fn push(&mut self, index: i64) {
+        match self.spans.last_mut() {
+            Some(span) if index == self.next => span.length += 1,
+            _ => self.spans.push(Span { offset: i32::try_from(index - self.next).unwrap_or(i32::MAX), length: 1 }),
+        }
+        self.next = index + 1;
+    }
 }
 
 /// Spans and counts as they grow, bucket by bucket in ascending order.

@@ -1,13 +1,14 @@
 //! What storage asks of a histogram before it takes it in.
 
 use crate::model::go::format_float_g;
-use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
+use crate::model::histogram::integer::absolute;
+use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, Span};
 
 /// Resolutions that there are.
 const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
 
 /// Why a histogram is refused; the texts are Prometheus's.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum InvalidHistogram {
     /// A resolution that there is none of.
     #[error(
@@ -42,6 +43,28 @@ pub enum InvalidHistogram {
     /// The bounds are no bounds.
     #[error("custom buckets: {0}")]
     Bounds(#[source] InvalidBounds),
+    /// The counts of whole buckets do not add up to the count of all observations.
+    #[error(
+        "{buckets} observations found in buckets, but the Count field is {count}: histogram's observation count should \
+         equal the number of observations found in the buckets (in absence of NaN)"
+    )]
+    CountMismatch {
+        /// Observations in all buckets.
+        buckets: u64,
+        /// All observations.
+        count: u64,
+    },
+    /// There are more observations in buckets than there are in all; some that are in none are possible, as not a number.
+    #[error(
+        "{buckets} observations found in buckets, but the Count field is {count}: histogram's observation count should be \
+         at least the number of observations found in the buckets"
+    )]
+    CountTooSmall {
+        /// Observations in all buckets.
+        buckets: u64,
+        /// All observations.
+        count: u64,
+    },
     /// A side's spans and counts do not fit, or a count is negative.
     #[error("{side} side: {problem}")]
     Side {
@@ -54,7 +77,7 @@ pub enum InvalidHistogram {
 }
 
 /// What is wrong with listed bounds.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum InvalidBounds {
     /// One is not a number.
     #[error("histogram custom bounds must not be NaN")]
@@ -84,7 +107,7 @@ pub enum InvalidBounds {
 }
 
 /// What is wrong with spans and counts.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum InvalidBuckets {
     /// A gap is negative.
     #[error("span number {number} with offset {offset}: histogram has a span whose offset is negative")]
@@ -124,7 +147,8 @@ impl FloatHistogram {
     pub fn validate(&self) -> Result<(), InvalidHistogram> {
         let side = |side, problem| InvalidHistogram::Side { side, problem };
         if self.schema == CUSTOM_BUCKETS_SCHEMA {
-            check_bounds(self).map_err(InvalidHistogram::Bounds)?;
+            check_bounds(&self.custom_values, &self.positive_spans, self.positive_buckets.len())
+                .map_err(InvalidHistogram::Bounds)?;
             if self.zero_count != 0.0 {
                 return Err(InvalidHistogram::CustomZeroCount);
             }
@@ -157,8 +181,67 @@ impl FloatHistogram {
     }
 }
 
-fn check_bounds(histogram: &FloatHistogram) -> Result<(), InvalidBounds> {
-    let bounds = &histogram.custom_values;
+impl Histogram {
+    /// Errors unless the parts fit each other, no count is negative and the counts add up.
+    pub fn validate(&self) -> Result<(), InvalidHistogram> {
+        let side = |side, problem| InvalidHistogram::Side { side, problem };
+        let mut negative = 0;
+        if self.schema == CUSTOM_BUCKETS_SCHEMA {
+            check_bounds(&self.custom_values, &self.positive_spans, self.positive_buckets.len())
+                .map_err(InvalidHistogram::Bounds)?;
+            if self.zero_count != 0 {
+                return Err(InvalidHistogram::CustomZeroCount);
+            }
+            if self.zero_threshold != 0.0 {
+                return Err(InvalidHistogram::CustomZeroThreshold);
+            }
+            if !self.negative_spans.is_empty() {
+                return Err(InvalidHistogram::CustomNegativeSpans);
+            }
+            if !self.negative_buckets.is_empty() {
+                return Err(InvalidHistogram::CustomNegativeBuckets);
+            }
+        } else if SCHEMAS.contains(&self.schema) {
+            check_spans(&self.positive_spans, self.positive_buckets.len(), 1).map_err(|p| side("positive", p))?;
+            check_spans(&self.negative_spans, self.negative_buckets.len(), 1).map_err(|p| side("negative", p))?;
+            negative = check_whole_counts(&self.negative_buckets).map_err(|p| side("negative", p))?;
+            if !self.custom_values.is_empty() {
+                return Err(InvalidHistogram::BoundsWithoutNeed);
+            }
+        } else {
+            return Err(InvalidHistogram::Schema(self.schema));
+        }
+        let positive = check_whole_counts(&self.positive_buckets).map_err(|p| side("positive", p))?;
+        let (buckets, count) = (negative.wrapping_add(positive).wrapping_add(self.zero_count), self.count);
+        if self.sum.is_nan() {
+            if count < buckets { Err(InvalidHistogram::CountTooSmall { buckets, count }) } else { Ok(()) }
+        } else if buckets != count {
+            Err(InvalidHistogram::CountMismatch { buckets, count })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// True if each side has as many buckets as its spans name, and the schema is one that a later version may have as well.
+/// What comes from files is held to this: it was checked when it was taken in.
+pub fn has_sound_layout(schema: i32, sides: [(&[Span], usize); 2]) -> bool {
+    let is_known = schema == CUSTOM_BUCKETS_SCHEMA || (-9..=52).contains(&schema);
+    is_known && sides.into_iter().all(|(spans, found)| check_spans(spans, found, spans.len()).is_ok())
+}
+
+/// The sum of the counts.
+fn check_whole_counts(deltas: &[i64]) -> Result<u64, InvalidBuckets> {
+    let mut sum = 0u64;
+    for (place, count) in absolute(deltas).enumerate() {
+        let whole = u64::try_from(count)
+            .map_err(|_| InvalidBuckets::NegativeCount { number: place + 1, count: count as f64 })?;
+        sum = sum.wrapping_add(whole);
+    }
+    Ok(sum)
+}
+
+fn check_bounds(bounds: &[f64], spans: &[Span], found: usize) -> Result<(), InvalidBounds> {
     let mut before: Option<f64> = None;
     for bound in bounds {
         if bound.is_nan() {
@@ -172,8 +255,7 @@ fn check_bounds(histogram: &FloatHistogram) -> Result<(), InvalidBounds> {
     if before == Some(f64::INFINITY) {
         return Err(InvalidBounds::Infinite);
     }
-    let spans = &histogram.positive_spans;
-    check_spans(spans, histogram.positive_buckets.len(), 0).map_err(InvalidBounds::Buckets)?;
+    check_spans(spans, found, 0).map_err(InvalidBounds::Buckets)?;
     let buckets: i64 = spans.iter().map(|span| i64::from(span.offset) + i64::from(span.length)).sum();
     if i64::try_from(bounds.len() + 1).is_ok_and(|most| most < buckets) {
         return Err(InvalidBounds::TooFew { bounds: bounds.len(), buckets });

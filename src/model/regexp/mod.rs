@@ -5,6 +5,7 @@
 //! hold — literals, lists, prefixes — is then decided without an automaton (`fast`).
 
 mod ast;
+mod budget;
 mod class;
 mod expand;
 mod fast;
@@ -20,6 +21,7 @@ use regex_automata::util::captures::Captures as Slots;
 use regex_syntax::hir::{Hir, Look};
 
 use self::ast::Ast;
+pub use self::budget::{Account, within};
 use self::fast::Fast;
 use self::memo::Form;
 use self::parser::{Flags, Parsed};
@@ -40,6 +42,10 @@ pub struct RegexpError {
 impl RegexpError {
     fn new(code: &'static str, part: &str) -> Self {
         Self { code, part: part.to_owned() }
+    }
+
+    fn too_large(pattern: &str) -> Self {
+        Self::new("expression too large", pattern)
     }
 }
 
@@ -79,7 +85,7 @@ impl Regexp {
     /// Compiles `^(?s:pattern)$`, the form of matchers. Errors quote the pattern as it stands.
     pub fn anchored(pattern: &str) -> Result<Self, RegexpError> {
         memo::get_or_compile(Form::Anchored, pattern, || {
-            let parsed = parser::parse(pattern, Flags { dot_nl: true, ..Flags::default() })?;
+            let parsed = Self::parse(pattern, Flags { dot_nl: true, ..Flags::default() })?;
             let ast = Ast::concat(vec![Ast::Look(Look::Start), parsed.ast, Ast::Look(Look::End)]);
             Self::compile(pattern, pattern, Parsed { ast, ..parsed })
         })
@@ -90,13 +96,13 @@ impl Regexp {
     pub fn wrapped(pattern: &str) -> Result<Self, RegexpError> {
         memo::get_or_compile(Form::Wrapped, pattern, || {
             let full = format!("^(?s:{pattern})$");
-            Self::compile(pattern, &full, parser::parse(&full, Flags::default())?)
+            Self::compile(pattern, &full, Self::parse(&full, Flags::default())?)
         })
     }
 
     /// Compiles the pattern as it stands, for templates' `match` and `reReplaceAll`.
     pub fn unanchored(pattern: &str) -> Result<Self, RegexpError> {
-        Self::compile(pattern, pattern, parser::parse(pattern, Flags::default())?)
+        Self::compile(pattern, pattern, Self::parse(pattern, Flags::default())?)
     }
 
     /// The pattern as written, without anchors.
@@ -179,6 +185,13 @@ impl Regexp {
         out
     }
 
+    fn parse(pattern: &str, flags: Flags) -> Result<Parsed, RegexpError> {
+        if !budget::spend_tree(pattern) {
+            return Err(RegexpError::too_large(pattern));
+        }
+        parser::parse(pattern, flags)
+    }
+
     fn compile(pattern: &str, full: &str, parsed: Parsed) -> Result<Self, RegexpError> {
         let Parsed { ast, group_names } = parsed;
         let inner = fast::between_anchors(&ast.simplified());
@@ -191,8 +204,14 @@ impl Regexp {
             program: OnceLock::new(),
         };
         let needs_program = shared.fast.is_none() || !shared.whole_groups() && full.len() > LAZY_PATTERN_LEN_MAX;
-        if needs_program && shared.program().is_none() {
-            return Err(RegexpError::new("expression too large", full));
+        let program_len = match needs_program.then(|| shared.program()) {
+            Some(Some(program)) => program.memory_usage().saturating_add(budget::PROGRAM_LEN_BASE),
+            // Made later, if at all.
+            None => pattern.len().saturating_mul(budget::PROGRAM_LEN_PER_BYTE),
+            Some(None) => usize::MAX,
+        };
+        if program_len == usize::MAX || !budget::spend(program_len) {
+            return Err(RegexpError::too_large(full));
         }
         Ok(Self { pattern: pattern.into(), shared: Arc::new(shared) })
     }

@@ -196,4 +196,81 @@ proptest! {
             }
         }
     }
+
+    /// The same over nested expressions: classes, case folding, counted repetitions, anchors inside.
+    #[test]
+    fn nested_expressions_agree_with_the_automaton(
+        pattern in expression(),
+        texts in prop::collection::vec("[abAé1.\n]{0,6}", 8),
+    ) {
+        let Ok(re) = Regexp::anchored(&pattern) else { return Ok(()) };
+        let program = re.shared.program().unwrap();
+        let wrapped = Regexp::wrapped(&pattern).unwrap();
+        for text in &texts {
+            let expected = program.is_match(text);
+            prop_assert_eq!(re.is_match(text), expected, "{} {:?}", pattern, text);
+            prop_assert_eq!(wrapped.is_match(text), expected, "{} {:?}", pattern, text);
+            prop_assert_eq!(re.is_match_bytes(text.as_bytes()), expected);
+            if let Some(set) = re.set_matches() {
+                prop_assert_eq!(set.contains(text), expected, "{} {:?}", pattern, text);
+            }
+            if let Some(prefix) = re.prefix() {
+                prop_assert!(!expected || text.starts_with(prefix), "{} {:?} {}", pattern, text, prefix);
+            }
+        }
+        for text in re.set_matches().unwrap_or_default() {
+            prop_assert!(program.is_match(text), "{} {:?}", pattern, text);
+        }
+    }
+
+    /// Lists are their members, few that are compared one by one and many that are looked up.
+    #[test]
+    fn lists_are_their_members(
+        members in prop::collection::vec("[a-c]{0,4}", 1..40),
+        others in prop::collection::vec("[a-c]{0,4}", 8),
+        around in prop::sample::select(vec![("", ""), (".*", ""), ("", ".*"), (".+", ".*"), ("x-", "")]),
+    ) {
+        let (before, behind) = around;
+        let re = Regexp::anchored(&format!("{before}(?:{}){behind}", members.join("|"))).unwrap();
+        let program = re.shared.program().unwrap();
+        for text in members.iter().chain(&others) {
+            for text in [text.clone(), format!("x-{text}"), format!("{text}b")] {
+                prop_assert_eq!(re.is_match(&text), program.is_match(&text), "{:?} {:?}", re, text);
+            }
+        }
+        if around == ("", "") {
+            let mut distinct: Vec<&String> = Vec::new();
+            for member in &members {
+                if !distinct.contains(&member) {
+                    distinct.push(member);
+                }
+            }
+            prop_assert_eq!(re.set_matches().unwrap().iter().collect::<Vec<_>>(), distinct);
+        }
+    }
+
+    /// Each byte that is no text counts as one character, whichever path is taken.
+    #[test]
+    fn bytes_agree_with_their_replacement(raw in prop::collection::vec(any::<u8>(), 0..6), pattern in expression()) {
+        let Ok(re) = Regexp::anchored(&pattern) else { return Ok(()) };
+        let text = replace_invalid(&raw);
+        prop_assert_eq!(re.is_match_bytes(&raw), re.shared.program().unwrap().is_match(text.as_bytes()));
+    }
+}
+
+/// Patterns that are mostly sound.
+fn expression() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec![
+        "a", "b", "ab", "é", "1", "", ".", ".*", ".+", "[ab]", "[^a]", r"\d", r"\w", r"\.", "(?i:a)", "(?i:ab)", "^",
+        "$", r"\b", "(?-s:.)", "(?U)a*",
+    ]);
+    leaf.prop_map(str::to_owned).prop_recursive(4, 24, 5, |inner| {
+        let repeat = prop::sample::select(vec!["*", "+", "?", "{2}", "{0,3}", "{1,}", "*?"]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(|parts| parts.concat()),
+            prop::collection::vec(inner.clone(), 1..12).prop_map(|parts| format!("(?:{})", parts.join("|"))),
+            inner.clone().prop_map(|part| format!("({part})")),
+            (inner, repeat).prop_map(|(part, repeat)| format!("(?:{part}){repeat}")),
+        ]
+    })
 }

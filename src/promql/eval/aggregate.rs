@@ -7,6 +7,7 @@ use crate::model::labels::{Labels, METRIC_NAME};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
+use crate::promql::eval::ledger::{allocated, list_entry, shared, table_entry};
 use crate::promql::eval::matching::write_key;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::range::note_invalid_quantile;
@@ -119,6 +120,11 @@ pub(crate) fn extent(exec: &mut Exec<'_>, scalar: &Matrix, steps: Steps) -> Resu
     Ok((low, high, has_nan))
 }
 
+/// What a group takes beside its key and its labels: its places in lists and in the table, and the first members.
+const GROUP_LEN: usize = list_entry(size_of::<(Labels, Vec<usize>)>())
+    + table_entry(size_of::<(Box<[u8]>, usize)>())
+    + 4 * size_of::<usize>();
+
 /// Series by group, in the order of their first members.
 pub(crate) struct Groups {
     labels: Vec<Labels>,
@@ -129,7 +135,7 @@ pub(crate) struct Groups {
 impl Groups {
     /// Groups the series of a matrix.
     pub(crate) fn of(exec: &mut Exec<'_>, input: &Matrix, grouping: &Grouping) -> Result<Self, EvalError> {
-        let mut held = exec.charge(input.series.len() * size_of::<usize>())?;
+        let mut held = exec.charge(input.series.len() * list_entry(size_of::<usize>()))?;
         let mut groups: (Vec<Labels>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
         let mut number_of: hashbrown::HashMap<Box<[u8]>, usize, foldhash::fast::RandomState> =
             hashbrown::HashMap::default();
@@ -143,7 +149,7 @@ impl Groups {
                     let next = groups.0.len();
                     number_of.insert(key.as_slice().into(), next);
                     let labels = group_labels(&series.labels, grouping);
-                    let bytes = key.len() + labels.encoded_len() + 112;
+                    let bytes = allocated(key.len()) + shared(labels.encoded_len()) + GROUP_LEN;
                     held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
                     groups.0.push(labels);
                     groups.1.push(Vec::new());
@@ -219,7 +225,7 @@ impl Folder<'_> {
         let columns = || members.iter().map(|index| &self.input.series[*index].column);
         let Some(from) = columns().map(StepColumn::first).min() else { return Ok(None) };
         let to = columns().map(StepColumn::last).max().map_or(from, |last| last + 1);
-        let _held = exec.charge((to - from).saturating_mul(size_of::<Option<S>>() + 9))?;
+        let _held = exec.charge((to - from).saturating_mul(size_of::<Option<S>>() + ColumnBuilder::STEP_LEN))?;
         let mut states: Vec<Option<S>> = vec![None; to - from];
         for column in columns() {
             exec.spend(column.present())?;

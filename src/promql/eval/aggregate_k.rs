@@ -81,7 +81,7 @@ fn pick(
     steps: Steps,
 ) -> Result<Matrix, EvalError> {
     let groups = Groups::of(exec, input, &select.grouping)?;
-    let _heaps = exec.charge(input.series.len().saturating_mul(16 + size_of::<ColumnBuilder>()))?;
+    let _heaps = exec.charge(input.series.len().saturating_mul(48 + size_of::<ColumnBuilder>()))?;
     let mut columns = exec.charge(0)?;
     let mut builders: Vec<ColumnBuilder> = Vec::new();
     builders.resize_with(input.series.len(), ColumnBuilder::new);
@@ -108,7 +108,7 @@ fn pick(
                 WhichK::Top | WhichK::Bottom => heap.best_first(),
                 WhichK::Any | WhichK::Ratio => heap.elements(),
             };
-            let bytes = picked.len().saturating_mul(9);
+            let bytes = picked.len().saturating_mul(ColumnBuilder::STEP_LEN);
             columns.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
             for (value, series) in picked {
                 match input.series[*series].column.histogram_at(step) {

@@ -4,6 +4,7 @@ use crate::promql::ast::PosRange;
 use crate::promql::eval::column::{ColumnBuilder, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Exec, without_metadata};
+use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::scalar::account;
 use crate::promql::eval::steps::Steps;
@@ -28,10 +29,11 @@ pub(crate) fn eval(
     let drops_name = op.changes_metric() || binary.return_bool;
     let mut result = Matrix::new(exec)?;
     let mut builder = ColumnBuilder::new();
+    let mut failures = Failures { last: Vec::new(), held: exec.charge(0)? };
     for series in &vector.series {
         exec.spend(series.column.present())?;
         if op.is_trim() || series.column.has_histograms() {
-            any_values(exec, binary, series, scalar, place, &mut builder)?;
+            any_values(exec, binary, series, scalar, (&mut builder, &mut failures), steps)?;
             push(exec, &mut result, series, &mut builder, drops_name)?;
             continue;
         }
@@ -45,6 +47,9 @@ pub(crate) fn eval(
             }
         });
         push(exec, &mut result, series, &mut builder, drops_name)?;
+    }
+    for error in failures.last.iter().flatten() {
+        note_failure(exec, op, error, place)?;
     }
     if drops_name {
         result.assemble(exec, steps)?;
@@ -67,14 +72,35 @@ fn push(
     result.push(Series { labels, drop_name: series.drop_name || drops_name, column })
 }
 
+/// Why elements could not be combined: for each step the reason that came last, which alone is remarked.
+struct Failures {
+    last: Vec<Option<CombineError>>,
+    held: Charge,
+}
+
+impl Failures {
+    fn add(&mut self, step: usize, error: CombineError, steps: Steps) -> Result<(), EvalError> {
+        if self.last.is_empty() {
+            // The texts name an operator and two types.
+            let bytes = steps.count().saturating_mul(size_of::<Option<CombineError>>() + 128);
+            self.held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
+            self.last.resize(steps.count(), None);
+        }
+        if let Some(last) = self.last.get_mut(step) {
+            *last = Some(error);
+        }
+        Ok(())
+    }
+}
+
 /// Combines the values of a series with histograms, step by step.
 fn any_values(
     exec: &mut Exec<'_>,
     binary: &VectorScalar,
     series: &Series,
     scalar: &Matrix,
-    place: PosRange,
-    builder: &mut ColumnBuilder,
+    (builder, failures): (&mut ColumnBuilder, &mut Failures),
+    steps: Steps,
 ) -> Result<(), EvalError> {
     let op = binary.op;
     let mut held = exec.charge(0)?;
@@ -88,7 +114,7 @@ fn any_values(
         let combined = match op.combine(lhs, rhs) {
             Ok(combined) => combined,
             Err(error) => {
-                note_failure(exec, op, &error, place)?;
+                failures.add(step, error, steps)?;
                 continue;
             }
         };

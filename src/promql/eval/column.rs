@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::model::histogram::FloatHistogram;
+use crate::promql::eval::ledger::{allocated, list_entry};
 
 /// Values at ascending steps.
 #[derive(Clone, Debug)]
@@ -232,16 +233,16 @@ impl StepColumn {
     pub(crate) fn heap_len(&self) -> usize {
         let values = match &self.values {
             Values::One(_) => 0,
-            Values::Many(values) => values.len() * 8,
+            Values::Many(values) => allocated(values.len() * 8),
         };
         let histograms = self.histograms.as_ref().map_or(0, |histograms| histograms_len(histograms));
-        values + self.gaps.as_ref().map_or(0, |bits| bits.len() * 8) + histograms
+        values + self.gaps.as_ref().map_or(0, |bits| allocated(bits.len() * 8)) + histograms
     }
 }
 
 /// Bytes that histograms take; one that neighbours share counts once.
 pub(crate) fn histograms_len(histograms: &[HistogramStep]) -> usize {
-    let mut bytes = size_of_val(histograms);
+    let mut bytes = allocated(size_of_val(histograms));
     let mut before: Option<&Arc<FloatHistogram>> = None;
     for (_, histogram) in histograms {
         if before.is_none_or(|before| !Arc::ptr_eq(before, histogram)) {
@@ -273,10 +274,13 @@ impl ColumnBuilder {
         Self::default()
     }
 
-    /// Most bytes that a builder needs for steps below `count`, gaps included.
+    /// Most bytes that a builder needs for steps below `count`, gaps included, as it grows.
     pub(crate) fn len_for(count: usize) -> usize {
-        count.saturating_mul(9)
+        count.saturating_mul(Self::STEP_LEN)
     }
+
+    /// What a step takes in a builder that grows.
+    pub(crate) const STEP_LEN: usize = list_entry(size_of::<f64>()) + 1;
 
     /// Adds a value. Steps ascend from call to call.
     #[inline]

@@ -1,6 +1,7 @@
 //! The state of one evaluation: what it reads from, what it may use, what it has noted.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::labels::Labels;
@@ -26,6 +27,8 @@ pub(crate) struct Exec<'a> {
     pub(crate) ctx: &'a QueryContext,
     pub(crate) annotations: AnnotationSet,
     pub(crate) samples: SampleCount,
+    /// How long the result took to sort.
+    pub(crate) sorted_in: Duration,
     pub(crate) pace: Pace<'a>,
 }
 
@@ -84,6 +87,7 @@ impl<'a> Exec<'a> {
             annotations: AnnotationSet::new(charge),
             samples: SampleCount::new(opts.max_samples),
             pace: Pace::new(ctx),
+            sorted_in: Duration::ZERO,
         })
     }
 

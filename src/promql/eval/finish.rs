@@ -7,7 +7,7 @@ use crate::model::time::TimestampMs;
 use crate::promql::eval::column::histograms_len;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
-use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::ledger::{Charge, allocated, shared};
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::range::extended;
 use crate::promql::eval::steps::Steps;
@@ -33,7 +33,7 @@ pub(crate) fn instant(
         }
         Operation::SelectRange(selector) => range_selector(exec, selector, steps),
         Operation::Subquery(subquery) => {
-            let mut result = subquery::eval(exec, subquery, steps)?;
+            let mut result = subquery::eval_root(exec, subquery, steps)?;
             clean_up(exec, &mut result.matrix)?;
             matrix(exec, result.matrix, result.steps)
         }
@@ -44,7 +44,7 @@ pub(crate) fn instant(
                 let point = Point { at, value: result.scalar_at(0) };
                 return Ok((QueryValue::Scalar(point), exec.charge(0)?));
             }
-            let mut held = exec.charge(0)?;
+            let mut held = exec.charge(allocated(result.series.len() * size_of::<VectorElement>()))?;
             let mut elements = Vec::with_capacity(result.series.len());
             for series in &result.series {
                 let histogram = series.column.histogram_at(0).cloned();
@@ -54,7 +54,7 @@ pub(crate) fn instant(
                     (None, None) => continue,
                 };
                 let histogram_len = histogram.as_ref().map_or(0, |histogram| histogram.memory_len());
-                let bytes = size_of::<VectorElement>() + series.labels.encoded_len() + histogram_len;
+                let bytes = shared(series.labels.encoded_len()) + histogram_len;
                 held.grow_ahead(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
                 let point = Point { at, value };
                 elements.push(VectorElement { labels: series.labels.clone(), point, histogram });
@@ -76,11 +76,14 @@ pub(crate) fn range(exec: &mut Exec<'_>, root: &Node, steps: Steps) -> Result<He
 pub(crate) fn wrap(exec: Exec<'_>, (value, mut held): HeldValue) -> Evaluated {
     held.trim();
     let stats = EvalStats {
-        total_samples: exec.samples.total(),
+        total_samples: exec.samples.tally.total(),
+        samples_read: exec.samples.tally.read(),
         peak_samples: exec.samples.peak(),
         peak_bytes: exec.ctx.ledger.peak(),
+        sorted_in: exec.sorted_in,
     };
-    Evaluated { value, annotations: exec.annotations.render(&exec.ctx.text), stats, held }
+    let annotations = exec.annotations.render(&exec.ctx.text);
+    Evaluated { value, annotations, stats, by_step: exec.samples.tally.into_steps(), held }
 }
 
 /// Drops the names that were marked, if names go at the end.
@@ -95,15 +98,16 @@ fn clean_up(exec: &mut Exec<'_>, result: &mut Matrix) -> Result<(), EvalError> {
 }
 
 fn matrix(exec: &mut Exec<'_>, mut result: Matrix, steps: Steps) -> Result<HeldValue, EvalError> {
+    let began = exec.ctx.clock.monotonic();
     result.series.sort_by(|a, b| a.labels.cmp(&b.labels));
-    let mut held = exec.charge(0)?;
+    exec.sorted_in = exec.ctx.clock.monotonic().saturating_sub(began);
+    let mut held = exec.charge(allocated(result.series.len() * size_of::<MatrixSeries>()))?;
     let mut all = Vec::with_capacity(result.series.len());
     for series in result.take_series() {
         exec.spend(series.column.present())?;
         let column = &series.column;
-        let bytes = size_of::<MatrixSeries>()
-            + series.labels.encoded_len()
-            + column.float_count() * size_of::<Point>()
+        let bytes = shared(series.labels.encoded_len())
+            + allocated(column.float_count() * size_of::<Point>())
             + histograms_len(column.histograms());
         held.grow_ahead(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
         let at = |step: usize| TimestampMs(steps.at(step));
@@ -125,7 +129,7 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
     let (min_ms, max_ms) = range.selector.clip((first_ms, end_ms.saturating_add(after_ms)));
     let selection = exec.select(&range.selector, min_ms, max_ms)?;
     let mut decoder = Decoder::new(exec.ctx)?;
-    let mut held = exec.charge(0)?;
+    let mut held = exec.charge(allocated(selection.series.len() * size_of::<MatrixSeries>()))?;
     let mut all = Vec::with_capacity(selection.series.len());
     for series in &selection.series {
         let column = decoder.decode(&mut exec.pace, &range.selector, &*series.samples, (min_ms, max_ms))?;
@@ -140,12 +144,11 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
         let histogram_samples: usize = histograms.values.iter().map(|h| h.sample_count()).sum();
         let samples = column.floats.len() + histogram_samples;
         exec.samples.hold(samples)?;
-        exec.samples.look_at(samples as u64);
-        let histogram_bytes: usize =
-            histograms.values.iter().map(|h| h.memory_len() + size_of::<HistogramPoint>()).sum();
-        let bytes = size_of::<MatrixSeries>()
-            + series.labels.encoded_len()
-            + column.floats.len() * size_of::<Point>()
+        exec.samples.tally.at_step(0, samples as u64, samples as u64);
+        let histogram_bytes: usize = histograms.values.iter().map(|h| h.memory_len()).sum();
+        let bytes = shared(series.labels.encoded_len())
+            + allocated(column.floats.len() * size_of::<Point>())
+            + allocated(histograms.len() * size_of::<HistogramPoint>())
             + histogram_bytes;
         held.grow_ahead(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
         let floats = column.floats.timestamps.iter().zip(&column.floats.values);

@@ -98,12 +98,15 @@ fn fetch(
     steps: Steps,
 ) -> Result<Vec<InfoSeries>, EvalError> {
     let mut matchers = Vec::new();
+    let mut held = exec.charge(0)?;
     for label in IDENTIFYING {
         let enriched = base.series.iter().zip(ignored).filter(|(_, ignored)| !**ignored);
         let mut values: Vec<&str> = enriched.filter_map(|(series, _)| series.labels.get(label)).collect();
         values.sort_unstable();
         values.dedup();
         if !values.is_empty() {
+            let bytes: usize = values.iter().map(|value| 256 + 4 * value.len()).sum();
+            held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
             let pattern = values.into_iter().map(quote_meta).collect::<Vec<_>>().join("|");
             let matcher = Matcher::new(MatchOp::Regex, label, pattern);
             matchers.push(matcher.map_err(|error| EvalError::Execution(error.to_string()))?);

@@ -108,6 +108,30 @@ fn add_below(account: &AtomicUsize, bytes: usize, limit: usize) -> Option<usize>
     before.checked_add(bytes)
 }
 
+/// What an allocation of `bytes` takes of the allocator, whose sizes lie a quarter of a power of two apart.
+pub(crate) fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=128 => bytes.next_multiple_of(16),
+        _ => bytes.checked_next_multiple_of((1 << (bytes - 1).ilog2()) / 4).unwrap_or(bytes),
+    }
+}
+
+/// What a reference-counted slice of `bytes` takes.
+pub(crate) fn shared(bytes: usize) -> usize {
+    allocated(bytes.saturating_add(2 * size_of::<usize>()))
+}
+
+/// What an entry of `bytes` takes in a list that grows as it fills: by doubling, with the old list beside the new one.
+pub(crate) const fn list_entry(bytes: usize) -> usize {
+    3 * bytes
+}
+
+/// What an entry of `bytes` takes in a hash table that grows as it fills.
+pub(crate) const fn table_entry(bytes: usize) -> usize {
+    (bytes + 1) * 7 / 2
+}
+
 /// Bytes that are held until this is dropped.
 #[derive(Debug)]
 pub struct Charge {
@@ -217,6 +241,13 @@ mod tests {
         let text = OverBudget::Query { limit: 7 }.to_string();
         assert!(text.contains("7 bytes") && text.contains("--watchfire.limit.query.memory"), "{text}");
         assert!(OverBudget::Total { limit: 7 }.to_string().contains("--watchfire.limit.query.memory-total"));
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_allocator() {
+        let sizes = [0, 1, 16, 17, 128, 129, 160, 161, 256, 257, 320, 4097, usize::MAX];
+        let taken = [0, 16, 16, 32, 128, 160, 160, 192, 256, 320, 320, 5120, usize::MAX];
+        assert_eq!(sizes.map(allocated), taken);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::promql::ast::PosRange;
 use crate::promql::eval::column::{ColumnBuilder, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Exec, without_metadata};
-use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::ledger::{Charge, OverBudget, allocated, shared, table_entry};
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::samples::StepLoad;
 use crate::promql::eval::scalar::account;
@@ -99,8 +99,16 @@ impl<'a> Signatures<'a> {
     /// The signature of each series; series of both sides with the same one match.
     pub(crate) fn of(&mut self, exec: &mut Exec<'_>, matrix: &Matrix) -> Result<Vec<usize>, EvalError> {
         let mut key = Vec::new();
+        let bytes = allocated(matrix.series.len() * size_of::<usize>());
+        let over = |over: OverBudget| EvalError::Budget(over.to_string());
+        let held = match &mut self.held {
+            Some(held) => {
+                held.grow(bytes).map_err(over)?;
+                held
+            }
+            empty => empty.insert(exec.charge(bytes)?),
+        };
         let mut of_series = Vec::with_capacity(matrix.series.len());
-        let mut bytes = matrix.series.len() * size_of::<usize>();
         for series in &matrix.series {
             exec.spend(1)?;
             write_key(&series.labels, &self.matching.labels, self.matching.on, &mut key);
@@ -108,16 +116,13 @@ impl<'a> Signatures<'a> {
                 Some(number) => *number,
                 None => {
                     let next = self.numbers.len();
-                    bytes += key.len() + 48;
+                    let bytes = allocated(key.len()) + table_entry(size_of::<(Box<[u8]>, usize)>());
+                    held.grow(bytes).map_err(over)?;
                     self.numbers.insert(key.as_slice().into(), next);
                     next
                 }
             };
             of_series.push(number);
-        }
-        match &mut self.held {
-            Some(held) => held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?,
-            None => self.held = Some(exec.charge(bytes)?),
         }
         Ok(of_series)
     }
@@ -238,7 +243,8 @@ impl Join<'_> {
         let labels = result_labels(exec, binary, &many.labels, &one.labels);
         let taken = if self.crowded[signature] {
             let labels = if binary.matching.is_one_to_one { Labels::empty() } else { labels.clone() };
-            let bytes = StepSet::len_for(steps.count()) + labels.encoded_len() + 64;
+            let entry_len = table_entry(size_of::<((usize, Labels), StepSet)>());
+            let bytes = allocated(StepSet::len_for(steps.count())) + shared(labels.encoded_len()) + entry_len;
             self.held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
             Some(self.taken.entry((signature, labels)).or_insert_with(|| StepSet::with_steps(steps.count())))
         } else {

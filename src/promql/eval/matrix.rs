@@ -6,7 +6,7 @@ use crate::model::labels::Labels;
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
-use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::ledger::{Charge, list_entry, shared, table_entry};
 use crate::promql::eval::steps::Steps;
 
 /// One series of an intermediate result.
@@ -21,9 +21,13 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// Bytes that the series holds. Shared labels count for each holder: what may be freed elsewhere is still held here.
+    /// Bytes that the series holds, its place in a list included, and what looking for its labels among others takes.
+    /// Shared labels count for each holder: what may be freed elsewhere is still held here.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.labels.encoded_len() + self.column.heap_len()
+        list_entry(size_of::<Self>())
+            + table_entry(size_of::<&Labels>())
+            + shared(self.labels.encoded_len())
+            + self.column.heap_len()
     }
 }
 
@@ -111,6 +115,8 @@ impl Matrix {
         if !self.has_same_labelsets() {
             return Ok(());
         }
+        let entry_len = table_entry(size_of::<(Labels, usize)>()) + list_entry(size_of::<(Series, Vec<StepColumn>)>());
+        let _held = exec.charge(self.series.len().saturating_mul(entry_len))?;
         let mut place_of: HashMap<Labels, usize> = HashMap::with_capacity(self.series.len());
         let mut merged: Vec<(Series, Vec<StepColumn>)> = Vec::new();
         for series in std::mem::take(&mut self.series) {

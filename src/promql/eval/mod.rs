@@ -29,6 +29,8 @@ mod selector;
 mod set_operator;
 mod steps;
 mod subquery;
+mod tally;
+mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +44,7 @@ use crate::promql::ast::Expr;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::steps::Steps;
+use crate::promql::eval::tally::Tally;
 use crate::promql::parser;
 use crate::promql::plan::{self, Node, Operation, QueryTimes};
 
@@ -49,6 +52,8 @@ pub use crate::promql::eval::error::{EvalError, Phase};
 pub use crate::promql::eval::ledger::{
     Charge, MemoryPool, OverBudget, QUERY_LIMIT_FLAG, QueryLedger, TOTAL_LIMIT_FLAG,
 };
+pub use crate::promql::eval::tally::StepCounts;
+pub use crate::promql::eval::text::{ParseFailure, ParsedQuery, parse};
 
 /// Settings that hold for all queries of a server, or for one query where it overrides them.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +72,8 @@ pub struct EngineOptions {
     pub use_start_timestamps: bool,
     /// Most levels of nesting in an expression; the parser has a bound of its own.
     pub max_depth: usize,
+    /// Samples are counted for each step as well.
+    pub counts_steps: bool,
 }
 
 impl Default for EngineOptions {
@@ -79,6 +86,7 @@ impl Default for EngineOptions {
             type_and_unit_labels: false,
             use_start_timestamps: false,
             max_depth: parser::DEPTH_MAX,
+            counts_steps: false,
         }
     }
 }
@@ -127,10 +135,14 @@ impl QueryContext {
 pub struct EvalStats {
     /// Samples that operators looked at, those of overlapping windows once per window (`totalQueryableSamples`).
     pub total_samples: u64,
+    /// Samples that operators looked at, each once (`samplesRead`).
+    pub samples_read: u64,
     /// Most samples held at once (`peakSamples`).
     pub peak_samples: usize,
     /// Most bytes held at once.
     pub peak_bytes: usize,
+    /// How long the result took to sort.
+    pub sorted_in: Duration,
 }
 
 /// The answer to a query. What it holds stays charged to the query's ledger until it is dropped.
@@ -142,6 +154,8 @@ pub struct Evaluated {
     pub annotations: Annotations,
     /// Figures.
     pub stats: EvalStats,
+    /// Samples looked at and read at each step, if the options ask for it.
+    pub by_step: Option<StepCounts>,
     /// What the value holds.
     pub held: Charge,
 }
@@ -156,8 +170,8 @@ pub fn evaluate_instant(
 ) -> Result<Evaluated, EvalError> {
     let times = QueryTimes { start_ms: at.0, end_ms: at.0, step_ms: 0 };
     deep::with_stack_for(expr, opts, || {
-        let root = plan::plan(expr, times, opts)?;
-        let mut exec = Exec::start(view, opts, ctx)?;
+        let (root, _held) = planned(expr, times, opts, ctx)?;
+        let mut exec = start(view, opts, ctx, Steps::instant(at.0))?;
         let value = finish::instant(&mut exec, &root, expr.value_type(), Steps::instant(at.0))?;
         Ok(finish::wrap(exec, value))
     })
@@ -179,11 +193,37 @@ pub fn evaluate_range(
     }
     let times = QueryTimes { start_ms: start.0, end_ms: end.0, step_ms };
     deep::with_stack_for(expr, opts, || {
-        let root = plan::plan(expr, times, opts)?;
-        let mut exec = Exec::start(view, opts, ctx)?;
-        let value = finish::range(&mut exec, &root, Steps::new(start.0, end.0, step_ms))?;
+        let (root, _held) = planned(expr, times, opts, ctx)?;
+        let steps = Steps::new(start.0, end.0, step_ms);
+        let mut exec = self::start(view, opts, ctx, steps)?;
+        let value = finish::range(&mut exec, &root, steps)?;
         Ok(finish::wrap(exec, value))
     })
+}
+
+/// The plan, with what its regular expressions hold.
+fn planned(
+    expr: &Expr,
+    times: QueryTimes,
+    opts: &EngineOptions,
+    ctx: &QueryContext,
+) -> Result<(Node, Charge), EvalError> {
+    let held = ctx.ledger.charge(0).map_err(|over| EvalError::Budget(over.to_string()))?;
+    let (root, held) = text::charging_regexps(held, || plan::plan(expr, times, opts));
+    Ok((root?, held))
+}
+
+fn start<'a>(
+    view: &'a dyn ReadView,
+    opts: &'a EngineOptions,
+    ctx: &'a QueryContext,
+    steps: Steps,
+) -> Result<Exec<'a>, EvalError> {
+    let mut exec = Exec::start(view, opts, ctx)?;
+    if opts.counts_steps {
+        exec.samples.tally = Tally::by_step(&exec, steps)?;
+    }
+    Ok(exec)
 }
 
 /// Evaluates one node at all steps. Range vectors and strings are not values of nodes: the operators that take them
@@ -208,6 +248,8 @@ pub(crate) fn eval(exec: &mut Exec<'_>, node: &Node, steps: Steps) -> Result<Mat
         Operation::Vectors(binary) => matching::eval(exec, binary, node.range, steps),
         Operation::Set(binary) => set_operator::eval(exec, binary, steps),
         Operation::Negate(inner) => binary::negate(exec, inner, steps),
+        Operation::Same(inner) => eval(exec, inner, steps),
+        Operation::Fail(error) => Err(error.clone()),
         Operation::StepInvariant(inner) => scalar::step_invariant(exec, inner, steps),
         Operation::SelectRange(_) | Operation::Subquery(_) | Operation::Text(_) => {
             Err(EvalError::Execution("range vector or string in place of an instant vector".to_owned()))

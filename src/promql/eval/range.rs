@@ -1,6 +1,7 @@
 //! Functions of range vectors: for each series the windows of all steps, one after the other, over a column that is
 //! decoded once.
 
+mod count;
 pub(crate) mod extended;
 mod mixed;
 
@@ -33,10 +34,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
     let sub = match &call.source {
         RangeSource::Subquery(sub) => {
             // What the subquery looks at is counted when the windows look at its result.
-            let looked_at = exec.samples.total();
-            let result = subquery::eval(exec, sub, steps)?;
-            exec.samples.restore_total(looked_at);
-            Some(result)
+            Some(subquery::eval(exec, sub, steps)?)
         }
         RangeSource::Selector(_) => None,
     };
@@ -104,6 +102,9 @@ fn of_selector(
     let strips_name = !output.keeps_name && !exec.opts.delayed_name_removal;
     let uses_starts = exec.opts.use_start_timestamps && mixed::uses_starts(&call.function);
     let steps = windows.steps.count();
+    // Windows that leave gaps do not overlap: what they hold is what they read.
+    let has_gaps = windows.has_gaps();
+    let counts_steps = exec.samples.tally.has_steps();
     let begin = || {
         let held =
             ctx.ledger.charge(ColumnBuilder::len_for(steps)).map_err(|over| EvalError::Budget(over.to_string()))?;
@@ -114,27 +115,28 @@ fn of_selector(
         let column = worker.decoder.decode(&mut worker.pace, &selector.selector, &*series.samples, range_ms)?;
         column.drop_stale_markers();
         let has_starts = uses_starts && !column.float_starts.is_empty();
-        if selector.extension.is_some() || has_starts || !column.histograms.is_empty() {
+        if selector.extension.is_some() || has_starts || counts_steps || !column.histograms.is_empty() {
             return Ok(Done::Undecided);
         }
         let sizes = kernel.run(&mut worker.pace, windows, &column.floats, &mut worker.builder)?;
+        let fresh = if has_gaps || sizes.total == 0 { sizes.total } else { column.floats.len() as u64 };
         let bad_quantiles = std::mem::take(&mut kernel.bad_quantiles);
         let labels = || if strips_name { without_metadata(&series.labels) } else { series.labels.clone() };
         let drop_name = !call.function.keeps_name();
         let made = worker.builder.finish().map(|column| Series { labels: labels(), drop_name, column });
         worker.hold(made.as_ref().map_or(0, Series::bytes))?;
-        Ok(Done::Floats { sizes, bad_quantiles, series: made })
+        Ok(Done::Floats { sizes, fresh, bad_quantiles, series: made })
     };
     let held = Mutex::new(exec.charge(0)?);
     let end = |(worker, ..): (SeriesWorker<'_>, Kernel<'_>, Charge)| worker.end(&held);
     let threads = match selector.extension {
-        None => Threads::for_series(selection.series.len(), selection.sample_estimate(range_ms)),
-        Some(_) => Threads::One,
+        None if !counts_steps => Threads::for_series(selection.series.len(), selection.sample_estimate(range_ms)),
+        _ => Threads::One,
     };
     let mut alone = Decoder::new(ctx)?;
     let mut distinct = Distinct::default();
     parallel::in_order(&selection.series, threads, begin, work, end, |series, done| {
-        let Done::Floats { sizes, bad_quantiles, series: made } = done else {
+        let Done::Floats { sizes, fresh, bad_quantiles, series: made } = done else {
             let column = alone.decode(&mut exec.pace, &selector.selector, &*series.samples, range_ms)?;
             column.drop_stale_markers();
             distinct.give_up();
@@ -144,6 +146,7 @@ fn of_selector(
             note_invalid_quantile(exec, q, kernel.scalar_place)?;
         }
         let produced = made.as_ref().map_or(0, |made| made.column.present());
+        exec.samples.tally.all(sizes.total, fresh);
         output.count(exec, sizes, produced)?;
         let Some(made) = made else { return Ok(()) };
         if output.is_rate {
@@ -161,8 +164,8 @@ fn of_selector(
 
 /// What a thread made of a series.
 enum Done {
-    /// All samples are floats.
-    Floats { sizes: WindowSizes, bad_quantiles: Vec<f64>, series: Option<Series> },
+    /// All samples are floats, of which so many are new to the first window that holds them.
+    Floats { sizes: WindowSizes, fresh: u64, bad_quantiles: Vec<f64>, series: Option<Series> },
     /// There are histograms or starts, which the query's own thread looks at.
     Undecided,
 }
@@ -222,6 +225,11 @@ impl Windows {
             range_ms: self.range_ms.saturating_add(before_ms).saturating_add(after_ms),
             ..self
         }
+    }
+
+    /// True if there may be times between two windows.
+    fn has_gaps(self) -> bool {
+        self.range_ms < self.steps.interval() && self.steps.count() > 1 && !self.is_pinned
     }
 
     /// First and last time that matter, both inclusive.
@@ -311,6 +319,7 @@ impl Output<'_> {
         } else {
             kernel.run_mixed(exec, call, windows, column, name, builder)?
         };
+        count::windows(exec, windows, column, sizes.total, matches!(call.source, RangeSource::Subquery(_)))?;
         let produced = self.builder.sample_count();
         self.count(exec, sizes, produced)?;
         let Some(values) = self.builder.finish() else { return Ok(()) };
@@ -327,7 +336,6 @@ impl Output<'_> {
     fn count(&self, exec: &mut Exec<'_>, sizes: WindowSizes, produced: usize) -> Result<(), EvalError> {
         // Prometheus holds the window of one series at a time beside the results of the series before it.
         exec.samples.probe(sizes.largest)?;
-        exec.samples.look_at(sizes.total);
         exec.samples.probe(sizes.last + produced)?;
         exec.samples.hold(produced)
     }

@@ -5,20 +5,22 @@ use crate::model::histogram::FloatHistogram;
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::steps::Steps;
+use crate::promql::eval::tally::Tally;
 
-/// Samples held now, at most, and read.
-#[derive(Clone, Copy, Debug)]
+/// Samples held now, at most, and looked at.
+#[derive(Debug)]
 pub(crate) struct SampleCount {
     current: usize,
     limit: usize,
     peak: usize,
-    total: u64,
+    /// Samples that operators looked at.
+    pub(crate) tally: Tally,
 }
 
 impl SampleCount {
     /// A count under `limit`.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { current: 0, limit, peak: 0, total: 0 }
+        Self { current: 0, limit, peak: 0, tally: Tally::default() }
     }
 
     /// Samples held now.
@@ -29,11 +31,6 @@ impl SampleCount {
     /// Most samples held at once.
     pub(crate) fn peak(&self) -> usize {
         self.peak
-    }
-
-    /// Samples that operators looked at.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
     }
 
     /// Holds `samples` more.
@@ -56,16 +53,6 @@ impl SampleCount {
     /// Lets go of `samples`.
     pub(crate) fn release(&mut self, samples: usize) {
         self.current = self.current.saturating_sub(samples);
-    }
-
-    /// Counts samples that an operator looked at.
-    pub(crate) fn look_at(&mut self, samples: u64) {
-        self.total = self.total.saturating_add(samples);
-    }
-
-    /// Forgets what was looked at since the total was `total`.
-    pub(crate) fn restore_total(&mut self, total: u64) {
-        self.total = total;
     }
 
     /// An operator is done that held `before` when it began: what remains of it is its result.

@@ -8,6 +8,7 @@ use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::samples::StepLoad;
 use crate::promql::eval::steps::Steps;
+use crate::promql::eval::tally::Tally;
 use crate::promql::eval::{self};
 use crate::promql::plan::{Node, ScalarOp};
 
@@ -61,10 +62,9 @@ pub(crate) fn account(
 
 /// Something that has the same value at every step: evaluated at the first one, then repeated.
 pub(crate) fn step_invariant(exec: &mut Exec<'_>, inner: &Node, steps: Steps) -> Result<Matrix, EvalError> {
-    let total_before = exec.samples.total();
+    let around = Tally::begin(exec);
     let mut matrix = eval::eval(exec, inner, steps.first_only())?;
-    let looked_at = exec.samples.total() - total_before;
-    exec.samples.look_at(looked_at.saturating_mul(steps.count() as u64 - 1));
+    Tally::end_invariant(exec, around, steps);
     let repeats = steps.count() - 1;
     if repeats == 0 {
         return Ok(matrix);

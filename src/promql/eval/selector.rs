@@ -50,7 +50,9 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
     parallel::in_order(&selection.series, threads, begin, work, end, |_, made| {
         let held = made.as_ref().map_or(0, |made| made.column.sample_count());
         exec.samples.hold(held)?;
-        exec.samples.look_at(held as u64);
+        if let Some(made) = &made {
+            exec.samples.tally.values(&made.column);
+        }
         matrix.series.extend(made);
         Ok(())
     })?;
@@ -89,9 +91,9 @@ pub(crate) fn timestamps(
             }),
             None => lookup.for_each(samples, |step, sample| builder.push(step, seconds(sample))),
         }
-        exec.samples.look_at(builder.present() as u64);
         exec.spend(builder.present())?;
         let Some(column) = builder.finish() else { return Ok(()) };
+        exec.samples.tally.values(&column);
         let labels = if delayed { labels.clone() } else { without_metadata(labels) };
         matrix.push(Series { labels, drop_name: true, column })
     })?;
@@ -134,7 +136,7 @@ pub(super) fn sample_times(
             }
         });
         exec.samples.hold(origins.len())?;
-        exec.samples.look_at(origins.len() as u64);
+        origins.iter().for_each(|origin| exec.samples.tally.at_step(origin.step, 1, 1));
         exec.spend(origins.len())?;
         if origins.is_empty() { Ok(()) } else { each(labels, &origins) }
     })

@@ -28,6 +28,11 @@ impl Steps {
         Self { end: self.start, count: self.count.min(1), ..self }
     }
 
+    /// Distance of the steps in milliseconds.
+    pub(crate) fn interval(self) -> i64 {
+        self.interval
+    }
+
     /// Number of steps.
     pub(crate) fn count(self) -> usize {
         self.count

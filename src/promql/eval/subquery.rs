@@ -8,6 +8,7 @@ use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::steps::Steps;
+use crate::promql::eval::tally::{Consumer, Tally};
 use crate::promql::eval::{self};
 use crate::promql::plan::Subquery;
 
@@ -50,7 +51,22 @@ fn without_hint(histogram: &Arc<FloatHistogram>) -> Arc<FloatHistogram> {
 /// Evaluates a subquery for all windows of `steps`.
 pub(crate) fn eval(exec: &mut Exec<'_>, subquery: &Subquery, steps: Steps) -> Result<SubqueryResult, EvalError> {
     let own = own_steps(subquery, steps);
+    let Subquery { offset_ms, range_ms, .. } = *subquery;
+    let has_gaps = range_ms < steps.interval() || subquery.pinned_ms.is_some();
+    let consumer = Consumer { steps, offset_ms, range_ms, has_gaps };
+    let around = Tally::begin_subquery(exec, own, consumer)?;
     let matrix = eval::eval(exec, &subquery.inner, own)?;
+    Tally::end_subquery(exec, around, own, consumer);
+    Ok(SubqueryResult { matrix, steps: own })
+}
+
+/// Evaluates a subquery that is the answer itself.
+pub(crate) fn eval_root(exec: &mut Exec<'_>, subquery: &Subquery, steps: Steps) -> Result<SubqueryResult, EvalError> {
+    let own = own_steps(subquery, steps);
+    let consumer = Consumer { steps, offset_ms: 0, range_ms: 0, has_gaps: false };
+    let around = Tally::begin_subquery(exec, own, consumer)?;
+    let matrix = eval::eval(exec, &subquery.inner, own)?;
+    Tally::end_root_subquery(exec, around, own, consumer);
     Ok(SubqueryResult { matrix, steps: own })
 }
 

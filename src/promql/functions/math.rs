@@ -1,20 +1,20 @@
 //! Functions of one float.
 
-use crate::model::go_math;
+use crate::model::{go_math, go_trig};
 
 /// The function with this name.
 pub(crate) fn float_function(name: &str) -> Option<fn(f64) -> f64> {
     Some(match name {
         "abs" => f64::abs,
-        "acos" => f64::acos,
-        "acosh" => f64::acosh,
-        "asin" => f64::asin,
-        "asinh" => asinh,
+        "acos" => go_trig::acos,
+        "acosh" => go_trig::acosh,
+        "asin" => go_trig::asin,
+        "asinh" => go_trig::asinh,
         "atan" => go_math::atan,
-        "atanh" => f64::atanh,
+        "atanh" => go_trig::atanh,
         "ceil" => f64::ceil,
-        "cos" => f64::cos,
-        "cosh" => f64::cosh,
+        "cos" => go_trig::cos,
+        "cosh" => go_trig::cosh,
         "deg" => |v| v * 180.0 / std::f64::consts::PI,
         "exp" => go_math::exp,
         "floor" => f64::floor,
@@ -23,11 +23,11 @@ pub(crate) fn float_function(name: &str) -> Option<fn(f64) -> f64> {
         "log2" => go_math::log2,
         "rad" => |v| v * std::f64::consts::PI / 180.0,
         "sgn" => sign,
-        "sin" => f64::sin,
-        "sinh" => f64::sinh,
+        "sin" => go_trig::sin,
+        "sinh" => go_trig::sinh,
         "sqrt" => f64::sqrt,
-        "tan" => f64::tan,
-        "tanh" => f64::tanh,
+        "tan" => go_trig::tan,
+        "tanh" => go_trig::tanh,
         _ => return None,
     })
 }
@@ -41,11 +41,6 @@ fn sign(v: f64) -> f64 {
     } else {
         v
     }
-}
-
-/// The standard library's `asinh` loses all digits of large negative numbers; the function is odd.
-fn asinh(v: f64) -> f64 {
-    v.abs().asinh().copysign(v)
 }
 
 /// Rounds to the nearest multiple, halves upwards. Multiplying by the inverse gives the digits that users expect.

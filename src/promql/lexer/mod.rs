@@ -483,3 +483,6 @@ fn is_alpha(c: char) -> bool {
 fn is_alphanumeric(c: char) -> bool {
     is_alpha(c) || is_digit(c)
 }
+
+#[cfg(test)]
+mod property_tests;

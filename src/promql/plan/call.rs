@@ -53,7 +53,8 @@ impl Planner<'_> {
         let invariant = all_invariant && (pinned_timestamp || !depends_on_time(name));
         let nodes: Vec<Node> =
             nodes.into_iter().map(|(node, invariance)| if invariant { node } else { invariance.wrap(node) }).collect();
-        let operation = if name == "info" { self.info(&args, nodes, context)? } else { operation(call, &args, nodes)? };
+        let operation =
+            if name == "info" { self.info(&args, nodes, context)? } else { or_fail(operation(call, &args, nodes))? };
         let invariance = if invariant { Invariance::OF_OPERATION } else { Invariance::NONE };
         Ok((Node { operation, range }, invariance))
     }
@@ -110,6 +111,14 @@ impl Planner<'_> {
             "step" => Some(times.step_ms as f64 / 1000.0),
             _ => None,
         }
+    }
+}
+
+/// What cannot be executed fails when its turn comes: another error may come before it, or it may never be evaluated.
+pub(super) fn or_fail(operation: Result<Operation, EvalError>) -> Result<Operation, EvalError> {
+    match operation {
+        Err(error @ EvalError::Execution(_)) => Ok(Operation::Fail(error)),
+        other => other,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::model::matcher::Matcher;
 use crate::promql::ast::{BinaryOp, FillValues, PosRange, RangeExtension};
+use crate::promql::eval::EvalError;
 use crate::promql::functions::{ElementOp, InstantFunction, RangeFunction};
 
 /// One operation with the place of its text.
@@ -57,6 +58,10 @@ pub(crate) enum Operation {
     Set(SetOperation),
     /// The unary minus.
     Negate(Box<Node>),
+    /// The unary plus: the value itself, which keeps its own place in the query.
+    Same(Box<Node>),
+    /// An operation that can only fail.
+    Fail(EvalError),
     /// Something that has the same value at every step.
     StepInvariant(Box<Node>),
 }

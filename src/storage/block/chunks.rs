@@ -45,15 +45,20 @@ pub struct ChunkData {
 impl ChunkData {
     /// Number of samples, from the header.
     pub fn sample_count(&self) -> u16 {
-        let count = self.data.first_chunk().map_or(0, |raw| u16::from_be_bytes(*raw));
-        // With start times, the upper two bits tell of counter resets.
-        if self.encoding == 5 || self.encoding == 6 { count & 0x3fff } else { count }
+        sample_count(self.encoding, &self.data)
     }
 
     /// True if it holds floats.
     pub fn is_float(&self) -> bool {
         is_float_encoding(self.encoding)
     }
+}
+
+/// Number of samples of a chunk, from its header.
+pub fn sample_count(encoding: u8, data: &[u8]) -> u16 {
+    let count = data.first_chunk().map_or(0, |raw| u16::from_be_bytes(*raw));
+    // With start times, the upper two bits tell of counter resets.
+    if encoding == 5 || encoding == 6 { count & 0x3fff } else { count }
 }
 
 /// True for the encodings of floats: XOR, with or without start times.

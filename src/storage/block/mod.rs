@@ -27,6 +27,7 @@ pub mod metrics;
 mod pages;
 pub mod read;
 pub mod retention;
+pub(crate) mod rewrite;
 mod select;
 pub mod tombstones;
 pub mod ulid;
@@ -37,6 +38,8 @@ pub mod write;
 mod fault_tests;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod native_tests;
 #[cfg(test)]
 mod select_tests;
 

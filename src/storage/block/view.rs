@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use crate::model::histogram::CounterResetHint;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
-use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use crate::model::read::{
+    FloatColumn, HistogramColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource,
+    SelectedSeries,
+};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::catalog::{Catalog, CatalogState};
 use crate::storage::block::chunks::{ChunkMeta, ReadAhead, encoding_name};
@@ -16,8 +20,11 @@ use crate::storage::block::index_read::{Next, SymbolMemo};
 use crate::storage::block::read::Block;
 use crate::storage::block::select::select_ids;
 use crate::storage::block::tombstones::Interval;
-use crate::storage::chunk::Encoding;
+use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::histogram::Native;
+use crate::storage::chunk::histogram::decode::HistogramDecoder;
+use crate::storage::chunk::{ChunkError, Encoding};
 
 /// Steps between two looks at the budget.
 const CHECK_EVERY: usize = 256;
@@ -283,52 +290,120 @@ struct BlockSeries {
     deleted: Box<[Interval]>,
 }
 
-impl SampleSource for BlockSeries {
-    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+impl BlockSeries {
+    /// Calls `take` with the decoder of each chunk that reaches into `range`.
+    fn each_chunk(
+        &self,
+        range: TimeRange,
+        mut take: impl FnMut(ChunkDecoder<'_, [u8]>) -> Result<(), ChunkError>,
+    ) -> Result<(), ReadError> {
         let wanted = |chunk: &&ChunkMeta| range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t));
         let Some(until) = self.chunks.iter().rfind(wanted).map(|chunk| chunk.reference) else { return Ok(()) };
         let mut ahead = ReadAhead::default();
-        let mut last = None;
         for chunk in self.chunks.iter().filter(wanted) {
-            let (encoding, data) = self.block.chunks.read(chunk.reference, until, &mut ahead)?;
-            if encoding != Encoding::Xor.id() {
+            let (id, data) = self.block.chunks.read(chunk.reference, until, &mut ahead)?;
+            let Ok(encoding) = Encoding::from_id(id) else {
                 return Err(ReadError::Unsupported(format!(
-                    "block {} holds a chunk of encoding {} ({encoding}), which cannot be read yet",
+                    "block {} holds a chunk of encoding {} ({id}), which cannot be read yet",
                     self.block.meta().ulid,
-                    encoding_name(encoding)
+                    encoding_name(id)
                 )));
-            }
-            let damaged = |error: crate::storage::chunk::ChunkError| {
+            };
+            ChunkDecoder::of_chunk(encoding, data).and_then(&mut take).map_err(|error| {
                 let path = self.block.chunks.path_of(chunk.reference).unwrap_or(self.block.dir());
                 ReadError::Corrupt(format!("{}: chunk {}: {error}", path.display(), chunk.reference & 0xffff_ffff))
-            };
-            let decoder = XorDecoder::of_chunk(data).map_err(damaged)?;
-            let (min, max) = (range.min().0, range.max().0);
-            let from = out.len();
-            if self.deleted.is_empty() {
-                decoder.append_to(min, max, out).map_err(damaged)?;
-                let new = out.timestamps.get(from..).unwrap_or(&[]);
-                let is_later = last.zip(new.first()).is_none_or(|(last, first)| last < *first);
-                if is_later && new.iter().zip(new.iter().skip(1)).fold(true, |sorted, (a, b)| sorted & (a < b)) {
-                    last = new.last().copied().or(last);
-                    continue;
-                }
-                out.timestamps.truncate(from);
-                out.values.truncate(from);
-            }
-            let decoded = XorDecoder::of_chunk(data).map_err(damaged)?.for_each(|t, value| {
-                // Chunks of one series do not overlap in a sound block; in another one, time does not go back all the same.
-                if min <= t && t <= max && last.is_none_or(|last| last < t) {
-                    last = Some(t);
-                    if !self.deleted.iter().any(|interval| interval.contains(t)) {
-                        out.push(t, value);
-                    }
-                }
-                true
-            });
-            decoded.map_err(damaged)?;
+            })?;
         }
         Ok(())
+    }
+
+    fn is_deleted(&self, t: i64) -> bool {
+        self.deleted.iter().any(|interval| interval.contains(t))
+    }
+
+    fn take_floats(
+        &self,
+        range: TimeRange,
+        decoder: XorDecoder<'_, [u8]>,
+        last: &mut Option<i64>,
+        out: &mut FloatColumn,
+    ) -> Result<(), ChunkError> {
+        let (min, max) = (range.min().0, range.max().0);
+        let from = out.len();
+        if self.deleted.is_empty() {
+            decoder.clone().append_to(min, max, out)?;
+            let new = out.timestamps.get(from..).unwrap_or(&[]);
+            let is_later = last.zip(new.first()).is_none_or(|(last, first)| last < *first);
+            if is_later && new.iter().zip(new.iter().skip(1)).fold(true, |sorted, (a, b)| sorted & (a < b)) {
+                *last = new.last().copied().or(*last);
+                return Ok(());
+            }
+            out.timestamps.truncate(from);
+            out.values.truncate(from);
+        }
+        decoder.for_each(|t, value| {
+            // Chunks of one series do not overlap in a sound block; in another one, time does not go back all the same.
+            if min <= t && t <= max && last.is_none_or(|last| last < t) {
+                *last = Some(t);
+                if !self.is_deleted(t) {
+                    out.push(t, value);
+                }
+            }
+            true
+        })
+    }
+
+    fn take_histograms<H: Native>(
+        &self,
+        range: TimeRange,
+        mut decoder: HistogramDecoder<'_, [u8], H>,
+        last: &mut Option<i64>,
+        out: &mut SampleColumn,
+    ) -> Result<(), ChunkError> {
+        // A chunk has no reset inside, but what came before it is not known if its first samples are deleted.
+        let (mut is_first, mut lacks_first) = (true, false);
+        while let Some(t) = decoder.advance()? {
+            if last.is_some_and(|last| t <= last) || !range.contains(TimestampMs(t)) {
+                continue;
+            }
+            *last = Some(t);
+            if self.is_deleted(t) {
+                lacks_first |= is_first;
+                continue;
+            }
+            let mut histogram = decoder.float_histogram();
+            if is_first && lacks_first && histogram.counter_reset_hint == CounterResetHint::NotReset {
+                histogram.counter_reset_hint = CounterResetHint::Unknown;
+            }
+            is_first = false;
+            out.push_histogram(t, 0, Arc::new(histogram));
+        }
+        Ok(())
+    }
+}
+
+impl SampleSource for BlockSeries {
+    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        let mut last = None;
+        self.each_chunk(range, |decoder| match decoder {
+            ChunkDecoder::Floats(decoder) => self.take_floats(range, decoder, &mut last, out),
+            ChunkDecoder::Histograms(_) | ChunkDecoder::FloatHistograms(_) => Ok(()),
+        })
+    }
+
+    fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        let mut last = None;
+        self.each_chunk(range, |decoder| match decoder {
+            ChunkDecoder::Floats(decoder) => {
+                self.take_floats(range, decoder, &mut last, &mut out.floats)?;
+                if !out.float_starts.is_empty() {
+                    out.float_starts.resize(out.floats.len(), 0);
+                }
+                Ok(())
+            }
+            ChunkDecoder::Histograms(decoder) => self.take_histograms(range, *decoder, &mut last, out),
+            ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(range, *decoder, &mut last, out),
+        })
     }
 }
 
@@ -339,19 +414,105 @@ struct MergedSamples {
 
 impl SampleSource for MergedSamples {
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
-        let begin = out.len();
+        // A float may give way to a histogram of an older source, so histograms are looked at as well.
+        let mut all = SampleColumn::default();
+        self.decode_all(range, &mut all)?;
+        out.timestamps.append(&mut all.floats.timestamps);
+        out.values.append(&mut all.floats.values);
+        Ok(())
+    }
+
+    fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        let (floats_from, histograms_from) = (out.floats.len(), out.histograms.len());
         for source in &self.sources {
-            let from = out.len();
-            let newest = out.timestamps.get(begin..).and_then(|own| own.last().copied());
-            source.decode(range, out)?;
+            let (floats_to, histograms_to) = (out.floats.len(), out.histograms.len());
+            let own = |times: &[i64], from: usize| times.get(from..).and_then(|own| own.last().copied());
+            let newest = own(&out.floats.timestamps, floats_from).max(own(&out.histograms.timestamps, histograms_from));
+            source.decode_all(range, out)?;
+            let new_float = out.floats.timestamps.get(floats_to).copied();
+            let new_histogram = out.histograms.timestamps.get(histograms_to).copied();
+            let oldest_new = new_float.into_iter().chain(new_histogram).min();
             // Mostly a source begins where the one before it ended.
-            if newest.zip(out.timestamps.get(from)).is_some_and(|(newest, first)| *first <= newest) {
-                let new =
-                    FloatColumn { timestamps: out.timestamps.split_off(from), values: out.values.split_off(from) };
-                merge_behind(out, begin, &new);
+            if newest.zip(oldest_new).is_none_or(|(newest, oldest_new)| newest < oldest_new) {
+                if histograms_from < histograms_to
+                    && let Some(first) = out.histograms.values.get_mut(histograms_to)
+                    && first.counter_reset_hint == CounterResetHint::NotReset
+                {
+                    Arc::make_mut(first).counter_reset_hint = CounterResetHint::Unknown;
+                }
+                continue;
             }
+            let mut one = SampleColumn::default();
+            one.floats.timestamps = out.floats.timestamps.split_off(floats_to);
+            one.floats.values = out.floats.values.split_off(floats_to);
+            one.histograms.timestamps = out.histograms.timestamps.split_off(histograms_to);
+            one.histograms.values = out.histograms.values.split_off(histograms_to);
+            // Sources of a different kind of sample at one time: that of the first source stays.
+            let held = |times: &[i64], t: i64| times.binary_search(&t).is_ok();
+            if !one.histograms.is_empty() && floats_from < out.floats.len() {
+                let own = out.floats.timestamps.get(floats_from..).unwrap_or(&[]);
+                without_times(&mut one.histograms, |t| held(own, t));
+            }
+            if !one.floats.is_empty() && histograms_from < out.histograms.len() {
+                let own = out.histograms.timestamps.get(histograms_from..).unwrap_or(&[]);
+                let kept = one.floats.timestamps.iter().zip(&one.floats.values).filter(|(t, _)| !held(own, **t));
+                let (timestamps, values) = kept.map(|(t, value)| (*t, *value)).unzip();
+                one.floats = FloatColumn { timestamps, values };
+            }
+            merge_behind(&mut out.floats, floats_from, &one.floats);
+            merge_histograms(&mut out.histograms, histograms_from, &one.histograms);
+        }
+        // Storage keeps no starts; where others are known, there is one for each sample.
+        if !out.float_starts.is_empty() {
+            out.float_starts.resize(out.floats.len(), 0);
+        }
+        if !out.histogram_starts.is_empty() {
+            out.histogram_starts.resize(out.histograms.len(), 0);
         }
         Ok(())
+    }
+}
+
+/// Drops the histograms at some times.
+fn without_times(column: &mut HistogramColumn, drops: impl Fn(i64) -> bool) {
+    let mut kept = HistogramColumn::default();
+    for (t, histogram) in column.timestamps.iter().zip(&column.values) {
+        if !drops(*t) {
+            kept.push(*t, Arc::clone(histogram));
+        }
+    }
+    *column = kept;
+}
+
+/// Merges ascending histograms into those of `out` from `begin` on; of two with the same time stamp the one in `out` stays.
+/// Where the sources alternate, what a histogram says of the one before it does not hold any more.
+fn merge_histograms(out: &mut HistogramColumn, begin: usize, new: &HistogramColumn) {
+    if new.is_empty() {
+        return;
+    }
+    let mut own = out.timestamps.split_off(begin).into_iter().zip(out.values.split_off(begin)).peekable();
+    let mut other = new.timestamps.iter().copied().zip(new.values.iter().cloned()).peekable();
+    let mut last_is_own = None;
+    loop {
+        let takes_own = match (own.peek(), other.peek()) {
+            (Some((a, _)), Some((b, _))) => {
+                let (is_own, is_same) = (a <= b, a == b);
+                if is_same {
+                    other.next();
+                }
+                is_own
+            }
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => break,
+        };
+        let next = if takes_own { own.next() } else { other.next() };
+        let Some((t, mut histogram)) = next else { break };
+        let has_changed = last_is_own.replace(takes_own).is_some_and(|before| before != takes_own);
+        if has_changed && histogram.counter_reset_hint == CounterResetHint::NotReset {
+            Arc::make_mut(&mut histogram).counter_reset_hint = CounterResetHint::Unknown;
+        }
+        out.push(t, histogram);
     }
 }
 

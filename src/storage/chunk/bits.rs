@@ -65,6 +65,105 @@ impl BitBuffer {
     }
 }
 
+/// The bits of one or more samples, left-aligned in words.
+pub trait SampleBits {
+    /// Number of bits.
+    fn bit_len(&self) -> u32;
+    /// The words that hold bits; bits behind the last are zero.
+    fn each_word(&self) -> impl Iterator<Item = u64> + '_;
+}
+
+impl SampleBits for BitBuffer {
+    fn bit_len(&self) -> u32 {
+        self.len
+    }
+
+    fn each_word(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words()
+    }
+}
+
+/// Bits without a bound, for histograms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LongBits {
+    words: Vec<u64>,
+    len: u32,
+}
+
+impl LongBits {
+    /// Appends the `count` (at most 64) lowest bits of `value`.
+    pub fn push(&mut self, value: u64, count: u32) {
+        debug_assert!(count <= 64);
+        if count == 0 {
+            return;
+        }
+        let value = value << (64 - count);
+        let offset = self.len % 64;
+        match self.words.last_mut() {
+            Some(word) if offset != 0 => {
+                *word |= value >> offset;
+                if 64 < offset + count {
+                    self.words.push(value << (64 - offset));
+                }
+            }
+            _ => self.words.push(value),
+        }
+        self.len += count;
+    }
+
+    /// Appends a signed number in few bits if it is near zero.
+    pub fn push_varbit_int(&mut self, value: i64) {
+        if value == 0 {
+            return self.push(0, 1);
+        }
+        let raw = value.cast_unsigned();
+        for (prefix, prefix_len, len) in VARBIT_RANGES {
+            if -((1i64 << (len - 1)) - 1) <= value && value <= 1i64 << (len - 1) {
+                self.push(prefix, prefix_len);
+                return self.push(raw, len);
+            }
+        }
+        self.push(0xff, 8);
+        self.push(raw, 64);
+    }
+
+    /// Appends an unsigned number in few bits if it is small.
+    pub fn push_varbit_uint(&mut self, value: u64) {
+        if value == 0 {
+            return self.push(0, 1);
+        }
+        for (prefix, prefix_len, len) in VARBIT_RANGES {
+            if value >> len == 0 {
+                self.push(prefix, prefix_len);
+                return self.push(value, len);
+            }
+        }
+        self.push(0xff, 8);
+        self.push(value, 64);
+    }
+}
+
+/// Prefixes of the variable-length numbers in histogram chunks: the bits, their number, and the bits that follow.
+const VARBIT_RANGES: [(u64, u32, u32); 7] = [
+    (0b10, 2, 3),
+    (0b110, 3, 6),
+    (0b1110, 4, 9),
+    (0b1_1110, 5, 12),
+    (0b11_1110, 6, 18),
+    (0b111_1110, 7, 25),
+    (0b1111_1110, 8, 56),
+];
+
+impl SampleBits for LongBits {
+    fn bit_len(&self) -> u32 {
+        self.len
+    }
+
+    fn each_word(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words.iter().copied()
+    }
+}
+
 /// Bits that can be read at any place; past their end they are zero.
 pub trait WordSource {
     /// The 64 bits from bit number `at` on.
@@ -179,6 +278,41 @@ impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
         let raw = self.read_uvarint()?;
         Some(((raw >> 1) as i64) ^ -((raw & 1) as i64))
     }
+
+    /// Bits that are left.
+    pub fn left(&self) -> usize {
+        self.end.saturating_sub(self.at)
+    }
+
+    /// The length of the number that a prefix announces; 0 for the number zero.
+    fn read_varbit_len(&mut self) -> Option<u32> {
+        let mut ones = 0;
+        while ones < 8 && self.read_bit()? {
+            ones += 1;
+        }
+        Some(match ones {
+            0 => 0,
+            8 => 64,
+            ones => VARBIT_RANGES.get(ones - 1).map_or(64, |(_, _, len)| *len),
+        })
+    }
+
+    /// A signed number of [`LongBits::push_varbit_int`].
+    pub fn read_varbit_int(&mut self) -> Option<i64> {
+        let len = self.read_varbit_len()?;
+        let raw = self.read(len)?;
+        if len == 0 || len == 64 {
+            return Some(raw.cast_signed());
+        }
+        let raw = raw.cast_signed();
+        Some(if 1 << (len - 1) < raw { raw - (1 << len) } else { raw })
+    }
+
+    /// An unsigned number of [`LongBits::push_varbit_uint`].
+    pub fn read_varbit_uint(&mut self) -> Option<u64> {
+        let len = self.read_varbit_len()?;
+        self.read(len)
+    }
 }
 
 #[cfg(test)]
@@ -209,6 +343,25 @@ mod tests {
             buffer.push_varint(value);
             let bytes: Vec<u8> = buffer.words().flat_map(u64::to_be_bytes).collect();
             prop_assert_eq!(BitReader::new(bytes.as_slice(), buffer.len() as usize).read_varint(), Some(value));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn varbits_are_read_back(raw: u64, shift in 0u32..64, pad in 0u32..70) {
+            let value = raw >> shift;
+            let mut bits = LongBits::default();
+            bits.push(0, pad.min(64));
+            bits.push_varbit_uint(value);
+            bits.push_varbit_int(value.cast_signed());
+            bits.push_varbit_int(value.cast_signed().wrapping_neg());
+            let bytes: Vec<u8> = bits.each_word().flat_map(u64::to_be_bytes).collect();
+            let mut reader = BitReader::new(bytes.as_slice(), bits.bit_len() as usize);
+            prop_assert_eq!(reader.read(pad.min(64)), Some(0));
+            prop_assert_eq!(reader.read_varbit_uint(), Some(value));
+            prop_assert_eq!(reader.read_varbit_int(), Some(value.cast_signed()));
+            prop_assert_eq!(reader.read_varbit_int(), Some(value.cast_signed().wrapping_neg()));
+            prop_assert_eq!(reader.left(), 0);
         }
     }
 

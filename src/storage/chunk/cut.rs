@@ -8,6 +8,11 @@ pub const CHUNK_LEN_MAX: usize = 1024;
 /// A chunk longer than this takes no further sample: one sample takes at most 19 bytes.
 pub const CHUNK_LEN_BEFORE_APPEND_MAX: usize = CHUNK_LEN_MAX - 19;
 
+/// Bytes that a histogram chunk should have, header included.
+const HISTOGRAM_CHUNK_LEN: usize = 1024;
+/// Samples that a histogram chunk has at least, unless its range ends.
+const HISTOGRAM_SAMPLES_MIN: u16 = 10;
+
 /// The numbers that the rules use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutRules {
@@ -42,16 +47,41 @@ impl CutRules {
             return true;
         }
         if at.samples == self.samples_per_chunk / 4 {
-            *next_at = predicted_end(start, last, *next_at);
+            *next_at = predicted_end(start, last, *next_at, 4.0);
         }
         t >= *next_at || at.samples >= self.samples_per_chunk.saturating_mul(2)
     }
+
+    /// The same for an open chunk of histograms, which is cut by its length: the end is predicted once (`is_predicted`), when
+    /// a quarter of the bytes are in.
+    pub fn must_cut_histogram(
+        &self,
+        at: Published,
+        (start, last): (i64, i64),
+        next_at: &mut i64,
+        is_predicted: &mut bool,
+        t: i64,
+    ) -> bool {
+        let len = HEADER_LEN + (at.bits as usize).div_ceil(8);
+        // As in Prometheus: a chunk that a counter reset began keeps the mark of the one before, and the end of its range.
+        let range_end = if *is_predicted { self.range_end(start) } else { *next_at };
+        if !*is_predicted && HISTOGRAM_CHUNK_LEN / 4 <= len {
+            *next_at = predicted_end(start, last, *next_at, HISTOGRAM_CHUNK_LEN as f64 / len as f64);
+            *is_predicted = true;
+        }
+        let is_full = *next_at <= t || HISTOGRAM_CHUNK_LEN * 2 <= len;
+        let must_cut = is_full && (HISTOGRAM_SAMPLES_MIN <= at.samples || range_end <= t);
+        if must_cut {
+            *is_predicted = false;
+        }
+        must_cut
+    }
 }
 
-/// Parts the rest of the range evenly: by now a quarter of a chunk took `start ..= last`.
-fn predicted_end(start: i64, last: i64, range_end: i64) -> i64 {
+/// Parts the rest of the range evenly: by now one part in `parts` of a chunk took `start ..= last`.
+fn predicted_end(start: i64, last: i64, range_end: i64, parts: f64) -> i64 {
     let rest = range_end.saturating_sub(start) as f64;
-    let chunks = rest / (last.saturating_sub(start).saturating_add(1) as f64 * 4.0);
+    let chunks = rest / (last.saturating_sub(start).saturating_add(1) as f64 * parts);
     if chunks <= 1.0 { range_end } else { (start as f64 + rest / chunks.floor()) as i64 }
 }
 

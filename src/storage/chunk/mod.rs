@@ -7,6 +7,8 @@
 
 pub mod bits;
 pub mod cut;
+pub mod decode;
+pub mod histogram;
 pub mod sealed;
 pub mod words;
 pub mod xor;
@@ -36,6 +38,10 @@ pub fn encode_xor(samples: &[(i64, f64)]) -> Vec<u8> {
 pub enum Encoding {
     /// Floats: delta-of-delta time stamps, XOR-ed values.
     Xor = 1,
+    /// Histograms with whole counts.
+    Histogram = 2,
+    /// Histograms with float counts.
+    FloatHistogram = 3,
 }
 
 impl Encoding {
@@ -43,6 +49,8 @@ impl Encoding {
     pub fn from_id(id: u8) -> Result<Self, ChunkError> {
         match id {
             1 => Ok(Self::Xor),
+            2 => Ok(Self::Histogram),
+            3 => Ok(Self::FloatHistogram),
             _ => Err(ChunkError::UnknownEncoding { id }),
         }
     }

@@ -5,9 +5,9 @@
 //! Five bytes of overhead for a chunk. The time of its first sample is read from the chunk itself, and the chunk that
 //! follows bounds the time of its last.
 
-use crate::storage::chunk::bits::BitReader;
+use crate::storage::chunk::decode::{ChunkDecoder, first_t};
 use crate::storage::chunk::words::Published;
-use crate::storage::chunk::xor::{HEADER_LEN, XorDecoder};
+use crate::storage::chunk::xor::HEADER_LEN;
 use crate::storage::chunk::{ChunkError, Encoding};
 
 /// Bytes that a chunk takes in the directory.
@@ -40,24 +40,22 @@ impl<'a> SealedChunk<'a> {
     /// Time of the first sample.
     pub fn min_t(&self) -> Result<i64, ChunkError> {
         let bits = self.data.get(HEADER_LEN..).ok_or(ChunkError::Truncated { samples: 0 })?;
-        BitReader::new(bits, bits.len() * 8).read_varint().ok_or(ChunkError::Truncated { samples: 0 })
+        first_t(self.encoding, bits, bits.len() * 8)
     }
 
     /// Time of the last sample; decodes the chunk.
     pub fn max_t(&self) -> Result<i64, ChunkError> {
         let mut decoder = self.decoder()?;
         let mut last = self.min_t()?;
-        while let Some((t, _)) = decoder.next_sample()? {
+        while let Some(t) = decoder.next_t()? {
             last = t;
         }
         Ok(last)
     }
 
     /// Decodes its samples.
-    pub fn decoder(&self) -> Result<XorDecoder<'a, [u8]>, ChunkError> {
-        match self.encoding {
-            Encoding::Xor => XorDecoder::of_chunk(self.data),
-        }
+    pub fn decoder(&self) -> Result<ChunkDecoder<'a, [u8]>, ChunkError> {
+        ChunkDecoder::of_chunk(self.encoding, self.data)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::storage::chunk::bits::BitBuffer;
+use crate::storage::chunk::bits::SampleBits;
 use crate::storage::chunk::xor::HEADER_LEN;
 
 /// Words for the first samples of a chunk.
@@ -29,11 +29,21 @@ pub struct OpenWords {
 
 impl OpenWords {
     /// Room for `first`, with that as the only, already published sample.
-    pub fn starting_with(first: &BitBuffer) -> Self {
-        let new =
-            Self { published: AtomicU64::new(0), words: zeroed(WORDS_MIN.max(first.len().div_ceil(64) as usize)) };
+    pub fn starting_with<B: SampleBits>(first: &B) -> Self {
+        let words = zeroed(WORDS_MIN.max(first.bit_len().div_ceil(64) as usize));
+        let new = Self { published: AtomicU64::new(0), words };
         new.append(Published::default(), first);
         new
+    }
+
+    /// Published words with `samples` samples in `bits`, and room for `more` bits.
+    pub fn holding<B: SampleBits>(samples: u16, bits: &B, more: u32) -> Self {
+        let needed = (bits.bit_len() + more).div_ceil(64) as usize;
+        let mut words = zeroed(WORDS_MIN.max(needed));
+        for (to, from) in words.iter_mut().zip(bits.each_word()) {
+            *to.get_mut() = from;
+        }
+        Self { published: AtomicU64::new(u64::from(samples) << 32 | u64::from(bits.bit_len())), words }
     }
 
     /// A larger copy with room for `more` bits after those of `at`; only for the writer.
@@ -53,16 +63,16 @@ impl OpenWords {
 
     /// Appends one sample after those of `at` and publishes it; only for the writer, who has made sure of the room.
     /// Returns the new length.
-    pub fn append(&self, at: Published, sample: &BitBuffer) -> Published {
-        debug_assert!(self.has_room(at, sample.len()));
+    pub fn append<B: SampleBits>(&self, at: Published, sample: &B) -> Published {
+        debug_assert!(self.has_room(at, sample.bit_len()));
         let offset = at.bits % 64;
-        for (index, word) in ((at.bits / 64) as usize..).zip(sample.words()) {
+        for (index, word) in ((at.bits / 64) as usize..).zip(sample.each_word()) {
             self.join(index, word >> offset);
             if offset != 0 {
                 self.join(index + 1, word << (64 - offset));
             }
         }
-        let next = Published { samples: at.samples + 1, bits: at.bits + sample.len() };
+        let next = Published { samples: at.samples + 1, bits: at.bits + sample.bit_len() };
         self.published.store(u64::from(next.samples) << 32 | u64::from(next.bits), Ordering::Release);
         next
     }

@@ -9,6 +9,8 @@
 //! ```
 //! Signed fields of n bits hold `-(2^(n-1)-1) ..= 2^(n-1)`.
 
+use std::num::NonZeroU8;
+
 use crate::model::read::FloatColumn;
 use crate::storage::chunk::ChunkError;
 use crate::storage::chunk::bits::{BitBuffer, BitReader, WordSource};
@@ -16,8 +18,9 @@ use crate::storage::chunk::bits::{BitBuffer, BitReader, WordSource};
 /// Bytes before the bits: the sample count.
 pub const HEADER_LEN: usize = 2;
 
-/// Marks that no window of significant bits has been written yet.
-const NO_WINDOW: u8 = 0xff;
+/// Leading zeros of a window, one more than they are, so that the encoder has an invalid value beside its own: a place that
+/// may hold an encoder or something else costs nothing more.
+const NO_WINDOW: NonZeroU8 = NonZeroU8::MAX;
 
 /// What the encoder knows of the samples so far; the caller keeps their number.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +28,7 @@ pub struct XorEncoder {
     t: i64,
     value_bits: u64,
     t_delta: u64,
-    leading: u8,
+    leading: NonZeroU8,
     trailing: u8,
 }
 
@@ -81,11 +84,12 @@ impl XorEncoder {
         // At most 64, so both fit; leading zeros are held at what five bits can say.
         let leading = (xor.leading_zeros() as u8).min(31);
         let trailing = xor.trailing_zeros() as u8;
-        if self.leading != NO_WINDOW && self.leading <= leading && self.trailing <= trailing {
+        let window = self.leading.get() - 1;
+        if self.leading != NO_WINDOW && window <= leading && self.trailing <= trailing {
             out.push(0b10, 2);
-            return out.push(xor >> self.trailing, 64 - u32::from(self.leading) - u32::from(self.trailing));
+            return out.push(xor >> self.trailing, 64 - u32::from(window) - u32::from(self.trailing));
         }
-        (self.leading, self.trailing) = (leading, trailing);
+        (self.leading, self.trailing) = (NonZeroU8::MIN.saturating_add(leading), trailing);
         let significant = 64 - u32::from(leading) - u32::from(trailing);
         out.push(0b11, 2);
         out.push(u64::from(leading), 5);
@@ -114,7 +118,7 @@ fn encode_dod(out: &mut BitBuffer, dod: i64) {
 }
 
 /// Decodes samples: one by one, or all in one go, which is faster.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct XorDecoder<'a, S: WordSource + ?Sized> {
     source: &'a S,
     bit_len: usize,
@@ -134,6 +138,13 @@ struct State {
     leading: u32,
     /// Significant bits of the current window; before the first window all 64.
     significant: u32,
+}
+
+impl<S: WordSource + ?Sized> Clone for XorDecoder<'_, S> {
+    fn clone(&self) -> Self {
+        let Self { source, bit_len, count, read, state } = *self;
+        Self { source, bit_len, count, read, state }
+    }
 }
 
 impl<'a> XorDecoder<'a, [u8]> {

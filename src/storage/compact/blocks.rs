@@ -15,15 +15,12 @@ use crate::storage::block::chunks::{ChunkData, ReadAhead, encoding_name};
 use crate::storage::block::index_read::{IndexSeries, SymbolMemo};
 use crate::storage::block::meta::BlockMeta;
 use crate::storage::block::read::Block;
+use crate::storage::block::rewrite;
 use crate::storage::block::tombstones::Interval;
 use crate::storage::block::ulid::Ulid;
 use crate::storage::block::write::BlockWriter;
-use crate::storage::chunk::xor::XorDecoder;
-use crate::storage::chunk::{Encoding, encode_xor};
+use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::compact::{CompactError, Step, count_run};
-
-/// Samples of a chunk that is cut anew.
-const CHUNK_SAMPLES: usize = 120;
 
 /// A block of blocks in the making.
 pub struct BlockCompaction {
@@ -194,13 +191,23 @@ impl Drop for BlockCompaction {
 }
 
 /// What tombstones leave of a chunk.
-fn without_deleted(chunk: &ChunkData, deleted: &[Interval]) -> Result<Option<ChunkData>, BlockError> {
+fn without_deleted(chunk: &ChunkData, deleted: &[Interval]) -> Result<Vec<ChunkData>, BlockError> {
     if deleted.iter().any(|interval| interval.min_t <= chunk.min_t && chunk.max_t <= interval.max_t) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let mut samples = decode(chunk)?;
-    samples.retain(|(t, _)| !deleted.iter().any(|interval| interval.contains(*t)));
-    Ok(encode(&samples))
+    let drops = |t| deleted.iter().any(|interval| interval.contains(t));
+    rewrite::without(encoding_of(chunk)?, &chunk.data, drops).map_err(damaged)
+}
+
+fn encoding_of(chunk: &ChunkData) -> Result<Encoding, BlockError> {
+    Encoding::from_id(chunk.encoding).map_err(|_| {
+        let name = encoding_name(chunk.encoding);
+        BlockError::input(format!("chunks of encoding {name} cannot be merged or cut yet"))
+    })
+}
+
+fn damaged(error: ChunkError) -> BlockError {
+    BlockError::input(error.to_string())
 }
 
 /// Chunks that follow each other in time; those that overlap are merged and cut anew, of equal ones the first is kept.
@@ -229,32 +236,10 @@ fn merge_group(group: &mut Vec<ChunkData>, out: &mut Vec<ChunkData>) -> Result<(
         out.append(group);
         return Ok(());
     }
-    let mut samples: Vec<(i64, f64)> = Vec::new();
-    for chunk in group.drain(..) {
-        samples.extend(decode(&chunk)?);
+    let chunks: Vec<ChunkData> = std::mem::take(group);
+    let mut parts: Vec<(Encoding, &[u8])> = Vec::with_capacity(chunks.len());
+    for chunk in &chunks {
+        parts.push((encoding_of(chunk)?, &chunk.data));
     }
-    // Stable: of samples with the same time the first chunk's stays.
-    samples.sort_by_key(|(t, _)| *t);
-    samples.dedup_by_key(|(t, _)| *t);
-    out.extend(samples.chunks(CHUNK_SAMPLES).filter_map(encode));
-    Ok(())
-}
-
-fn decode(chunk: &ChunkData) -> Result<Vec<(i64, f64)>, BlockError> {
-    if chunk.encoding != Encoding::Xor.id() {
-        let name = encoding_name(chunk.encoding);
-        return Err(BlockError::input(format!("chunks of encoding {name} cannot be merged or cut yet")));
-    }
-    let failed = |error: crate::storage::chunk::ChunkError| BlockError::input(error.to_string());
-    let mut decoder = XorDecoder::of_chunk(&chunk.data).map_err(failed)?;
-    let mut samples = Vec::with_capacity(usize::from(chunk.sample_count()).min(1 << 10));
-    while let Some(sample) = decoder.next_sample().map_err(failed)? {
-        samples.push(sample);
-    }
-    Ok(samples)
-}
-
-fn encode(samples: &[(i64, f64)]) -> Option<ChunkData> {
-    let ((min_t, _), (max_t, _)) = (samples.first()?, samples.last()?);
-    Some(ChunkData { min_t: *min_t, max_t: *max_t, encoding: Encoding::Xor.id(), data: encode_xor(samples) })
+    rewrite::merge(&parts, out).map_err(damaged)
 }

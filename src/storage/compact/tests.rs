@@ -58,7 +58,7 @@ fn head_with(shards: u16, samples: impl IntoIterator<Item = (Labels, i64, f64)>)
         |(labels, at, value)| AppendSample { series: SeriesKey::Labels(labels), at: TimestampMs(at), value };
     let samples: Vec<AppendSample> = samples.into_iter().map(to_sample).collect();
     for part in samples.chunks(3_000) {
-        let report = head.append_blocking(AppendBatch { samples: part.to_vec() }).unwrap();
+        let report = head.append_blocking(AppendBatch::of_floats(part.to_vec())).unwrap();
         assert_eq!(report.rejected, []);
     }
     head

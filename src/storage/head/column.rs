@@ -12,10 +12,14 @@ use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
 
-use crate::model::read::FloatColumn;
+use crate::model::histogram::CounterResetHint;
+use crate::model::read::{FloatColumn, SampleColumn};
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimeRange;
 use crate::storage::chunk::bits::WordSource;
+use crate::storage::chunk::decode::{ChunkDecoder, first_t};
+use crate::storage::chunk::histogram::Native;
+use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::sealed::SealedChunks;
 use crate::storage::chunk::words::{OpenWords, Published};
 use crate::storage::chunk::xor::XorDecoder;
@@ -83,7 +87,7 @@ impl SeriesCell {
         for chunk in column.sealed.iter().flat_map(|sealed| sealed.iter()) {
             take(chunk.encoding, chunk.data)?;
         }
-        take(Encoding::Xor, &column.words.to_chunk(column.words.published()))
+        take(column.open.encoding(), &column.words.to_chunk(column.words.published()))
     }
 
     /// Time of the first sample from `from` on.
@@ -105,12 +109,11 @@ impl SeriesCell {
                 return Ok(Some(t));
             }
         }
-        let published = column.words.published();
-        first_from(XorDecoder::new(column.words.words(), published.bits as usize, published.samples), from)
+        first_from(column.open_decoder(column.words.published()), from)
     }
 
     /// Appends to `out` the samples in `range` that a view of `commit` sees.
-    pub(crate) fn decode(&self, commit: CommitId, range: TimeRange, out: &mut FloatColumn) -> Result<(), ChunkError> {
+    pub(crate) fn decode(&self, commit: CommitId, range: TimeRange, out: Output<'_>) -> Result<(), ChunkError> {
         match self.column.load_full() {
             Some(column) => column.decode(commit, range, None, out),
             None => Ok(()),
@@ -118,13 +121,21 @@ impl SeriesCell {
     }
 }
 
-fn first_from<S: WordSource + ?Sized>(decoder: XorDecoder<'_, S>, from: i64) -> Result<Option<i64>, ChunkError> {
-    let mut found = None;
-    decoder.for_each(|t, _| {
-        found = (from <= t).then_some(t);
-        t < from
-    })?;
-    Ok(found)
+/// Where decoded samples go.
+pub(crate) enum Output<'a> {
+    /// Floats; histograms are passed over.
+    Floats(&'a mut FloatColumn),
+    /// Samples of all kinds.
+    All(&'a mut SampleColumn),
+}
+
+fn first_from<S: WordSource + ?Sized>(mut decoder: ChunkDecoder<'_, S>, from: i64) -> Result<Option<i64>, ChunkError> {
+    while let Some(t) = decoder.next_t()? {
+        if from <= t {
+            return Ok(Some(t));
+        }
+    }
+    Ok(None)
 }
 
 /// Takes chunks as they stand in files.
@@ -140,13 +151,37 @@ pub(crate) struct Column {
     tail: AtomicU64,
     /// Time of the newest sample, maybe not visible yet.
     pub(super) last_t: AtomicI64,
-    /// Index of the open chunk's first sample.
-    pub(super) first_index: u64,
+    /// What the open chunk is.
+    open: OpenStart,
     pub(super) older: ArcSwapOption<OlderCommits>,
     pub(super) sealed: Option<Arc<SealedChunks>>,
 }
 
-/// Bits of [`Column::tail`] for the number within the chunk: a chunk of 1024 bytes has less than 4096 samples.
+/// Encoding of the open chunk, and index of its first sample, in one word.
+#[derive(Clone, Copy, Debug)]
+struct OpenStart(u64);
+
+/// Bits for the index of a sample: enough for a sample each millisecond for ever.
+const INDEX_BITS: u32 = 56;
+
+impl OpenStart {
+    fn new(encoding: Encoding, index: u64) -> Self {
+        debug_assert!(index >> INDEX_BITS == 0);
+        Self(u64::from(encoding.id()) << INDEX_BITS | index)
+    }
+
+    fn index(self) -> u64 {
+        self.0 & ((1 << INDEX_BITS) - 1)
+    }
+
+    fn encoding(self) -> Encoding {
+        // The upper byte was made from an encoding.
+        Encoding::from_id((self.0 >> INDEX_BITS) as u8).unwrap_or(Encoding::Xor)
+    }
+}
+
+/// Bits of [`Column::tail`] for the number within the chunk: a chunk has less than 4096 samples, whether it is one of 1024 bytes
+/// of floats or of 2048 bytes of histograms, of which each takes four bits.
 const TAIL_INDEX_BITS: u32 = 12;
 /// Set in [`Column::tail`] while `older` is not empty, so that the writer need not look there for each sample.
 const TAIL_HAS_OLDER: u64 = 1 << TAIL_INDEX_BITS;
@@ -217,14 +252,14 @@ impl Column {
     /// Samples that exist, from the oldest kept to the newest published.
     fn index_span(&self, published: Published) -> (u64, u64) {
         let sealed = self.sealed.as_ref().map_or(0, |s| u64::from(s.sample_count()));
-        (self.first_index - sealed, self.first_index + u64::from(published.samples))
+        (self.open.index() - sealed, self.open.index() + u64::from(published.samples))
     }
 
     /// What a view of `commit` must not see of the samples before index `end`. Call after loading what is published.
     fn hidden(&self, commit: CommitId, end: u64) -> Hidden {
         let raw = self.tail.load(Ordering::Acquire);
         let (tail_commit, in_chunk) = unpack_tail(raw);
-        let tail = CommitStart { commit: tail_commit, index: self.first_index + in_chunk };
+        let tail = CommitStart { commit: tail_commit, index: self.open.index() + in_chunk };
         // Entries that come after this tail was loaded begin at samples that `end` does not cover.
         let older = if raw & TAIL_HAS_OLDER == 0 { None } else { self.older.load_full() };
         let mut hidden = Hidden::new();
@@ -269,7 +304,7 @@ impl Column {
         if self.last_t.load(Ordering::Acquire) <= range.max().0 || self.open_first_t()? <= range.max().0 {
             return Ok(true);
         }
-        let mut end = self.first_index;
+        let mut end = self.open.index();
         for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
             end -= u64::from(chunk.sample_count());
             let min_t = chunk.min_t()?;
@@ -278,7 +313,9 @@ impl Column {
                 if range.min().0 <= min_t {
                     return Ok(true);
                 }
-                let mut decoder = chunk.decoder()?;
+                let ChunkDecoder::Floats(mut decoder) = chunk.decoder()? else {
+                    return Ok(range.min().0 <= chunk.max_t()?);
+                };
                 if let Some(marks) = marks {
                     marks.skip_to(&mut decoder, end, range.min().0)?;
                 }
@@ -290,9 +327,11 @@ impl Column {
     }
 
     fn open_first_t(&self) -> Result<i64, ChunkError> {
-        let published = self.words.published();
-        let mut decoder = XorDecoder::new(self.words.words(), published.bits as usize, published.samples.min(1));
-        decoder.next_sample()?.map(|(t, _)| t).ok_or(ChunkError::Truncated { samples: 0 })
+        first_t(self.open.encoding(), self.words.words(), self.words.published().bits as usize)
+    }
+
+    fn open_decoder(&self, published: Published) -> ChunkDecoder<'_, [AtomicU64]> {
+        ChunkDecoder::new(self.open.encoding(), self.words.words(), published.bits as usize, published.samples)
     }
 
     /// Appends to `out` the samples in `range` that a view of `commit` sees. `marks` are those of the column's series.
@@ -301,7 +340,7 @@ impl Column {
         commit: CommitId,
         range: TimeRange,
         marks: Option<SeriesMarks<'_>>,
-        out: &mut FloatColumn,
+        out: Output<'_>,
     ) -> Result<(), ChunkError> {
         let published = self.words.published();
         let (first, end) = self.index_span(published);
@@ -315,8 +354,7 @@ impl Column {
         if self.last_t.load(Ordering::Acquire) < range.min().0 {
             return Ok(());
         }
-        let words = self.words.words();
-        sink.take(XorDecoder::new(words, published.bits as usize, published.samples), self.first_index)
+        sink.take(self.open_decoder(published), self.open.index())
     }
 
     /// Commits kept beside the newest.
@@ -345,7 +383,7 @@ impl Column {
         }
         let mut has_older = tail & TAIL_HAS_OLDER != 0;
         if low < before || has_older {
-            let entry = CommitStart { commit: before, index: self.first_index + start };
+            let entry = CommitStart { commit: before, index: self.open.index() + start };
             let pushed = OlderCommits::pushed(self.older.load().as_deref(), entry, low);
             has_older = pushed.is_some();
             self.older.store(pushed);
@@ -355,21 +393,27 @@ impl Column {
 
     /// A column that begins a chunk with one sample of `commit`, after the chunks of `before`. Every view sees the
     /// commits up to `low`.
-    pub(super) fn starting(words: OpenWords, t: i64, commit: CommitId, low: CommitId, before: Option<&Self>) -> Self {
+    pub(super) fn starting(
+        (words, encoding): (OpenWords, Encoding),
+        t: i64,
+        commit: CommitId,
+        low: CommitId,
+        before: Option<&Self>,
+    ) -> Self {
         let (first_index, older, sealed) = match before {
             None => (0, None, None),
             Some(before) => {
                 let at = before.words.published();
                 let sealed = before.sealed.as_deref().unwrap_or(&NO_CHUNKS);
-                let sealed = sealed.with(Encoding::Xor, &before.words.to_chunk(at), at);
-                (before.first_index + u64::from(at.samples), before.all_commits(low), Some(Arc::new(sealed)))
+                let sealed = sealed.with(before.open.encoding(), &before.words.to_chunk(at), at);
+                (before.open.index() + u64::from(at.samples), before.all_commits(low), Some(Arc::new(sealed)))
             }
         };
         Self {
             words,
             tail: AtomicU64::new(pack_tail(commit, 0, older.is_some())),
             last_t: AtomicI64::new(t),
-            first_index,
+            open: OpenStart::new(encoding, first_index),
             older: ArcSwapOption::new(older),
             sealed,
         }
@@ -378,7 +422,7 @@ impl Column {
     /// The commits that must be kept when the open chunk is sealed.
     fn all_commits(&self, low: CommitId) -> Option<Arc<OlderCommits>> {
         let (commit, in_chunk) = unpack_tail(self.tail.load(Ordering::Relaxed));
-        let tail = CommitStart { commit, index: self.first_index + in_chunk };
+        let tail = CommitStart { commit, index: self.open.index() + in_chunk };
         OlderCommits::pushed(self.older.load().as_deref(), tail, low)
     }
 
@@ -388,7 +432,7 @@ impl Column {
             words,
             tail: AtomicU64::new(self.tail.load(Ordering::Relaxed)),
             last_t: AtomicI64::new(self.last_t.load(Ordering::Relaxed)),
-            first_index: self.first_index,
+            open: self.open,
             older: ArcSwapOption::new(self.older.load_full()),
             sealed,
         }
@@ -416,12 +460,12 @@ fn decode_sealed(sealed: &SealedChunks, first: u64, sink: &mut Sink<'_>) -> Resu
     Ok(())
 }
 
-/// Where decoded samples go.
+/// Takes decoded samples that a view sees.
 struct Sink<'a> {
     range: TimeRange,
     hidden: Hidden,
     marks: Option<SeriesMarks<'a>>,
-    out: &'a mut FloatColumn,
+    out: Output<'a>,
 }
 
 /// The marks of one series.
@@ -466,26 +510,73 @@ const MARKED_LEN_MIN: usize = 48;
 
 impl Sink<'_> {
     /// Takes the samples of one chunk, of which the first has index `index`.
-    fn take<S: WordSource + ?Sized>(
+    fn take<S: WordSource + ?Sized>(&mut self, decoder: ChunkDecoder<'_, S>, index: u64) -> Result<(), ChunkError> {
+        match decoder {
+            ChunkDecoder::Floats(decoder) => self.take_floats(decoder, index),
+            ChunkDecoder::Histograms(decoder) => self.take_histograms(*decoder, index),
+            ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(*decoder, index),
+        }
+    }
+
+    fn take_floats<S: WordSource + ?Sized>(
         &mut self,
         mut decoder: XorDecoder<'_, S>,
         mut index: u64,
     ) -> Result<(), ChunkError> {
         let (min, max) = (self.range.min().0, self.range.max().0);
+        let out = match &mut self.out {
+            Output::Floats(out) => &mut **out,
+            Output::All(out) => &mut out.floats,
+        };
         if self.hidden.is_empty() {
             if let Some(marks) = self.marks {
                 marks.skip_to(&mut decoder, index, min)?;
             }
-            return decoder.append_to(min, max, self.out);
+            decoder.append_to(min, max, out)?;
+        } else {
+            let hidden = &self.hidden;
+            decoder.for_each(|t, value| {
+                if min <= t && t <= max && !hides(hidden, index) {
+                    out.push(t, value);
+                }
+                index += 1;
+                t <= max
+            })?;
         }
-        let (hidden, out) = (&self.hidden, &mut *self.out);
-        decoder.for_each(|t, value| {
-            if min <= t && t <= max && !hides(hidden, index) {
-                out.push(t, value);
+        // The head knows no starts; where others are known, there is one for each sample.
+        if let Output::All(out) = &mut self.out
+            && !out.float_starts.is_empty()
+        {
+            out.float_starts.resize(out.floats.len(), 0);
+        }
+        Ok(())
+    }
+
+    fn take_histograms<S: WordSource + ?Sized, H: Native>(
+        &mut self,
+        mut decoder: HistogramDecoder<'_, S, H>,
+        mut index: u64,
+    ) -> Result<(), ChunkError> {
+        let Output::All(out) = &mut self.out else { return Ok(()) };
+        // A chunk has no reset inside, but what came before it is not known if its first samples are not seen.
+        let (mut is_first, mut lacks_first) = (true, false);
+        while let Some(t) = decoder.advance()? {
+            if self.range.max().0 < t {
+                break;
+            }
+            if hides(&self.hidden, index) {
+                lacks_first |= is_first;
+            } else if self.range.min().0 <= t {
+                let mut histogram = decoder.float_histogram();
+                if is_first && lacks_first && histogram.counter_reset_hint == CounterResetHint::NotReset {
+                    histogram.counter_reset_hint = CounterResetHint::Unknown;
+                }
+                is_first = false;
+                out.push_histogram(t, 0, Arc::new(histogram));
             }
             index += 1;
-            t <= max
-        })
+        }
+        Ok(())
     }
 }
 

@@ -9,8 +9,9 @@ use std::collections::{BTreeSet, BinaryHeap};
 use crate::model::labels::Labels;
 use crate::model::read::ReadError;
 use crate::storage::block::chunks::ChunkData;
-use crate::storage::chunk::xor::XorDecoder;
-use crate::storage::chunk::{ChunkError, Encoding, encode_xor};
+use crate::storage::block::rewrite;
+use crate::storage::chunk::decode::ChunkDecoder;
+use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
@@ -160,23 +161,22 @@ impl HeadExport {
     }
 }
 
-/// The part of a chunk with samples in `from .. until`.
-fn cut_to(encoding: Encoding, data: &[u8], from: i64, until: i64) -> Result<Option<ChunkData>, ChunkError> {
-    let mut decoder = match encoding {
-        Encoding::Xor => XorDecoder::of_chunk(data)?,
-    };
-    let mut inside: Vec<(i64, f64)> = Vec::new();
-    let mut is_cut = false;
-    while let Some((t, value)) = decoder.next_sample()? {
+/// The part of a chunk with samples in `from .. until`; more than one if what is left does not fit together any more.
+fn cut_to(encoding: Encoding, data: &[u8], from: i64, until: i64) -> Result<Vec<ChunkData>, ChunkError> {
+    let mut decoder = ChunkDecoder::of_chunk(encoding, data)?;
+    let (mut range, mut is_cut) = (None, false);
+    while let Some(t) = decoder.next_t()? {
         if from <= t && t < until {
-            inside.push((t, value));
+            range = Some((range.map_or(t, |(min_t, _)| min_t), t));
         } else {
             is_cut = true;
         }
     }
-    let (Some((min_t, _)), Some((max_t, _))) = (inside.first(), inside.last()) else { return Ok(None) };
-    let data = if is_cut { encode_xor(&inside) } else { data.to_vec() };
-    Ok(Some(ChunkData { min_t: *min_t, max_t: *max_t, encoding: encoding.id(), data }))
+    let Some((min_t, max_t)) = range else { return Ok(Vec::new()) };
+    if is_cut {
+        return rewrite::without(encoding, data, |t| t < from || until <= t);
+    }
+    Ok(vec![ChunkData { min_t, max_t, encoding: encoding.id(), data: data.to_vec() }])
 }
 
 fn corrupt(cell: &SeriesCell, error: ChunkError) -> ReadError {

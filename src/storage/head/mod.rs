@@ -14,16 +14,18 @@ use std::sync::Arc;
 
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::clock::SharedClock;
-use crate::model::read::{FloatColumn, Queryable, ReadError, ReadView};
+use crate::model::read::{Queryable, ReadError, ReadView, SampleColumn};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 
 pub mod bounds;
+pub mod cardinality;
 mod column;
 pub mod commit;
 pub mod export;
 mod index;
 mod marks;
+mod native;
 mod partition;
 pub mod restore;
 pub mod route;
@@ -36,11 +38,12 @@ mod truncate;
 mod view;
 
 pub use index::{MergeJob, MergedSegment};
-pub use partition::{NewSeries, StagedSample};
+pub use partition::{NewSeries, StagedHistogram, StagedSample};
 pub use truncate::Reclaimed;
 
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::bounds::AppendBounds;
+use crate::storage::head::column::Output;
 use crate::storage::head::commit::Commit;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Shard};
@@ -129,7 +132,7 @@ impl Head {
     /// another thread has staged something before it and not applied it yet. Errors when a shard is not ready; then
     /// nothing was stored.
     pub fn append_blocking(&self, batch: AppendBatch) -> Result<AppendReport, HeadError> {
-        let commit = self.begin(batch.samples.first().map(|sample| sample.at));
+        let commit = self.begin(batch.first_at());
         let mut staged = Vec::new();
         for (shard, slice) in self.route(batch) {
             let shard = &self.shards[usize::from(shard.0)];
@@ -187,9 +190,14 @@ impl Head {
     pub fn count_samples(&self, series: SeriesRef, from: i64, to: i64) -> Option<u64> {
         let range = TimeRange::new(TimestampMs(from), TimestampMs(to)).ok()?;
         let cell = self.shards.iter().find_map(|shard| shard.cell(series))?;
-        let mut column = FloatColumn::default();
-        cell.decode(self.shared.horizon.visible(), range, &mut column).ok()?;
+        let mut column = SampleColumn::default();
+        cell.decode(self.shared.horizon.visible(), range, Output::All(&mut column)).ok()?;
         Some(column.len() as u64)
+    }
+
+    /// Series in all shards.
+    pub fn series_count(&self) -> u64 {
+        self.shared.series_count()
     }
 
     /// Series that the budget still has room for; `None` without a budget.
@@ -222,6 +230,8 @@ impl Queryable for HeadQueryable {
 
 #[cfg(test)]
 mod cut_tests;
+#[cfg(test)]
+mod native_tests;
 #[cfg(test)]
 mod size_tests;
 #[cfg(test)]

@@ -14,14 +14,16 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::model::append::{AppendReport, SampleRejection, SeriesHandle, ShardId};
+use crate::model::append::{AppendReport, HistogramValue, SampleRejection, SeriesHandle, ShardId};
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
+use crate::model::time::TimestampMs;
 use crate::storage::head::bounds::AppendBounds;
 use crate::storage::head::commit::Commit;
 use crate::storage::head::index::tail::{Tail, TailEntry};
 use crate::storage::head::index::{Index, build};
-use crate::storage::head::route::{RoutedKey, RoutedSample, Slice};
+use crate::storage::head::native::Newest;
+use crate::storage::head::route::{RoutedHistogram, RoutedKey, RoutedSample, Slice};
 use crate::storage::head::series::{Appended, NOT_STAGED, WriterSeries};
 use crate::storage::head::shard::{Applying, ShardReaders};
 use crate::storage::head::shared::{HeadShared, count};
@@ -50,11 +52,32 @@ pub struct StagedSample {
     pub(crate) id: SeriesId,
 }
 
+/// A checked histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StagedHistogram {
+    /// The series, as the log names it.
+    pub series: SeriesRef,
+    /// Milliseconds since the epoch.
+    pub t: i64,
+    /// The histogram.
+    pub value: HistogramValue,
+    pub(crate) id: SeriesId,
+}
+
 /// What staging a slice has found; never changed afterwards.
 #[derive(Debug, Default)]
 pub(crate) struct StagedBatch {
     pub(crate) new_series: Vec<NewSeries>,
     pub(crate) samples: Vec<StagedSample>,
+    /// In the numbers that series keep they follow the samples.
+    pub(crate) histograms: Vec<StagedHistogram>,
+}
+
+impl StagedBatch {
+    /// The series of all samples, in the order of their numbers.
+    fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
+        self.samples.iter().map(|sample| sample.id).chain(self.histograms.iter().map(|sample| sample.id))
+    }
 }
 
 /// A staged batch in the queue.
@@ -131,6 +154,13 @@ impl Partition {
                 report.rejected.push((index, rejection));
             }
         }
+        for histogram in slice.histograms {
+            let index = histogram.index;
+            if let Err(rejection) = self.stage_histogram(bounds, slot, histogram, &mut batch, &mut report) {
+                self.count_rejection(rejection);
+                report.rejected.push((index, rejection));
+            }
+        }
         let batch = Arc::new(batch);
         self.staged.push_back(Slot { batch: Arc::clone(&batch), state: SlotState::Waiting });
         (slot, batch, report)
@@ -149,9 +179,9 @@ impl Partition {
     /// Points series at their newest samples in the queue.
     fn mark_staged(&mut self, concerns: impl Fn(SeriesId) -> bool) {
         for (at, slot) in (self.first_slot..).zip(&self.staged) {
-            for (index, sample) in slot.batch.samples.iter().enumerate() {
-                if concerns(sample.id)
-                    && let Some(series) = self.table.get_mut(sample.id)
+            for (index, id) in slot.batch.ids().enumerate() {
+                if concerns(id)
+                    && let Some(series) = self.table.get_mut(id)
                 {
                     series.staged = pack_staged(at, index);
                 }
@@ -168,8 +198,78 @@ impl Partition {
         batch: &mut StagedBatch,
         report: &mut AppendReport,
     ) -> Result<(), SampleRejection> {
-        let in_bounds = bounds.admits(sample.at);
-        let (id, labels) = match sample.key {
+        let found = self.resolve(bounds, sample.index, sample.at, sample.key, report)?;
+        let (t, staged) = (sample.at.0, found.staged);
+        let newest = self.newest(&found, slot, batch);
+        let new = Newest::Float(sample.value.to_bits());
+        let order = order_of(newest, t, new);
+        if order.is_err() && self.is_newer_than_stored(&found, t, new) {
+            report.against_staged.push(sample.index);
+        }
+        match order? {
+            Order::Newer => {}
+            // An equal repetition of a stored sample has nothing to do. One of a staged sample is staged as well: it
+            // must be stored even if the other is given up.
+            Order::Repeated if staged != NOT_STAGED => {}
+            Order::Repeated => {
+                report.appended += 1;
+                return Ok(());
+            }
+        }
+        let (series, id) = (found.series, found.id);
+        self.stage_series(found, slot, batch.samples.len(), batch);
+        batch.samples.push(StagedSample { series, t, value: sample.value, id });
+        report.appended += 1;
+        Ok(())
+    }
+
+    /// The same for a histogram. All samples of the slice are staged by now.
+    fn stage_histogram(
+        &mut self,
+        bounds: AppendBounds,
+        slot: u64,
+        sample: RoutedHistogram,
+        batch: &mut StagedBatch,
+        report: &mut AppendReport,
+    ) -> Result<(), SampleRejection> {
+        if bounds.admits(sample.at) {
+            sample.value.validate()?;
+        }
+        let found = self.resolve(bounds, sample.index, sample.at, sample.key, report)?;
+        let (t, staged) = (sample.at.0, found.staged);
+        let newest = self.newest(&found, slot, batch);
+        let new = Newest::from(&sample.value);
+        let order = order_of(newest, t, new);
+        if order.is_err() && self.is_newer_than_stored(&found, t, new) {
+            report.against_staged.push(sample.index);
+        }
+        match order? {
+            Order::Newer => {}
+            Order::Repeated if staged != NOT_STAGED => {}
+            Order::Repeated => {
+                report.appended += 1;
+                return Ok(());
+            }
+        }
+        let (series, id) = (found.series, found.id);
+        self.stage_series(found, slot, batch.samples.len() + batch.histograms.len(), batch);
+        batch.histograms.push(StagedHistogram { series, t, value: sample.value, id });
+        report.appended += 1;
+        Ok(())
+    }
+
+    /// Finds or creates the series of a sample.
+    #[inline]
+    fn resolve(
+        &mut self,
+        bounds: AppendBounds,
+        index: u32,
+        at: TimestampMs,
+        key: RoutedKey,
+        report: &mut AppendReport,
+    ) -> Result<FoundSeries, SampleRejection> {
+        let in_bounds = bounds.admits(at);
+        let (id, labels) = match key {
             RoutedKey::Known(series) => (self.table.find(series).ok_or(SampleRejection::UnknownSeries)?, None),
             RoutedKey::Labels(labels, hash) => {
                 let id = match self.find(&labels, hash) {
@@ -180,42 +280,44 @@ impl Partition {
                 (id, Some((labels, hash)))
             }
         };
-        let t = sample.at.0;
         let series = self.table.get(id).expect("a series that was found is in the table");
-        let (reference, staged) = (series.cell.series(), series.staged);
+        let (reference, staged, logged) = (series.cell.series(), series.staged, series.logged);
         if labels.is_some() {
-            let handle = SeriesHandle { series: reference, shard: self.shard };
-            report.resolved.push((sample.index, handle));
+            report.resolved.push((index, SeriesHandle { series: reference, shard: self.shard }));
         }
         if !in_bounds {
             return Err(SampleRejection::OutOfBounds);
         }
-        let newest = match staged {
-            NOT_STAGED => series.last(),
-            packed => Some(self.staged_value(packed, slot, batch)),
-        };
-        match order_of(newest, t, sample.value)? {
-            Order::Newer => {}
-            // An equal repetition of a stored sample has nothing to do. One of a staged sample is staged as well: it
-            // must be stored even if the other is given up.
-            Order::Repeated if staged != NOT_STAGED => {}
-            Order::Repeated => {
-                report.appended += 1;
-                return Ok(());
-            }
+        Ok(FoundSeries { id, series: reference, staged, logged, labels })
+    }
+
+    /// The newest sample of a series, staged ones included, with its time.
+    #[inline]
+    fn newest<'a>(&'a self, found: &FoundSeries, slot: u64, current: &'a StagedBatch) -> Option<(i64, Newest<'a>)> {
+        match found.staged {
+            NOT_STAGED => self.table.get(found.id)?.last(),
+            packed => Some(self.staged_value(packed, slot, current)),
         }
-        let first_of_series = staged == NOT_STAGED || slot_of(staged) != slot_field(slot);
-        if !series.logged && first_of_series {
-            let (labels, hash) = labels.or_else(|| self.young_labels(id)).expect("a series not yet logged is young");
-            batch.new_series.push(NewSeries { series: reference, labels, hash, id });
+    }
+
+    /// True if only staged samples stand against a sample: what is stored does not.
+    fn is_newer_than_stored(&self, found: &FoundSeries, t: i64, new: Newest<'_>) -> bool {
+        let stored = self.table.get(found.id).and_then(|series| series.last());
+        found.staged != NOT_STAGED && matches!(order_of(stored, t, new), Ok(Order::Newer))
+    }
+
+    /// Points the series at its sample number `index` of this slot; names it in the batch unless the log has its record.
+    #[inline]
+    fn stage_series(&mut self, found: FoundSeries, slot: u64, index: usize, batch: &mut StagedBatch) {
+        let first_of_series = found.staged == NOT_STAGED || slot_of(found.staged) != slot_field(slot);
+        if !found.logged && first_of_series {
+            let labels = found.labels.or_else(|| self.young_labels(found.id));
+            let (labels, hash) = labels.expect("a series not yet logged is young");
+            batch.new_series.push(NewSeries { series: found.series, labels, hash, id: found.id });
         }
-        let packed = pack_staged(slot, batch.samples.len());
-        batch.samples.push(StagedSample { series: reference, t, value: sample.value, id });
-        report.appended += 1;
-        if let Some(series) = self.table.get_mut(id) {
-            series.staged = packed;
+        if let Some(series) = self.table.get_mut(found.id) {
+            series.staged = pack_staged(slot, index);
         }
-        Ok(())
     }
 
     /// The series with these labels.
@@ -252,16 +354,20 @@ impl Partition {
         self.young.iter().find(|young| young.id == id).map(|young| (young.labels.clone(), young.hash))
     }
 
-    /// Time and value bits of a staged sample; those of the slot being filled are in `current`.
-    fn staged_value(&self, packed: u32, current_slot: u64, current: &StagedBatch) -> (i64, u64) {
+    /// A staged sample with its time; those of the slot being filled are in `current`.
+    fn staged_value<'a>(&'a self, packed: u32, current_slot: u64, current: &'a StagedBatch) -> (i64, Newest<'a>) {
         let index = (packed & ((1 << STAGED_INDEX_BITS) - 1)) as usize;
         let behind = (SLOT_FIELDS + current_slot % SLOT_FIELDS - u64::from(slot_of(packed))) % SLOT_FIELDS;
         let batch = match usize::try_from(current_slot - behind - self.first_slot).ok() {
             Some(at) if at < self.staged.len() => &self.staged[at].batch,
             _ => current,
         };
-        let sample = batch.samples.get(index).expect("series point at samples that wait in the queue");
-        (sample.t, sample.value.to_bits())
+        if let Some(sample) = batch.samples.get(index) {
+            return (sample.t, Newest::Float(sample.value.to_bits()));
+        }
+        let histogram = index.checked_sub(batch.samples.len()).and_then(|index| batch.histograms.get(index));
+        let histogram = histogram.expect("series point at samples that wait in the queue");
+        (histogram.t, Newest::from(&histogram.value))
     }
 
     /// Puts a series from the log into the table and the index; if its labels are there already, returns that series.
@@ -312,15 +418,14 @@ impl Partition {
     pub(crate) fn abandon(&mut self, slot: u64) {
         let Some(found) = self.slot_mut(slot) else { return };
         found.state = SlotState::Abandoned;
-        let samples = std::mem::take(&mut found.batch).samples.clone();
+        let touched: hashbrown::HashSet<SeriesId> = std::mem::take(&mut found.batch).ids().collect();
         count(&self.shared.counters.commits_abandoned, 1);
-        for sample in &samples {
-            if let Some(series) = self.table.get_mut(sample.id) {
+        for id in &touched {
+            if let Some(series) = self.table.get_mut(*id) {
                 series.staged = NOT_STAGED;
             }
         }
         // What other batches in the queue hold for these series counts again.
-        let touched: hashbrown::HashSet<SeriesId> = samples.iter().map(|s| s.id).collect();
         self.mark_staged(|id| touched.contains(&id));
     }
 
@@ -331,7 +436,7 @@ impl Partition {
 
     fn apply_batch(&mut self, slot: u64, batch: &StagedBatch, commit: &Commit) {
         let (rules, low) = (self.shared.rules, self.shared.horizon.low_watermark());
-        let (mut appended, mut chunks) = (0, 0);
+        let (mut appended, mut histograms, mut chunks) = (0, 0, 0);
         let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
         for (at, sample) in batch.samples.iter().enumerate() {
             if cfg!(debug_assertions) && at == batch.samples.len() / 2 {
@@ -353,13 +458,28 @@ impl Partition {
             min_t = min_t.min(sample.t);
             max_t = max_t.max(sample.t);
         }
+        for sample in &batch.histograms {
+            let series = self.table.get_mut(sample.id).expect("a series with staged samples stays in the table");
+            if slot_of(series.staged) == slot_field(slot) {
+                series.staged = NOT_STAGED;
+            }
+            match series.append_histogram(sample.t, &sample.value, commit.id(), low, &rules) {
+                Appended::InChunk => {}
+                Appended::NewChunk => chunks += 1,
+                Appended::NotNewer => continue,
+            }
+            histograms += 1;
+            min_t = min_t.min(sample.t);
+            max_t = max_t.max(sample.t);
+        }
         for new in &batch.new_series {
             self.enter_index(new);
         }
-        if 0 < appended {
+        if min_t <= max_t {
             self.shared.widen_span(min_t, max_t);
         }
         count(&self.shared.counters.samples_appended, appended);
+        count(&self.shared.counters.histograms_appended, histograms);
         count(&self.shared.counters.chunks_created, chunks);
     }
 
@@ -406,8 +526,11 @@ impl Partition {
             match rejection {
                 SampleRejection::OutOfOrder => &counters.out_of_order,
                 SampleRejection::OutOfBounds => &counters.out_of_bounds,
-                SampleRejection::Duplicate { .. } => &counters.duplicates,
+                SampleRejection::Duplicate { .. }
+                | SampleRejection::DuplicateOfHistogram { .. }
+                | SampleRejection::DuplicateHistogram => &counters.duplicates,
                 SampleRejection::UnknownSeries => &counters.series_not_found,
+                SampleRejection::InvalidHistogram(_) => &counters.invalid_histograms,
                 SampleRejection::SeriesLimit { .. } | SampleRejection::EmptyLabels => &counters.series_refused,
             },
             1,
@@ -422,15 +545,38 @@ enum Order {
     Repeated,
 }
 
-fn order_of(newest: Option<(i64, u64)>, t: i64, value: f64) -> Result<Order, SampleRejection> {
-    match newest {
-        Some((last, _)) if t < last => Err(SampleRejection::OutOfOrder),
-        Some((last, bits)) if t == last && bits == value.to_bits() => Ok(Order::Repeated),
-        Some((last, bits)) if t == last => {
-            Err(SampleRejection::Duplicate { at: t, existing: f64::from_bits(bits), new: value })
-        }
-        _ => Ok(Order::Newer),
+fn order_of(newest: Option<(i64, Newest<'_>)>, t: i64, new: Newest<'_>) -> Result<Order, SampleRejection> {
+    let Some((last, existing)) = newest.filter(|(last, _)| t <= *last) else { return Ok(Order::Newer) };
+    if t < last {
+        return Err(SampleRejection::OutOfOrder);
     }
+    let is_same = match (existing, new) {
+        (Newest::Float(existing), Newest::Float(new)) => {
+            if existing != new {
+                let (existing, new) = (f64::from_bits(existing), f64::from_bits(new));
+                return Err(SampleRejection::Duplicate { at: t, existing, new });
+            }
+            true
+        }
+        (_, Newest::Float(new)) => {
+            return Err(SampleRejection::DuplicateOfHistogram { at: t, new: f64::from_bits(new) });
+        }
+        (Newest::Whole(existing), Newest::Whole(new)) => new.equals(existing),
+        (Newest::FloatHistogram(existing), Newest::FloatHistogram(new)) => new.equals(existing),
+        _ => false,
+    };
+    if is_same { Ok(Order::Repeated) } else { Err(SampleRejection::DuplicateHistogram) }
+}
+
+/// The series of a sample that is being staged.
+struct FoundSeries {
+    id: SeriesId,
+    series: SeriesRef,
+    /// As the series has it.
+    staged: u32,
+    logged: bool,
+    /// With their hash, where the sample has them.
+    labels: Option<(Labels, u64)>,
 }
 
 impl Drop for Partition {

@@ -7,15 +7,17 @@ use std::collections::HashMap;
 
 use parking_lot::MutexGuard;
 
-use crate::model::append::ShardId;
+use crate::model::append::{HistogramValue, ShardId};
+use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::partition::Partition;
 use crate::storage::head::route::shard_of;
-use crate::storage::head::series::Appended;
+use crate::storage::head::series::{Appended, WriterSeries};
 use crate::storage::head::shared::count;
 use crate::storage::head::table::{SERIES_REF_MAX, SeriesId};
 
@@ -32,6 +34,8 @@ pub struct RestoreStats {
     pub not_newer: u64,
     /// Samples of series that the log does not name.
     pub unknown_refs: u64,
+    /// Histograms whose parts do not fit each other.
+    pub bad_histograms: u64,
     /// Series without labels, with the reference of another or beyond what references can be.
     pub bad_series: u64,
     /// References that stand for the series of another (left: the later one).
@@ -120,6 +124,21 @@ impl Restorer<'_> {
     /// A sample as the log names it.
     #[inline]
     pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
+        // Number 0 is before all commits, so every view sees the sample.
+        self.append(series, t, |series, rules| series.append(t, value, CommitId(0), CommitId(0), rules));
+    }
+
+    /// A histogram as the log names it.
+    pub fn histogram(&mut self, series: SeriesRef, t: i64, value: &HistogramValue) {
+        if !is_sound(value) {
+            self.stats.bad_histograms += 1;
+            return;
+        }
+        self.append(series, t, |series, rules| series.append_histogram(t, value, CommitId(0), CommitId(0), rules));
+    }
+
+    #[inline]
+    fn append(&mut self, series: SeriesRef, t: i64, append: impl FnOnce(&mut WriterSeries, &CutRules) -> Appended) {
         let (shard, id) = match self.places.get(&series.0) {
             Some(Place::In(shard, id)) => (*shard, *id),
             Some(Place::Elsewhere) => return,
@@ -140,9 +159,8 @@ impl Restorer<'_> {
         }
         let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
         let rules = self.head.shared.rules;
-        // Number 0 is before all commits, so every view sees the sample.
         let Some(series) = partition.table.get_mut(id) else { return };
-        match series.append(t, value, CommitId(0), CommitId(0), &rules) {
+        match append(series, &rules) {
             Appended::InChunk => {}
             Appended::NewChunk => self.chunks += 1,
             Appended::NotNewer => {
@@ -163,5 +181,18 @@ impl Restorer<'_> {
         }
         count(&shared.counters.chunks_created, self.chunks);
         self.stats
+    }
+}
+
+fn is_sound(value: &HistogramValue) -> bool {
+    match value {
+        HistogramValue::Integer(h) => has_sound_layout(
+            h.schema,
+            [(&h.positive_spans, h.positive_buckets.len()), (&h.negative_spans, h.negative_buckets.len())],
+        ),
+        HistogramValue::Float(h) => has_sound_layout(
+            h.schema,
+            [(&h.positive_spans, h.positive_buckets.len()), (&h.negative_spans, h.negative_buckets.len())],
+        ),
     }
 }

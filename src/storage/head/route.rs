@@ -2,7 +2,7 @@
 
 use twox_hash::XxHash64;
 
-use crate::model::append::{AppendBatch, SeriesKey, ShardId};
+use crate::model::append::{AppendBatch, HistogramValue, SeriesKey, ShardId};
 use crate::model::labels::{INSTANCE, JOB, Labels};
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
@@ -14,6 +14,8 @@ pub const SLICE_LEN_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Slice {
     pub(crate) samples: Vec<RoutedSample>,
+    /// Applied after the samples.
+    pub(crate) histograms: Vec<RoutedHistogram>,
 }
 
 /// A sample with its place in the batch, and the hash of its labels where it has them.
@@ -22,6 +24,15 @@ pub(crate) struct RoutedSample {
     pub(crate) index: u32,
     pub(crate) at: TimestampMs,
     pub(crate) value: f64,
+    pub(crate) key: RoutedKey,
+}
+
+/// A histogram with its place in the batch, behind the samples.
+#[derive(Debug)]
+pub(crate) struct RoutedHistogram {
+    pub(crate) index: u32,
+    pub(crate) at: TimestampMs,
+    pub(crate) value: HistogramValue,
     pub(crate) key: RoutedKey,
 }
 
@@ -34,17 +45,17 @@ pub(crate) enum RoutedKey {
 impl Slice {
     /// Number of samples.
     pub fn len(&self) -> usize {
-        self.samples.len()
+        self.samples.len() + self.histograms.len()
     }
 
     /// True if there is no sample.
     pub fn is_empty(&self) -> bool {
-        self.samples.is_empty()
+        self.samples.is_empty() && self.histograms.is_empty()
     }
 
     /// Indexes of the samples in their batch.
     pub fn indexes(&self) -> impl Iterator<Item = u32> + '_ {
-        self.samples.iter().map(|s| s.index)
+        self.samples.iter().map(|s| s.index).chain(self.histograms.iter().map(|h| h.index))
     }
 }
 
@@ -56,32 +67,55 @@ pub fn shard_of(labels: &Labels, shards: u16) -> ShardId {
 
 /// Parts `batch` by shard, and into slices of at most [`SLICE_LEN_MAX`]. A shard's slices are in the batch's order.
 pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
-    // Where each shard's open slice stands in the result.
-    let mut open: Vec<Option<usize>> = vec![None; usize::from(shards)];
-    let mut slices: Vec<(ShardId, Slice)> = Vec::new();
     let expected = batch.samples.len().min(SLICE_LEN_MAX);
-    for (index, sample) in (0..).zip(batch.samples) {
-        let (shard, key) = match sample.series {
+    let mut router = Router { shards, open: vec![None; usize::from(shards)], slices: Vec::new(), expected };
+    let mut index = 0;
+    for sample in batch.samples {
+        let (slice, key) = router.slice_of(sample.series);
+        slice.samples.push(RoutedSample { index, at: sample.at, value: sample.value, key });
+        index += 1;
+    }
+    for histogram in batch.histograms {
+        let (slice, key) = router.slice_of(histogram.series);
+        slice.histograms.push(RoutedHistogram { index, at: histogram.at, value: histogram.value, key });
+        index += 1;
+    }
+    router.slices
+}
+
+struct Router {
+    shards: u16,
+    /// Where each shard's open slice stands in `slices`.
+    open: Vec<Option<usize>>,
+    slices: Vec<(ShardId, Slice)>,
+    /// Samples that the first slice makes room for.
+    expected: usize,
+}
+
+impl Router {
+    /// The open slice of the shard of a series.
+    #[inline]
+    fn slice_of(&mut self, series: SeriesKey) -> (&mut Slice, RoutedKey) {
+        let (shard, key) = match series {
             // A handle of a shard that does not exist finds no series in any shard.
-            SeriesKey::Known(handle) => (ShardId(handle.shard.0.min(shards - 1)), RoutedKey::Known(handle.series)),
+            SeriesKey::Known(handle) => (ShardId(handle.shard.0.min(self.shards - 1)), RoutedKey::Known(handle.series)),
             SeriesKey::Labels(labels) => {
                 let hash = labels.hash64();
-                (shard_of_hashed(&labels, Some(hash), shards), RoutedKey::Labels(labels, hash))
+                (shard_of_hashed(&labels, Some(hash), self.shards), RoutedKey::Labels(labels, hash))
             }
         };
-        let slot = &mut open[usize::from(shard.0)];
+        let slot = &mut self.open[usize::from(shard.0)];
         let at = match *slot {
-            Some(at) if slices[at].1.len() < SLICE_LEN_MAX => at,
+            Some(at) if self.slices[at].1.len() < SLICE_LEN_MAX => at,
             _ => {
-                let room = if slices.is_empty() { expected } else { 0 };
-                slices.push((shard, Slice { samples: Vec::with_capacity(room) }));
-                *slot = Some(slices.len() - 1);
-                slices.len() - 1
+                let room = if self.slices.is_empty() { self.expected } else { 0 };
+                self.slices.push((shard, Slice { samples: Vec::with_capacity(room), histograms: Vec::new() }));
+                *slot = Some(self.slices.len() - 1);
+                self.slices.len() - 1
             }
         };
-        slices[at].1.samples.push(RoutedSample { index, at: sample.at, value: sample.value, key });
+        (&mut self.slices[at].1, key)
     }
-    slices
 }
 
 fn shard_of_hashed(labels: &Labels, hash: Option<u64>, shards: u16) -> ShardId {
@@ -133,7 +167,7 @@ mod tests {
             at: TimestampMs(i as i64),
             value: 0.0,
         };
-        let batch = AppendBatch { samples: (0..20_000).map(sample).collect() };
+        let batch = AppendBatch::of_floats((0..20_000).map(sample).collect());
         let slices = route(batch, 2);
         assert!(slices.iter().all(|(_, s)| !s.is_empty() && s.len() <= SLICE_LEN_MAX));
         for shard in [ShardId(0), ShardId(1)] {

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::model::sample::SeriesRef;
+use crate::model::append::HistogramValue;
+use crate::model::sample::{SeriesRef, is_stale};
+use crate::storage::chunk::Encoding;
+use crate::storage::chunk::bits::SampleBits;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::chunk::sealed::SealedChunks;
 use crate::storage::chunk::words::OpenWords;
 use crate::storage::chunk::xor::XorEncoder;
 use crate::storage::head::column::{Column, SeriesCell};
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::native::{NativeWriter, Newest, OpenChunk, Placed};
 
 /// Marks a series without staged samples.
 pub(crate) const NOT_STAGED: u32 = u32::MAX;
@@ -19,7 +23,7 @@ pub(crate) const NOT_STAGED: u32 = u32::MAX;
 pub(crate) struct WriterSeries {
     pub(crate) cell: Arc<SeriesCell>,
     column: Option<Arc<Column>>,
-    encoder: XorEncoder,
+    encoder: Encoder,
     /// Time at which the open chunk ends at the latest.
     next_at: i64,
     /// Time of the open chunk's first sample.
@@ -30,6 +34,24 @@ pub(crate) struct WriterSeries {
     pub(crate) logged: bool,
     /// It is in the index that readers search.
     pub(crate) indexed: bool,
+}
+
+/// The encoder of the open chunk. Histograms keep theirs apart: a series of floats is no larger for them.
+#[derive(Debug)]
+pub(crate) enum Encoder {
+    /// Of floats.
+    Float(XorEncoder),
+    /// Of native histograms.
+    Native(Box<NativeWriter>),
+}
+
+impl Encoder {
+    fn last_t(&self) -> i64 {
+        match self {
+            Self::Float(encoder) => encoder.last_t(),
+            Self::Native(writer) => writer.last_t(),
+        }
+    }
 }
 
 /// What an append did besides appending.
@@ -48,7 +70,7 @@ impl WriterSeries {
         Self {
             cell: Arc::new(SeriesCell::new(series)),
             column: None,
-            encoder: XorEncoder::default(),
+            encoder: Encoder::Float(XorEncoder::default()),
             next_at: 0,
             start: 0,
             staged: NOT_STAGED,
@@ -57,47 +79,129 @@ impl WriterSeries {
         }
     }
 
-    /// Newest applied sample: time and bits of the value.
-    pub(crate) fn last(&self) -> Option<(i64, u64)> {
-        self.column.as_ref().map(|_| (self.encoder.last_t(), self.encoder.last_value_bits()))
+    /// Newest applied sample, with its time.
+    pub(crate) fn last(&self) -> Option<(i64, Newest<'_>)> {
+        self.column.as_ref()?;
+        Some(match &self.encoder {
+            Encoder::Float(encoder) => (encoder.last_t(), Newest::Float(encoder.last_value_bits())),
+            Encoder::Native(writer) => (writer.last_t(), writer.newest()),
+        })
     }
 
     pub(crate) fn column(&self) -> Option<&Column> {
         self.column.as_deref()
     }
 
-    /// Appends a sample of `commit`; every view sees the commits up to `low`.
+    /// Appends a sample of `commit`; every view sees the commits up to `low`. A marker that ends a series of histograms becomes
+    /// one of their kind.
     pub(crate) fn append(&mut self, t: i64, value: f64, commit: CommitId, low: CommitId, rules: &CutRules) -> Appended {
         let Some(column) = &self.column else {
-            self.start_chunk(t, value, commit, low, rules);
+            self.start_chunk(XorEncoder::default(), t, value, (commit, low), rules);
             return Appended::NewChunk;
         };
-        if t <= self.encoder.last_t() {
+        let encoder = match &mut self.encoder {
+            Encoder::Float(encoder) => encoder,
+            Encoder::Native(writer) => {
+                if t <= writer.last_t() {
+                    return Appended::NotNewer;
+                }
+                if is_stale(value) {
+                    let marker = writer.marker(value);
+                    return self.append_histogram(t, &marker, commit, low, rules);
+                }
+                self.start_chunk(XorEncoder::default(), t, value, (commit, low), rules);
+                return Appended::NewChunk;
+            }
+        };
+        if t <= encoder.last_t() {
             return Appended::NotNewer;
         }
         let at = column.words.published();
-        if rules.must_cut(at, self.start, self.encoder.last_t(), &mut self.next_at, t) {
-            self.start_chunk(t, value, commit, low, rules);
+        if rules.must_cut(at, self.start, encoder.last_t(), &mut self.next_at, t) {
+            let encoder = *encoder;
+            self.start_chunk(encoder, t, value, (commit, low), rules);
             return Appended::NewChunk;
         }
-        let sample = self.encoder.encode(at.samples, t, value);
-        if !column.words.has_room(at, sample.len()) {
-            let grown = column.copied(column.words.grown(at, sample.len()), column.sealed.clone());
+        let sample = encoder.encode(at.samples, t, value);
+        self.extend(t, &sample, commit, low);
+        Appended::InChunk
+    }
+
+    /// The same for a histogram.
+    pub(crate) fn append_histogram(
+        &mut self,
+        t: i64,
+        value: &HistogramValue,
+        commit: CommitId,
+        low: CommitId,
+        rules: &CutRules,
+    ) -> Appended {
+        let encoding = match value {
+            HistogramValue::Integer(_) => Encoding::Histogram,
+            HistogramValue::Float(_) => Encoding::FloatHistogram,
+        };
+        if self.column.is_some() && t <= self.encoder.last_t() {
+            return Appended::NotNewer;
+        }
+        let (placed, next_at) = match (&mut self.encoder, self.column.as_deref()) {
+            (Encoder::Native(writer), Some(column)) => {
+                let open = OpenChunk { words: &column.words, start: self.start, next_at: self.next_at };
+                writer.place(t, value, open, rules)
+            }
+            _ => {
+                let (writer, bits) = NativeWriter::begin(t, value);
+                self.encoder = Encoder::Native(writer);
+                (Placed::Begin(bits), rules.range_end(t))
+            }
+        };
+        self.next_at = next_at;
+        match placed {
+            Placed::Append(bits) => self.extend(t, &bits, commit, low),
+            Placed::Recode(words, bits) => {
+                if let Some(column) = &self.column {
+                    let recoded = column.copied(words, column.sealed.clone());
+                    self.replace(recoded);
+                }
+                self.extend(t, &bits, commit, low);
+            }
+            Placed::Begin(bits) => {
+                self.start = t;
+                let words = OpenWords::starting_with(&bits);
+                self.replace(Column::starting((words, encoding), t, commit, low, self.column.as_deref()));
+                return Appended::NewChunk;
+            }
+        }
+        Appended::InChunk
+    }
+
+    /// Puts the bits of a sample behind those of the open chunk.
+    fn extend<B: SampleBits>(&mut self, t: i64, sample: &B, commit: CommitId, low: CommitId) {
+        let Some(column) = &self.column else { return };
+        let at = column.words.published();
+        if !column.words.has_room(at, sample.bit_len()) {
+            let grown = column.copied(column.words.grown(at, sample.bit_len()), column.sealed.clone());
             self.replace(grown);
         }
         if let Some(column) = &self.column {
             column.enter_commit(commit, low, at.samples);
             column.last_t.store(t, Ordering::Release);
-            column.words.append(at, &sample);
+            column.words.append(at, sample);
         }
-        Appended::InChunk
     }
 
     /// Seals the open chunk, if there is one, and begins the next.
-    fn start_chunk(&mut self, t: i64, value: f64, commit: CommitId, low: CommitId, rules: &CutRules) {
-        let words = OpenWords::starting_with(&self.encoder.encode(0, t, value));
+    fn start_chunk(
+        &mut self,
+        mut encoder: XorEncoder,
+        t: i64,
+        value: f64,
+        (commit, low): (CommitId, CommitId),
+        rules: &CutRules,
+    ) {
+        let words = OpenWords::starting_with(&encoder.encode(0, t, value));
+        self.encoder = Encoder::Float(encoder);
         (self.start, self.next_at) = (t, rules.range_end(t));
-        self.replace(Column::starting(words, t, commit, low, self.column.as_deref()));
+        self.replace(Column::starting((words, Encoding::Xor), t, commit, low, self.column.as_deref()));
     }
 
     /// Drops chunks of which every sample is older than `min_valid`; returns how many.
@@ -107,6 +211,7 @@ impl WriterSeries {
             let dropped = column.chunk_count();
             self.column = None;
             self.cell.column.store(None);
+            self.encoder = Encoder::Float(XorEncoder::default());
             return dropped;
         }
         let Some(sealed) = &column.sealed else { return 0 };
@@ -141,10 +246,11 @@ mod tests {
     use super::*;
     use crate::model::read::FloatColumn;
     use crate::model::time::{TimeRange, TimestampMs};
+    use crate::storage::head::column::Output;
 
     fn seen(series: &WriterSeries, commit: u64) -> Vec<i64> {
         let mut out = FloatColumn::default();
-        series.cell.decode(CommitId(commit), TimeRange::ALL, &mut out).unwrap();
+        series.cell.decode(CommitId(commit), TimeRange::ALL, Output::Floats(&mut out)).unwrap();
         out.timestamps
     }
 
@@ -180,7 +286,7 @@ mod tests {
         }
         let from = TimeRange::new(TimestampMs(60_000), TimestampMs(240_000)).unwrap();
         let mut out = FloatColumn::default();
-        series.cell.decode(CommitId(4), from, &mut out).unwrap();
+        series.cell.decode(CommitId(4), from, Output::Floats(&mut out)).unwrap();
         assert_eq!(out.timestamps, [60_000, 120_000, 180_000]);
     }
 

@@ -18,7 +18,7 @@ use crate::storage::head::bounds::AppendBounds;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, MergeJob, MergedSegment};
-use crate::storage::head::partition::{NewSeries, Partition, StagedBatch, StagedSample};
+use crate::storage::head::partition::{NewSeries, Partition, StagedBatch, StagedHistogram, StagedSample};
 use crate::storage::head::route::Slice;
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::truncate::Reclaimed;
@@ -206,6 +206,11 @@ impl Staged {
     /// Samples to be logged.
     pub fn samples(&self) -> &[StagedSample] {
         &self.batch.samples
+    }
+
+    /// Histograms to be logged, after the samples.
+    pub fn histograms(&self) -> &[StagedHistogram] {
+        &self.batch.histograms
     }
 
     /// The log has it: from now on it is applied, whatever becomes of this value.
@@ -446,7 +451,7 @@ mod tests {
 
     fn batch(at: i64) -> AppendBatch {
         let series = SeriesKey::Labels(Labels::from_pairs([("__name__", "up")]));
-        AppendBatch { samples: vec![AppendSample { series, at: TimestampMs(at), value: 1.0 }] }
+        AppendBatch::of_floats(vec![AppendSample { series, at: TimestampMs(at), value: 1.0 }])
     }
 
     fn head() -> Head {

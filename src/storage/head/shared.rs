@@ -30,6 +30,7 @@ pub(crate) struct HeadShared {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) samples_appended: AtomicU64,
+    pub(crate) histograms_appended: AtomicU64,
     pub(crate) series_created: AtomicU64,
     pub(crate) series_removed: AtomicU64,
     pub(crate) series_not_found: AtomicU64,
@@ -38,6 +39,7 @@ pub(crate) struct Counters {
     pub(crate) out_of_order: AtomicU64,
     pub(crate) out_of_bounds: AtomicU64,
     pub(crate) duplicates: AtomicU64,
+    pub(crate) invalid_histograms: AtomicU64,
     pub(crate) series_refused: AtomicU64,
     pub(crate) commits_abandoned: AtomicU64,
     pub(crate) truncations: AtomicU64,

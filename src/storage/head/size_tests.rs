@@ -10,7 +10,7 @@ use crate::storage::head::index::segment::PairId;
 use crate::storage::head::index::tail::TailEntry;
 use crate::storage::head::partition::StagedSample;
 use crate::storage::head::route::RoutedSample;
-use crate::storage::head::series::WriterSeries;
+use crate::storage::head::series::{Encoder, WriterSeries};
 use crate::storage::head::table::SeriesId;
 
 /// The two counts of an `Arc`.
@@ -22,6 +22,7 @@ fn a_series_keeps_to_its_budget() {
     assert_eq!(size_of::<Column>() + ARC_HEADER_LEN, 80);
     assert_eq!(size_of::<OpenWords>(), 24);
     assert_eq!(size_of::<XorEncoder>(), 32);
+    assert_eq!(size_of::<Encoder>(), 32, "a series of floats pays nothing for histograms");
     assert_eq!(size_of::<WriterSeries>(), 72);
     assert_eq!(size_of::<Option<WriterSeries>>(), 72, "an empty place costs no more");
     assert_eq!(size_of::<SeriesId>(), 4);

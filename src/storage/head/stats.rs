@@ -17,6 +17,8 @@ pub struct HeadStats {
     pub max_time: Option<i64>,
     /// `prometheus_tsdb_head_samples_appended_total{type="float"}`.
     pub samples_appended: u64,
+    /// `prometheus_tsdb_head_samples_appended_total{type="histogram"}`.
+    pub histograms_appended: u64,
     /// `prometheus_tsdb_head_series_created_total`.
     pub series_created: u64,
     /// `prometheus_tsdb_head_series_removed_total`.
@@ -61,6 +63,7 @@ impl HeadStats {
             min_time: span.map(|(min, _)| min),
             max_time: span.map(|(_, max)| max),
             samples_appended: read(&counters.samples_appended),
+            histograms_appended: read(&counters.histograms_appended),
             series_created: read(&counters.series_created),
             series_removed: read(&counters.series_removed),
             series_not_found: read(&counters.series_not_found),

@@ -32,7 +32,7 @@ fn sample(labels: &Labels, at: i64, value: f64) -> AppendSample {
 }
 
 fn batch(samples: Vec<AppendSample>) -> AppendBatch {
-    AppendBatch { samples }
+    AppendBatch::of_floats(samples)
 }
 
 /// Label sets and samples of all selected series that have samples in `range`.

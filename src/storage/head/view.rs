@@ -7,11 +7,11 @@ use hashbrown::HashSet;
 
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
-use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::ChunkError;
-use crate::storage::head::column::{Column, SeriesCell, SeriesMarks};
+use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::index::Index;
 use crate::storage::head::index::segment::{PairId, Segment};
@@ -466,14 +466,24 @@ struct HeadSeries {
     column: Arc<Column>,
 }
 
-impl SampleSource for HeadSeries {
-    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+impl HeadSeries {
+    fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
         if let Some(shard) = self.view.shards.get(self.shard) {
             shard.readers.check(shard.generation)?;
         }
         let Some(range) = self.view.clamp(range) else { return Ok(()) };
         let marks = self.view.marks_of(self.shard, self.series);
         self.column.decode(self.view.commit(), range, Some(marks), out).map_err(|e| corrupt(self.series, e))
+    }
+}
+
+impl SampleSource for HeadSeries {
+    fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
+        self.decode_to(range, Output::Floats(out))
+    }
+
+    fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        self.decode_to(range, Output::All(out))
     }
 }
 

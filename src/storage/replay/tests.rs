@@ -39,7 +39,7 @@ fn append(head: &Head, writer: &mut Writer, names: std::ops::Range<u32>, at: i64
         value: f64::from(i) + at as f64,
     };
     let commit = head.begin(Some(TimestampMs(at)));
-    let slices = head.route(AppendBatch { samples: names.map(sample).collect() });
+    let slices = head.route(AppendBatch::of_floats(names.map(sample).collect()));
     let shard = |id: ShardId| &head.shards()[usize::from(id.0)];
     let staged: Vec<_> = slices.into_iter().map(|(id, slice)| (id, shard(id).stage(&commit, slice).unwrap())).collect();
     writer.append(&encode_staged(&staged.iter().map(|(_, s)| s).collect::<Vec<_>>())).unwrap();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::storage::fs::SharedFs;
+use crate::storage::wal::histogram_record::{RefHistogram, encode_histograms};
 use crate::storage::wal::load::{RecordSink, read_until};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, encode_samples, encode_series};
@@ -195,6 +196,21 @@ impl RecordSink for Filter<'_> {
         self.stats.samples.1 += samples.len() as u64 - count;
         encode_samples(kept.copied(), &mut self.batch);
         self.count(from);
+    }
+
+    fn histograms(&mut self, histograms: &[RefHistogram]) {
+        let from = self.batch.len();
+        let min_valid = self.min_valid;
+        let kept = histograms.iter().filter(|h| min_valid <= h.t);
+        let count = kept.clone().count() as u64;
+        self.stats.samples.0 += count;
+        self.stats.samples.1 += histograms.len() as u64 - count;
+        encode_histograms(kept.map(|h| (h.series, h.t, &h.value)), &mut self.batch);
+        self.count(from);
+    }
+
+    fn keeps_start_times(&self) -> bool {
+        true
     }
 
     /// What we do not read stays as it is: the directory may go back to a program that does.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::storage::fs::SharedFs;
 use crate::storage::wal::fragment::Compression;
+use crate::storage::wal::histogram_record::{RefHistogram, decode_histograms};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
-use crate::storage::wal::record::{RecordKind, RefSample, RefSeries, decode_samples, decode_series};
+use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_samples, decode_series};
 use crate::storage::wal::repair::repair_segment;
 use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
 use crate::storage::wal::writer::Position;
@@ -22,6 +23,12 @@ pub trait RecordSink {
     fn series(&mut self, series: &mut Vec<RefSeries>);
     /// Samples of one record.
     fn samples(&mut self, samples: &[RefSample]);
+    /// Histograms of one record.
+    fn histograms(&mut self, histograms: &[RefHistogram]);
+    /// True if records with start times, which would be lost, are to come as other records.
+    fn keeps_start_times(&self) -> bool {
+        false
+    }
     /// A record of another kind, type byte included.
     fn other(&mut self, _: RecordKind, _: &[u8]) {}
 }
@@ -61,7 +68,10 @@ pub struct LoadReport {
 impl LoadReport {
     /// Records that were passed over, by kind.
     pub fn skipped(&self) -> impl Iterator<Item = (RecordKind, u64)> + '_ {
-        let skipped = |kind: &RecordKind| !matches!(kind, RecordKind::Series | RecordKind::Samples);
+        let skipped = |kind: &RecordKind| {
+            use RecordKind::{Histograms, Samples, SamplesV2, Series};
+            !matches!(kind, Series | Samples | SamplesV2 | Histograms)
+        };
         self.records.iter().filter(move |(kind, _)| skipped(kind)).map(|(kind, n)| (*kind, *n))
     }
 }
@@ -158,12 +168,13 @@ struct Loader<'a> {
     inflater: Inflater,
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
+    histograms: Vec<RefHistogram>,
 }
 
 impl<'a> Loader<'a> {
     fn new(sink: &'a mut dyn RecordSink) -> Self {
-        let (series, samples) = (Vec::new(), Vec::new());
-        Self { sink, report: LoadReport::default(), inflater: Inflater::default(), series, samples }
+        let (series, samples, histograms) = (Vec::new(), Vec::new(), Vec::new());
+        Self { sink, report: LoadReport::default(), inflater: Inflater::default(), series, samples, histograms }
     }
 
     /// Reads one segment; returns what is damaged in it.
@@ -207,7 +218,21 @@ impl<'a> Loader<'a> {
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.sink.series(&mut self.series);
             }
-            RecordKind::Samples => {
+            RecordKind::SamplesV2 | RecordKind::Histograms
+                if record::has_start_times(bytes) && self.sink.keeps_start_times() =>
+            {
+                self.sink.other(kind, bytes);
+            }
+            RecordKind::Histograms => {
+                self.histograms.clear();
+                decode_histograms(bytes, &mut self.histograms)?;
+                let max = self.histograms.iter().map(|h| h.series.0).max().unwrap_or(0);
+                self.report.ref_max = self.report.ref_max.max(max);
+                self.report.samples += self.histograms.len() as u64;
+                self.sink.histograms(&self.histograms);
+                self.histograms.clear();
+            }
+            RecordKind::Samples | RecordKind::SamplesV2 => {
                 self.samples.clear();
                 decode_samples(bytes, &mut self.samples)?;
                 let max = self.samples.iter().map(|s| s.series.0).max().unwrap_or(0);

@@ -16,6 +16,7 @@ use crate::storage::fs::SharedFs;
 
 pub mod checkpoint;
 pub mod fragment;
+pub mod histogram_record;
 mod load;
 pub mod metrics;
 pub mod reader;

@@ -3,17 +3,21 @@
 //! ```text
 //! 1 series   { ref u64, n uvarint, n × (name, value) } …      strings: uvarint length, bytes
 //! 2 samples  ref₀ u64, t₀ u64, { varint(ref − ref₀), varint(t − t₀), value u64 } …     the first counts as well
+//! 11 samples with start times
+//!           varint ref₀, varint t₀, varint st₀, value u64, { varint(ref − last ref), varint(t − t₀), start, value u64 } …
 //! ```
-//! Other types of Prometheus are known by name and passed over.
+//! Histograms have a file of their own (`histogram_record`). Other types of Prometheus are known by name and passed over.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use crate::model::labels::{Labels, LabelsBuilder};
 use crate::model::sample::SeriesRef;
 use crate::storage::head::shard::Staged;
+use crate::storage::wal::histogram_record::{encode_histograms, take_start};
 
 const SERIES: u8 = 1;
 const SAMPLES: u8 = 2;
+const SAMPLES_WITH_STARTS: u8 = 11;
 
 /// Bytes after which records with many entries are ended and another begun.
 pub const RECORD_LEN_TARGET: usize = 1 << 20;
@@ -113,6 +117,11 @@ impl RecordKind {
     }
 }
 
+/// True for a record of samples that have start times.
+pub(super) fn has_start_times(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(11..=13))
+}
+
 /// Why a record with a right checksum cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
@@ -177,12 +186,13 @@ pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Ve
     }
 }
 
-/// The records of staged slices: all their series before all their samples.
+/// The records of staged slices: all their series before all their samples, and their histograms behind.
 pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
     let mut records = Vec::new();
     encode_series(staged.iter().flat_map(|s| s.new_series()).map(|new| (new.series, &new.labels)), &mut records);
     let samples = staged.iter().flat_map(|s| s.samples());
     encode_samples(samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value }), &mut records);
+    encode_histograms(staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value)), &mut records);
     records
 }
 
@@ -228,7 +238,7 @@ fn labels_of(pairs: &[(&str, &str)]) -> Labels {
     builder.build()
 }
 
-/// Appends the samples of a samples record to `out`, which on an error is as before.
+/// Appends the samples of a samples record, with or without start times, to `out`, which on an error is as before.
 pub fn decode_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
     let before = out.len();
     let done = read_samples(bytes, out);
@@ -239,6 +249,9 @@ pub fn decode_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Result<(), Reco
 }
 
 fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Option<()> {
+    if bytes.first() == Some(&SAMPLES_WITH_STARTS) {
+        return read_samples_with_starts(bytes, out);
+    }
     let mut rest = bytes.strip_prefix(&[SAMPLES])?;
     if rest.is_empty() {
         return Some(());
@@ -253,7 +266,26 @@ fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Option<()> {
     Some(())
 }
 
-fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
+fn read_samples_with_starts(bytes: &[u8], out: &mut Vec<RefSample>) -> Option<()> {
+    let mut rest = bytes.strip_prefix(&[SAMPLES_WITH_STARTS])?;
+    if rest.is_empty() {
+        return Some(());
+    }
+    let (mut series, first_t) = (take_varint(&mut rest)?.cast_unsigned(), take_varint(&mut rest)?);
+    take_varint(&mut rest)?;
+    let mut t = first_t;
+    loop {
+        out.push(RefSample { series: SeriesRef(series), t, value: f64::from_bits(take_u64(&mut rest)?) });
+        if rest.is_empty() {
+            return Some(());
+        }
+        series = series.wrapping_add(take_varint(&mut rest)?.cast_unsigned());
+        t = first_t.wrapping_add(take_varint(&mut rest)?);
+        take_start(&mut rest)?;
+    }
+}
+
+pub(super) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
     while 0x80 <= n {
         // The low seven bits, with the mark that more follow.
         out.push(n as u8 | 0x80);
@@ -262,18 +294,18 @@ fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
     out.push(n as u8);
 }
 
-fn put_varint(n: i64, out: &mut Vec<u8>) {
+pub(super) fn put_varint(n: i64, out: &mut Vec<u8>) {
     put_uvarint((n << 1 ^ n >> 63).cast_unsigned(), out);
 }
 
-fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     let (raw, after) = rest.split_first_chunk::<8>()?;
     *rest = after;
     Some(u64::from_be_bytes(*raw))
 }
 
 #[inline]
-fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
     let mut n = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, after) = rest.split_first()?;
@@ -291,7 +323,7 @@ fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 #[inline]
-fn take_varint(rest: &mut &[u8]) -> Option<i64> {
+pub(super) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
     let n = take_uvarint(rest)?;
     Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
 }
@@ -343,7 +375,7 @@ mod tests {
 
         #[test]
         fn decoders_never_panic(mut bytes in vec(any::<u8>(), 0..200)) {
-            for kind in [SERIES, SAMPLES] {
+            for kind in [SERIES, SAMPLES, SAMPLES_WITH_STARTS] {
                 bytes.insert(0, kind);
                 let (mut series, mut samples) = (Vec::new(), Vec::new());
                 let done = (decode_series(&bytes, &mut series), decode_samples(&bytes, &mut samples));

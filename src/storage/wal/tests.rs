@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::histogram_record::RefHistogram;
 use super::*;
 use crate::model::clock::{ManualClock, SharedClock};
 use crate::model::labels::Labels;
@@ -36,6 +37,9 @@ impl RecordSink for Seen {
     }
     fn samples(&mut self, samples: &[RefSample]) {
         self.times.extend(samples.iter().map(|s| s.t));
+    }
+    fn histograms(&mut self, histograms: &[RefHistogram]) {
+        self.times.extend(histograms.iter().map(|h| h.t));
     }
     fn other(&mut self, _: RecordKind, _: &[u8]) {
         self.others += 1;

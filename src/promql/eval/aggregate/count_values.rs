@@ -7,7 +7,7 @@ use crate::model::labels::Labels;
 use crate::promql::eval::column::{ColumnBuilder, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
-use crate::promql::eval::ledger::{Charge, OverBudget};
+use crate::promql::eval::ledger::{Charge, OverBudget, allocated, list_entry, shared, table_entry};
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::scalar::account;
 use crate::promql::eval::steps::Steps;
@@ -74,6 +74,9 @@ struct Counter {
     count: f64,
 }
 
+/// What a counter takes beside its labels: its place in the list and in a table, and the first steps of its column.
+const COUNTER_LEN: usize = list_entry(size_of::<Counter>()) + table_entry(size_of::<((usize, String), usize)>()) + 96;
+
 fn over(over: OverBudget) -> EvalError {
     EvalError::Budget(over.to_string())
 }
@@ -111,7 +114,7 @@ impl Counters {
             Some(index) => *index,
             None => {
                 let index = self.insert(step, with_label(base, label, &key.1))?;
-                self.held.grow(key.1.len()).map_err(over)?;
+                self.held.grow(allocated(key.1.len())).map_err(over)?;
                 self.by_text.insert(key, index);
                 index
             }
@@ -120,7 +123,7 @@ impl Counters {
     }
 
     fn insert(&mut self, step: usize, labels: Labels) -> Result<usize, EvalError> {
-        self.held.grow(labels.encoded_len() + size_of::<Counter>() + 64).map_err(over)?;
+        self.held.grow(shared(labels.encoded_len()) + COUNTER_LEN).map_err(over)?;
         self.all.push(Counter { labels, column: ColumnBuilder::new(), step, count: 0.0 });
         Ok(self.all.len() - 1)
     }
@@ -129,7 +132,7 @@ impl Counters {
         let counter = &mut self.all[index];
         if counter.step != step {
             // Steps without this value take room in the column as well.
-            self.held.grow((step - counter.step).saturating_mul(9)).map_err(over)?;
+            self.held.grow((step - counter.step).saturating_mul(ColumnBuilder::STEP_LEN)).map_err(over)?;
             counter.column.push(counter.step, counter.count);
             (counter.step, counter.count) = (step, 0.0);
         }

@@ -10,6 +10,7 @@ use crate::promql::eval::annotations::{BucketRepair, for_metric_name};
 use crate::promql::eval::column::{ColumnBuilder, HistogramStep, StepSet};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::{Exec, without_metadata};
+use crate::promql::eval::ledger::{Charge, OverBudget, allocated, list_entry, shared, table_entry};
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::range::note_invalid_quantile;
 use crate::promql::eval::steps::Steps;
@@ -28,10 +29,15 @@ struct Histogram {
     hidden: Option<StepSet>,
 }
 
+/// What a histogram takes beside its labels: its place in the list and in the table, and the first buckets.
+const HISTOGRAM_LEN: usize =
+    list_entry(size_of::<Histogram>()) + table_entry(size_of::<(Labels, usize)>()) + 4 * size_of::<(f64, usize)>();
+
 /// The histograms of a vector.
 struct Histograms {
     classic: Vec<Histogram>,
     native: Vec<Native>,
+    _held: Charge,
 }
 
 /// The native histograms of one series that count.
@@ -207,6 +213,8 @@ fn collect(
     let place = call.args.get(arg).map(|node| node.range).unwrap_or_default();
     let mut classic: Vec<Histogram> = Vec::new();
     let mut place_of: HashMap<Labels, usize> = HashMap::new();
+    let mut held = exec.charge(0)?;
+    let over = |over: OverBudget| EvalError::Budget(over.to_string());
     for (index, series) in vector.series.iter().enumerate() {
         exec.spend(1)?;
         if series.column.float_count() == 0 {
@@ -221,6 +229,10 @@ fn collect(
             continue;
         };
         let labels = series.labels.without(&[BUCKET]);
+        held.grow(list_entry(size_of::<(f64, usize)>())).map_err(over)?;
+        if !place_of.contains_key(&labels) {
+            held.grow(shared(labels.encoded_len()) + HISTOGRAM_LEN).map_err(over)?;
+        }
         let at = *place_of.entry(labels).or_insert_with_key(|labels| {
             classic.push(Histogram { labels: labels.clone(), buckets: Vec::new(), hidden: None });
             classic.len() - 1
@@ -229,6 +241,8 @@ fn collect(
     }
     let mut native = Vec::new();
     for series in vector.series.iter().filter(|series| series.column.has_histograms()) {
+        let values_len = series.column.histograms().len() * size_of::<HistogramStep>();
+        held.grow(list_entry(size_of::<Native>()) + allocated(values_len)).map_err(over)?;
         let mut values = series.column.histograms().to_vec();
         if let Some(rival) = place_of.get(&series.labels).and_then(|at| classic.get_mut(*at)) {
             let has_bucket =
@@ -247,7 +261,7 @@ fn collect(
         }
         native.push(Native { labels: series.labels.clone(), values });
     }
-    Ok(Histograms { classic, native })
+    Ok(Histograms { classic, native, _held: held })
 }
 
 /// Calls `visit(step, buckets)` for each step at which the histogram has buckets.

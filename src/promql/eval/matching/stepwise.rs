@@ -9,7 +9,7 @@ use crate::promql::eval::binary::{note_failure, push_element};
 use crate::promql::eval::column::{ColumnBuilder, StepValue};
 use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
-use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::ledger::{Charge, list_entry, shared, table_entry};
 use crate::promql::eval::matching::{clash_error, duplicate_error, matched_labels, result_labels};
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::steps::Steps;
@@ -77,6 +77,13 @@ struct Output {
     label_number: usize,
     builder: ColumnBuilder,
 }
+
+/// What a result takes beside its labels: its places in the list and in tables, and the first steps of its column.
+const OUTPUT_LEN: usize = list_entry(size_of::<Output>())
+    + table_entry(size_of::<(Labels, usize)>())
+    + table_entry(size_of::<((Option<usize>, Option<usize>), usize)>())
+    + table_entry(size_of::<(usize, usize)>())
+    + 64;
 
 struct Join<'a> {
     binary: &'a Vectors,
@@ -176,7 +183,7 @@ impl Join<'_> {
         if binary.return_bool {
             builder.push(step, f64::from(u8::from(combined.holds)));
         } else if combined.holds {
-            let bytes = 9 + combined.value.memory_len();
+            let bytes = ColumnBuilder::STEP_LEN + combined.value.memory_len();
             self.held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
             push_element(builder, step, combined.value);
         }
@@ -186,7 +193,7 @@ impl Join<'_> {
     /// A new result; returns its place.
     fn add_output(&mut self, exec: &Exec<'_>, many: Option<usize>, one: Option<usize>) -> Result<usize, EvalError> {
         let labels = self.labels(exec, many, one);
-        let bytes = 2 * labels.encoded_len() + size_of::<Output>() + 96;
+        let bytes = 2 * shared(labels.encoded_len()) + OUTPUT_LEN;
         self.held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
         let next = self.label_numbers.len();
         let label_number = if self.binary.matching.is_one_to_one {

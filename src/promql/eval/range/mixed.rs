@@ -7,6 +7,7 @@ use crate::promql::eval::error::EvalError;
 use crate::promql::eval::exec::Exec;
 use crate::promql::eval::range::{Kernel, WindowSizes, Windows};
 use crate::promql::functions::note::Note;
+use crate::promql::functions::regression::Smoothing;
 use crate::promql::functions::sample_rate::{self, HistogramResets};
 use crate::promql::functions::window::{Produced, SampleValue, SampleWindow};
 use crate::promql::functions::{RangeFunction, native};
@@ -77,6 +78,10 @@ impl Kernel<'_> {
         // What is built is held here until the series is part of the result.
         let mut held = exec.charge(0)?;
         slide(exec, windows, column, |exec, step, window| {
+            if matches!(self.function, RangeFunction::Smoothing) {
+                // The factors have to be right for windows without floats, too.
+                Smoothing::new(self.scalar(0, step), self.scalar(1, step)).map_err(EvalError::Execution)?;
+            }
             let float = |step: usize| floats.as_ref().and_then(|floats| floats.get(step)).map(Produced::Float);
             let value = self.value(&window, has_starts, &resets, &mut notes, || float(step));
             for note in notes.drain(..) {

@@ -1,0 +1,126 @@
+//! The connections of a client, replaced when files of its TLS settings have changed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::client::connect::Connector;
+use crate::client::proxy::ProxyRules;
+use crate::client::source::Reader;
+use crate::client::tls::{Material, TlsParts, TlsSettings};
+use crate::client::{Failure, HEAD_LEN_MAX, HEADERS_MAX, IDLE_PER_HOST_MAX, IDLE_TIMEOUT};
+use crate::client::{HTTP2_HEAD_LEN_MAX, PING_AFTER, STREAM_WINDOW, WINDOW};
+
+/// Connections of one kind.
+pub(super) type Connections = Client<Connector, Full<Bytes>>;
+
+/// Makes and keeps connections; clones share them.
+#[derive(Clone)]
+pub(super) struct Transport {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    proxies: Arc<ProxyRules>,
+    user_agent: String,
+    unix_socket: Option<String>,
+    tls: TlsSettings,
+    reader: Reader,
+    current: Mutex<Option<Current>>,
+}
+
+#[derive(Clone)]
+struct Current {
+    /// What the sources of the settings held; `None` where there are none.
+    material: Option<Arc<Material>>,
+    connections: Connections,
+}
+
+impl Transport {
+    pub(super) fn new(proxies: ProxyRules, tls: TlsSettings, user_agent: String) -> Self {
+        Self::with_socket(Arc::new(proxies), tls, user_agent, None)
+    }
+
+    /// Connections of its own, with the same settings, all over one socket of the machine.
+    pub(super) fn over_unix_socket(&self, path: &str) -> Self {
+        let inner = &*self.inner;
+        let (proxies, tls, user_agent) = (Arc::clone(&inner.proxies), inner.tls.clone(), inner.user_agent.clone());
+        Self::with_socket(proxies, tls, user_agent, Some(path.to_owned()))
+    }
+
+    fn with_socket(
+        proxies: Arc<ProxyRules>,
+        tls: TlsSettings,
+        user_agent: String,
+        unix_socket: Option<String>,
+    ) -> Self {
+        let shared = tls.shared();
+        let inner = Inner { proxies, user_agent, unix_socket, tls, reader: Reader::new(), current: Mutex::default() };
+        let current = shared.map(|parts| Current { material: None, connections: inner.with_tls(parts) });
+        *inner.current.lock() = current;
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(super) fn proxies(&self) -> &ProxyRules {
+        &self.inner.proxies
+    }
+
+    /// The connections that go with the files of the settings as they are now. Those made with older files end with the
+    /// requests that they have.
+    pub(super) async fn connections(&self, deadline: Instant) -> Result<Connections, Failure> {
+        let current = self.inner.current.lock().clone();
+        if !self.inner.tls.has_files() {
+            return match current {
+                Some(current) => Ok(current.connections),
+                None => self.replaced(Arc::new(self.inner.tls.read()?)),
+            };
+        }
+        let known = current.as_ref().and_then(|current| current.material.clone());
+        let inner = Arc::clone(&self.inner);
+        let read = move || match known {
+            Some(known) if inner.tls.is_current(&known) => Ok(None),
+            _ => inner.tls.read().map(Some),
+        };
+        match (self.inner.reader.run(deadline, read).await??, current) {
+            (None, Some(current)) => Ok(current.connections),
+            (Some(material), _) => self.replaced(Arc::new(material)),
+            (None, None) => unreachable!("files are passed over only where some were read before"),
+        }
+    }
+
+    /// The connections of this material: new ones if it differs from what there was.
+    fn replaced(&self, material: Arc<Material>) -> Result<Connections, Failure> {
+        let mut current = self.inner.current.lock();
+        let is_same = |it: &&Current| it.material.as_ref().is_some_and(|known| known.holds_the_same(&material));
+        let connections = match current.as_ref().filter(is_same) {
+            Some(same) => same.connections.clone(),
+            None => self.inner.with_tls(self.inner.tls.parts(&material)?),
+        };
+        *current = Some(Current { material: Some(material), connections: connections.clone() });
+        Ok(connections)
+    }
+}
+
+impl Inner {
+    /// New connections.
+    fn with_tls(&self, tls: TlsParts) -> Connections {
+        let (proxies, user_agent) = (Arc::clone(&self.proxies), self.user_agent.clone());
+        Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .http1_max_buf_size(HEAD_LEN_MAX)
+            .http1_max_headers(HEADERS_MAX)
+            .http2_max_header_list_size(HTTP2_HEAD_LEN_MAX)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(WINDOW)
+            .http2_keep_alive_interval(PING_AFTER)
+            .build(Connector::new(proxies, tls, user_agent, self.unix_socket.clone()))
+    }
+}

@@ -1,0 +1,476 @@
+//! From a request to a batch, metric by metric.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::collections::HashSet;
+
+use crate::config::OtlpConfig;
+use crate::model::append::{AppendBatch, SeriesKey};
+use crate::model::go;
+use crate::model::histogram::Histogram;
+use crate::model::labels::{BUCKET, Labels, LabelsBuilder, METRIC_NAME};
+use crate::model::time::TimestampMs;
+use crate::remote::otlp::labels::{Labeller, ResourceLabels, ScopeLabels};
+use crate::remote::otlp::metrics::Warning;
+use crate::remote::otlp::names::Kind;
+use crate::remote::otlp::points::{self, Point};
+use crate::remote::otlp::value::{Attribute, attribute};
+use crate::remote::otlp::{BodyFormat, JSON_BYTES, json};
+use crate::remote::receive::budget::{Held, NoRoom};
+use crate::remote::receive::{AHEAD_MS_MAX, DecodeError};
+use crate::remote::wire::{Fields, Value, WireError};
+
+/// What a sample takes in a batch, in a shard's slice, among the staged ones and in a record, without its labels.
+const SAMPLE_BYTES: u64 = 256;
+const QUANTILE: &str = "quantile";
+const INFINITE: &str = "+Inf";
+/// The temporality of values since a start that stays.
+const CUMULATIVE: u64 = 2;
+
+/// What decides how a request is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// The rules for names and labels.
+    pub config: &'a OtlpConfig,
+    /// `--query.lookback-delta`: `target_info` has a sample for each half of it.
+    pub lookback_ms: i64,
+    /// Tells which samples lie in the future.
+    pub now: TimestampMs,
+}
+
+/// A request that was read.
+#[derive(Debug, Default)]
+pub struct Converted {
+    /// What is to be stored, unless there are errors.
+    pub batch: AppendBatch,
+    /// Of which these are float samples, also when the batch itself has been given away.
+    pub(super) samples_len: u32,
+    /// What cannot be translated, with the number of its metric.
+    pub(super) errors: Vec<(u32, String)>,
+    /// What is odd.
+    pub warnings: Vec<Warning>,
+    /// Exemplars that were read.
+    pub exemplars: u64,
+    /// First sample and first histogram of each metric that has any, with its number.
+    pub(super) metrics: Vec<(u32, u32, u32)>,
+    /// Later samples are too far ahead.
+    pub(super) future: HashSet<u32>,
+}
+
+/// Why a body is not a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OtlpError {
+    /// It is malformed.
+    #[error("{0}")]
+    Malformed(String),
+    /// There is no memory for it.
+    #[error(transparent)]
+    Room(#[from] NoRoom),
+}
+
+impl From<WireError> for OtlpError {
+    fn from(error: WireError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl From<DecodeError> for OtlpError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Room(room) => Self::Room(room),
+            other => Self::Malformed(other.to_string()),
+        }
+    }
+}
+
+/// Reads the bytes of a request.
+pub fn convert(
+    format: BodyFormat,
+    body: &[u8],
+    settings: Settings<'_>,
+    held: &mut Held,
+) -> Result<Converted, OtlpError> {
+    let mut conversion = Conversion {
+        labeller: Labeller::new(settings.config),
+        settings,
+        held,
+        told: HashSet::new(),
+        metric: 0,
+        out: Converted::default(),
+    };
+    match format {
+        BodyFormat::Protobuf => conversion.request(body)?,
+        BodyFormat::Json => {
+            conversion.held.add(JSON_BYTES * body.len() as u64)?;
+            conversion.request(&json::to_protobuf(body).map_err(OtlpError::Malformed)?)?;
+        }
+    }
+    conversion.out.samples_len = conversion.count(conversion.out.batch.samples.len())?;
+    Ok(conversion.out)
+}
+
+/// Why a metric is not translated: the request is malformed, or the metric is, which is told with all others.
+enum Stop {
+    Request(OtlpError),
+    Metric(String),
+}
+
+impl<E: Into<OtlpError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Request(error.into())
+    }
+}
+
+/// What surrounds a metric.
+struct Around {
+    resource: ResourceLabels,
+    scope: Option<ScopeLabels>,
+}
+
+struct Conversion<'a> {
+    labeller: Labeller<'a>,
+    settings: Settings<'a>,
+    held: &'a mut Held,
+    /// Samples of `target_info` that there are: hash of the labels, and time.
+    told: HashSet<(u64, i64)>,
+    /// Number of the metric, or of the `target_info`, that is being read.
+    metric: u32,
+    out: Converted,
+}
+
+impl Conversion<'_> {
+    fn request(&mut self, body: &[u8]) -> Result<(), OtlpError> {
+        let mut fields = Fields::new("ExportMetricsServiceRequest", body);
+        while let Some((field, value)) = fields.next()? {
+            if field == 1 {
+                self.resource(value.bytes("ResourceMetrics")?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resource(&mut self, message: &[u8]) -> Result<(), OtlpError> {
+        let mut attributes = Vec::new();
+        let mut fields = Fields::new("ResourceMetrics", message);
+        while let Some((field, value)) = fields.next()? {
+            if field == 1 {
+                self.attributes("Resource", 1, value.bytes("Resource")?, &mut attributes)?;
+            }
+        }
+        let resource = match self.labeller.resource(&attributes) {
+            Ok(resource) => resource,
+            Err(reason) => {
+                self.error(reason);
+                return Ok(());
+            }
+        };
+        let mut around = Around { resource, scope: None };
+        let mut span = None;
+        let mut fields = Fields::new("ResourceMetrics", message);
+        while let Some((field, value)) = fields.next()? {
+            if field == 2 {
+                self.scope(value.bytes("ScopeMetrics")?, &mut around, &mut span)?;
+            }
+        }
+        if let Some((earliest, latest)) = span {
+            self.target_info(&attributes, &around.resource, earliest, latest)?;
+        }
+        Ok(())
+    }
+
+    fn attributes(
+        &mut self,
+        name: &'static str,
+        number: i32,
+        message: &[u8],
+        out: &mut Vec<Attribute>,
+    ) -> Result<(), OtlpError> {
+        self.held.add(2 * message.len() as u64)?;
+        let mut fields = Fields::new(name, message);
+        while let Some((field, value)) = fields.next()? {
+            if field == number {
+                out.push(attribute(value.bytes("Attributes")?)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn scope(&mut self, message: &[u8], around: &mut Around, span: &mut Option<(u64, u64)>) -> Result<(), OtlpError> {
+        let (mut name, mut version, mut schema_url, mut attributes) =
+            (String::new(), String::new(), String::new(), Vec::new());
+        let mut fields = Fields::new("ScopeMetrics", message);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                1 => {
+                    let scope = value.bytes("Scope")?;
+                    self.attributes("InstrumentationScope", 3, scope, &mut attributes)?;
+                    let mut fields = Fields::new("InstrumentationScope", scope);
+                    while let Some((field, value)) = fields.next()? {
+                        match field {
+                            1 => name = text(value, "Name")?,
+                            2 => version = text(value, "Version")?,
+                            _ => {}
+                        }
+                    }
+                }
+                3 => schema_url = text(value, "SchemaUrl")?,
+                _ => {}
+            }
+        }
+        match self.labeller.scope([&name, &version, &schema_url], &attributes) {
+            Ok(scope) => around.scope = scope,
+            Err(reason) => {
+                self.error(reason);
+                return Ok(());
+            }
+        }
+        let mut fields = Fields::new("ScopeMetrics", message);
+        while let Some((field, value)) = fields.next()? {
+            if field != 2 {
+                continue;
+            }
+            match self.metric(value.bytes("Metrics")?, around, span) {
+                Ok(()) => self.metric += 1,
+                Err(Stop::Metric(reason)) => self.error(reason),
+                Err(Stop::Request(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn metric(&mut self, message: &[u8], around: &Around, span: &mut Option<(u64, u64)>) -> Result<(), Stop> {
+        let (mut name, mut unit, mut data) = (String::new(), String::new(), None);
+        let mut fields = Fields::new("Metric", message);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                1 => name = text(value, "Name")?,
+                3 => unit = text(value, "Unit")?,
+                5 | 7 | 9 | 10 | 11 => data = Some((field, value.bytes("Data")?)),
+                _ => {}
+            }
+        }
+        let Some((kind, data)) = data else {
+            let kind = "has unsupported metric type Empty";
+            return Err(Stop::Metric(format!("could not get aggregation temporality for {name} as it {kind}")));
+        };
+        let (mut temporality, mut is_monotonic, mut count) = (0, false, 0u64);
+        let mut fields = Fields::new("Data", data);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                1 => {
+                    count += 1;
+                    let nanos = time_of(value.bytes("DataPoints")?)?;
+                    let (earliest, latest) = span.get_or_insert((nanos, nanos));
+                    (*earliest, *latest) = ((*earliest).min(nanos), (*latest).max(nanos));
+                }
+                2 => temporality = value.varint("AggregationTemporality")?,
+                3 => is_monotonic = value.varint("IsMonotonic")? != 0,
+                _ => {}
+            }
+        }
+        if matches!(kind, 7 | 9 | 10) && temporality != CUMULATIVE {
+            let name = go::quote(&name);
+            return Err(Stop::Metric(format!("invalid temporality and type combination for metric {name}")));
+        }
+        let named_by = match kind {
+            5 => Kind::Gauge,
+            7 if is_monotonic => Kind::MonotonicCounter,
+            _ => Kind::Other,
+        };
+        let family = self.labeller.names.metric(&name, &unit, named_by).map_err(Stop::Metric)?;
+        if count == 0 {
+            self.out.warnings.push(Warning::EmptyDataPoints);
+            return Ok(());
+        }
+        self.begin()?;
+        let mut fields = Fields::new("Data", data);
+        while let Some((field, value)) = fields.next()? {
+            if field != 1 {
+                continue;
+            }
+            let point = value.bytes("DataPoints")?;
+            // Its attributes, twice: as they are and as labels.
+            self.held.add(2 * point.len() as u64)?;
+            match kind {
+                5 | 7 => self.number(point, &family, around)?,
+                9 if self.settings.config.convert_histograms_to_nhcb => self.custom_buckets(point, &family, around)?,
+                9 => self.classic(point, &family, around)?,
+                10 => self.exponential(point, &family, around)?,
+                _ => self.summary(point, &family, around)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
+        let (mut point, number) = points::number(message)?;
+        let mut labels = self.labels(&mut point, around)?;
+        labels.set(METRIC_NAME, family);
+        self.float(labels.build(), point.t, point.value(number))?;
+        self.exemplars(&point)
+    }
+
+    fn classic(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
+        let (mut point, histogram) = points::explicit(message)?;
+        let mut labels = self.labels(&mut point, around)?;
+        let count = point.value(histogram.count as f64);
+        if let Some(sum) = histogram.sum {
+            labels.set(METRIC_NAME, &format!("{family}_sum"));
+            self.float(labels.build(), point.t, point.value(sum))?;
+        }
+        labels.set(METRIC_NAME, &format!("{family}_count"));
+        self.float(labels.build(), point.t, count)?;
+        labels.set(METRIC_NAME, &format!("{family}_bucket"));
+        let mut below = 0u64;
+        for (bound, in_bucket) in histogram.bounds.iter().zip(&histogram.counts) {
+            below = below.wrapping_add(*in_bucket);
+            labels.set(BUCKET, &format_bound(*bound));
+            self.float(labels.build(), point.t, point.value(below as f64))?;
+        }
+        labels.set(BUCKET, INFINITE);
+        self.float(labels.build(), point.t, count)?;
+        self.exemplars(&point)
+    }
+
+    fn custom_buckets(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
+        let (mut point, histogram) = points::explicit(message)?;
+        let (native, is_odd) = points::native_of_explicit(&point, &histogram);
+        self.native(&mut point, native, is_odd, family, around)
+    }
+
+    fn exponential(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
+        let (mut point, histogram) = points::exponential(message)?;
+        let (native, is_odd) = points::native_of_exponential(&point, &histogram).map_err(Stop::Metric)?;
+        self.native(&mut point, native, is_odd, family, around)
+    }
+
+    fn native(
+        &mut self,
+        point: &mut Point,
+        histogram: Histogram,
+        is_odd: bool,
+        family: &str,
+        around: &Around,
+    ) -> Result<(), Stop> {
+        if is_odd {
+            self.out.warnings.push(Warning::ZeroCountNonZeroSum);
+        }
+        let mut labels = self.labels(point, around)?;
+        labels.set(METRIC_NAME, family);
+        self.exemplars(point)?;
+        let labels = labels.build();
+        self.held.add(SAMPLE_BYTES + labels.encoded_len() as u64 + histogram.memory_len() as u64)?;
+        let at = TimestampMs(point.t);
+        self.out.batch.push_histogram(SeriesKey::Labels(labels), at, histogram);
+        Ok(())
+    }
+
+    fn summary(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
+        let (mut point, summary) = points::summary(message)?;
+        let mut labels = self.labels(&mut point, around)?;
+        labels.set(METRIC_NAME, &format!("{family}_sum"));
+        self.float(labels.build(), point.t, point.value(summary.sum))?;
+        labels.set(METRIC_NAME, &format!("{family}_count"));
+        self.float(labels.build(), point.t, point.value(summary.count as f64))?;
+        labels.set(METRIC_NAME, family);
+        for (quantile, value) in &summary.quantiles {
+            labels.set(QUANTILE, &format_bound(*quantile));
+            self.float(labels.build(), point.t, point.value(*value))?;
+        }
+        Ok(())
+    }
+
+    /// Tells that the resource was there while its samples came: one sample for each half of the lookback.
+    fn target_info(
+        &mut self,
+        attributes: &[Attribute],
+        resource: &ResourceLabels,
+        earliest: u64,
+        latest: u64,
+    ) -> Result<(), OtlpError> {
+        let labels = match self.labeller.target_info(attributes, resource, &mut self.out.warnings) {
+            Ok(Some(labels)) => labels,
+            Ok(None) => return Ok(()),
+            Err(reason) => {
+                self.error(reason);
+                return Ok(());
+            }
+        };
+        self.begin()?;
+        self.metric += 1;
+        let hash = labels.hash64();
+        let step = (self.settings.lookback_ms / 2).max(1).cast_unsigned().saturating_mul(1_000_000);
+        let mut nanos = earliest;
+        loop {
+            let at = nanos.min(latest);
+            let t = at.cast_signed() / 1_000_000;
+            if self.told.insert((hash, t)) {
+                self.float(labels.clone(), t, 1.0)?;
+            }
+            if latest <= nanos {
+                return Ok(());
+            }
+            nanos = nanos.saturating_add(step);
+        }
+    }
+
+    fn labels(&mut self, point: &mut Point, around: &Around) -> Result<LabelsBuilder, Stop> {
+        let (resource, scope) = (&around.resource, around.scope.as_ref());
+        self.labeller.point(&mut point.attributes, resource, scope, &mut self.out.warnings).map_err(Stop::Metric)
+    }
+
+    fn exemplars(&mut self, point: &Point) -> Result<(), Stop> {
+        self.out.exemplars += point.exemplars;
+        match point.bad_exemplar {
+            true => Err(Stop::Metric("unsupported exemplar value type: Empty".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    fn float(&mut self, labels: Labels, t: i64, value: f64) -> Result<(), OtlpError> {
+        self.held.add(SAMPLE_BYTES + labels.encoded_len() as u64)?;
+        if self.settings.now.0.saturating_add(AHEAD_MS_MAX) < t {
+            let index = self.count(self.out.batch.samples.len())?;
+            self.out.future.insert(index);
+        }
+        self.out.batch.push_float(SeriesKey::Labels(labels), TimestampMs(t), value);
+        Ok(())
+    }
+
+    /// What is appended from now on belongs to the metric.
+    fn begin(&mut self) -> Result<(), OtlpError> {
+        let (samples, histograms) =
+            (self.count(self.out.batch.samples.len())?, self.count(self.out.batch.histograms.len())?);
+        self.out.metrics.push((samples, histograms, self.metric));
+        Ok(())
+    }
+
+    fn error(&mut self, reason: String) {
+        self.out.errors.push((self.metric, reason));
+        self.metric += 1;
+    }
+
+    fn count(&self, len: usize) -> Result<u32, OtlpError> {
+        u32::try_from(len).map_err(|_| DecodeError::TooMany.into())
+    }
+}
+
+/// The time of a data point of any kind.
+fn time_of(message: &[u8]) -> Result<u64, WireError> {
+    let mut nanos = 0;
+    let mut fields = Fields::new("DataPoint", message);
+    while let Some((field, value)) = fields.next()? {
+        if field == 3 {
+            nanos = value.double("TimeUnixNano")?.to_bits();
+        }
+    }
+    Ok(nanos)
+}
+
+fn text(value: Value<'_>, field: &'static str) -> Result<String, WireError> {
+    Ok(String::from_utf8_lossy(value.bytes(field)?).into_owned())
+}
+
+/// As Go's `strconv.FormatFloat(bound, 'f', -1, 64)`.
+fn format_bound(bound: f64) -> String {
+    go::format_float_f(bound)
+}

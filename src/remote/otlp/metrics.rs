@@ -1,0 +1,64 @@
+//! Metrics of the OTLP receiver.
+
+use std::sync::Arc;
+
+use crate::remote::otlp::convert::Converted;
+use crate::telemetry::metrics::{Counter, Registry};
+
+/// What is odd about a request that is taken all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// A metric has no data points.
+    EmptyDataPoints,
+    /// Attributes have become one label.
+    LabelNameCollision,
+    /// A histogram without observations has a sum.
+    ZeroCountNonZeroSum,
+}
+
+/// Counters of the receiver.
+pub struct OtlpMetrics {
+    registry: Arc<Registry>,
+    exemplars_dropped: Counter,
+}
+
+impl OtlpMetrics {
+    /// Registers the metrics.
+    pub fn new(registry: &Arc<Registry>) -> Self {
+        // Metadata is not stored, so none can be missing; exemplars neither.
+        registry.counter(
+            "prometheus_api_otlp_appended_samples_without_metadata_total",
+            "The total number of samples ingested from OTLP without corresponding metadata.",
+            &[],
+        );
+        registry.counter(
+            "prometheus_api_otlp_out_of_order_exemplars_total",
+            "The total number of received OTLP exemplars which were rejected because they were out of order.",
+            &[],
+        );
+        Self {
+            registry: Arc::clone(registry),
+            exemplars_dropped: registry.counter(
+                "watchfire_otlp_exemplars_dropped_total",
+                "Exemplars received by OTLP and not stored, as there is no storage for them.",
+                &[],
+            ),
+        }
+    }
+
+    /// Counts what was read and is not handed on.
+    pub fn converted(&self, converted: &Converted) {
+        for warning in &converted.warnings {
+            let category = match warning {
+                Warning::EmptyDataPoints => "empty_data_points",
+                Warning::LabelNameCollision => "label_name_collision",
+                Warning::ZeroCountNonZeroSum => "histogram_zero_count_non_zero_sum",
+            };
+            // As in Prometheus there is none before the first.
+            let help = "The total number of warnings produced while translating OTLP metrics to the Prometheus model, by category.";
+            let labels = [("category", category)];
+            self.registry.counter("prometheus_api_otlp_translation_warnings_total", help, &labels).inc();
+        }
+        self.exemplars_dropped.add(converted.exemplars);
+    }
+}

@@ -1,0 +1,248 @@
+//! `--web.config.file`: sign-in, headers, rate limit and TLS, in front of everything.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use watchfire::http::ServeError;
+
+use crate::client::{Answer, Setup, TestServer, parse};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Replaces a file by another one, as tools that rotate certificates do.
+    fn write(&self, name: &str, text: &str) -> String {
+        let (path, fresh) = (self.path(name), self.path("fresh"));
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(&fresh, &path).unwrap();
+        path
+    }
+}
+
+fn start(folder: &Folder, text: &str) -> TestServer {
+    TestServer::start(Setup { web_config: Some(folder.write("web.yml", text)), ..Setup::default() })
+}
+
+fn basic(pair: &str) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
+fn status(server: &TestServer, path: &str, authorization: &str) -> u16 {
+    server.request("GET", path, &[("Authorization", authorization)], "").status
+}
+
+#[test]
+fn no_path_answers_without_the_right_password() {
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let folder = Folder::new();
+    let server = start(&folder, &format!("basic_auth_users: {{alice: '{hash}'}}"));
+    for path in ["/", "/metrics", "/-/healthy", "/-/ready", "/query", "/api/v1/query?query=up", "/no/such", "/federate"]
+    {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.text().as_str()), (401, "Unauthorized\n"), "{path}");
+        assert_eq!(answer.header("WWW-Authenticate").as_deref(), Some("Basic"));
+        assert_eq!(status(&server, path, &basic("alice:wrong")), 401, "{path}");
+        assert_ne!(status(&server, path, &basic("alice:secret")), 401, "{path}");
+    }
+    for wrong in
+        ["", "Basic", "Basic ", "Basic !", "Bearer x", &basic("alice"), &basic("carol:secret"), &basic("alice:")]
+    {
+        assert_eq!(status(&server, "/-/healthy", wrong), 401, "{wrong}");
+        // Also when the answer is known already.
+        assert_eq!(status(&server, "/-/healthy", wrong), 401, "{wrong}");
+    }
+    assert_eq!(status(&server, "/-/healthy", &basic("alice:secret").replace("Basic", "basic")), 200);
+    assert_eq!(server.request("POST", "/-/quit", &[], "").status, 401);
+}
+
+/// What one user may is not lent to another through the memory of results.
+#[test]
+fn results_are_remembered_for_their_user_and_hash_alone() {
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let folder = Folder::new();
+    let users = |users: &str| format!("basic_auth_users: {{{users}}}");
+    let server = start(&folder, &users(&format!("alice: '{hash}'")));
+    assert_eq!(status(&server, "/-/healthy", &basic("alice:secret")), 200);
+    assert_eq!(status(&server, "/-/healthy", &basic("carol:secret")), 401);
+    // A new hash counts within a second.
+    let other = bcrypt::hash("other", 4).unwrap();
+    folder.write("web.yml", &users(&format!("alice: '{other}', carol: '{hash}'")));
+    server.clock.advance(Duration::from_secs(1));
+    assert_eq!(status(&server, "/-/healthy", &basic("alice:secret")), 401);
+    assert_eq!(status(&server, "/-/healthy", &basic("alice:other")), 200);
+    assert_eq!(status(&server, "/-/healthy", &basic("carol:secret")), 200);
+    // A file that is no good lets nobody in.
+    folder.write("web.yml", "basic_auth_users: [");
+    server.clock.advance(Duration::from_secs(1));
+    assert_eq!(status(&server, "/-/healthy", &basic("alice:other")), 500);
+    folder.write("web.yml", &users(&format!("alice: '{hash}'")));
+    server.clock.advance(Duration::from_secs(1));
+    assert_eq!(status(&server, "/-/healthy", &basic("alice:secret")), 200);
+}
+
+#[test]
+fn headers_are_set_and_the_rate_is_limited() {
+    let folder = Folder::new();
+    let text = "{http_server_config: {headers: {X-Frame-Options: sameorigin, Strict-Transport-Security: max-age=1}}, \
+                rate_limit: {burst: 2, interval: 1s}}";
+    let server = start(&folder, text);
+    let answer = server.get("/-/healthy");
+    assert_eq!(answer.header("Strict-Transport-Security").as_deref(), Some("max-age=1"));
+    assert_eq!(answer.header("X-Frame-Options").as_deref(), Some("sameorigin"));
+    assert_eq!(server.get("/-/healthy").status, 200);
+    let answer = server.get("/-/healthy");
+    assert_eq!((answer.status, answer.text().as_str()), (429, "Too Many Requests\n"));
+    server.clock.advance(Duration::from_secs(1));
+    assert_eq!(server.get("/-/healthy").status, 200);
+    assert_eq!(server.get("/-/healthy").status, 429);
+}
+
+/// An authority and what it signs.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Certificate and key for a name.
+    fn sign(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// Asks over TLS; `None` if there is no connection to be had.
+fn ask(server: &TestServer, roots: &str, own: Option<&(String, String)>) -> Option<Answer> {
+    let mut store = RootCertStore::empty();
+    store.add(CertificateDer::from_pem_slice(roots.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(store);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut stream = StreamOwned::new(connection, stream);
+    stream.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    (read.is_ok() && !answer.is_empty()).then(|| parse(&answer))
+}
+
+fn reaches(server: &TestServer, roots: &Authority, own: Option<&(String, String)>) -> bool {
+    ask(server, &roots.pem(), own).is_some_and(|answer| answer.status == 200)
+}
+
+#[test]
+fn tls_serves_the_certificate_that_stands_in_the_file_now() {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let folder = Folder::new();
+    let put = |authority: &Authority| {
+        let (cert, key) = authority.sign("localhost");
+        folder.write("cert.pem", &cert);
+        folder.write("key.pem", &key);
+    };
+    put(&first);
+    let server = start(&folder, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}");
+    assert!(reaches(&server, &first, None));
+    assert!(!reaches(&server, &second, None));
+    put(&second);
+    server.clock.advance(Duration::from_secs(1));
+    assert!(reaches(&server, &second, None));
+    // Plain HTTP is not answered, and harms nobody.
+    let mut plain = TcpStream::connect(server.address).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    assert!(reaches(&server, &second, None));
+}
+
+#[test]
+fn clients_must_show_what_is_asked_for() {
+    let (own, other) = (Authority::new("own"), Authority::new("other"));
+    let (cert, key) = own.sign("localhost");
+    let (client, stranger) = (own.sign("client"), other.sign("client"));
+    let folder = Folder::new();
+    folder.write("cert.pem", &cert);
+    folder.write("key.pem", &key);
+    folder.write("ca.pem", &own.pem());
+    let write = |rest: &str| format!("tls_server_config: {{cert_file: cert.pem, key_file: key.pem, {rest}}}");
+    let ca = "client_ca_file: ca.pem, client_auth_type";
+    // Of nobody, of the authority's client, of a stranger's client: who is let in.
+    for (rest, expected) in [
+        ("client_auth_type: NoClientCert".to_owned(), [true, true, true]),
+        ("client_auth_type: RequestClientCert".to_owned(), [true, true, true]),
+        ("client_auth_type: RequireAnyClientCert".to_owned(), [false, true, true]),
+        (format!("{ca}: VerifyClientCertIfGiven"), [true, true, false]),
+        (format!("{ca}: RequireAndVerifyClientCert"), [false, true, false]),
+        (format!("{ca}: RequireAndVerifyClientCert, client_allowed_sans: [client]"), [false, true, false]),
+        (format!("{ca}: RequireAndVerifyClientCert, client_allowed_sans: [other]"), [false, false, false]),
+    ] {
+        let server = start(&folder, &write(&rest));
+        let found = [None, Some(&client), Some(&stranger)].map(|shown| reaches(&server, &own, shown));
+        assert_eq!(found, expected, "{rest}");
+    }
+}
+
+#[test]
+fn a_bad_file_ends_the_start_with_its_reason() {
+    fn check(folder: &Folder, text: &str, expected: &str) {
+        let path = folder.write("web.yml", text);
+        let error = TestServer::try_start(Setup { web_config: Some(path), ..Setup::default() }).err().unwrap();
+        assert!(matches!(error, ServeError::WebConfig(_)));
+        let error = error.to_string();
+        assert!(error.starts_with("--web.config.file: ") && error.contains(expected), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let folder = Folder::new();
+    let authority = Authority::new("a");
+    let (cert, key) = authority.sign("localhost");
+    folder.write("cert.pem", &cert);
+    folder.write("key.pem", &key);
+    folder.write("other.pem", &authority.sign("localhost").1);
+    check(&folder, "basic_auth_users: {x: hunter2}", "the password of x is not a bcrypt hash");
+    check(&folder, "foo: 1", "field foo not found in type web.Config");
+    check(&folder, "tls_server_config: {cert_file: cert.pem}", "missing one of key or key_file");
+    check(&folder, "tls_server_config: {cert_file: no.pem, key_file: key.pem}", "failed to read cert_file (");
+    check(&folder, "tls_server_config: {cert_file: key.pem, key_file: key.pem}", "failed to load X509KeyPair: ");
+    check(&folder, "tls_server_config: {cert_file: cert.pem, key_file: other.pem}", "failed to load X509KeyPair: ");
+    let text = "tls_server_config: {cert_file: cert.pem, key_file: key.pem, client_ca_file: cert.pem}";
+    check(&folder, text, "client CA's have been configured without a Client Auth Policy");
+    let text = "tls_server_config: {cert_file: cert.pem, key_file: key.pem, max_version: TLS11}";
+    check(&folder, text, "max_version");
+    assert!(Path::new(&folder.path("web.yml")).exists());
+}

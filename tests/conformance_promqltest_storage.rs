@@ -1,0 +1,299 @@
+//! Runs PromQL test scripts, ours and Prometheus's, against real storage: on the head, in several shards and with small chunks,
+//! and on a head with blocks under it, two of which overlap. Every evaluation must pass there as it does on plain maps, but for
+//! those that need start timestamps, which storage does not keep.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints its figures")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use watchfire::model::append::{AppendBatch, HistogramValue, SeriesKey};
+use watchfire::model::clock::{ManualClock, SharedClock};
+use watchfire::model::histogram::integer::deltas;
+use watchfire::model::histogram::{FloatHistogram, Histogram};
+use watchfire::model::labels::Labels;
+use watchfire::model::random::Random;
+use watchfire::model::read::{Queryable, SampleColumn};
+use watchfire::model::time::TimestampMs;
+use watchfire::promqltest::{MemoryStorage, Script, TestStorage, run, upstream_options};
+use watchfire::storage::block::PageCache;
+use watchfire::storage::block::catalog::Catalog;
+use watchfire::storage::block::metrics::BlockMetrics;
+use watchfire::storage::block::retention::Retention;
+use watchfire::storage::block::view::StoreQueryable;
+use watchfire::storage::chunk::cut::CutRules;
+use watchfire::storage::compact::Step;
+use watchfire::storage::compact::head::HeadCompaction;
+use watchfire::storage::fs::sim::SimFs;
+use watchfire::storage::head::export::BlockRange;
+use watchfire::storage::head::{Head, HeadOptions};
+
+/// Scripts that need what storage does not keep.
+const NEEDS_STARTS: &str = "start_timestamps.test";
+
+fn clock() -> SharedClock {
+    ManualClock::at(TimestampMs(1 << 42))
+}
+
+/// A head whose bounds are so wide that each series can be loaded from time 0 on.
+fn head() -> Head {
+    let rules = CutRules { samples_per_chunk: 7, chunk_range_ms: 1 << 52 };
+    Head::new(HeadOptions { shards: 3, rules, ..HeadOptions::new(clock()) })
+}
+
+#[derive(Clone)]
+enum Value {
+    Float(f64),
+    Histogram(Arc<FloatHistogram>),
+}
+
+type Samples = BTreeMap<Labels, BTreeMap<i64, Value>>;
+
+fn each_value(samples: &SampleColumn) -> impl Iterator<Item = (i64, Value)> + '_ {
+    let floats = samples.floats.timestamps.iter().zip(&samples.floats.values);
+    let histograms = samples.histograms.timestamps.iter().zip(&samples.histograms.values);
+    let floats = floats.map(|(t, value)| (*t, Value::Float(*value)));
+    floats.chain(histograms.map(|(t, histogram)| (*t, Value::Histogram(Arc::clone(histogram)))))
+}
+
+/// With whole counts if all are whole and add up, as a client would have exposed it.
+fn whole(histogram: &FloatHistogram) -> Option<HistogramValue> {
+    let is_whole = |value: f64| value.fract() == 0.0 && (0.0..1e15).contains(&value);
+    let h = histogram;
+    let counts = [&h.positive_buckets, &h.negative_buckets];
+    let all = [h.count, h.zero_count];
+    let mut values = counts.into_iter().flatten().chain(&all);
+    if !values.all(|value| is_whole(*value)) {
+        return None;
+    }
+    let whole = |counts: &[f64]| deltas(counts.iter().map(|count| *count as i64));
+    let whole = Histogram {
+        counter_reset_hint: h.counter_reset_hint,
+        schema: h.schema,
+        zero_threshold: h.zero_threshold,
+        zero_count: h.zero_count as u64,
+        count: h.count as u64,
+        sum: h.sum,
+        positive_spans: h.positive_spans.clone(),
+        positive_buckets: whole(&h.positive_buckets),
+        negative_spans: h.negative_spans.clone(),
+        negative_buckets: whole(&h.negative_buckets),
+        custom_values: h.custom_values.clone(),
+    };
+    whole.validate().is_ok().then(|| whole.into())
+}
+
+/// Appends in the order of time; runs of one kind are one batch.
+fn append(head: &Head, labels: &Labels, samples: &BTreeMap<i64, Value>, prefers_whole: bool) -> Result<(), String> {
+    let mut batch = AppendBatch::default();
+    // A series keeps to one kind.
+    let wholes: Option<Vec<HistogramValue>> = samples
+        .values()
+        .filter_map(|value| match value {
+            Value::Histogram(histogram) => Some(whole(histogram)),
+            Value::Float(_) => None,
+        })
+        .collect();
+    let mut wholes = wholes.filter(|_| prefers_whole).map(Vec::into_iter);
+    let commit = |batch: &mut AppendBatch| -> Result<(), String> {
+        let report = head.append_blocking(std::mem::take(batch)).map_err(|error| error.to_string())?;
+        report.rejected.first().map_or(Ok(()), |(_, why)| Err(format!("{labels}: {why}")))
+    };
+    for (t, value) in samples {
+        let (key, at) = (SeriesKey::Labels(labels.clone()), TimestampMs(*t));
+        match value {
+            Value::Float(value) => {
+                if !batch.histograms.is_empty() {
+                    commit(&mut batch)?;
+                }
+                batch.push_float(key, at, *value);
+            }
+            Value::Histogram(histogram) => {
+                let value = wholes.as_mut().and_then(Iterator::next);
+                batch.push_histogram(key, at, value.unwrap_or_else(|| HistogramValue::Float(Arc::clone(histogram))));
+            }
+        }
+    }
+    commit(&mut batch)
+}
+
+/// The head alone.
+struct OnHead {
+    head: Head,
+    queryable: Arc<dyn Queryable>,
+    prefers_whole: bool,
+}
+
+impl OnHead {
+    fn new(prefers_whole: bool) -> Self {
+        let head = head();
+        Self { queryable: head.queryable(), head, prefers_whole }
+    }
+}
+
+impl TestStorage for OnHead {
+    fn append(&mut self, labels: &Labels, samples: &[(i64, f64)]) -> Result<(), String> {
+        let samples = samples.iter().map(|(t, value)| (*t, Value::Float(*value))).collect();
+        append(&self.head, labels, &samples, self.prefers_whole)
+    }
+
+    fn append_all(&mut self, labels: &Labels, samples: &SampleColumn) -> Result<(), String> {
+        append(&self.head, labels, &each_value(samples).collect(), self.prefers_whole)
+    }
+
+    fn clear(&mut self) -> Result<(), String> {
+        *self = Self::new(self.prefers_whole);
+        Ok(())
+    }
+
+    fn queryable(&self) -> &dyn Queryable {
+        &*self.queryable
+    }
+}
+
+/// Half of the time in blocks, every third sample of the second quarter in one that overlaps; made when a query comes.
+#[derive(Default)]
+struct OnBlocks {
+    samples: Samples,
+    built: OnceLock<StoreQueryable>,
+}
+
+impl OnBlocks {
+    fn build(&self) -> StoreQueryable {
+        let times = || self.samples.values().flat_map(|own| own.keys().copied());
+        let (first, last) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+        let (quarter, half) = (first + (last - first) / 4, first + (last - first) / 2);
+        let mut parts: [Samples; 4] = Default::default();
+        for (labels, own) in &self.samples {
+            for (number, (t, value)) in own.iter().enumerate() {
+                let part = match t {
+                    t if *t < quarter => 0,
+                    t if *t < half => 1 + usize::from(number % 3 == 0),
+                    _ => 3,
+                };
+                parts[part].entry(labels.clone()).or_default().insert(*t, value.clone());
+            }
+        }
+        let sim = SimFs::new();
+        let metrics = BlockMetrics::new(&Default::default());
+        let catalog = Catalog::new(Arc::new(sim), Path::new("/data"), PageCache::new(0), metrics);
+        catalog.open().unwrap();
+        let heads = parts.map(|part| {
+            let head = head();
+            for (labels, own) in &part {
+                append(&head, labels, own, true).unwrap();
+            }
+            head
+        });
+        let [oldest, middle, late, newest] = heads;
+        for (seed, (head, max_time)) in (1..).zip([(oldest, quarter), (middle, half), (late, half)]) {
+            let Some(min_time) = head.stats().min_time else { continue };
+            let range = BlockRange { min_time, max_time };
+            let mut random = Random::seeded(seed);
+            let mut compaction = HeadCompaction::begin(&head, &catalog, range, 0, &clock(), &mut random).unwrap();
+            while compaction.step(100).unwrap() == Step::More {}
+            compaction.publish().unwrap();
+        }
+        catalog.reload(Retention::default(), 0).unwrap();
+        StoreQueryable::new(newest.queryable(), catalog)
+    }
+}
+
+impl TestStorage for OnBlocks {
+    fn append(&mut self, labels: &Labels, samples: &[(i64, f64)]) -> Result<(), String> {
+        let samples = samples.iter().map(|(t, value)| (*t, Value::Float(*value)));
+        self.samples.entry(labels.clone()).or_default().extend(samples);
+        self.built = OnceLock::new();
+        Ok(())
+    }
+
+    fn append_all(&mut self, labels: &Labels, samples: &SampleColumn) -> Result<(), String> {
+        self.samples.entry(labels.clone()).or_default().extend(each_value(samples));
+        self.built = OnceLock::new();
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), String> {
+        *self = Self::default();
+        Ok(())
+    }
+
+    fn queryable(&self) -> &dyn Queryable {
+        self.built.get_or_init(|| self.build())
+    }
+}
+
+fn scripts() -> Vec<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promqltest");
+    let shared = support::conformance_dir().map(|dir| dir.join("promqltest"));
+    let mut scripts: Vec<PathBuf> = [Some(own), shared]
+        .into_iter()
+        .flatten()
+        .flat_map(|dir| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()))
+        .filter(|path| path.extension() == Some("test".as_ref()))
+        .collect();
+    scripts.sort();
+    scripts
+}
+
+fn outcomes(script: &Script, storage: &mut dyn TestStorage) -> Result<Vec<Result<(), String>>, String> {
+    let outcomes = run(script, storage, &upstream_options())?;
+    let shown =
+        |o: watchfire::promqltest::EvalOutcome| o.result.map_err(|why| format!("{}: {}: {why}", o.line, o.expr));
+    Ok(outcomes.into_iter().map(shown).collect())
+}
+
+/// True if a failure is about what is known of the sample before, which is less where another block begins.
+fn is_about_hints_alone(failure: &str) -> bool {
+    let plain = failure.replace(" counter_reset_hint:not_reset", "");
+    let parts = plain.split_once("expected ").and_then(|(_, rest)| rest.split_once(" but got "));
+    parts.is_some_and(|(expected, got)| expected.strip_prefix(got).is_some_and(|rest| rest.starts_with(" for ")))
+}
+
+fn check(accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn TestStorage>) {
+    let mut failed = Vec::new();
+    let mut total = 0;
+    for path in scripts() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let script = Script::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        let expected = outcomes(&script, &mut MemoryStorage::new()).unwrap();
+        let found = match outcomes(&script, &mut *storage_of()) {
+            Ok(found) => found,
+            Err(error) => {
+                failed.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        assert_eq!(found.len(), expected.len());
+        total += found.len();
+        // What fails on plain maps says nothing about storage.
+        let differing = found.iter().zip(&expected).filter(|(found, expected)| expected.is_ok() && found.is_err());
+        let differing: Vec<String> =
+            differing.filter_map(|(found, _)| found.as_ref().err()).filter(|why| !accepts(why)).cloned().collect();
+        if name == NEEDS_STARTS {
+            println!("{name}: {} of {} need start timestamps", differing.len(), found.len());
+        } else {
+            failed.extend(differing.into_iter().map(|why| format!("{name}:{why}")));
+        }
+    }
+    println!("{total} evals");
+    assert!(failed.is_empty(), "{} failures\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn scripts_pass_on_the_head_with_float_histograms() {
+    check(|_| false, || Box::new(OnHead::new(false)));
+}
+
+#[test]
+fn scripts_pass_on_the_head_with_whole_histograms() {
+    check(|_| false, || Box::new(OnHead::new(true)));
+}
+
+#[test]
+fn scripts_pass_on_head_and_blocks() {
+    check(is_about_hints_alone, || Box::<OnBlocks>::default());
+}
