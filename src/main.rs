@@ -9,6 +9,13 @@ use watchfire::cli::{self, Decision};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Read by the allocator when it starts. Large allocations, as answers are, are kept for a while like others: fresh pages
+/// for each answer take longer than its evaluation.
+#[allow(unsafe_code, reason = "the allocator finds its settings by the name of the symbol, which nothing else has")]
+// SAFETY: jemalloc reads a pointer to a text that ends with a zero, which is what this static is.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 21] = b"oversize_threshold:0\0";
+
 fn main() -> ExitCode {
     let mut args = std::env::args();
     let program = args.next().unwrap_or_default();

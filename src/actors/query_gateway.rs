@@ -538,7 +538,7 @@ struct ListingBudget {
 
 impl ReadBudget for ListingBudget {
     fn charge(&self, bytes: usize) -> Result<(), ReadError> {
-        self.held.lock().grow(bytes).map_err(over)
+        self.held.lock().grow_ahead(bytes).map_err(over)
     }
 
     fn check(&self) -> Result<(), ReadError> {

@@ -47,6 +47,7 @@ pub fn query_value(object: &mut Object<'_>, value: &QueryValue) {
             array.end();
         }
         QueryValue::Matrix(series) => {
+            json.reserve(point_count(value).saturating_mul(POINT_LEN));
             let mut array = json.array();
             for one in series {
                 let json = array.item();
@@ -99,6 +100,9 @@ pub fn truncate(value: &mut QueryValue, limit: usize) -> bool {
     }
     true
 }
+
+/// Bytes that a point takes, about: time, digits, brackets.
+const POINT_LEN: usize = 32;
 
 fn point(json: &mut Json, point: &Point) {
     json.raw("[");

@@ -46,26 +46,25 @@ impl Labels {
 
     /// Builds a set from pairs that are already sorted by name, unique and without empty values.
     pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut data = Vec::with_capacity(128);
-        let mut last: Option<&str> = None;
+        let mut room = LabelsRoom::default();
         for (name, value) in pairs {
-            debug_assert!(last.is_none_or(|l| l < name), "labels must be sorted: {last:?} before {name:?}");
-            last = Some(name);
-            push_str(&mut data, name);
-            push_str(&mut data, value);
+            room.push(name, value);
         }
-        Self { data: data.into() }
+        room.take()
     }
 
     /// Value of the label `name`, or `None` if it is not in the set.
     pub fn get(&self, name: &str) -> Option<&str> {
+        // The buffer is only ever filled from `&str`, so this check cannot fail.
+        std::str::from_utf8(self.find(name)?).ok()
+    }
+
+    fn find(&self, name: &str) -> Option<&[u8]> {
         let mut pairs = self.iter();
         while let Some((n, v)) = pairs.next_raw() {
-            match n.cmp(name.as_bytes()) {
-                Ordering::Less => {}
-                // The buffer is only ever filled from `&str`, so this check cannot fail.
-                Ordering::Equal => return std::str::from_utf8(v).ok(),
-                Ordering::Greater => return None,
+            // Lengths mostly differ; an order would have to look at the texts.
+            if n.len() == name.len() && n == name.as_bytes() {
+                return Some(v);
             }
         }
         None
@@ -78,7 +77,22 @@ impl Labels {
 
     /// True if the label `name` is in the set.
     pub fn contains(&self, name: &str) -> bool {
-        self.get(name).is_some()
+        self.find(name).is_some()
+    }
+
+    /// The set as it is encoded; equal for equal sets only.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The pairs in order of their names, as bytes and with the bytes that encode each.
+    pub fn iter_raw(&self) -> impl Iterator<Item = RawPair<'_>> {
+        let mut pairs = self.iter();
+        std::iter::from_fn(move || {
+            let before = pairs.rest;
+            let (name, value) = pairs.next_raw()?;
+            Some(RawPair { name, value, encoded: before.get(..before.len() - pairs.rest.len())? })
+        })
     }
 
     /// The pairs in order of their names.
@@ -108,17 +122,106 @@ impl Labels {
 
     /// The set without the labels in `names`.
     pub fn without(&self, names: &[&str]) -> Self {
-        Self::from_sorted(self.iter().filter(|(n, _)| !names.contains(n)))
+        self.filtered(|name| !names.iter().any(|n| n.as_bytes() == name))
     }
 
     /// The set with only the labels in `names`.
     pub fn keep_only(&self, names: &[&str]) -> Self {
-        Self::from_sorted(self.iter().filter(|(n, _)| names.contains(n)))
+        self.filtered(|name| names.iter().any(|n| n.as_bytes() == name))
+    }
+
+    /// The set with only the labels whose name fulfils `keep`.
+    pub fn filtered(&self, mut keep: impl FnMut(&[u8]) -> bool) -> Self {
+        let mut room = LabelsRoom::default();
+        self.iter_raw().filter(|pair| keep(pair.name)).for_each(|pair| room.push_encoded(pair.encoded));
+        room.take()
     }
 
     /// A builder that starts from this set.
     pub fn to_builder(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
+    }
+}
+
+/// A pair of a label set as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawPair<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// Both as they are encoded.
+    pub encoded: &'a [u8],
+}
+
+/// Room in which one label set after the other is put together; the finished set is allocated once, at its size.
+#[derive(Debug, Default)]
+pub struct LabelsRoom {
+    data: SmallBytes,
+}
+
+impl LabelsRoom {
+    /// Appends a pair. Names ascend, values are not empty.
+    pub fn push(&mut self, name: &str, value: &str) {
+        push_str(&mut self.data, name);
+        push_str(&mut self.data, value);
+    }
+
+    /// Appends a pair as another set encodes it, or several.
+    pub fn push_encoded(&mut self, encoded: &[u8]) {
+        self.data.extend(encoded);
+    }
+
+    /// The finished set; the room is empty afterwards.
+    pub fn take(&mut self) -> Labels {
+        let labels = Labels { data: self.data.as_slice().into() };
+        debug_assert!(
+            labels.iter().zip(labels.iter().skip(1)).all(|((a, _), (b, _))| a < b),
+            "labels must be sorted: {labels:?}"
+        );
+        self.data.clear();
+        labels
+    }
+}
+
+/// Bytes that stand on the stack while they are few.
+#[derive(Debug)]
+struct SmallBytes {
+    few: [u8; FEW_BYTES],
+    len: usize,
+    /// All bytes, once they are more than few.
+    many: Vec<u8>,
+}
+
+/// Most label sets are shorter.
+const FEW_BYTES: usize = 256;
+
+impl Default for SmallBytes {
+    fn default() -> Self {
+        Self { few: [0; FEW_BYTES], len: 0, many: Vec::new() }
+    }
+}
+
+impl SmallBytes {
+    fn extend(&mut self, bytes: &[u8]) {
+        if self.many.is_empty() {
+            if let Some(room) = self.few.get_mut(self.len..self.len + bytes.len()) {
+                room.copy_from_slice(bytes);
+                self.len += bytes.len();
+                return;
+            }
+            self.many.extend_from_slice(&self.few[..self.len]);
+        }
+        self.many.extend_from_slice(bytes);
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        if self.many.is_empty() { &self.few[..self.len] } else { &self.many }
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+        self.many.clear();
     }
 }
 
@@ -147,18 +250,33 @@ impl PartialOrd for Labels {
 impl Ord for Labels {
     /// Pair by pair, names before values; a prefix comes first (Prometheus `labels.Compare`).
     fn cmp(&self, other: &Self) -> Ordering {
-        // Strings are ordered as their bytes are.
-        let (mut left, mut right) = (self.iter(), other.iter());
+        let (left, right) = (&self.data, &other.data);
+        let differs_at = common_len(left, right);
+        if differs_at == left.len().min(right.len()) {
+            return left.len().cmp(&right.len());
+        }
+        // The first text that reaches beyond the bytes in common decides; both have it at the same place. Strings are
+        // ordered as their bytes are.
+        let (mut a, mut b) = (self.iter(), other.iter());
         loop {
-            match (left.next_raw(), right.next_raw()) {
-                (None, None) => return Ordering::Equal,
-                (a, b) => match a.cmp(&b) {
-                    Ordering::Equal => {}
-                    different => return different,
-                },
+            let (text, other_text) = (a.take_raw(), b.take_raw());
+            if differs_at < left.len() - a.rest.len() || text.is_none() || other_text.is_none() {
+                return text.cmp(&other_text);
             }
         }
     }
+}
+
+/// Number of bytes that two texts begin with in common.
+fn common_len(left: &[u8], right: &[u8]) -> usize {
+    let (mut a, mut b) = (left, right);
+    while let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first_chunk::<8>(), b.split_first_chunk::<8>()) {
+        if x != y {
+            break;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    left.len() - a.len() + a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
 /// Prints `{a="1", b="x\"y"}`, the form of Prometheus's `Labels.String()`.
@@ -231,19 +349,19 @@ impl<'a> Iterator for LabelsIter<'a> {
     }
 }
 
-fn push_str(data: &mut Vec<u8>, text: &str) {
+fn push_str(data: &mut SmallBytes, text: &str) {
     let mut end = text.len().min(STRING_LEN_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     let raw = &text.as_bytes()[..end];
     if raw.len() < 0xFF {
-        data.push(raw.len() as u8);
+        data.extend(&[raw.len() as u8]);
     } else {
-        data.push(0xFF);
-        data.extend_from_slice(&(raw.len() as u32).to_le_bytes()[..3]);
+        let [a, b, c, _] = (raw.len() as u32).to_le_bytes();
+        data.extend(&[0xFF, a, b, c]);
     }
-    data.extend_from_slice(raw);
+    data.extend(raw);
 }
 
 /// Collects changes to a label set; kept sorted, so that reading back is cheap.
@@ -319,6 +437,8 @@ pub fn is_legacy_metric_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -338,6 +458,23 @@ mod tests {
     fn long_values_survive() {
         let long = "x".repeat(70_000);
         assert_eq!(Labels::from_pairs([("a", &long)]).get("a"), Some(long.as_str()));
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_that_of_the_pairs(
+            a in proptest::collection::vec(("[ab]{1,2}|x{250,260}", "[ab]{1,9}|x{254,257}"), 0..4),
+            b in proptest::collection::vec(("[ab]{1,2}|x{250,260}", "[ab]{1,9}|x{254,257}"), 0..4),
+        ) {
+            let (a, b) = (Labels::from_pairs(a), Labels::from_pairs(b));
+            prop_assert_eq!(a.cmp(&b), a.iter().cmp(b.iter()));
+            let raw: Vec<_> = a.iter_raw().map(|pair| (pair.name, pair.value)).collect();
+            let pairs: Vec<_> = a.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            prop_assert_eq!(raw, pairs);
+            let encoded: Vec<u8> = a.iter_raw().flat_map(|pair| pair.encoded.to_vec()).collect();
+            prop_assert_eq!(encoded, a.as_bytes());
+            prop_assert_eq!(a.without(&["a", "bb"]).len() + a.keep_only(&["a", "bb"]).len(), a.len());
+        }
     }
 
     #[test]

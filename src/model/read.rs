@@ -31,7 +31,14 @@ impl FloatColumn {
         self.timestamps.is_empty()
     }
 
+    /// Makes room for more samples.
+    pub fn reserve(&mut self, more: usize) {
+        self.timestamps.reserve(more);
+        self.values.reserve(more);
+    }
+
     /// Appends one sample.
+    #[inline]
     pub fn push(&mut self, timestamp_ms: i64, value: f64) {
         self.timestamps.push(timestamp_ms);
         self.values.push(value);
@@ -120,7 +127,9 @@ impl SampleColumn {
     /// Takes out the markers that end a series.
     pub fn drop_stale_markers(&mut self) {
         let floats = &mut self.floats;
-        if let Some(first) = floats.values.iter().position(|v| is_stale(*v)) {
+        // Almost always there is none: looked for without stopping, many are compared at a time.
+        let has_any = floats.values.iter().fold(false, |found, v| found | is_stale(*v));
+        if let Some(first) = has_any.then(|| floats.values.iter().position(|v| is_stale(*v))).flatten() {
             let mut kept = first;
             for at in first..floats.len() {
                 if !is_stale(floats.values[at]) {

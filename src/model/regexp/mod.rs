@@ -9,6 +9,7 @@ mod budget;
 mod class;
 mod expand;
 mod fast;
+mod memo;
 mod parser;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ use regex_syntax::hir::{Hir, Look};
 use self::ast::Ast;
 pub use self::budget::{Account, within};
 use self::fast::Fast;
+use self::memo::Form;
 use self::parser::{Flags, Parsed};
 
 /// Largest compiled program, in bytes; a larger one is refused instead of filling memory.
@@ -82,16 +84,20 @@ enum Groups {
 impl Regexp {
     /// Compiles `^(?s:pattern)$`, the form of matchers. Errors quote the pattern as it stands.
     pub fn anchored(pattern: &str) -> Result<Self, RegexpError> {
-        let parsed = Self::parse(pattern, Flags { dot_nl: true, ..Flags::default() })?;
-        let ast = Ast::concat(vec![Ast::Look(Look::Start), parsed.ast, Ast::Look(Look::End)]);
-        Self::compile(pattern, pattern, Parsed { ast, ..parsed })
+        memo::get_or_compile(Form::Anchored, pattern, || {
+            let parsed = Self::parse(pattern, Flags { dot_nl: true, ..Flags::default() })?;
+            let ast = Ast::concat(vec![Ast::Look(Look::Start), parsed.ast, Ast::Look(Look::End)]);
+            Self::compile(pattern, pattern, Parsed { ast, ..parsed })
+        })
     }
 
     /// Compiles the text `^(?s:pattern)$`, the form of relabelling and `label_replace`. It differs from
     /// [`Regexp::anchored`] where the pattern does not stand by itself (`a)(b`), and errors quote the whole text.
     pub fn wrapped(pattern: &str) -> Result<Self, RegexpError> {
-        let full = format!("^(?s:{pattern})$");
-        Self::compile(pattern, &full, Self::parse(&full, Flags::default())?)
+        memo::get_or_compile(Form::Wrapped, pattern, || {
+            let full = format!("^(?s:{pattern})$");
+            Self::compile(pattern, &full, Self::parse(&full, Flags::default())?)
+        })
     }
 
     /// Compiles the pattern as it stands, for templates' `match` and `reReplaceAll`.
@@ -102,6 +108,11 @@ impl Regexp {
     /// The pattern as written, without anchors.
     pub fn pattern(&self) -> &str {
         &self.pattern
+    }
+
+    /// Bytes of the program, if it is built.
+    fn program_len(&self) -> usize {
+        self.shared.program.get().and_then(Option::as_ref).map_or(0, Regex::memory_usage)
     }
 
     /// True if the text matches.

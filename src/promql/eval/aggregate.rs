@@ -3,8 +3,6 @@
 mod count_values;
 mod histogram;
 
-use std::collections::HashMap;
-
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn};
 use crate::promql::eval::error::EvalError;
@@ -139,7 +137,8 @@ impl Groups {
     pub(crate) fn of(exec: &mut Exec<'_>, input: &Matrix, grouping: &Grouping) -> Result<Self, EvalError> {
         let mut held = exec.charge(input.series.len() * list_entry(size_of::<usize>()))?;
         let mut groups: (Vec<Labels>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
-        let mut number_of: HashMap<Box<[u8]>, usize> = HashMap::new();
+        let mut number_of: hashbrown::HashMap<Box<[u8]>, usize, foldhash::fast::RandomState> =
+            hashbrown::HashMap::default();
         let mut key = Vec::new();
         for (index, series) in input.series.iter().enumerate() {
             exec.spend(1)?;
@@ -174,11 +173,11 @@ impl Groups {
 
 /// The labels that the members of a group have in common.
 pub(crate) fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
-    let is_named = |name: &str| grouping.labels.binary_search_by(|n| n.as_str().cmp(name)).is_ok();
+    let is_named = |name: &[u8]| grouping.labels.binary_search_by(|n| n.as_bytes().cmp(name)).is_ok();
     if grouping.without {
-        return Labels::from_sorted(labels.iter().filter(|(name, _)| *name != METRIC_NAME && !is_named(name)));
+        return labels.filtered(|name| name != METRIC_NAME.as_bytes() && !is_named(name));
     }
-    Labels::from_sorted(labels.iter().filter(|(name, _)| is_named(name)))
+    labels.filtered(is_named)
 }
 
 /// Population variance without a second pass (Welford).

@@ -283,10 +283,21 @@ impl ColumnBuilder {
     pub(crate) const STEP_LEN: usize = list_entry(size_of::<f64>()) + 1;
 
     /// Adds a value. Steps ascend from call to call.
+    #[inline]
     pub(crate) fn push(&mut self, step: usize, value: f64) {
         if self.values.is_empty() {
             self.first = step;
         }
+        if self.bits.is_empty() && step - self.first == self.values.len() {
+            self.values.push(value);
+            self.present += 1;
+            return;
+        }
+        self.push_with_gaps(step, value);
+    }
+
+    #[inline(never)]
+    fn push_with_gaps(&mut self, step: usize, value: f64) {
         let at = step - self.first;
         debug_assert!(self.values.len() <= at, "steps must ascend");
         if self.values.len() < at || !self.bits.is_empty() {

@@ -10,6 +10,7 @@ use crate::model::read::{
 };
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::annotations::AnnotationSet;
+use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::{EvalError, Phase};
 use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::samples::SampleCount;
@@ -28,13 +29,46 @@ pub(crate) struct Exec<'a> {
     pub(crate) samples: SampleCount,
     /// How long the result took to sort.
     pub(crate) sorted_in: Duration,
+    pub(crate) pace: Pace<'a>,
+}
+
+/// Looks now and then whether the query is still wanted. Each thread that works on it has one.
+pub(crate) struct Pace<'a> {
+    ctx: &'a QueryContext,
     unchecked_points: usize,
+}
+
+impl<'a> Pace<'a> {
+    /// A fresh one.
+    pub(crate) fn new(ctx: &'a QueryContext) -> Self {
+        Self { ctx, unchecked_points: 0 }
+    }
+
+    /// Notes that `points` were worked on; now and then looks whether the query is still wanted.
+    #[inline]
+    pub(crate) fn spend(&mut self, points: usize) -> Result<(), EvalError> {
+        self.unchecked_points = self.unchecked_points.saturating_add(points).saturating_add(1);
+        if self.unchecked_points < POINTS_PER_CHECK { Ok(()) } else { self.look() }
+    }
+
+    #[cold]
+    fn look(&mut self) -> Result<(), EvalError> {
+        self.unchecked_points = 0;
+        self.ctx.check(Phase::Evaluation)
+    }
 }
 
 /// Series of a selector, sorted by labels, with what the selection holds.
 pub(crate) struct Selection {
     pub(crate) series: Vec<SelectedSeries>,
     _held: Charge,
+}
+
+impl Selection {
+    /// About how many samples each series has in a range, for the choice of the way; at a usual interval of scrapes.
+    pub(crate) fn sample_estimate(&self, (min_ms, max_ms): (i64, i64)) -> usize {
+        usize::try_from(max_ms.saturating_sub(min_ms) / 15_000).unwrap_or(0).saturating_add(60)
+    }
 }
 
 impl<'a> Exec<'a> {
@@ -52,8 +86,8 @@ impl<'a> Exec<'a> {
             ctx,
             annotations: AnnotationSet::new(charge),
             samples: SampleCount::new(opts.max_samples),
+            pace: Pace::new(ctx),
             sorted_in: Duration::ZERO,
-            unchecked_points: 0,
         })
     }
 
@@ -63,13 +97,9 @@ impl<'a> Exec<'a> {
     }
 
     /// Notes that `points` were worked on; now and then looks whether the query is still wanted.
+    #[inline]
     pub(crate) fn spend(&mut self, points: usize) -> Result<(), EvalError> {
-        self.unchecked_points = self.unchecked_points.saturating_add(points).saturating_add(1);
-        if self.unchecked_points < POINTS_PER_CHECK {
-            return Ok(());
-        }
-        self.unchecked_points = 0;
-        self.check()
+        self.pace.spend(points)
     }
 
     /// Errors if the query has been stopped.
@@ -109,14 +139,15 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// Empty room.
-    pub(crate) fn new(exec: &Exec<'_>) -> Result<Self, EvalError> {
-        Ok(Self { column: SampleColumn::default(), held: exec.charge(0)? })
+    pub(crate) fn new(ctx: &QueryContext) -> Result<Self, EvalError> {
+        let held = ctx.ledger.charge(0).map_err(|over| EvalError::Budget(over.to_string()))?;
+        Ok(Self { column: SampleColumn::default(), held })
     }
 
     /// Decodes the samples of one series from `min_ms` to `max_ms`, both inclusive, oldest first.
     pub(crate) fn decode(
         &mut self,
-        exec: &mut Exec<'_>,
+        pace: &mut Pace<'_>,
         selector: &Selector,
         source: &dyn SampleSource,
         (min_ms, max_ms): (i64, i64),
@@ -133,9 +164,37 @@ impl Decoder {
         }
         let bytes = self.column.memory_len();
         let grown = bytes.saturating_sub(self.held.bytes());
-        self.held.grow(grown).map_err(|over| EvalError::Budget(over.to_string()))?;
-        exec.spend(self.column.len())?;
+        if 0 < grown {
+            self.held.grow(grown).map_err(|over| EvalError::Budget(over.to_string()))?;
+        }
+        pace.spend(self.column.len())?;
         Ok(&mut self.column)
+    }
+}
+
+/// What a thread needs that makes columns of series.
+pub(crate) struct SeriesWorker<'a> {
+    pub(crate) decoder: Decoder,
+    pub(crate) builder: ColumnBuilder,
+    pub(crate) pace: Pace<'a>,
+    held: Charge,
+}
+
+impl<'a> SeriesWorker<'a> {
+    /// Empty room.
+    pub(crate) fn begin(ctx: &'a QueryContext) -> Result<Self, EvalError> {
+        let held = ctx.ledger.charge(0).map_err(|over| EvalError::Budget(over.to_string()))?;
+        Ok(Self { decoder: Decoder::new(ctx)?, builder: ColumnBuilder::new(), pace: Pace::new(ctx), held })
+    }
+
+    /// Charges what was made.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), EvalError> {
+        self.held.grow_ahead(bytes).map_err(|over| EvalError::Budget(over.to_string()))
+    }
+
+    /// Leaves what is held to whoever takes what was made.
+    pub(crate) fn end(self, to: &Mutex<Charge>) {
+        to.lock().unwrap_or_else(PoisonError::into_inner).absorb(self.held);
     }
 }
 
@@ -172,7 +231,7 @@ struct SelectBudget<'a> {
 impl ReadBudget for SelectBudget<'_> {
     fn charge(&self, bytes: usize) -> Result<(), ReadError> {
         let mut charge = self.charge.lock().unwrap_or_else(PoisonError::into_inner);
-        charge.grow(bytes).map_err(|over| ReadError::Budget(over.to_string()))
+        charge.grow_ahead(bytes).map_err(|over| ReadError::Budget(over.to_string()))
     }
 
     fn check(&self) -> Result<(), ReadError> {
@@ -182,6 +241,10 @@ impl ReadBudget for SelectBudget<'_> {
 
 /// The labels without the name and the other labels that describe what the metric is.
 pub(crate) fn without_metadata(labels: &Labels) -> Labels {
-    const METADATA: [&str; 3] = ["__name__", "__type__", "__unit__"];
-    if METADATA.iter().any(|name| labels.contains(name)) { labels.without(&METADATA) } else { labels.clone() }
+    let is_metadata = |name: &[u8]| matches!(name, b"__name__" | b"__type__" | b"__unit__");
+    if labels.iter_raw().any(|pair| is_metadata(pair.name)) {
+        labels.filtered(|name| !is_metadata(name))
+    } else {
+        labels.clone()
+    }
 }

@@ -55,7 +55,7 @@ pub(crate) fn instant(
                 };
                 let histogram_len = histogram.as_ref().map_or(0, |histogram| histogram.memory_len());
                 let bytes = shared(series.labels.encoded_len()) + histogram_len;
-                held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
+                held.grow_ahead(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
                 let point = Point { at, value };
                 elements.push(VectorElement { labels: series.labels.clone(), point, histogram });
             }
@@ -73,7 +73,8 @@ pub(crate) fn range(exec: &mut Exec<'_>, root: &Node, steps: Steps) -> Result<He
 }
 
 /// Puts a value together with what was noted on the way.
-pub(crate) fn wrap(exec: Exec<'_>, (value, held): HeldValue) -> Evaluated {
+pub(crate) fn wrap(exec: Exec<'_>, (value, mut held): HeldValue) -> Evaluated {
+    held.trim();
     let stats = EvalStats {
         total_samples: exec.samples.tally.total(),
         samples_read: exec.samples.tally.read(),
@@ -108,7 +109,7 @@ fn matrix(exec: &mut Exec<'_>, mut result: Matrix, steps: Steps) -> Result<HeldV
         let bytes = shared(series.labels.encoded_len())
             + allocated(column.float_count() * size_of::<Point>())
             + histograms_len(column.histograms());
-        held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
+        held.grow_ahead(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
         let at = |step: usize| TimestampMs(steps.at(step));
         let mut points = Vec::with_capacity(column.float_count());
         column.for_each(|step, value| points.push(Point { at: at(step), value }));
@@ -127,11 +128,11 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
     let first_ms = start_ms.saturating_sub(before_ms).saturating_add(1);
     let (min_ms, max_ms) = range.selector.clip((first_ms, end_ms.saturating_add(after_ms)));
     let selection = exec.select(&range.selector, min_ms, max_ms)?;
-    let mut decoder = Decoder::new(exec)?;
+    let mut decoder = Decoder::new(exec.ctx)?;
     let mut held = exec.charge(allocated(selection.series.len() * size_of::<MatrixSeries>()))?;
     let mut all = Vec::with_capacity(selection.series.len());
     for series in &selection.series {
-        let column = decoder.decode(exec, &range.selector, &*series.samples, (min_ms, max_ms))?;
+        let column = decoder.decode(&mut exec.pace, &range.selector, &*series.samples, (min_ms, max_ms))?;
         column.drop_stale_markers();
         if let Some(extension) = range.extension {
             extended::bounded_samples(column, extension, start_ms, end_ms)?;
@@ -149,7 +150,7 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
             + allocated(column.floats.len() * size_of::<Point>())
             + allocated(histograms.len() * size_of::<HistogramPoint>())
             + histogram_bytes;
-        held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
+        held.grow_ahead(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
         let floats = column.floats.timestamps.iter().zip(&column.floats.values);
         let points = floats.map(|(at, value)| Point { at: TimestampMs(*at), value: *value }).collect();
         let shared = histograms.timestamps.iter().zip(&histograms.values);

@@ -80,7 +80,7 @@ impl QueryLedger {
 
     /// Takes `bytes` for as long as the returned charge lives.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
-        let mut charge = Charge { ledger: Arc::clone(self), bytes: 0 };
+        let mut charge = Charge { ledger: Arc::clone(self), bytes: 0, ahead: 0 };
         charge.grow(bytes)?;
         Ok(charge)
     }
@@ -137,7 +137,12 @@ pub(crate) const fn table_entry(bytes: usize) -> usize {
 pub struct Charge {
     ledger: Arc<QueryLedger>,
     bytes: usize,
+    /// Bytes that were taken for what is still to come.
+    ahead: usize,
 }
+
+/// Bytes that [`Charge::grow_ahead`] takes for what is still to come.
+const AHEAD: usize = 16 << 10;
 
 impl Charge {
     /// Bytes held.
@@ -152,6 +157,34 @@ impl Charge {
         Ok(())
     }
 
+    /// As [`Self::grow`], for what grows in many small steps: where the limits allow it more is taken than is asked for, so
+    /// that the accounts, which threads share, are seldom touched.
+    pub fn grow_ahead(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        if let Some(left) = self.ahead.checked_sub(bytes) {
+            self.ahead = left;
+            self.bytes += bytes;
+            return Ok(());
+        }
+        if bytes < AHEAD && self.ledger.take(AHEAD).is_ok() {
+            self.ahead += AHEAD - bytes;
+            self.bytes += bytes;
+            return Ok(());
+        }
+        self.grow(bytes)
+    }
+
+    /// Gives back what was taken ahead.
+    pub fn trim(&mut self) {
+        self.ledger.give_back(std::mem::take(&mut self.ahead));
+    }
+
+    /// Holds from now on what `other` holds.
+    pub fn absorb(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.ledger, &other.ledger), "charges of two queries");
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.ahead += std::mem::take(&mut other.ahead);
+    }
+
     /// Gives `bytes` back, at most what is held.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
@@ -162,7 +195,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.ledger.give_back(self.bytes);
+        self.ledger.give_back(self.bytes + self.ahead);
     }
 }
 
@@ -183,6 +216,24 @@ mod tests {
         assert_eq!(pool.used(), 300);
         drop(charge);
         assert_eq!((ledger.used(), ledger.peak(), pool.used()), (0, 500, 0));
+    }
+
+    #[test]
+    fn what_is_taken_ahead_refuses_nothing_and_comes_back() {
+        let pool = MemoryPool::new(0);
+        let ledger = QueryLedger::open(&pool, AHEAD + 10);
+        let (mut charge, mut other) = (ledger.charge(0).unwrap(), ledger.charge(0).unwrap());
+        charge.grow_ahead(1).unwrap();
+        charge.grow_ahead(2).unwrap();
+        assert_eq!((charge.bytes(), ledger.used()), (3, AHEAD));
+        other.grow_ahead(10).unwrap();
+        assert_eq!(other.grow_ahead(1).unwrap_err(), OverBudget::Query { limit: AHEAD + 10 });
+        charge.absorb(other);
+        assert_eq!((charge.bytes(), ledger.used()), (13, AHEAD + 10));
+        charge.trim();
+        assert_eq!((charge.bytes(), ledger.used()), (13, 13));
+        drop(charge);
+        assert_eq!((ledger.used(), pool.used()), (0, 0));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, binary: &Vectors, place: PosRange, steps
         many,
         one,
         crowded: crowded(&many_signatures, count),
-        taken: HashMap::new(),
+        taken: hashbrown::HashMap::default(),
         first_clash: None,
         held: exec.charge(0)?,
         result: Matrix::new(exec)?,
@@ -86,14 +86,14 @@ pub(crate) fn eval(exec: &mut Exec<'_>, binary: &Vectors, place: PosRange, steps
 /// Numbers for the label values that have to agree.
 pub(crate) struct Signatures<'a> {
     matching: &'a Matching,
-    numbers: HashMap<Box<[u8]>, usize>,
+    numbers: hashbrown::HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     held: Option<Charge>,
 }
 
 impl<'a> Signatures<'a> {
     /// No signatures yet.
     pub(crate) fn new(matching: &'a Matching) -> Self {
-        Self { matching, numbers: HashMap::new(), held: None }
+        Self { matching, numbers: hashbrown::HashMap::default(), held: None }
     }
 
     /// The signature of each series; series of both sides with the same one match.
@@ -133,16 +133,16 @@ impl<'a> Signatures<'a> {
     }
 }
 
-/// Writes the labels in `names` (`keep`), or all others but the metric name, in a form that is equal for equal labels only.
+/// Writes the labels in `names`, which are sorted (`keep`), or all others but the metric name, in a form that is equal for
+/// equal labels only: as a label set encodes them.
 pub(crate) fn write_key(labels: &Labels, names: &[String], keep: bool, key: &mut Vec<u8>) {
     key.clear();
-    for (name, value) in labels {
-        let is_named = names.binary_search_by(|n| n.as_str().cmp(name)).is_ok();
-        if is_named == keep && (keep || name != METRIC_NAME) {
-            for text in [name, value] {
-                key.extend_from_slice(&(text.len() as u32).to_le_bytes());
-                key.extend_from_slice(text.as_bytes());
-            }
+    let mut names = names.iter().map(String::as_bytes).peekable();
+    for pair in labels.iter_raw() {
+        while names.next_if(|name| *name < pair.name).is_some() {}
+        let is_named = names.peek() == Some(&pair.name);
+        if is_named == keep && (keep || pair.name != METRIC_NAME.as_bytes()) {
+            key.extend_from_slice(pair.encoded);
         }
     }
 }
@@ -221,7 +221,7 @@ struct Join<'a> {
     one: &'a Matrix,
     crowded: Vec<bool>,
     /// Steps at which a crowded signature, with the result's labels unless matching is one-to-one, has been matched.
-    taken: HashMap<(usize, Labels), StepSet>,
+    taken: hashbrown::HashMap<(usize, Labels), StepSet, foldhash::fast::RandomState>,
     first_clash: Option<usize>,
     held: Charge,
     result: Matrix,
@@ -297,8 +297,8 @@ fn result_labels(exec: &Exec<'_>, binary: &Vectors, many: &Labels, one: &Labels)
 
 /// The labels in `on`, or those not in `ignoring`.
 fn matched_labels(labels: &Labels, matching: &Matching) -> Labels {
-    let is_named = |name: &str| matching.labels.binary_search_by(|n| n.as_str().cmp(name)).is_ok();
-    Labels::from_sorted(labels.iter().filter(|(name, _)| is_named(name) == matching.on))
+    let is_named = |name: &[u8]| matching.labels.binary_search_by(|n| n.as_bytes().cmp(name)).is_ok();
+    labels.filtered(|name| is_named(name) == matching.on)
 }
 
 fn clash_error(matching: &Matching) -> EvalError {

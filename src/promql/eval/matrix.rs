@@ -56,9 +56,14 @@ impl Matrix {
 
     /// Adds a series.
     pub(crate) fn push(&mut self, series: Series) -> Result<(), EvalError> {
-        self.grow(series.bytes())?;
+        self.charge.grow_ahead(series.bytes()).map_err(|over| EvalError::Budget(over.to_string()))?;
         self.series.push(series);
         Ok(())
+    }
+
+    /// Takes over what others hold for series that are pushed to [`Self::series`] one by one.
+    pub(crate) fn absorb(&mut self, charge: Charge) {
+        self.charge.absorb(charge);
     }
 
     /// Charges `bytes` more, before they are allocated.

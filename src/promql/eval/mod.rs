@@ -21,6 +21,7 @@ mod info;
 mod ledger;
 mod matching;
 mod matrix;
+mod parallel;
 mod range;
 mod samples;
 mod scalar;

@@ -5,18 +5,22 @@ mod count;
 pub(crate) mod extended;
 mod mixed;
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::model::go;
-use crate::model::labels::Labels;
-use crate::model::read::{FloatColumn, SampleColumn};
+use crate::model::labels::{Labels, METRIC_NAME};
+use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries};
 use crate::promql::ast::{PosRange, RangeExtension};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, Pace, SeriesWorker, without_metadata};
+use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::{Matrix, Series};
+use crate::promql::eval::parallel::{self, Threads};
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::{self, subquery};
 use crate::promql::functions::change::EventCount;
-use crate::promql::functions::over_time::{self, Extreme, ExtremeRule};
+use crate::promql::functions::over_time::{self, Extreme, ExtremeRule, LANES, Summed};
 use crate::promql::functions::quantile::{median_absolute_deviation, quantile};
 use crate::promql::functions::rate::{self, ExtrapolatedRate};
 use crate::promql::functions::regression::{self, Smoothing};
@@ -51,18 +55,13 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
         extension,
         keeps_name: call.function.keeps_name(),
         is_rate: matches!(call.function, RangeFunction::Rate(RateKind::Rate | RateKind::Increase)),
+        last_noted: String::new(),
     };
     let mut kernel = Kernel::of(call, &scalars);
+    let mut are_distinct = false;
     match &call.source {
         RangeSource::Selector(selector) => {
-            let (min_ms, max_ms) = selector.selector.clip(windows.time_range());
-            let selection = exec.select(&selector.selector, min_ms, max_ms)?;
-            let mut decoder = Decoder::new(exec)?;
-            for series in &selection.series {
-                let column = decoder.decode(exec, &selector.selector, &*series.samples, (min_ms, max_ms))?;
-                column.drop_stale_markers();
-                output.series(exec, &mut kernel, windows, column, &series.labels, false)?;
-            }
+            are_distinct = of_selector(exec, &mut output, &mut kernel, selector, &scalars, windows)?;
         }
         RangeSource::Subquery(_) => {
             if let Some(result) = &sub {
@@ -82,10 +81,118 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
     if let RangeFunction::Absent(labels) = &call.function {
         return absent(exec, &matrix, labels, steps);
     }
-    if !exec.opts.delayed_name_removal && matrix.has_same_labelsets() {
+    if !exec.opts.delayed_name_removal && !are_distinct && matrix.has_same_labelsets() {
         return Err(EvalError::same_labelset());
     }
     Ok(matrix)
+}
+
+/// Adds the series of a selector. True if their labels are known to differ.
+fn of_selector(
+    exec: &mut Exec<'_>,
+    output: &mut Output<'_>,
+    kernel: &mut Kernel<'_>,
+    selector: &RangeSelector,
+    scalars: &[Matrix],
+    windows: Windows,
+) -> Result<bool, EvalError> {
+    let range_ms = selector.selector.clip(windows.time_range());
+    let selection = exec.select(&selector.selector, range_ms.0, range_ms.1)?;
+    let (call, ctx) = (output.call, exec.ctx);
+    let strips_name = !output.keeps_name && !exec.opts.delayed_name_removal;
+    let uses_starts = exec.opts.use_start_timestamps && mixed::uses_starts(&call.function);
+    let steps = windows.steps.count();
+    // Windows that leave gaps do not overlap: what they hold is what they read.
+    let has_gaps = windows.has_gaps();
+    let counts_steps = exec.samples.tally.has_steps();
+    let begin = || {
+        let held =
+            ctx.ledger.charge(ColumnBuilder::len_for(steps)).map_err(|over| EvalError::Budget(over.to_string()))?;
+        let worker = SeriesWorker::begin(ctx)?;
+        Ok((worker, Kernel::of(call, scalars), held))
+    };
+    let work = |(worker, kernel, _): &mut (SeriesWorker<'_>, Kernel<'_>, Charge), series: &SelectedSeries| {
+        let column = worker.decoder.decode(&mut worker.pace, &selector.selector, &*series.samples, range_ms)?;
+        column.drop_stale_markers();
+        let has_starts = uses_starts && !column.float_starts.is_empty();
+        if selector.extension.is_some() || has_starts || counts_steps || !column.histograms.is_empty() {
+            return Ok(Done::Undecided);
+        }
+        let sizes = kernel.run(&mut worker.pace, windows, &column.floats, &mut worker.builder)?;
+        let fresh = if has_gaps || sizes.total == 0 { sizes.total } else { column.floats.len() as u64 };
+        let bad_quantiles = std::mem::take(&mut kernel.bad_quantiles);
+        let labels = || if strips_name { without_metadata(&series.labels) } else { series.labels.clone() };
+        let drop_name = !call.function.keeps_name();
+        let made = worker.builder.finish().map(|column| Series { labels: labels(), drop_name, column });
+        worker.hold(made.as_ref().map_or(0, Series::bytes))?;
+        Ok(Done::Floats { sizes, fresh, bad_quantiles, series: made })
+    };
+    let held = Mutex::new(exec.charge(0)?);
+    let end = |(worker, ..): (SeriesWorker<'_>, Kernel<'_>, Charge)| worker.end(&held);
+    let threads = match selector.extension {
+        None if !counts_steps => Threads::for_series(selection.series.len(), selection.sample_estimate(range_ms)),
+        _ => Threads::One,
+    };
+    let mut alone = Decoder::new(ctx)?;
+    let mut distinct = Distinct::default();
+    parallel::in_order(&selection.series, threads, begin, work, end, |series, done| {
+        let Done::Floats { sizes, fresh, bad_quantiles, series: made } = done else {
+            let column = alone.decode(&mut exec.pace, &selector.selector, &*series.samples, range_ms)?;
+            column.drop_stale_markers();
+            distinct.give_up();
+            return output.series(exec, kernel, windows, column, &series.labels, false);
+        };
+        for q in bad_quantiles {
+            note_invalid_quantile(exec, q, kernel.scalar_place)?;
+        }
+        let produced = made.as_ref().map_or(0, |made| made.column.present());
+        exec.samples.tally.all(sizes.total, fresh);
+        output.count(exec, sizes, produced)?;
+        let Some(made) = made else { return Ok(()) };
+        if output.is_rate {
+            output.note_unlikely_counter(exec, &series.labels)?;
+        }
+        if strips_name {
+            distinct.add(&series.labels, &made.labels);
+        }
+        output.matrix.series.push(made);
+        Ok(())
+    })?;
+    output.matrix.absorb(held.into_inner().unwrap_or_else(PoisonError::into_inner));
+    Ok(distinct.holds)
+}
+
+/// What a thread made of a series.
+enum Done {
+    /// All samples are floats, of which so many are new to the first window that holds them.
+    Floats { sizes: WindowSizes, fresh: u64, bad_quantiles: Vec<f64>, series: Option<Series> },
+    /// There are histograms or starts, which the query's own thread looks at.
+    Undecided,
+}
+
+/// Whether series still differ after they have lost their names: those do that had the same.
+struct Distinct {
+    name: Option<Vec<u8>>,
+    holds: bool,
+}
+
+impl Default for Distinct {
+    fn default() -> Self {
+        Self { name: None, holds: true }
+    }
+}
+
+impl Distinct {
+    fn add(&mut self, before: &Labels, after: &Labels) {
+        let first = before.iter_raw().next().filter(|pair| pair.name == METRIC_NAME.as_bytes());
+        let lost = first.map_or(&[][..], |pair| pair.encoded);
+        let is_same = self.name.get_or_insert_with(|| lost.to_vec()) == lost;
+        self.holds &= is_same && after.encoded_len() + lost.len() == before.encoded_len();
+    }
+
+    fn give_up(&mut self) {
+        self.holds = false;
+    }
 }
 
 /// Windows of a range vector, one for each step.
@@ -118,6 +225,11 @@ impl Windows {
             range_ms: self.range_ms.saturating_add(before_ms).saturating_add(after_ms),
             ..self
         }
+    }
+
+    /// True if there may be times between two windows.
+    fn has_gaps(self) -> bool {
+        self.range_ms < self.steps.interval() && self.steps.count() > 1 && !self.is_pinned
     }
 
     /// First and last time that matter, both inclusive.
@@ -181,6 +293,8 @@ struct Output<'a> {
     extension: Option<RangeExtension>,
     keeps_name: bool,
     is_rate: bool,
+    /// Name of the metric that a remark was last considered for.
+    last_noted: String,
 }
 
 impl Output<'_> {
@@ -201,24 +315,39 @@ impl Output<'_> {
             let note = (name, call.source_range);
             extended::run(exec, &call.function, extension, windows, column, note, builder)?
         } else if column.histograms.is_empty() && !(has_starts && mixed::uses_starts(&call.function)) {
-            kernel.run(exec, windows, &column.floats, builder)?
+            kernel.run_noting(exec, windows, &column.floats, builder)?
         } else {
             kernel.run_mixed(exec, call, windows, column, name, builder)?
         };
-        // Prometheus holds the window of one series at a time beside the results of the series before it.
-        exec.samples.probe(sizes.largest)?;
         count::windows(exec, windows, column, sizes.total, matches!(call.source, RangeSource::Subquery(_)))?;
         let produced = self.builder.sample_count();
-        exec.samples.probe(sizes.last + produced)?;
-        exec.samples.hold(produced)?;
+        self.count(exec, sizes, produced)?;
         let Some(values) = self.builder.finish() else { return Ok(()) };
         if self.is_rate && values.float_count() > 0 {
-            note_unlikely_counter(exec, labels, self.call.source_range)?;
+            self.note_unlikely_counter(exec, labels)?;
         }
         let drop_name = !self.keeps_name || input_drops_name;
         let labels =
             if drop_name && !exec.opts.delayed_name_removal { without_metadata(labels) } else { labels.clone() };
         self.matrix.push(Series { labels, drop_name, column: values })
+    }
+
+    /// Counts the windows of a series and what came of them.
+    fn count(&self, exec: &mut Exec<'_>, sizes: WindowSizes, produced: usize) -> Result<(), EvalError> {
+        // Prometheus holds the window of one series at a time beside the results of the series before it.
+        exec.samples.probe(sizes.largest)?;
+        exec.samples.probe(sizes.last + produced)?;
+        exec.samples.hold(produced)
+    }
+
+    /// As the function of this name; neighbours mostly have the same name.
+    fn note_unlikely_counter(&mut self, exec: &mut Exec<'_>, labels: &Labels) -> Result<(), EvalError> {
+        let name = labels.metric_name();
+        if !exec.opts.type_and_unit_labels && name == self.last_noted {
+            return Ok(());
+        }
+        name.clone_into(&mut self.last_noted);
+        note_unlikely_counter(exec, labels, self.call.source_range)
     }
 }
 
@@ -228,13 +357,12 @@ fn note_unlikely_counter(exec: &mut Exec<'_>, labels: &Labels, place: PosRange) 
     if name.is_empty() {
         return Ok(());
     }
-    let quoted = go::quote(name);
     if exec.opts.type_and_unit_labels {
         let kind = labels.get("__type__").unwrap_or("");
         if kind == "counter" || kind == "histogram" {
             return Ok(());
         }
-        let kind = go::quote(kind);
+        let (kind, quoted) = (go::quote(kind), go::quote(name));
         let text = format!(
             "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\", got {kind}: {quoted}"
         );
@@ -243,6 +371,7 @@ fn note_unlikely_counter(exec: &mut Exec<'_>, labels: &Labels, place: PosRange) 
     if ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix)) {
         return Ok(());
     }
+    let quoted = go::quote(name);
     let text = format!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quoted}");
     exec.annotations.info(&text, place)
 }
@@ -254,12 +383,14 @@ struct Kernel<'a> {
     /// Place of the first scalar's text.
     scalar_place: PosRange,
     scratch: Vec<f64>,
+    /// Quantiles outside of 0 to 1 that windows asked for.
+    bad_quantiles: Vec<f64>,
 }
 
 impl<'a> Kernel<'a> {
     fn of(call: &'a RangeCall, scalars: &'a [Matrix]) -> Self {
         let scalar_place = call.scalars.first().map(|node| node.range).unwrap_or_default();
-        Self { function: &call.function, scalars, scalar_place, scratch: Vec::new() }
+        Self { function: &call.function, scalars, scalar_place, scratch: Vec::new(), bad_quantiles: Vec::new() }
     }
 
     fn scalar(&self, index: usize, step: usize) -> f64 {
@@ -268,39 +399,39 @@ impl<'a> Kernel<'a> {
 
     fn run(
         &mut self,
-        exec: &mut Exec<'_>,
+        pace: &mut Pace<'_>,
         windows: Windows,
         column: &FloatColumn,
         out: &mut ColumnBuilder,
     ) -> Result<WindowSizes, EvalError> {
         match self.function {
-            RangeFunction::Rate(kind) => run(exec, ExtrapolatedRate::new(*kind), windows, column, out),
-            RangeFunction::Irate => run(exec, Plain(rate::irate), windows, column, out),
-            RangeFunction::Idelta => run(exec, Plain(rate::idelta), windows, column, out),
-            RangeFunction::Changes => run(exec, EventCount::changes(), windows, column, out),
-            RangeFunction::Resets => run(exec, EventCount::resets(), windows, column, out),
-            RangeFunction::Deriv => run(exec, Plain(regression::deriv), windows, column, out),
-            RangeFunction::Avg => run(exec, Plain(over_time::avg), windows, column, out),
-            RangeFunction::Sum => run(exec, Plain(over_time::sum), windows, column, out),
-            RangeFunction::Count => run(exec, Plain(|w: Window<'_>| Some(w.len() as f64)), windows, column, out),
-            RangeFunction::Min => run(exec, Extreme::new(ExtremeRule::Min), windows, column, out),
-            RangeFunction::Max => run(exec, Extreme::new(ExtremeRule::Max), windows, column, out),
-            RangeFunction::TimeOfMin => run(exec, Extreme::new(ExtremeRule::TimeOfMin), windows, column, out),
-            RangeFunction::TimeOfMax => run(exec, Extreme::new(ExtremeRule::TimeOfMax), windows, column, out),
-            RangeFunction::Stdvar => run(exec, Plain(over_time::variance), windows, column, out),
+            RangeFunction::Rate(kind) => run(pace, ExtrapolatedRate::new(*kind), windows, column, out),
+            RangeFunction::Irate => run(pace, Plain(rate::irate), windows, column, out),
+            RangeFunction::Idelta => run(pace, Plain(rate::idelta), windows, column, out),
+            RangeFunction::Changes => run(pace, EventCount::changes(), windows, column, out),
+            RangeFunction::Resets => run(pace, EventCount::resets(), windows, column, out),
+            RangeFunction::Deriv => run(pace, Plain(regression::deriv), windows, column, out),
+            RangeFunction::Avg => run_summed(pace, Summed::Avg, windows, column, out),
+            RangeFunction::Sum => run_summed(pace, Summed::Sum, windows, column, out),
+            RangeFunction::Count => run(pace, Plain(|w: Window<'_>| Some(w.len() as f64)), windows, column, out),
+            RangeFunction::Min => run(pace, Extreme::new(ExtremeRule::Min), windows, column, out),
+            RangeFunction::Max => run(pace, Extreme::new(ExtremeRule::Max), windows, column, out),
+            RangeFunction::TimeOfMin => run(pace, Extreme::new(ExtremeRule::TimeOfMin), windows, column, out),
+            RangeFunction::TimeOfMax => run(pace, Extreme::new(ExtremeRule::TimeOfMax), windows, column, out),
+            RangeFunction::Stdvar => run(pace, Plain(over_time::variance), windows, column, out),
             RangeFunction::Stddev => {
-                run(exec, Plain(|w: Window<'_>| over_time::variance(w).map(f64::sqrt)), windows, column, out)
+                run(pace, Plain(|w: Window<'_>| over_time::variance(w).map(f64::sqrt)), windows, column, out)
             }
-            RangeFunction::First => run(exec, Plain(|w: Window<'_>| w.values().first().copied()), windows, column, out),
-            RangeFunction::Last => run(exec, Plain(|w: Window<'_>| w.values().last().copied()), windows, column, out),
+            RangeFunction::First => run(pace, Plain(|w: Window<'_>| w.values().first().copied()), windows, column, out),
+            RangeFunction::Last => run(pace, Plain(|w: Window<'_>| w.values().last().copied()), windows, column, out),
             RangeFunction::Present | RangeFunction::Absent(_) => {
-                run(exec, Plain(|_: Window<'_>| Some(1.0)), windows, column, out)
+                run(pace, Plain(|_: Window<'_>| Some(1.0)), windows, column, out)
             }
             RangeFunction::TimeOfFirst => {
-                run(exec, Plain(|w: Window<'_>| w.timestamps().first().map(seconds)), windows, column, out)
+                run(pace, Plain(|w: Window<'_>| w.timestamps().first().map(seconds)), windows, column, out)
             }
             RangeFunction::TimeOfLast => {
-                run(exec, Plain(|w: Window<'_>| w.timestamps().last().map(seconds)), windows, column, out)
+                run(pace, Plain(|w: Window<'_>| w.timestamps().last().map(seconds)), windows, column, out)
             }
             RangeFunction::Mad => {
                 let mut scratch = std::mem::take(&mut self.scratch);
@@ -309,18 +440,18 @@ impl<'a> Kernel<'a> {
                     scratch.extend_from_slice(w.values());
                     Some(median_absolute_deviation(&mut scratch))
                 });
-                let sizes = run(exec, mad, windows, column, out);
+                let sizes = run(pace, mad, windows, column, out);
                 self.scratch = scratch;
                 sizes
             }
-            RangeFunction::Quantile => self.quantile(exec, windows, column, out),
-            RangeFunction::PredictLinear => slide_counted(exec, windows, column, |_, step, window| {
+            RangeFunction::Quantile => self.quantile(pace, windows, column, out),
+            RangeFunction::PredictLinear => slide_counted(pace, windows, column, |step, window| {
                 if let Some(value) = regression::predict_linear(window, self.scalar(0, step)) {
                     out.push(step, value);
                 }
                 Ok(())
             }),
-            RangeFunction::Smoothing => slide_counted(exec, windows, column, |_, step, window| {
+            RangeFunction::Smoothing => slide_counted(pace, windows, column, |step, window| {
                 let smoothing = Smoothing::new(self.scalar(0, step), self.scalar(1, step));
                 if let Some(value) = smoothing.map_err(EvalError::Execution)?.smooth(window) {
                     out.push(step, value);
@@ -332,22 +463,40 @@ impl<'a> Kernel<'a> {
 
     fn quantile(
         &mut self,
-        exec: &mut Exec<'_>,
+        pace: &mut Pace<'_>,
         windows: Windows,
         column: &FloatColumn,
         out: &mut ColumnBuilder,
     ) -> Result<WindowSizes, EvalError> {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let sizes = slide_counted(exec, windows, column, |exec, step, window| {
+        let mut bad = std::mem::take(&mut self.bad_quantiles);
+        let sizes = slide_counted(pace, windows, column, |step, window| {
             let q = self.scalar(0, step);
-            note_invalid_quantile(exec, q, self.scalar_place)?;
+            if !(0.0..=1.0).contains(&q) && bad.last().map(|q: &f64| q.to_bits()) != Some(q.to_bits()) {
+                bad.push(q);
+            }
             scratch.clear();
             scratch.extend_from_slice(window.values());
             out.push(step, quantile(q, &mut scratch));
             Ok(())
         });
-        self.scratch = scratch;
+        (self.scratch, self.bad_quantiles) = (scratch, bad);
         sizes
+    }
+
+    /// As [`Self::run`], with the remarks.
+    fn run_noting(
+        &mut self,
+        exec: &mut Exec<'_>,
+        windows: Windows,
+        column: &FloatColumn,
+        out: &mut ColumnBuilder,
+    ) -> Result<WindowSizes, EvalError> {
+        let sizes = self.run(&mut exec.pace, windows, column, out)?;
+        for q in std::mem::take(&mut self.bad_quantiles) {
+            note_invalid_quantile(exec, q, self.scalar_place)?;
+        }
+        Ok(sizes)
     }
 }
 
@@ -365,14 +514,14 @@ fn seconds(at_ms: &i64) -> f64 {
 }
 
 fn run(
-    exec: &mut Exec<'_>,
+    pace: &mut Pace<'_>,
     mut kernel: impl WindowKernel,
     windows: Windows,
     column: &FloatColumn,
     out: &mut ColumnBuilder,
 ) -> Result<WindowSizes, EvalError> {
     kernel.load(column);
-    slide_counted(exec, windows, column, |_, step, window| {
+    slide_counted(pace, windows, column, |step, window| {
         if let Some(value) = kernel.value(window) {
             out.push(step, value);
         }
@@ -380,16 +529,40 @@ fn run(
     })
 }
 
-/// [`slide`] that looks at the deadline now and then.
-fn slide_counted(
-    exec: &mut Exec<'_>,
+/// Sums of windows, several at a time.
+fn run_summed(
+    pace: &mut Pace<'_>,
+    summed: Summed,
     windows: Windows,
     column: &FloatColumn,
-    mut visit: impl FnMut(&mut Exec<'_>, usize, Window<'_>) -> Result<(), EvalError>,
+    out: &mut ColumnBuilder,
+) -> Result<WindowSizes, EvalError> {
+    let mut waiting: [(usize, &[f64]); LANES] = [(0, &[]); LANES];
+    let mut count = 0;
+    let sizes = slide_counted(pace, windows, column, |step, window| {
+        waiting[count] = (step, &column.values[window.from..window.to]);
+        count += 1;
+        if count == LANES {
+            count = 0;
+            let values = summed.of_all(waiting.map(|(_, values)| values));
+            waiting.iter().zip(values).for_each(|((step, _), value)| out.push(*step, value));
+        }
+        Ok(())
+    })?;
+    waiting.iter().take(count).for_each(|(step, values)| out.push(*step, summed.of(values)));
+    Ok(sizes)
+}
+
+/// [`slide`] that looks at the deadline now and then.
+fn slide_counted(
+    pace: &mut Pace<'_>,
+    windows: Windows,
+    column: &FloatColumn,
+    mut visit: impl FnMut(usize, Window<'_>) -> Result<(), EvalError>,
 ) -> Result<WindowSizes, EvalError> {
     slide(windows, column, |step, window| {
-        exec.spend(window.len())?;
-        visit(exec, step, window)
+        pace.spend(window.len())?;
+        visit(step, window)
     })
 }
 

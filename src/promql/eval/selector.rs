@@ -1,15 +1,17 @@
 //! Instant selectors: at each step the newest sample of each series that is not older than the lookback, unless that
 //! sample is a stale marker.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::labels::Labels;
-use crate::model::read::{FloatColumn, SampleColumn};
+use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries};
 use crate::model::sample::{is_stale, stale_nan};
 use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, SeriesWorker, without_metadata};
+use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::{Matrix, Series};
+use crate::promql::eval::parallel::{self, Threads};
 use crate::promql::eval::scalar;
 use crate::promql::eval::steps::Steps;
 use crate::promql::plan::{SampleTime, Selector};
@@ -18,8 +20,17 @@ use crate::promql::plan::{SampleTime, Selector};
 pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) -> Result<Matrix, EvalError> {
     let offset_ms = selector.offset_from(steps.start());
     let lookup = Lookup { steps, offset_ms, lookback_ms: exec.opts.lookback_ms };
-    let mut matrix = Matrix::new(exec)?;
-    visit(exec, selector, lookup.time_range(), steps, |exec, labels, column, builder| {
+    let range_ms = selector.clip(lookup.time_range());
+    let selection = exec.select(selector, range_ms.0, range_ms.1)?;
+    let ctx = exec.ctx;
+    let begin = || {
+        let scratch = ColumnBuilder::len_for(steps.count());
+        let scratch = ctx.ledger.charge(scratch).map_err(|over| EvalError::Budget(over.to_string()))?;
+        Ok((SeriesWorker::begin(ctx)?, scratch))
+    };
+    let work = |(worker, _): &mut (SeriesWorker<'_>, Charge), series: &SelectedSeries| {
+        let (builder, pace) = (&mut worker.builder, &mut worker.pace);
+        let column: &SampleColumn = worker.decoder.decode(pace, selector, &*series.samples, range_ms)?;
         if column.histograms.is_empty() {
             let floats = &column.floats;
             lookup.for_each(floats, |step, sample| builder.push(step, floats.values[sample]));
@@ -27,13 +38,25 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
             let timeline = Timeline::of(column);
             lookup.for_each(&timeline.all, |step, sample| timeline.push(column, sample, step, builder));
         }
-        let held = builder.sample_count();
+        pace.spend(builder.present())?;
+        let made = builder.finish().map(|column| Series { labels: series.labels.clone(), drop_name: false, column });
+        worker.hold(made.as_ref().map_or(0, Series::bytes))?;
+        Ok(made)
+    };
+    let held = Mutex::new(exec.charge(0)?);
+    let end = |(worker, _): (SeriesWorker<'_>, Charge)| worker.end(&held);
+    let threads = Threads::for_series(selection.series.len(), selection.sample_estimate(range_ms));
+    let mut matrix = Matrix::new(exec)?;
+    parallel::in_order(&selection.series, threads, begin, work, end, |_, made| {
+        let held = made.as_ref().map_or(0, |made| made.column.sample_count());
         exec.samples.hold(held)?;
-        exec.spend(held)?;
-        let Some(column) = builder.finish() else { return Ok(()) };
-        exec.samples.tally.values(&column);
-        matrix.push(Series { labels: labels.clone(), drop_name: false, column })
+        if let Some(made) = &made {
+            exec.samples.tally.values(&made.column);
+        }
+        matrix.series.extend(made);
+        Ok(())
     })?;
+    matrix.absorb(held.into_inner().unwrap_or_else(PoisonError::into_inner));
     Ok(matrix)
 }
 
@@ -131,9 +154,9 @@ pub(super) fn visit(
     let selection = exec.select(selector, min_ms, max_ms)?;
     let _scratch = exec.charge(ColumnBuilder::len_for(steps.count()))?;
     let mut builder = ColumnBuilder::new();
-    let mut decoder = Decoder::new(exec)?;
+    let mut decoder = Decoder::new(exec.ctx)?;
     for series in &selection.series {
-        let column: &SampleColumn = decoder.decode(exec, selector, &*series.samples, (min_ms, max_ms))?;
+        let column: &SampleColumn = decoder.decode(&mut exec.pace, selector, &*series.samples, (min_ms, max_ms))?;
         each(exec, &series.labels, column, &mut builder)?;
     }
     Ok(())
@@ -213,27 +236,31 @@ impl Lookup {
         (first.saturating_add(1), self.steps.last().saturating_sub(self.offset_ms))
     }
 
-    /// Calls `found(step, index of the sample)` for each step that has one, in order. Goes from sample to sample: each
-    /// one counts from its own time until the next one or the end of the lookback.
+    /// Calls `found(step, index of the sample)` for each step that has one, in order.
     fn for_each(self, column: &FloatColumn, mut found: impl FnMut(usize, usize)) {
+        let timestamps = &column.timestamps;
         let first_step_of = |at_ms: i64| self.steps.first_at_or_after(at_ms.saturating_add(self.offset_ms));
-        let Some(first_ms) = column.timestamps.first() else { return };
-        let mut from = first_step_of(*first_ms);
-        for (index, (at_ms, value)) in column.timestamps.iter().zip(&column.values).enumerate() {
-            if from >= self.steps.count() {
-                break;
+        let Some(first_ms) = timestamps.first() else { return };
+        let mut step = first_step_of(*first_ms);
+        // Samples up to the step.
+        let mut passed = 0;
+        while step < self.steps.count() {
+            let at_ms = self.steps.at(step).saturating_sub(self.offset_ms);
+            while timestamps.get(passed).is_some_and(|sample_ms| *sample_ms <= at_ms) {
+                passed += 1;
             }
-            let expires_ms = at_ms.saturating_add(self.lookback_ms);
-            let next_ms = column.timestamps.get(index + 1);
-            let next_from = next_ms.map_or(self.steps.count(), |next_ms| first_step_of(*next_ms));
-            if !is_stale(*value) {
-                let lasts = next_ms.is_some_and(|next_ms| *next_ms <= expires_ms);
-                let to = if lasts { next_from } else { first_step_of(expires_ms) };
-                for step in from..to.min(self.steps.count()) {
-                    found(step, index);
-                }
+            let newest = passed.checked_sub(1).and_then(|newest| Some((newest, timestamps.get(newest)?)));
+            let in_reach = newest.filter(|(newest, sample_ms)| {
+                at_ms < sample_ms.saturating_add(self.lookback_ms) && !is_stale(column.values[*newest])
+            });
+            if let Some((newest, _)) = in_reach {
+                found(step, newest);
+                step += 1;
+                continue;
             }
-            from = next_from;
+            // Nothing here: go to the first step that sees the next sample.
+            let Some(next_ms) = timestamps.get(passed) else { break };
+            step = (step + 1).max(first_step_of(*next_ms));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Functions that rewrite labels: `label_replace`, `label_join`.
 
-use crate::model::labels::Labels;
+use crate::model::labels::{Labels, LabelsRoom};
 use crate::model::regexp::Regexp;
 
 /// Arguments of `label_replace`.
@@ -56,10 +56,21 @@ impl LabelJoin {
 
 /// `labels` with `name` set to `value`; an empty value removes the label.
 pub(crate) fn with_label(labels: &Labels, name: &str, value: &str) -> Labels {
-    let before = labels.iter().take_while(|(n, _)| *n < name);
-    let after = labels.iter().skip_while(|(n, _)| *n <= name);
-    let new = (!value.is_empty()).then_some((name, value));
-    Labels::from_sorted(before.chain(new).chain(after))
+    let mut room = LabelsRoom::default();
+    let mut is_placed = value.is_empty();
+    for pair in labels.iter_raw() {
+        if !is_placed && name.as_bytes() <= pair.name {
+            room.push(name, value);
+            is_placed = true;
+        }
+        if pair.name != name.as_bytes() {
+            room.push_encoded(pair.encoded);
+        }
+    }
+    if !is_placed {
+        room.push(name, value);
+    }
+    room.take()
 }
 
 #[cfg(test)]

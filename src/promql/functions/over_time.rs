@@ -10,17 +10,78 @@ use crate::promql::functions::kahan::{KahanMean, KahanSum};
 use crate::promql::functions::window::{Window, WindowKernel};
 
 /// `sum_over_time`
-pub(crate) fn sum(window: Window<'_>) -> Option<f64> {
-    let sum = window.values().iter().fold(KahanSum::default(), |sum, v| sum.plus(*v));
-    Some(if sum.sum.is_infinite() { sum.sum } else { sum.total() })
+pub(crate) fn sum(values: &[f64]) -> f64 {
+    let sum = values.iter().fold(KahanSum::default(), |sum, v| sum.plus(*v));
+    if sum.sum.is_infinite() { sum.sum } else { sum.total() }
 }
 
-/// `avg_over_time`
-pub(crate) fn avg(window: Window<'_>) -> Option<f64> {
-    let (first, rest) = window.values().split_first()?;
+/// `avg_over_time`; NaN without values.
+pub(crate) fn avg(values: &[f64]) -> f64 {
+    let Some((first, rest)) = values.split_first() else { return f64::NAN };
     let mut mean = KahanMean::of(*first);
     rest.iter().for_each(|v| mean.add(*v));
-    Some(mean.mean())
+    mean.mean()
+}
+
+/// Windows that are summed side by side.
+pub(crate) const LANES: usize = 4;
+
+/// Sums and means of several windows at a time: each addition waits for the one before it in its window, but not for those
+/// of other windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Summed {
+    /// `sum_over_time`
+    Sum,
+    /// `avg_over_time`
+    Avg,
+}
+
+impl Summed {
+    /// The value of one window.
+    pub(crate) fn of(self, values: &[f64]) -> f64 {
+        match self {
+            Self::Sum => sum(values),
+            Self::Avg => avg(values),
+        }
+    }
+
+    /// The values of several windows, none of them empty: the bits that [`Self::of`] gives for each.
+    #[expect(clippy::needless_range_loop, reason = "the lanes are walked side by side, not one after the other")]
+    pub(crate) fn of_all(self, windows: [&[f64]; LANES]) -> [f64; LANES] {
+        let common = windows.iter().map(|values| values.len()).min().unwrap_or(0);
+        let heads = windows.map(|values| &values[..common]);
+        let (mut sums, mut compensations) = ([0.0; LANES], [0.0; LANES]);
+        let mut from = 0;
+        if self == Self::Avg {
+            sums = heads.map(|values| values.first().copied().unwrap_or(0.0));
+            from = 1;
+        }
+        for at in from..common {
+            for lane in 0..LANES {
+                let (sum, value) = (sums[lane], heads[lane][at]);
+                let total = sum + value;
+                let (large, small) = if sum.abs() >= value.abs() { (sum, value) } else { (value, sum) };
+                compensations[lane] += (large - total) + small;
+                sums[lane] = total;
+            }
+        }
+        std::array::from_fn(|lane| {
+            let values = windows[lane];
+            let mut acc = KahanSum { sum: sums[lane], compensation: compensations[lane] };
+            for value in &values[common..] {
+                acc = acc.plus(*value);
+            }
+            // What was infinite once, or no number, is so in the end: then the other way is the right one.
+            match self {
+                _ if !acc.sum.is_finite() => self.of(values),
+                Self::Sum => acc.total(),
+                Self::Avg => {
+                    let count = values.len() as f64;
+                    acc.sum / count + acc.compensation / count
+                }
+            }
+        })
+    }
 }
 
 /// `stdvar_over_time`: population variance.
@@ -143,7 +204,28 @@ mod tests {
     fn sums_keep_small_values_between_large_ones() {
         let column = testing::column(1, &[1.0, 1e100, 1.0, -1e100]);
         let whole = Window { column: &column, from: 0, to: 4, start_ms: 0, end_ms: 4, at_ms: 4 };
-        assert_eq!((sum(whole), avg(whole)), (Some(2.0), Some(0.5)));
+        assert_eq!((sum(whole.values()), avg(whole.values())), (2.0, 0.5));
+    }
+
+    proptest! {
+        #[test]
+        fn side_by_side_gives_the_same_bits(
+            values in prop::collection::vec(prop_oneof![
+                -1e3f64..1e3, any::<f64>(), Just(-0.0), Just(f64::MAX), Just(f64::INFINITY), Just(1e-300)
+            ], 8..40),
+            lens in [1usize..9, 1usize..9, 1usize..9, 1usize..9],
+        ) {
+            let windows: [&[f64]; LANES] = std::array::from_fn(|lane| {
+                let from = (lane * 3) % (values.len() - 7);
+                &values[from..(from + lens[lane]).min(values.len())]
+            });
+            for summed in [Summed::Sum, Summed::Avg] {
+                let expected = windows.map(|values| summed.of(values));
+                for (found, expected) in summed.of_all(windows).iter().zip(expected) {
+                    prop_assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()));
+                }
+            }
+        }
     }
 
     #[test]

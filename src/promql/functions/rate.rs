@@ -29,12 +29,51 @@ pub(crate) struct ExtrapolatedRate {
     resets: Vec<usize>,
     /// Resets before this one lie before all further windows.
     first_reset: usize,
+    /// What was computed for the times of the last window. The windows of a regular series are mostly alike.
+    spread: Option<Spread>,
+}
+
+/// Times of a window's samples, relative to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Times {
+    before_ms: i64,
+    span_ms: i64,
+    after_ms: i64,
+    intervals: usize,
+}
+
+/// What follows from the times of a window's samples alone.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    times: Times,
+    /// Seconds from the first sample to the last.
+    sampled: f64,
+    /// How far the line is drawn beyond them.
+    to_start: f64,
+    to_end: f64,
+    /// Length of the window in seconds.
+    window: f64,
+}
+
+impl Spread {
+    fn of(times: Times) -> Self {
+        let sampled = times.span_ms as f64 / 1000.0;
+        let average = sampled / times.intervals as f64;
+        let threshold = average * 1.1;
+        // A sample missing at an edge means that the series begins or ends in the window, about half an interval away.
+        let reach = |ms: i64| {
+            let seconds = ms as f64 / 1000.0;
+            if seconds >= threshold { average / 2.0 } else { seconds }
+        };
+        let window = duration_seconds(times.before_ms + times.span_ms + times.after_ms);
+        Self { times, sampled, to_start: reach(times.before_ms), to_end: reach(times.after_ms), window }
+    }
 }
 
 impl ExtrapolatedRate {
     /// A kernel for one of the three.
     pub(crate) fn new(kind: RateKind) -> Self {
-        Self { kind, resets: Vec::new(), first_reset: 0 }
+        Self { kind, resets: Vec::new(), first_reset: 0, spread: None }
     }
 
     /// Difference of last and first value, plus what was lost at each reset in between.
@@ -58,8 +97,10 @@ impl WindowKernel for ExtrapolatedRate {
     fn load(&mut self, column: &FloatColumn) {
         self.resets.clear();
         self.first_reset = 0;
-        if self.kind.is_counter() {
-            let pairs = column.values.windows(2).enumerate();
+        let values = &column.values;
+        let falls = values.iter().zip(values.iter().skip(1)).fold(false, |found, (before, now)| found | (now < before));
+        if self.kind.is_counter() && falls {
+            let pairs = values.windows(2).enumerate();
             self.resets.extend(pairs.filter(|(_, pair)| pair[1] < pair[0]).map(|(index, _)| index + 1));
         }
     }
@@ -72,15 +113,17 @@ impl WindowKernel for ExtrapolatedRate {
         let grown = self.grown(&window);
         let timestamps = window.timestamps();
         let (first_ms, last_ms) = (timestamps[0], timestamps[intervals]);
-        let sampled = (last_ms - first_ms) as f64 / 1000.0;
-        let average = sampled / intervals as f64;
-        let threshold = average * 1.1;
-        let mut to_start = (first_ms - window.start_ms) as f64 / 1000.0;
-        let mut to_end = (window.end_ms - last_ms) as f64 / 1000.0;
-        // A sample missing at an edge means that the series begins or ends in the window, about half an interval away.
-        if to_start >= threshold {
-            to_start = average / 2.0;
-        }
+        let times = Times {
+            before_ms: first_ms - window.start_ms,
+            span_ms: last_ms - first_ms,
+            after_ms: window.end_ms - last_ms,
+            intervals,
+        };
+        let spread = match self.spread {
+            Some(spread) if spread.times == times => spread,
+            _ => *self.spread.insert(Spread::of(times)),
+        };
+        let Spread { sampled, mut to_start, to_end, .. } = spread;
         if self.kind.is_counter() {
             // A counter is not negative: the series begins no earlier than where the line crosses zero.
             let first = window.values()[0];
@@ -91,20 +134,12 @@ impl WindowKernel for ExtrapolatedRate {
                 }
             }
         }
-        if to_end >= threshold {
-            to_end = average / 2.0;
-        }
         let mut factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
         if self.kind == RateKind::Rate {
-            factor /= window_seconds(&window);
+            factor /= spread.window;
         }
         Some(grown * factor)
     }
-}
-
-/// Length of the window in seconds.
-fn window_seconds(window: &Window<'_>) -> f64 {
-    duration_seconds(window.end_ms - window.start_ms)
 }
 
 /// Seconds, computed as Go's `Duration.Seconds` does: whole seconds and the rest apart.

@@ -5,18 +5,19 @@
 //! Checked at opening: contents, symbols, postings table, by checksum and order; with each read: series and postings lists.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::model::labels::Labels;
+use crate::model::labels::{Labels, LabelsRoom};
 use crate::model::read::ReadError;
 use crate::storage::block::BlockError;
 use crate::storage::block::bytes::Slice;
 use crate::storage::block::chunks::ChunkMeta;
 use crate::storage::block::index_write::{MAGIC, SERIES_ALIGN};
-use crate::storage::block::pages::{Cursor, PageCache, PagedFile};
+use crate::storage::block::pages::{Cursor, HeldPage, PageCache, PagedFile};
 use crate::storage::fs::Fs;
 
 const HEADER_LEN: u64 = 5;
@@ -28,6 +29,8 @@ const STEP: u64 = 32;
 const SERIES_LEN_MAX: u64 = 64 << 20;
 /// Symbols that a lookup remembers before it begins anew.
 const MEMO_MAX: usize = 1 << 16;
+/// Bytes of their texts, likewise.
+const MEMO_TEXT_LEN_MAX: usize = 4 << 20;
 const READ_LEN: u64 = 256 << 10;
 
 /// An open index.
@@ -78,10 +81,14 @@ pub struct IndexSeries {
     pub chunks: Vec<ChunkMeta>,
 }
 
-/// Texts that were looked up lately; for one selection or compaction.
+/// Texts that were looked up lately, and room for the series that is read; for one selection or compaction.
 #[derive(Default)]
 pub struct SymbolMemo {
-    texts: HashMap<u64, Arc<str>>,
+    /// Where each text stands in `text`.
+    places: HashMap<u64, Range<usize>, foldhash::fast::RandomState>,
+    text: String,
+    body: Vec<u8>,
+    page: HeldPage,
 }
 
 /// Whether to go on.
@@ -232,13 +239,16 @@ impl IndexReader {
         if offset < self.toc.series || self.toc.label_indices.max(self.toc.postings) <= offset {
             return Err(self.file.corrupt(offset, "no series stands there"));
         }
-        let mut cursor = self.file.cursor(offset);
+        // Series that are read one after the other mostly stand on the same page.
+        let mut cursor = self.file.cursor_on(offset, std::mem::take(&mut memo.page));
         let len = cursor.uvarint()?;
         if SERIES_LEN_MAX < len {
             return Err(self.file.corrupt(offset, format!("a series entry of {len} bytes is announced")));
         }
-        let mut body = Vec::new();
+        let mut body = std::mem::take(&mut memo.body);
+        body.clear();
         cursor.bytes(len + CHECKSUM_LEN, &mut body)?;
+        memo.page = cursor.into_page();
         let covered = match body.split_last_chunk::<4>() {
             Some((covered, checksum)) if crc32c::crc32c(covered) == u32::from_be_bytes(*checksum) => covered,
             _ => return Err(self.file.corrupt(offset, "invalid checksum of a series")),
@@ -247,28 +257,38 @@ impl IndexReader {
         let labels = self.read_labels(&mut read, offset, memo)?;
         let chunks = read_chunks(&mut read)
             .ok_or_else(|| self.file.corrupt(offset, "the chunks of a series are not readable"))?;
+        memo.body = body;
         Ok(IndexSeries { labels, chunks })
     }
 
     fn read_labels(&self, read: &mut Slice<'_>, offset: u64, memo: &mut SymbolMemo) -> Result<Labels, BlockError> {
         let cut_short = || self.file.corrupt(offset, "the labels of a series are not readable");
         let count = read.uvarint().ok_or_else(cut_short)?;
-        let mut pairs: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+        let mut room = LabelsRoom::default();
+        let mut last: Option<Range<usize>> = None;
+        if MEMO_MAX <= memo.places.len() || MEMO_TEXT_LEN_MAX <= memo.text.len() {
+            memo.places.clear();
+            memo.text.clear();
+        }
         for _ in 0..count {
             let (name, value) = read.uvarint().zip(read.uvarint()).ok_or_else(cut_short)?;
-            let pair = (self.symbol(name, memo)?, self.symbol(value, memo)?);
-            if pairs.last().is_some_and(|last| pair.0 <= last.0) {
+            let (name, value) = (self.symbol(name, memo)?, self.symbol(value, memo)?);
+            let text = |place: &Range<usize>| memo.text.get(place.clone()).unwrap_or("");
+            if last.is_some_and(|last| text(&name) <= text(&last)) {
                 return Err(self.file.corrupt(offset, "the labels of a series are not sorted"));
             }
-            pairs.push(pair);
+            if !value.is_empty() {
+                room.push(text(&name), text(&value));
+            }
+            last = Some(name);
         }
-        let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
-        Ok(Labels::from_sorted(pairs.map(|(name, value)| (&**name, &**value))))
+        Ok(room.take())
     }
 
-    fn symbol(&self, number: u64, memo: &mut SymbolMemo) -> Result<Arc<str>, BlockError> {
-        if let Some(text) = memo.texts.get(&number) {
-            return Ok(Arc::clone(text));
+    /// Where the text of a symbol stands in the memo.
+    fn symbol(&self, number: u64, memo: &mut SymbolMemo) -> Result<Range<usize>, BlockError> {
+        if let Some(place) = memo.places.get(&number) {
+            return Ok(place.clone());
         }
         let table = &self.symbols;
         let mut cursor = if self.version == 1 {
@@ -289,12 +309,11 @@ impl IndexReader {
             cursor
         };
         let mut raw = Vec::new();
-        let text: Arc<str> = cursor.text(&mut raw)?.into();
-        if MEMO_MAX <= memo.texts.len() {
-            memo.texts.clear();
-        }
-        memo.texts.insert(number, Arc::clone(&text));
-        Ok(text)
+        let from = memo.text.len();
+        memo.text.push_str(cursor.text(&mut raw)?);
+        let place = from..memo.text.len();
+        memo.places.insert(number, place.clone());
+        Ok(place)
     }
 
     /// Calls `take` with every symbol, in the order of the file: sorted, but for version 1.

@@ -113,7 +113,12 @@ impl PagedFile {
 
     /// Reads on from `offset`.
     pub(super) fn cursor(&self, offset: u64) -> Cursor<'_> {
-        Cursor { file: self, page: None, at: offset }
+        self.cursor_on(offset, HeldPage::default())
+    }
+
+    /// Reads on from `offset`, with a page of this file that an earlier cursor had.
+    pub(super) fn cursor_on(&self, offset: u64, page: HeldPage) -> Cursor<'_> {
+        Cursor { file: self, page: page.0, at: offset }
     }
 
     fn page(&self, number: u64) -> Result<Arc<[u8]>, BlockError> {
@@ -128,6 +133,10 @@ impl PagedFile {
     }
 }
 
+/// The page that a cursor was at.
+#[derive(Default)]
+pub(super) struct HeldPage(Option<(u64, Arc<[u8]>)>);
+
 /// Reads from a place on; errors at the end of the file.
 pub(super) struct Cursor<'a> {
     file: &'a PagedFile,
@@ -136,6 +145,11 @@ pub(super) struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    /// The page that it is at, for the next cursor of this file.
+    pub(super) fn into_page(self) -> HeldPage {
+        HeldPage(self.page)
+    }
+
     /// What is left of the current page.
     fn rest(&mut self) -> Result<&[u8], BlockError> {
         let number = self.at / PAGE_LEN;

@@ -1,8 +1,10 @@
 //! Reads head and blocks as one: series by series, their samples merged by time. Blocks may overlap each other and the head;
 //! of samples with the same time stamp one is kept.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 use std::sync::Arc;
+
+use hashbrown::HashSet;
 
 use crate::model::histogram::CounterResetHint;
 use crate::model::labels::Labels;
@@ -19,6 +21,7 @@ use crate::storage::block::read::Block;
 use crate::storage::block::select::select_ids;
 use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::decode::ChunkDecoder;
+use crate::storage::chunk::xor::XorDecoder;
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::{ChunkError, Encoding};
@@ -86,18 +89,20 @@ impl StoreView {
         if touched.peek().is_none() {
             return Ok(of_head);
         }
-        let mut texts: BTreeSet<String> = of_head.into_iter().collect();
+        let mut texts = Texts { sorted: of_head, next: 0, more: HashSet::default() };
         for block in touched {
             budget.check()?;
+            texts.next = 0;
             of_block(block, &mut |text| {
-                if !text.is_empty() && !texts.contains(text) {
+                if !text.is_empty() && !texts.holds(text) {
                     budget.charge(text.len() + 2 * size_of::<String>())?;
-                    texts.insert(text.to_owned());
+                    texts.more.insert(text.to_owned());
                 }
                 Ok(())
             })?;
+            texts.settle();
         }
-        Ok(texts.into_iter().collect())
+        Ok(texts.sorted)
     }
 }
 
@@ -108,26 +113,18 @@ impl ReadView for StoreView {
         range: TimeRange,
         budget: &dyn ReadBudget,
     ) -> Result<Vec<SelectedSeries>, ReadError> {
-        let mut selected = Vec::new();
-        let mut sources = 0;
+        let mut sources = Vec::new();
         for block in self.touched(range)? {
-            select_block(block, matchers, range, budget, &mut selected)?;
-            sources += 1;
+            sources.push(select_block(block, matchers, range, budget)?);
         }
         if let Some(head) = &self.head {
-            let of_head = head.select(matchers, range, budget)?;
-            if sources == 0 {
-                return Ok(of_head);
-            }
-            selected.extend(of_head);
-            sources += 1;
+            sources.push(head.select(matchers, range, budget)?);
         }
-        if 1 < sources {
-            // Each source's series are sorted; the sort keeps the order of sources for those with the same labels.
-            selected.sort_by(|a, b| a.labels.cmp(&b.labels));
-            selected = joined(selected);
+        sources.retain(|source| !source.is_empty());
+        if sources.len() <= 1 {
+            return Ok(sources.pop().unwrap_or_default());
         }
-        Ok(selected)
+        joined(sources, budget)
     }
 
     fn label_names(
@@ -169,27 +166,73 @@ impl ReadView for StoreView {
     }
 }
 
-/// Series with the same labels, which are neighbours, become one.
-fn joined(sorted: Vec<SelectedSeries>) -> Vec<SelectedSeries> {
-    let mut out: Vec<SelectedSeries> = Vec::with_capacity(sorted.len());
-    let mut same: Vec<Arc<dyn SampleSource>> = Vec::new();
-    let finish = |out: &mut Vec<SelectedSeries>, same: &mut Vec<Arc<dyn SampleSource>>| {
-        if let (true, Some(last)) = (1 < same.len(), out.last_mut()) {
-            last.samples = Arc::new(MergedSamples { sources: std::mem::take(same).into() });
+/// Texts without repetition. Those of the next source mostly come in order and are known.
+struct Texts {
+    sorted: Vec<String>,
+    /// Behind the text of `sorted` that was found last.
+    next: usize,
+    /// What came since `sorted` was made and is not in it.
+    more: HashSet<String, foldhash::fast::RandomState>,
+}
+
+impl Texts {
+    fn holds(&mut self, text: &str) -> bool {
+        if self.sorted.get(self.next).is_some_and(|next| next == text) {
+            self.next += 1;
+            return true;
         }
-        same.clear();
-    };
-    for series in sorted {
-        if out.last().is_none_or(|last| last.labels != series.labels) {
-            finish(&mut out, &mut same);
-            same.push(Arc::clone(&series.samples));
-            out.push(series);
-        } else {
-            same.push(series.samples);
+        match self.sorted.binary_search_by(|known| known.as_str().cmp(text)) {
+            Ok(place) => {
+                self.next = place + 1;
+                true
+            }
+            Err(place) => {
+                self.next = place;
+                self.more.contains(text)
+            }
         }
     }
-    finish(&mut out, &mut same);
-    out
+
+    fn settle(&mut self) {
+        if !self.more.is_empty() {
+            self.sorted.extend(self.more.drain());
+            self.sorted.sort_unstable();
+        }
+    }
+}
+
+/// Merges selections, each sorted, into one. What has the same labels becomes one series, its sources in their order.
+fn joined(selections: Vec<Vec<SelectedSeries>>, budget: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
+    let room = selections.iter().map(Vec::len).max().unwrap_or(0);
+    let mut out: Vec<SelectedSeries> = Vec::with_capacity(room);
+    let mut sources: Vec<_> = selections.into_iter().map(|selection| selection.into_iter().peekable()).collect();
+    let mut same: Vec<Arc<dyn SampleSource>> = Vec::with_capacity(sources.len());
+    loop {
+        if out.len().is_multiple_of(CHECK_EVERY) {
+            budget.check()?;
+        }
+        // The first of the smallest.
+        let mut least: Option<(usize, &Labels)> = None;
+        let mut is_shared = false;
+        for (number, source) in sources.iter_mut().enumerate() {
+            let Some(next) = source.peek() else { continue };
+            match least.map(|(_, labels)| next.labels.cmp(labels)) {
+                None | Some(Ordering::Less) => (least, is_shared) = (Some((number, &next.labels)), false),
+                Some(Ordering::Equal) => is_shared = true,
+                Some(Ordering::Greater) => {}
+            }
+        }
+        let Some((number, _)) = least else { return Ok(out) };
+        let Some(mut series) = sources.get_mut(number).and_then(Iterator::next) else { return Ok(out) };
+        if is_shared {
+            same.push(series.samples);
+            for source in sources.iter_mut().skip(number + 1) {
+                same.extend(source.next_if(|next| next.labels == series.labels).map(|next| next.samples));
+            }
+            series.samples = Arc::new(MergedSamples { sources: same.drain(..).collect() });
+        }
+        out.push(series);
+    }
 }
 
 fn for_each_series(
@@ -208,16 +251,17 @@ fn for_each_series(
     Ok(())
 }
 
-/// Adds the series of a block, in the order of their labels.
+/// The series of a block, in the order of their labels.
 fn select_block(
     block: &Arc<Block>,
     matchers: &[Matcher],
     range: TimeRange,
     budget: &dyn ReadBudget,
-    selected: &mut Vec<SelectedSeries>,
-) -> Result<(), ReadError> {
+) -> Result<Vec<SelectedSeries>, ReadError> {
     let mut memo = SymbolMemo::default();
-    for (number, id) in select_ids(&block.index, matchers, budget)?.into_iter().enumerate() {
+    let ids = select_ids(&block.index, matchers, budget)?;
+    let mut selected = Vec::with_capacity(ids.len());
+    for (number, id) in ids.into_iter().enumerate() {
         if number % CHECK_EVERY == 0 {
             budget.check()?;
         }
@@ -236,7 +280,7 @@ fn select_block(
         let samples = BlockSeries { block: Arc::clone(block), chunks, deleted: deleted.into() };
         selected.push(SelectedSeries { labels: series.labels, samples: Arc::new(samples) });
     }
-    Ok(())
+    Ok(selected)
 }
 
 /// Samples of one series in one block.
@@ -277,6 +321,38 @@ impl BlockSeries {
         self.deleted.iter().any(|interval| interval.contains(t))
     }
 
+    fn take_floats(
+        &self,
+        range: TimeRange,
+        decoder: XorDecoder<'_, [u8]>,
+        last: &mut Option<i64>,
+        out: &mut FloatColumn,
+    ) -> Result<(), ChunkError> {
+        let (min, max) = (range.min().0, range.max().0);
+        let from = out.len();
+        if self.deleted.is_empty() {
+            decoder.clone().append_to(min, max, out)?;
+            let new = out.timestamps.get(from..).unwrap_or(&[]);
+            let is_later = last.zip(new.first()).is_none_or(|(last, first)| last < *first);
+            if is_later && new.iter().zip(new.iter().skip(1)).fold(true, |sorted, (a, b)| sorted & (a < b)) {
+                *last = new.last().copied().or(*last);
+                return Ok(());
+            }
+            out.timestamps.truncate(from);
+            out.values.truncate(from);
+        }
+        decoder.for_each(|t, value| {
+            // Chunks of one series do not overlap in a sound block; in another one, time does not go back all the same.
+            if min <= t && t <= max && last.is_none_or(|last| last < t) {
+                *last = Some(t);
+                if !self.is_deleted(t) {
+                    out.push(t, value);
+                }
+            }
+            true
+        })
+    }
+
     fn take_histograms<H: Native>(
         &self,
         range: TimeRange,
@@ -310,19 +386,7 @@ impl SampleSource for BlockSeries {
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
         let mut last = None;
         self.each_chunk(range, |decoder| match decoder {
-            ChunkDecoder::Floats(mut decoder) => {
-                while let Some((t, value)) = decoder.next_sample()? {
-                    // Chunks of one series do not overlap in a sound block; in another one, time does not go back all the same.
-                    if last.is_some_and(|last| t <= last) || !range.contains(TimestampMs(t)) {
-                        continue;
-                    }
-                    last = Some(t);
-                    if !self.is_deleted(t) {
-                        out.push(t, value);
-                    }
-                }
-                Ok(())
-            }
+            ChunkDecoder::Floats(decoder) => self.take_floats(range, decoder, &mut last, out),
             ChunkDecoder::Histograms(_) | ChunkDecoder::FloatHistograms(_) => Ok(()),
         })
     }
@@ -330,15 +394,10 @@ impl SampleSource for BlockSeries {
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
         let mut last = None;
         self.each_chunk(range, |decoder| match decoder {
-            ChunkDecoder::Floats(mut decoder) => {
-                while let Some((t, value)) = decoder.next_sample()? {
-                    if last.is_some_and(|last| t <= last) || !range.contains(TimestampMs(t)) {
-                        continue;
-                    }
-                    last = Some(t);
-                    if !self.is_deleted(t) {
-                        out.push_float(t, 0, value);
-                    }
+            ChunkDecoder::Floats(decoder) => {
+                self.take_floats(range, decoder, &mut last, &mut out.floats)?;
+                if !out.float_starts.is_empty() {
+                    out.float_starts.resize(out.floats.len(), 0);
                 }
                 Ok(())
             }
@@ -365,14 +424,29 @@ impl SampleSource for MergedSamples {
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
         let (floats_from, histograms_from) = (out.floats.len(), out.histograms.len());
-        let mut one = SampleColumn::default();
         for source in &self.sources {
-            if out.floats.len() == floats_from && out.histograms.len() == histograms_from {
-                source.decode_all(range, out)?;
+            let (floats_to, histograms_to) = (out.floats.len(), out.histograms.len());
+            let own = |times: &[i64], from: usize| times.get(from..).and_then(|own| own.last().copied());
+            let newest = own(&out.floats.timestamps, floats_from).max(own(&out.histograms.timestamps, histograms_from));
+            source.decode_all(range, out)?;
+            let new_float = out.floats.timestamps.get(floats_to).copied();
+            let new_histogram = out.histograms.timestamps.get(histograms_to).copied();
+            let oldest_new = new_float.into_iter().chain(new_histogram).min();
+            // Mostly a source begins where the one before it ended.
+            if newest.zip(oldest_new).is_none_or(|(newest, oldest_new)| newest < oldest_new) {
+                if histograms_from < histograms_to
+                    && let Some(first) = out.histograms.values.get_mut(histograms_to)
+                    && first.counter_reset_hint == CounterResetHint::NotReset
+                {
+                    Arc::make_mut(first).counter_reset_hint = CounterResetHint::Unknown;
+                }
                 continue;
             }
-            one.clear();
-            source.decode_all(range, &mut one)?;
+            let mut one = SampleColumn::default();
+            one.floats.timestamps = out.floats.timestamps.split_off(floats_to);
+            one.floats.values = out.floats.values.split_off(floats_to);
+            one.histograms.timestamps = out.histograms.timestamps.split_off(histograms_to);
+            one.histograms.values = out.histograms.values.split_off(histograms_to);
             // Sources of a different kind of sample at one time: that of the first source stays.
             let held = |times: &[i64], t: i64| times.binary_search(&t).is_ok();
             if !one.histograms.is_empty() && floats_from < out.floats.len() {
@@ -444,17 +518,6 @@ fn merge_histograms(out: &mut HistogramColumn, begin: usize, new: &HistogramColu
 
 /// Merges ascending samples into those of `out` from `begin` on; of two with the same time stamp the one in `out` stays.
 fn merge_behind(out: &mut FloatColumn, begin: usize, new: &FloatColumn) {
-    let newest = out.timestamps.get(begin..).and_then(|own| own.last().copied());
-    let appended_from = match (newest, new.timestamps.first()) {
-        (_, None) => return,
-        (Some(newest), Some(first)) if *first <= newest => None,
-        _ => Some(0),
-    };
-    if let Some(from) = appended_from {
-        out.timestamps.extend_from_slice(new.timestamps.get(from..).unwrap_or(&[]));
-        out.values.extend_from_slice(new.values.get(from..).unwrap_or(&[]));
-        return;
-    }
     let own_t = out.timestamps.split_off(begin);
     let own_v = out.values.split_off(begin);
     let mut own = own_t.into_iter().zip(own_v).peekable();
@@ -476,6 +539,8 @@ fn merge_behind(out: &mut FloatColumn, begin: usize, new: &FloatColumn) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -164,33 +164,44 @@ impl SampleBits for LongBits {
     }
 }
 
-/// Something that yields big-endian words; past its end it yields zero.
+/// Bits that can be read at any place; past their end they are zero.
 pub trait WordSource {
-    /// The word at `index`.
-    fn word(&self, index: usize) -> u64;
+    /// The 64 bits from bit number `at` on.
+    fn peek(&self, at: usize) -> u64;
 }
 
 impl WordSource for [u8] {
-    fn word(&self, index: usize) -> u64 {
-        let from = index * 8;
-        if let Some(whole) = self.get(from..from + 8)
-            && let Ok(raw) = <[u8; 8]>::try_from(whole)
-        {
-            return u64::from_be_bytes(raw);
-        }
+    #[inline]
+    fn peek(&self, at: usize) -> u64 {
+        let (from, offset) = (at / 8, at % 8);
         let rest = self.get(from..).unwrap_or(&[]);
-        let mut raw = [0; 8];
-        for (to, from) in raw.iter_mut().zip(rest) {
-            *to = *from;
+        match rest.first_chunk::<9>() {
+            Some(&[a, b, c, d, e, f, g, h, last]) => {
+                let word = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                word << offset | u64::from(last) >> (8 - offset)
+            }
+            None => peek_at_end(rest, offset),
         }
-        u64::from_be_bytes(raw)
     }
 }
 
+#[cold]
+#[inline(never)]
+fn peek_at_end(rest: &[u8], offset: usize) -> u64 {
+    let mut raw = [0; 16];
+    for (to, from) in raw.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    (u128::from_be_bytes(raw) << offset >> 64) as u64
+}
+
 impl WordSource for [AtomicU64] {
-    fn word(&self, index: usize) -> u64 {
-        // Relaxed is enough: the reader has acquired a bit length, and reads nothing beyond it.
-        self.get(index).map_or(0, |word| word.load(Ordering::Relaxed))
+    #[inline]
+    fn peek(&self, at: usize) -> u64 {
+        let (index, offset) = (at / 64, at % 64);
+        // Relaxed is enough: the reader has acquired a bit length, and uses nothing beyond it.
+        let word = |index: usize| self.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+        word(index) << offset | word(index + 1) >> 1 >> (63 - offset)
     }
 }
 
@@ -198,17 +209,24 @@ impl WordSource for [AtomicU64] {
 #[derive(Clone, Debug)]
 pub struct BitReader<'a, S: WordSource + ?Sized> {
     source: &'a S,
-    /// Unread bits of the current word, left-aligned.
-    buffer: u64,
-    buffered: u32,
-    next_word: usize,
-    left: usize,
+    at: usize,
+    end: usize,
 }
 
 impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
     /// A reader of the first `bit_len` bits.
     pub fn new(source: &'a S, bit_len: usize) -> Self {
-        Self { source, buffer: 0, buffered: 0, next_word: 0, left: bit_len }
+        Self::starting_at(source, 0, bit_len)
+    }
+
+    /// A reader of the first `bit_len` bits from bit `at` on.
+    pub(super) fn starting_at(source: &'a S, at: usize, bit_len: usize) -> Self {
+        Self { source, at, end: bit_len }
+    }
+
+    /// Bits that were read or passed over.
+    pub(super) fn position(&self) -> usize {
+        self.at
     }
 
     /// The next `count` (at most 64) bits, right-aligned, or `None` if fewer are left.
@@ -218,21 +236,18 @@ impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
         if count == 0 {
             return Some(0);
         }
-        self.left = self.left.checked_sub(count as usize)?;
-        if count <= self.buffered {
-            let value = self.buffer >> (64 - count);
-            self.drop_bits(count);
-            return Some(value);
+        let value = self.source.peek(self.at) >> (64 - count);
+        self.skip(count).then_some(value)
+    }
+
+    #[inline]
+    fn skip(&mut self, count: u32) -> bool {
+        let to = self.at + count as usize;
+        if self.end < to {
+            return false;
         }
-        let have = self.buffered;
-        let high = if have == 0 { 0 } else { self.buffer >> (64 - have) };
-        let want = count - have;
-        self.buffer = self.source.word(self.next_word);
-        self.next_word += 1;
-        self.buffered = 64;
-        let low = self.buffer >> (64 - want);
-        self.drop_bits(want);
-        Some(if want == 64 { low } else { (high << want) | low })
+        self.at = to;
+        true
     }
 
     /// The next bit.
@@ -266,7 +281,7 @@ impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
 
     /// Bits that are left.
     pub fn left(&self) -> usize {
-        self.left
+        self.end.saturating_sub(self.at)
     }
 
     /// The length of the number that a prefix announces; 0 for the number zero.
@@ -297,11 +312,6 @@ impl<'a, S: WordSource + ?Sized> BitReader<'a, S> {
     pub fn read_varbit_uint(&mut self) -> Option<u64> {
         let len = self.read_varbit_len()?;
         self.read(len)
-    }
-
-    fn drop_bits(&mut self, count: u32) {
-        self.buffered -= count;
-        self.buffer = if count == 64 { 0 } else { self.buffer << count };
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::num::NonZeroU8;
 
+use crate::model::read::FloatColumn;
 use crate::storage::chunk::ChunkError;
 use crate::storage::chunk::bits::{BitBuffer, BitReader, WordSource};
 
@@ -116,17 +117,34 @@ fn encode_dod(out: &mut BitBuffer, dod: i64) {
     }
 }
 
-/// Decodes samples one by one.
-#[derive(Clone, Debug)]
+/// Decodes samples: one by one, or all in one go, which is faster.
+#[derive(Debug)]
 pub struct XorDecoder<'a, S: WordSource + ?Sized> {
-    bits: BitReader<'a, S>,
+    source: &'a S,
+    bit_len: usize,
     count: u16,
     read: u16,
+    state: State,
+}
+
+/// What a decoder knows of the samples so far.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Bits that were read.
+    at: usize,
     t: i64,
     value_bits: u64,
     t_delta: u64,
     leading: u32,
-    trailing: u32,
+    /// Significant bits of the current window; before the first window all 64.
+    significant: u32,
+}
+
+impl<S: WordSource + ?Sized> Clone for XorDecoder<'_, S> {
+    fn clone(&self) -> Self {
+        let Self { source, bit_len, count, read, state } = *self;
+        Self { source, bit_len, count, read, state }
+    }
 }
 
 impl<'a> XorDecoder<'a, [u8]> {
@@ -140,16 +158,23 @@ impl<'a> XorDecoder<'a, [u8]> {
 impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
     /// A decoder of `count` samples in the first `bit_len` bits of `source`.
     pub fn new(source: &'a S, bit_len: usize, count: u16) -> Self {
-        Self {
-            bits: BitReader::new(source, bit_len),
-            count,
-            read: 0,
-            t: 0,
-            value_bits: 0,
-            t_delta: 0,
-            leading: 0,
-            trailing: 0,
-        }
+        let state = State { at: 0, t: 0, value_bits: 0, t_delta: 0, leading: 0, significant: 64 };
+        Self { source, bit_len, count, read: 0, state }
+    }
+
+    /// Where its bits stand.
+    pub fn source(&self) -> &'a S {
+        self.source
+    }
+
+    /// Samples that are still to come.
+    pub fn left(&self) -> usize {
+        usize::from(self.count - self.read)
+    }
+
+    /// Time of the chunk's first sample.
+    pub fn first_t(&self) -> Option<i64> {
+        BitReader::new(self.source, self.bit_len).read_varint()
     }
 
     /// The next sample, or `None` after the last. After an error there is nothing more to read.
@@ -158,72 +183,243 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
         if self.read == self.count {
             return Ok(None);
         }
-        if self.advance()?.is_none() {
-            return Err(ChunkError::Truncated { samples: self.read });
+        if self.read < 2 {
+            self.begin()?;
+        } else {
+            self.state.advance(self.source, self.bit_len).map_err(|fault| fault.after(self.read))?;
         }
         self.read += 1;
-        Ok(Some((self.t, f64::from_bits(self.value_bits))))
+        Ok(Some((self.state.t, f64::from_bits(self.state.value_bits))))
     }
 
-    /// `Ok(None)`: the bits have ended.
+    /// Calls `take` with each sample that is left, until it returns false.
     #[inline]
-    fn advance(&mut self) -> Result<Option<()>, ChunkError> {
-        match self.read {
-            0 => {
-                let Some(t) = self.bits.read_varint() else { return Ok(None) };
-                let Some(value_bits) = self.bits.read(64) else { return Ok(None) };
-                (self.t, self.value_bits) = (t, value_bits);
-                return Ok(Some(()));
+    pub fn for_each(mut self, mut take: impl FnMut(i64, f64) -> bool) -> Result<(), ChunkError> {
+        while self.read < self.count.min(2) {
+            self.begin()?;
+            self.read += 1;
+            if !take(self.state.t, f64::from_bits(self.state.value_bits)) {
+                return Ok(());
             }
-            1 => {
-                let Some(delta) = self.bits.read_uvarint() else { return Ok(None) };
-                self.t_delta = delta;
+        }
+        // Kept apart, so that it can stand in registers.
+        let mut state = self.state;
+        for read in self.read..self.count {
+            state.advance(self.source, self.bit_len).map_err(|fault| fault.after(read))?;
+            if !take(state.t, f64::from_bits(state.value_bits)) {
+                return Ok(());
             }
-            _ => {
-                let Some(dod) = self.read_dod() else { return Ok(None) };
-                self.t_delta = self.t_delta.wrapping_add(dod as u64);
+        }
+        Ok(())
+    }
+
+    /// Passes over all samples before `min`, so that the one at or behind it is the next. Returns a mark near to the last
+    /// of those passed over, if they are many.
+    pub fn skip_to(&mut self, min: i64) -> Result<Option<Mark>, ChunkError> {
+        let mut mark = None;
+        while self.read < self.count.min(2) {
+            let before = (self.read, self.state);
+            self.begin()?;
+            self.read += 1;
+            if min <= self.state.t {
+                (self.read, self.state) = before;
+                return Ok(None);
             }
+        }
+        let mut state = self.state;
+        for read in self.read..self.count {
+            let before = state;
+            if read % MARK_EVERY == 0 {
+                mark = Some(Mark { read, state });
+            }
+            state.advance(self.source, self.bit_len).map_err(|fault| fault.after(read))?;
+            if min <= state.t {
+                (self.read, self.state) = (read, before);
+                return Ok(mark);
+            }
+        }
+        (self.read, self.state) = (self.count, state);
+        Ok(mark)
+    }
+
+    /// Goes on from a mark of the same chunk, which had at least as many samples as when the mark was made.
+    pub fn resume(&mut self, mark: Mark) {
+        (self.read, self.state) = (mark.read, mark.state);
+    }
+
+    /// Appends the samples from `min` to `max`, both inclusive, to a column.
+    pub fn append_to(self, min: i64, max: i64, out: &mut FloatColumn) -> Result<(), ChunkError> {
+        let (from, room) = (out.len(), usize::from(self.count - self.read));
+        out.timestamps.resize(from + room, 0);
+        out.values.resize(from + room, 0.0);
+        let timestamps = out.timestamps.get_mut(from..).unwrap_or(&mut []);
+        let values = out.values.get_mut(from..).unwrap_or(&mut []);
+        let mut kept = 0;
+        let outcome = self.for_each(|t, value| {
+            if min <= t
+                && t <= max
+                && let (Some(at), Some(to)) = (timestamps.get_mut(kept), values.get_mut(kept))
+            {
+                (*at, *to) = (t, value);
+                kept += 1;
+            }
+            t < max
+        });
+        out.timestamps.truncate(from + kept);
+        out.values.truncate(from + kept);
+        outcome
+    }
+
+    /// Reads one of the first two samples.
+    #[inline(never)]
+    fn begin(&mut self) -> Result<(), ChunkError> {
+        let truncated = ChunkError::Truncated { samples: self.read };
+        let mut bits = BitReader::starting_at(self.source, self.state.at, self.bit_len);
+        if self.read == 0 {
+            let t = bits.read_varint();
+            (self.state.t, self.state.value_bits) = t.zip(bits.read(64)).ok_or(truncated)?;
+            self.state.at = bits.position();
+            return Ok(());
+        }
+        self.state.t_delta = bits.read_uvarint().ok_or(truncated)?;
+        self.state.t = self.state.t.wrapping_add(self.state.t_delta as i64);
+        let at = bits.position();
+        let ahead = self.source.peek(at);
+        self.state.read_value(self.source, self.bit_len, at, ahead).map_err(|fault| fault.after(self.read))
+    }
+}
+
+/// Samples from one possible mark to the next.
+const MARK_EVERY: u16 = 8;
+
+/// A place in a chunk from which its decoder can go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    read: u16,
+    state: State,
+}
+
+impl Mark {
+    /// Words that a mark takes.
+    pub const WORDS: usize = 4;
+
+    /// Time of the sample before the place.
+    pub fn last_t(&self) -> i64 {
+        self.state.t
+    }
+
+    /// Samples before the place.
+    pub fn samples(&self) -> u16 {
+        self.read
+    }
+
+    /// The mark as plain words.
+    pub fn to_words(self) -> [u64; Self::WORDS] {
+        let State { at, t, value_bits, t_delta, leading, significant } = self.state;
+        let widths = u64::from(leading) << 8 | u64::from(significant);
+        // A chunk has far less than 2^32 bits.
+        [(at as u64) << 32 | u64::from(self.read) << 16 | widths, t as u64, value_bits, t_delta]
+    }
+
+    /// The mark that gave these words.
+    pub fn from_words([place, t, value_bits, t_delta]: [u64; Self::WORDS]) -> Self {
+        let state = State {
+            at: (place >> 32) as usize,
+            t: t as i64,
+            value_bits,
+            t_delta,
+            leading: (place >> 8) as u32 & 0xff,
+            significant: place as u32 & 0xff,
+        };
+        Self { read: (place >> 16) as u16, state }
+    }
+}
+
+/// Why a sample cannot be read.
+#[derive(Clone, Copy)]
+enum Fault {
+    Truncated,
+    Invalid,
+}
+
+impl Fault {
+    #[cold]
+    fn after(self, samples: u16) -> ChunkError {
+        match self {
+            Self::Truncated => ChunkError::Truncated { samples },
+            Self::Invalid => ChunkError::Invalid { samples },
+        }
+    }
+}
+
+impl State {
+    /// Reads a sample behind the first two.
+    #[inline(always)]
+    fn advance<S: WordSource + ?Sized>(&mut self, source: &S, bit_len: usize) -> Result<(), Fault> {
+        let mut ahead = source.peek(self.at);
+        // Scrapes keep their interval: almost always this bit is clear, and one look serves time and value.
+        let mut at = self.at + 1;
+        if ahead >> 63 != 0 {
+            let (dod, behind) = read_dod(source, self.at, bit_len).ok_or(Fault::Truncated)?;
+            self.t_delta = self.t_delta.wrapping_add(dod as u64);
+            at = behind;
+            ahead = source.peek(at);
+        } else {
+            ahead <<= 1;
         }
         self.t = self.t.wrapping_add(self.t_delta as i64);
-        self.read_value()
+        self.read_value(source, bit_len, at, ahead)
     }
 
-    #[inline]
-    fn read_dod(&mut self) -> Option<i64> {
-        let mut ones = 0;
-        while ones < 4 && self.bits.read_bit()? {
-            ones += 1;
+    /// Reads a value that stands at bit `at`; `ahead` are the bits from there on, 63 of them at least. Whether a value keeps
+    /// the window of the one before cannot be predicted, so that is chosen without a branch.
+    #[inline(always)]
+    fn read_value<S: WordSource + ?Sized>(
+        &mut self,
+        source: &S,
+        bit_len: usize,
+        at: usize,
+        ahead: u64,
+    ) -> Result<(), Fault> {
+        if ahead >> 63 == 0 {
+            self.at = at + 1;
+            return if bit_len < self.at { Err(Fault::Truncated) } else { Ok(()) };
         }
-        let width = match ones {
-            0 => return Some(0),
-            1 => 14,
-            2 => 17,
-            3 => 20,
-            _ => return self.bits.read(64).map(|raw| raw as i64),
-        };
-        let raw = self.bits.read(width)? as i64;
-        Some(if raw > 1 << (width - 1) { raw - (1 << width) } else { raw })
+        let opens_window = ahead >> 62 & 1 == 1;
+        let leading = if opens_window { (ahead >> 57) as u32 & 31 } else { self.leading };
+        // A length of 64 is written as 0.
+        let written = ((ahead >> 51) as u32).wrapping_sub(1) & 63;
+        let significant = if opens_window { written + 1 } else { self.significant };
+        let from = at + if opens_window { 13 } else { 2 };
+        self.at = from + significant as usize;
+        if 64 < leading + significant || bit_len < self.at {
+            return Err(if bit_len < from || leading + significant <= 64 { Fault::Truncated } else { Fault::Invalid });
+        }
+        (self.leading, self.significant) = (leading, significant);
+        // Both are from 1 to 64 and from 0 to 63: the masks change nothing and spare checks.
+        self.value_bits ^= source.peek(from) >> ((64 - significant) & 63) << ((64 - leading - significant) & 63);
+        Ok(())
     }
+}
 
-    #[inline]
-    fn read_value(&mut self) -> Result<Option<()>, ChunkError> {
-        let Some(changed) = self.bits.read_bit() else { return Ok(None) };
-        if !changed {
-            return Ok(Some(()));
-        }
-        let Some(new_window) = self.bits.read_bit() else { return Ok(None) };
-        if new_window {
-            let Some(leading) = self.bits.read(5) else { return Ok(None) };
-            let Some(significant) = self.bits.read(6) else { return Ok(None) };
-            let (leading, significant) = (leading as u32, if significant == 0 { 64 } else { significant as u32 });
-            self.trailing =
-                64u32.checked_sub(leading + significant).ok_or(ChunkError::Invalid { samples: self.read })?;
-            self.leading = leading;
-        }
-        let Some(bits) = self.bits.read(64 - self.leading - self.trailing) else { return Ok(None) };
-        self.value_bits ^= bits << self.trailing;
-        Ok(Some(()))
+/// The change of the time's difference that stands at bit `at`, and the place behind it.
+#[cold]
+#[inline(never)]
+fn read_dod<S: WordSource + ?Sized>(source: &S, at: usize, bit_len: usize) -> Option<(i64, usize)> {
+    let mut bits = BitReader::starting_at(source, at, bit_len);
+    let mut ones = 0;
+    while ones < 4 && bits.read_bit()? {
+        ones += 1;
     }
+    let width = match ones {
+        0 => return Some((0, bits.position())),
+        1 => 14,
+        2 => 17,
+        3 => 20,
+        _ => return bits.read(64).map(|raw| (raw as i64, bits.position())),
+    };
+    let raw = bits.read(width)? as i64;
+    Some((if raw > 1 << (width - 1) { raw - (1 << width) } else { raw }, bits.position()))
 }
 
 #[cfg(test)]
@@ -249,10 +445,22 @@ mod tests {
 
     fn decode(chunk: &[u8]) -> Result<Vec<(i64, u64)>, ChunkError> {
         let mut decoder = XorDecoder::of_chunk(chunk)?;
-        let mut out = Vec::new();
-        while let Some((t, v)) = decoder.next_sample()? {
-            out.push((t, v.to_bits()));
+        let (mut out, mut at_once) = (Vec::new(), Vec::new());
+        let whole = XorDecoder::of_chunk(chunk)?.for_each(|t, v| {
+            at_once.push((t, v.to_bits()));
+            true
+        });
+        loop {
+            match decoder.next_sample() {
+                Ok(Some((t, v))) => out.push((t, v.to_bits())),
+                Ok(None) => break,
+                Err(error) => {
+                    assert_eq!((whole, at_once), (Err(error), out));
+                    return Err(error);
+                }
+            }
         }
+        assert_eq!((whole, &at_once), (Ok(()), &out));
         Ok(out)
     }
 
@@ -289,6 +497,44 @@ mod tests {
                 steps.iter().map(|(d, v)| { t = t.wrapping_add(*d); (t, *v) }).collect();
             let expected: Vec<(i64, u64)> = samples.iter().map(|(t, v)| (*t, v.to_bits())).collect();
             prop_assert_eq!(decode(&encode_slowly(&samples)), Ok(expected));
+        }
+
+        #[test]
+        fn decoding_goes_on_from_a_mark(steps in proptest::collection::vec((1i64..20, any_value()), 0..90), from in 0i64..900, later in 0i64..200) {
+            let mut t = 0;
+            let samples: Vec<(i64, f64)> = steps.iter().map(|(d, v)| { t += d; (t, *v) }).collect();
+            let chunk = encode_slowly(&samples);
+            let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
+            let mark = decoder.skip_to(from).unwrap();
+            let rest = |mut decoder: XorDecoder<'_, [u8]>| {
+                let mut rest = Vec::new();
+                while let Some((t, v)) = decoder.next_sample().unwrap() {
+                    rest.push((t, v.to_bits()));
+                }
+                rest
+            };
+            let behind = |min: i64| samples.iter().filter(|(t, _)| min <= *t).map(|(t, v)| (*t, v.to_bits())).collect::<Vec<_>>();
+            prop_assert_eq!(rest(decoder), behind(from));
+            if let Some(mark) = mark {
+                prop_assert!(mark.last_t() < from);
+                let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
+                decoder.resume(Mark::from_words(mark.to_words()));
+                decoder.skip_to(from + later).unwrap();
+                prop_assert_eq!(rest(decoder), behind(from + later));
+            }
+        }
+
+        #[test]
+        fn a_range_is_appended(steps in proptest::collection::vec((1i64..20, any_value()), 0..60), min in 0i64..200, len in 0i64..200) {
+            let mut t = 0;
+            let samples: Vec<(i64, f64)> = steps.iter().map(|(d, v)| { t += d; (t, *v) }).collect();
+            let chunk = encode_slowly(&samples);
+            let mut column = FloatColumn { timestamps: vec![-1], values: vec![0.5] };
+            XorDecoder::of_chunk(&chunk).unwrap().append_to(min, min + len, &mut column).unwrap();
+            let inside = samples.iter().filter(|(t, _)| min <= *t && *t <= min + len);
+            let expected: Vec<_> = std::iter::once((-1, 0.5f64.to_bits())).chain(inside.map(|(t, v)| (*t, v.to_bits()))).collect();
+            let values = column.values.iter().map(|v| v.to_bits());
+            prop_assert_eq!(column.timestamps.iter().copied().zip(values).collect::<Vec<_>>(), expected);
         }
 
         #[test]

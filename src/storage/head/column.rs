@@ -25,6 +25,7 @@ use crate::storage::chunk::words::{OpenWords, Published};
 use crate::storage::chunk::xor::XorDecoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
+use crate::storage::head::marks::{ChunkKey, Marks};
 
 /// The part of a series that readers hold on to.
 #[derive(Debug)]
@@ -67,11 +68,16 @@ impl SeriesCell {
         self.column.load().as_ref().is_some_and(|column| column.has_visible(commit))
     }
 
-    /// True if a view of `commit` sees a sample, and a chunk reaches into `range`.
-    pub(crate) fn may_have_samples(&self, commit: CommitId, range: TimeRange) -> Result<bool, ChunkError> {
-        match self.column.load().as_ref() {
-            Some(column) => Ok(column.has_visible(commit) && column.reaches_into(range)?),
-            None => Ok(false),
+    /// The samples, if a view of `commit` sees one and a chunk reaches into `range`.
+    pub(crate) fn samples_in(
+        &self,
+        commit: CommitId,
+        range: TimeRange,
+        marks: Option<SeriesMarks<'_>>,
+    ) -> Result<Option<Arc<Column>>, ChunkError> {
+        match self.column.load_full() {
+            Some(column) if column.has_visible(commit) && column.reaches_into(range, marks)? => Ok(Some(column)),
+            _ => Ok(None),
         }
     }
 
@@ -109,7 +115,7 @@ impl SeriesCell {
     /// Appends to `out` the samples in `range` that a view of `commit` sees.
     pub(crate) fn decode(&self, commit: CommitId, range: TimeRange, out: Output<'_>) -> Result<(), ChunkError> {
         match self.column.load_full() {
-            Some(column) => column.decode(commit, range, out),
+            Some(column) => column.decode(commit, range, None, out),
             None => Ok(()),
         }
     }
@@ -281,6 +287,11 @@ impl Column {
     }
 
     fn has_visible(&self, commit: CommitId) -> bool {
+        let tail = self.tail.load(Ordering::Acquire);
+        if tail & TAIL_HAS_OLDER == 0 && unpack_tail(tail).0 <= commit {
+            // The usual column: nothing of it is hidden, and it has at least one sample.
+            return true;
+        }
         let published = self.words.published();
         let (first, end) = self.index_span(published);
         let hidden: u64 = self.hidden(commit, end).iter().map(|(from, to)| *to - (*from).max(first).min(*to)).sum();
@@ -288,15 +299,28 @@ impl Column {
     }
 
     /// True if a chunk overlaps `range`. The open chunk counts as reaching to the end of time, as in Prometheus's head.
-    fn reaches_into(&self, range: TimeRange) -> Result<bool, ChunkError> {
-        if self.open_first_t()? <= range.max().0 {
+    fn reaches_into(&self, range: TimeRange, marks: Option<SeriesMarks<'_>>) -> Result<bool, ChunkError> {
+        // The newest sample is not older than the first of the open chunk.
+        if self.last_t.load(Ordering::Acquire) <= range.max().0 || self.open_first_t()? <= range.max().0 {
             return Ok(true);
         }
+        let mut end = self.open.index();
         for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
+            end -= u64::from(chunk.sample_count());
             let min_t = chunk.min_t()?;
             if min_t <= range.max().0 {
                 // Those before it end before it starts.
-                return Ok(range.min().0 <= min_t || range.min().0 <= chunk.max_t()?);
+                if range.min().0 <= min_t {
+                    return Ok(true);
+                }
+                let ChunkDecoder::Floats(mut decoder) = chunk.decoder()? else {
+                    return Ok(range.min().0 <= chunk.max_t()?);
+                };
+                if let Some(marks) = marks {
+                    marks.skip_to(&mut decoder, end, range.min().0)?;
+                }
+                decoder.skip_to(range.min().0)?;
+                return Ok(0 < decoder.left());
             }
         }
         Ok(false)
@@ -310,11 +334,20 @@ impl Column {
         ChunkDecoder::new(self.open.encoding(), self.words.words(), published.bits as usize, published.samples)
     }
 
-    fn decode(&self, commit: CommitId, range: TimeRange, out: Output<'_>) -> Result<(), ChunkError> {
+    /// Appends to `out` the samples in `range` that a view of `commit` sees. `marks` are those of the column's series.
+    pub(crate) fn decode(
+        &self,
+        commit: CommitId,
+        range: TimeRange,
+        marks: Option<SeriesMarks<'_>>,
+        out: Output<'_>,
+    ) -> Result<(), ChunkError> {
         let published = self.words.published();
         let (first, end) = self.index_span(published);
-        let mut sink = Sink { range, hidden: self.hidden(commit, end), out };
-        if let Some(sealed) = &self.sealed {
+        let mut sink = Sink { range, hidden: self.hidden(commit, end), marks, out };
+        if let Some(sealed) = &self.sealed
+            && range.min().0 < self.open_first_t()?
+        {
             decode_sealed(sealed, first, &mut sink)?;
         }
         // The newest time is read after the published samples, so it is not below theirs.
@@ -431,8 +464,49 @@ fn decode_sealed(sealed: &SealedChunks, first: u64, sink: &mut Sink<'_>) -> Resu
 struct Sink<'a> {
     range: TimeRange,
     hidden: Hidden,
+    marks: Option<SeriesMarks<'a>>,
     out: Output<'a>,
 }
+
+/// The marks of one series.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeriesMarks<'a> {
+    pub(crate) marks: &'a Marks,
+    pub(crate) series: SeriesRef,
+    /// Of the shard.
+    pub(crate) generation: u64,
+}
+
+impl SeriesMarks<'_> {
+    /// Passes over the samples before `min` of a chunk, of which the first has index `index`; from a mark on if there is one.
+    /// Chunks that begin at or behind `min`, and short ones, are left alone.
+    fn skip_to<S: WordSource + ?Sized>(
+        self,
+        decoder: &mut XorDecoder<'_, S>,
+        index: u64,
+        min: i64,
+    ) -> Result<(), ChunkError> {
+        if decoder.left() < MARKED_LEN_MIN || decoder.first_t().is_none_or(|first| min <= first) {
+            return Ok(());
+        }
+        let first_bits = decoder.source().peek(0);
+        let Self { marks, series, generation } = self;
+        let key = ChunkKey { series: series.0, generation, first_index: index, first_bits };
+        let known = marks.get(key).filter(|mark| mark.last_t() < min && usize::from(mark.samples()) <= decoder.left());
+        if let Some(mark) = known {
+            decoder.resume(mark);
+        }
+        if let Some(mark) = decoder.skip_to(min)?
+            && known.is_none_or(|known| known.samples() != mark.samples())
+        {
+            marks.put(key, mark);
+        }
+        Ok(())
+    }
+}
+
+/// A shorter chunk is decoded from its beginning.
+const MARKED_LEN_MIN: usize = 48;
 
 impl Sink<'_> {
     /// Takes the samples of one chunk, of which the first has index `index`.
@@ -450,19 +524,24 @@ impl Sink<'_> {
         mut index: u64,
     ) -> Result<(), ChunkError> {
         let (min, max) = (self.range.min().0, self.range.max().0);
-        let hidden = &self.hidden;
         let out = match &mut self.out {
             Output::Floats(out) => &mut **out,
             Output::All(out) => &mut out.floats,
         };
-        while let Some((t, value)) = decoder.next_sample()? {
-            if max < t {
-                break;
+        if self.hidden.is_empty() {
+            if let Some(marks) = self.marks {
+                marks.skip_to(&mut decoder, index, min)?;
             }
-            if min <= t && (hidden.is_empty() || !hides(hidden, index)) {
-                out.push(t, value);
-            }
-            index += 1;
+            decoder.append_to(min, max, out)?;
+        } else {
+            let hidden = &self.hidden;
+            decoder.for_each(|t, value| {
+                if min <= t && t <= max && !hides(hidden, index) {
+                    out.push(t, value);
+                }
+                index += 1;
+                t <= max
+            })?;
         }
         // The head knows no starts; where others are known, there is one for each sample.
         if let Output::All(out) = &mut self.out

@@ -24,6 +24,7 @@ mod column;
 pub mod commit;
 pub mod export;
 mod index;
+mod marks;
 mod native;
 mod partition;
 pub mod restore;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
+use crate::storage::head::marks::Marks;
 use crate::storage::head::table::SERIES_REF_MAX;
 
 /// State of a head beside its shards. All of it is atomics: shards and readers use it without waiting.
@@ -22,6 +23,7 @@ pub(crate) struct HeadShared {
     /// Older samples are neither accepted nor shown.
     min_valid: AtomicI64,
     pub(crate) counters: Counters,
+    pub(crate) marks: Arc<Marks>,
 }
 
 /// Counts since the process started.
@@ -60,6 +62,7 @@ impl HeadShared {
             max_t: AtomicI64::new(i64::MIN),
             min_valid: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
+            marks: Arc::default(),
         }
     }
 

@@ -1,25 +1,31 @@
 //! Read views of the head: a few reference counts and one commit number for all shards. Nothing here takes a lock that a
 //! writer takes, and everything is decoded on the reader's thread.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use hashbrown::HashSet;
 
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
+use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::ChunkError;
-use crate::storage::head::column::{Output, SeriesCell};
+use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::index::Index;
 use crate::storage::head::index::segment::{PairId, Segment};
 use crate::storage::head::index::select::{Ticker, positions};
 use crate::storage::head::index::tail::TailEntry;
+use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
 
 /// What a selected series takes beside its label text: the entry, the source behind it, and what the allocator adds.
 const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<HeadSeries>() + 64;
+
+/// Bytes that are gathered before they are charged.
+const CHARGED_AT_ONCE: usize = 4 << 10;
 
 /// A view of the head.
 #[derive(Debug)]
@@ -33,6 +39,7 @@ struct ViewInner {
     /// Samples that the head holds lie in this range; `None` while it is empty.
     span: Option<TimeRange>,
     shards: Vec<ShardView>,
+    marks: Arc<Marks>,
 }
 
 #[derive(Debug)]
@@ -58,7 +65,7 @@ impl HeadView {
         let span = shared
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
-        Self { inner: Arc::new(ViewInner { pin, span, shards }) }
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks: Arc::clone(&shared.marks) }) }
     }
 }
 
@@ -183,6 +190,11 @@ impl ViewInner {
         self.pin.commit()
     }
 
+    fn marks_of(&self, shard: usize, series: SeriesRef) -> SeriesMarks<'_> {
+        let generation = self.shards.get(shard).map_or(0, |shard| shard.generation);
+        SeriesMarks { marks: &self.marks, series, generation }
+    }
+
     /// The part of `range` in which the head holds samples.
     fn clamp(&self, range: TimeRange) -> Option<TimeRange> {
         let span = self.span?;
@@ -217,10 +229,11 @@ impl ViewInner {
     }
 
     /// Calls `take` for each pair, out of those that `pairs` picks from a segment, that a visible series has, and for
-    /// each label set in the tails that a visible series has.
+    /// each label set in the tails that a visible series has. Of each range of pairs all are taken, or the first alone.
     fn for_each_pair<'a>(
         &'a self,
         budget: &dyn ReadBudget,
+        of_each: OfEach,
         pairs: impl Fn(&'a Segment) -> Vec<std::ops::Range<PairId>>,
         mut take: impl FnMut(PairOrLabels<'a>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
@@ -235,6 +248,9 @@ impl ViewInner {
                         let mut postings = segment.postings(pair).iter();
                         if postings.any(|position| segment.cell(*position).is_visible(self.commit())) {
                             take(PairOrLabels::Pair(segment, pair))?;
+                            if of_each == OfEach::First {
+                                break;
+                            }
                         }
                     }
                 }
@@ -250,24 +266,79 @@ impl ViewInner {
     }
 }
 
+/// Which of the visible pairs of a range are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OfEach {
+    All,
+    First,
+}
+
 enum PairOrLabels<'a> {
     Pair(&'a Segment, PairId),
     Labels(&'a Labels),
 }
 
+/// Texts, charged as they come; those of a segment come in order and without repetition.
+struct Listed<'a> {
+    budget: &'a dyn ReadBudget,
+    texts: Vec<String>,
+    /// Texts of the tails so far.
+    of_tails: HashSet<&'a str, foldhash::fast::RandomState>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(budget: &'a dyn ReadBudget) -> Self {
+        Self { budget, texts: Vec::new(), of_tails: HashSet::default() }
+    }
+
+    fn add(&mut self, text: &str) -> Result<(), ReadError> {
+        if !text.is_empty() && self.texts.last().is_none_or(|last| last != text) {
+            self.budget.charge(text.len() + size_of::<String>())?;
+            self.texts.push(text.to_owned());
+        }
+        Ok(())
+    }
+
+    fn add_of_tail(&mut self, text: &'a str) -> Result<(), ReadError> {
+        if self.of_tails.contains(text) {
+            return Ok(());
+        }
+        self.budget.charge(2 * size_of::<&str>())?;
+        self.of_tails.insert(text);
+        self.add(text)
+    }
+
+    fn sorted(mut self) -> Vec<String> {
+        // Sorted runs, which the sort finds.
+        self.texts.sort();
+        self.texts.dedup();
+        self.texts
+    }
+}
+
 /// Texts without repetition, charged as they come.
 struct Gathered<'a> {
     budget: &'a dyn ReadBudget,
-    texts: BTreeSet<String>,
+    texts: HashSet<String, foldhash::fast::RandomState>,
 }
 
-impl Gathered<'_> {
+impl<'a> Gathered<'a> {
+    fn new(budget: &'a dyn ReadBudget) -> Self {
+        Self { budget, texts: HashSet::default() }
+    }
+
     fn add(&mut self, text: &str) -> Result<(), ReadError> {
         if !text.is_empty() && !self.texts.contains(text) {
             self.budget.charge(text.len() + 2 * size_of::<String>())?;
             self.texts.insert(text.to_owned());
         }
         Ok(())
+    }
+
+    fn sorted(self) -> Vec<String> {
+        let mut texts: Vec<String> = self.texts.into_iter().collect();
+        texts.sort_unstable();
+        texts
     }
 }
 
@@ -280,19 +351,27 @@ impl ReadView for HeadView {
     ) -> Result<Vec<SelectedSeries>, ReadError> {
         let view = &self.inner;
         let mut selected: Vec<SelectedSeries> = Vec::new();
+        let mut uncharged = 0;
         // Shards are asked even where the range is empty: one that is away must not look like one without samples.
         let wanted = view.clamp(range);
         view.for_each(matchers, budget, |shard, found| {
             let cell = found.cell();
             let Some(range) = wanted else { return Ok(()) };
-            if cell.may_have_samples(view.commit(), range).map_err(|e| corrupt(cell, e))? {
+            let series = cell.series();
+            let marks = view.marks_of(shard, series);
+            let column = cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?;
+            if let Some(column) = column {
                 let labels = found.labels();
-                budget.charge(labels.encoded_len() + SELECTED_LEN)?;
-                let samples = HeadSeries { view: Arc::clone(view), shard, cell: Arc::clone(cell) };
+                uncharged += labels.encoded_len() + SELECTED_LEN;
+                if CHARGED_AT_ONCE < uncharged {
+                    budget.charge(std::mem::take(&mut uncharged))?;
+                }
+                let samples = HeadSeries { view: Arc::clone(view), shard, series, column };
                 selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
             }
             Ok(())
         })?;
+        budget.charge(uncharged)?;
         budget.check()?;
         // Runs that are sorted already, one for each segment: the sort finds and merges them.
         selected.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -306,19 +385,22 @@ impl ReadView for HeadView {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<String>, ReadError> {
         let view = &self.inner;
-        let mut names = Gathered { budget, texts: BTreeSet::new() };
         let overlaps = view.clamp(range).is_some();
         if matchers.is_empty() {
+            let mut names = Listed::new(budget);
             view.for_each_pair(
                 budget,
+                OfEach::First,
                 |segment| segment.name_ranges().collect(),
                 |found| match found {
                     _ if !overlaps => Ok(()),
                     PairOrLabels::Pair(segment, pair) => names.add(segment.pair(pair).0),
-                    PairOrLabels::Labels(labels) => labels.iter().try_for_each(|(name, _)| names.add(name)),
+                    PairOrLabels::Labels(labels) => labels.iter().try_for_each(|(name, _)| names.add_of_tail(name)),
                 },
             )?;
+            Ok(names.sorted())
         } else {
+            let mut names = Gathered::new(budget);
             view.for_each(matchers, budget, |_, found| {
                 if !overlaps || !found.cell().is_visible(view.commit()) {
                     return Ok(());
@@ -330,8 +412,8 @@ impl ReadView for HeadView {
                     Found::InTail(entry) => entry.labels.iter().try_for_each(|(name, _)| names.add(name)),
                 }
             })?;
+            Ok(names.sorted())
         }
-        Ok(names.texts.into_iter().collect())
     }
 
     fn label_values(
@@ -342,19 +424,22 @@ impl ReadView for HeadView {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<String>, ReadError> {
         let view = &self.inner;
-        let mut values = Gathered { budget, texts: BTreeSet::new() };
         let overlaps = view.clamp(range).is_some();
         if matchers.is_empty() {
+            let mut values = Listed::new(budget);
             view.for_each_pair(
                 budget,
+                OfEach::All,
                 |segment| vec![segment.pairs_of_name(name)],
                 |found| match found {
                     _ if !overlaps => Ok(()),
                     PairOrLabels::Pair(segment, pair) => values.add(segment.value(pair)),
-                    PairOrLabels::Labels(labels) => values.add(labels.get(name).unwrap_or("")),
+                    PairOrLabels::Labels(labels) => values.add_of_tail(labels.get(name).unwrap_or("")),
                 },
             )?;
+            Ok(values.sorted())
         } else {
+            let mut values = Gathered::new(budget);
             view.for_each(matchers, budget, |_, found| {
                 if !overlaps || !found.cell().is_visible(view.commit()) {
                     return Ok(());
@@ -366,8 +451,8 @@ impl ReadView for HeadView {
                     Found::InTail(entry) => values.add(entry.labels.get(name).unwrap_or("")),
                 }
             })?;
+            Ok(values.sorted())
         }
-        Ok(values.texts.into_iter().collect())
     }
 }
 
@@ -376,7 +461,9 @@ impl ReadView for HeadView {
 struct HeadSeries {
     view: Arc<ViewInner>,
     shard: usize,
-    cell: Arc<SeriesCell>,
+    series: SeriesRef,
+    /// Its samples when it was selected: all that the view sees are there.
+    column: Arc<Column>,
 }
 
 impl HeadSeries {
@@ -385,7 +472,8 @@ impl HeadSeries {
             shard.readers.check(shard.generation)?;
         }
         let Some(range) = self.view.clamp(range) else { return Ok(()) };
-        self.cell.decode(self.view.commit(), range, out).map_err(|e| corrupt(&self.cell, e))
+        let marks = self.view.marks_of(self.shard, self.series);
+        self.column.decode(self.view.commit(), range, Some(marks), out).map_err(|e| corrupt(self.series, e))
     }
 }
 
@@ -399,6 +487,6 @@ impl SampleSource for HeadSeries {
     }
 }
 
-fn corrupt(cell: &SeriesCell, error: ChunkError) -> ReadError {
-    ReadError::Corrupt(format!("head chunk of series {}: {error}", cell.series().0))
+fn corrupt(series: SeriesRef, error: ChunkError) -> ReadError {
+    ReadError::Corrupt(format!("head chunk of series {}: {error}", series.0))
 }

@@ -14,8 +14,7 @@ pub(super) fn windows(
     total: u64,
     is_subquery: bool,
 ) -> Result<(), EvalError> {
-    let has_gaps = windows.range_ms < windows.steps.interval() && windows.steps.count() > 1 && !windows.is_pinned;
-    if !exec.samples.tally.has_steps() && (is_subquery || !has_gaps) {
+    if !exec.samples.tally.has_steps() && (is_subquery || !windows.has_gaps()) {
         // Every sample is in a window, and new to the first that it is in.
         let fresh = if is_subquery || total == 0 { 0 } else { weight(column) };
         exec.samples.tally.all(total, fresh);

@@ -110,7 +110,7 @@ impl Kernel<'_> {
         if column.floats.is_empty() {
             return Ok(None);
         }
-        self.run(exec, windows, &column.floats, out)?;
+        self.run_noting(exec, windows, &column.floats, out)?;
         Ok(out.finish())
     }
 

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::model::labels::Labels;
+use crate::model::labels::{Labels, LabelsRoom};
 use crate::storage::head::column::SeriesCell;
 
 /// Number of a (name, value) pair within a segment.
@@ -137,7 +137,16 @@ impl Segment {
 
     /// The label set of the series at `position`.
     pub(crate) fn labels(&self, position: u32) -> Labels {
-        Labels::from_sorted(self.pairs(position).iter().map(|pair| self.pair(*pair)))
+        let mut room = LabelsRoom::default();
+        // Pairs ascend, and so do their names.
+        let mut name = 0;
+        for pair in self.pairs(position) {
+            while self.name_starts.get(name + 1).is_some_and(|next| next <= pair) {
+                name += 1;
+            }
+            room.push(self.names.get(name), self.value(*pair));
+        }
+        room.take()
     }
 
     /// The pairs with this name; empty if there is none.
