@@ -52,7 +52,7 @@ fn main() {
                 at: TimestampMs(START_MS + step * 15_000),
                 value: (step * (series as i64 % 37 + 1)) as f64,
             };
-            let batch = AppendBatch { samples: (0..SERIES_PER_TARGET).map(sample).collect() };
+            let batch = AppendBatch::of_floats((0..SERIES_PER_TARGET).map(sample).collect());
             let report = head.append_blocking(batch).unwrap();
             if step == 0 {
                 known.push(report.resolved.into_iter().map(|(_, handle)| SeriesKey::Known(handle)).collect());

@@ -101,7 +101,7 @@ fn head() -> Head {
                 value: *value,
             }
         });
-        head.append_blocking(AppendBatch { samples: samples.collect() }).unwrap();
+        head.append_blocking(AppendBatch::of_floats(samples.collect())).unwrap();
     }
     head
 }

@@ -105,7 +105,8 @@ fn a_changed_file_is_found_with_auto_reload() {
     assert_eq!(jobs(&server), ["one"]);
     write(folder.path(), &[("two", &exporter.addr, "")]);
     wait_for("the new job", || (jobs(&server) == ["two"]).then_some(()));
-    assert_eq!(server.get("/api/watchfire/v1/reload").json()["data"]["trigger"], "file");
+    let trigger = || server.get("/api/watchfire/v1/reload").json()["data"]["trigger"].clone();
+    wait_for("the report of the reload", || (trigger() == "file").then_some(()));
 }
 
 #[test]

@@ -131,7 +131,11 @@ pub fn parse(path: &str, text: &str) -> Result<KubeConfig, String> {
 /// How a pod whose service account's folder is `folder` reaches the API of its cluster.
 pub fn of_service_account(folder: &str) -> HttpClientConfig {
     let mut http = HttpClientConfig::preset();
-    http.tls_config.ca_file = format!("{folder}/ca.crt").as_str().into();
+    // Without the file the system's authorities hold, as in Kubernetes's own client.
+    let authority = format!("{folder}/ca.crt");
+    if std::path::Path::new(&authority).exists() {
+        http.tls_config.ca_file = authority.as_str().into();
+    }
     http.authorization = Some(Authorization {
         auth_type: "Bearer".to_owned(),
         credentials_file: format!("{folder}/token").as_str().into(),

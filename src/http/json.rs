@@ -215,7 +215,11 @@ impl Json {
         }
         let from = self.out.len();
         // For most numbers this writes the shortest digits as they are wanted, and faster than the formatter.
-        if 1e-4 <= magnitude && magnitude < 1e15 && go::halfway_digits(value).is_none() && serde_json::to_writer(&mut self.out, &value).is_ok() {
+        if 1e-4 <= magnitude
+            && magnitude < 1e15
+            && go::halfway_digits(value).is_none()
+            && serde_json::to_writer(&mut self.out, &value).is_ok()
+        {
             if !self.out.iter().skip(from).any(|b| *b == b'e') {
                 return;
             }

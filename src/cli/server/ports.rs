@@ -34,8 +34,8 @@ use crate::exposition::negotiate::negotiate;
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, AnswerMemory, DroppedTarget, Held, InstantQuery,
     LabelValuesRequest, Listed, MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload,
-    ReloadNames, ReloadSection, RequestOrigin, RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata, Targets,
-    TsdbStatus, UnixNanos,
+    ReloadNames, ReloadSection, RequestOrigin, RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata,
+    Targets, TsdbStatus, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};

@@ -9,7 +9,7 @@ const TREE_LEN_PER_BYTE: usize = 384;
 pub(super) const PROGRAM_LEN_PER_BYTE: usize = 64;
 
 /// What a program takes beside its states, as measured at the allocator.
-pub(super) const PROGRAM_LEN_BASE: usize = 16 << 10;
+pub(super) const PROGRAM_LEN_BASE: usize = 28 << 10;
 
 /// An account of bytes: false if so many more are too many.
 pub type Account = Rc<dyn Fn(usize) -> bool>;

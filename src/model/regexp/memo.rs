@@ -41,7 +41,8 @@ pub(super) fn get_or_compile(
         let place = memo.iter().position(|(other, regexp)| *other == form && regexp.pattern() == pattern);
         if let Some(found) = place.and_then(|place| memo.remove(place)) {
             memo.push_back(found.clone());
-            return Ok(found.1);
+            drop(memo);
+            return found.1.charged_again(form);
         }
     }
     // Not under the lock: others need not wait for this one.

@@ -64,6 +64,8 @@ struct Shared {
     prefix: String,
     fast: Option<Fast>,
     program: OnceLock<Option<Regex>>,
+    /// What the expression was charged with, its tree left out.
+    charged: OnceLock<usize>,
 }
 
 /// A match and its groups.
@@ -185,6 +187,17 @@ impl Regexp {
         out
     }
 
+    /// Charges an expression that was compiled before as if it were compiled now: what a query may ask for does not depend on
+    /// what others have asked.
+    fn charged_again(self, form: Form) -> Result<Self, RegexpError> {
+        let full = match form {
+            Form::Anchored => self.pattern.to_string(),
+            Form::Wrapped => format!("^(?s:{})$", self.pattern),
+        };
+        let len = self.shared.charged.get().copied().unwrap_or(0);
+        if budget::spend_tree(&full) && budget::spend(len) { Ok(self) } else { Err(RegexpError::too_large(&full)) }
+    }
+
     fn parse(pattern: &str, flags: Flags) -> Result<Parsed, RegexpError> {
         if !budget::spend_tree(pattern) {
             return Err(RegexpError::too_large(pattern));
@@ -202,6 +215,7 @@ impl Regexp {
             prefix: inner.as_ref().map(|i| i.literal_prefix().0).unwrap_or_default(),
             fast: inner.as_ref().and_then(Fast::new),
             program: OnceLock::new(),
+            charged: OnceLock::new(),
         };
         let needs_program = shared.fast.is_none() || !shared.whole_groups() && full.len() > LAZY_PATTERN_LEN_MAX;
         let program_len = match needs_program.then(|| shared.program()) {
@@ -213,6 +227,7 @@ impl Regexp {
         if program_len == usize::MAX || !budget::spend(program_len) {
             return Err(RegexpError::too_large(full));
         }
+        let _ = shared.charged.set(program_len);
         Ok(Self { pattern: pattern.into(), shared: Arc::new(shared) })
     }
 }

@@ -21,9 +21,9 @@ use crate::storage::block::read::Block;
 use crate::storage::block::select::select_ids;
 use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::decode::ChunkDecoder;
-use crate::storage::chunk::xor::XorDecoder;
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
+use crate::storage::chunk::xor::XorDecoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 
 /// Steps between two looks at the budget.

@@ -211,7 +211,7 @@ mod tests {
         let append = |pairs: &[(&str, &str)]| {
             let series = SeriesKey::Labels(Labels::from_pairs(pairs.iter().copied()));
             let sample = AppendSample { series, at: TimestampMs(1), value: 1.0 };
-            head.append_blocking(AppendBatch { samples: vec![sample], ..AppendBatch::default() }).unwrap();
+            head.append_blocking(AppendBatch::of_floats(vec![sample])).unwrap();
         };
         for n in 0..5_000 {
             let instance = format!("i{}", n % 2_500);

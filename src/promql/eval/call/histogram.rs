@@ -241,7 +241,7 @@ fn collect(
     }
     let mut native = Vec::new();
     for series in vector.series.iter().filter(|series| series.column.has_histograms()) {
-        let values_len = series.column.histograms().len() * size_of::<HistogramStep>();
+        let values_len = size_of_val(series.column.histograms());
         held.grow(list_entry(size_of::<Native>()) + allocated(values_len)).map_err(over)?;
         let mut values = series.column.histograms().to_vec();
         if let Some(rival) = place_of.get(&series.labels).and_then(|at| classic.get_mut(*at)) {
