@@ -479,3 +479,35 @@ fn rules_are_read_from_standard_input() {
         "{stderr}"
     );
 }
+
+#[test]
+fn web_configurations_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("good.yml"), "rate_limit: {burst: 1, interval: 1s}\n").unwrap();
+    fs::write(dir.path().join("bad.yml"), "tls_server_config: {cert: a}\n").unwrap();
+    let ran = run(dir, BINARY, &["promtool", "check", "web-config", "good.yml", "bad.yml"]);
+    let expected = "good.yml SUCCESS\nbad.yml FAILED: missing one of key or key_file\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, expected));
+    let none = run(ran.dir, BINARY, &["promtool", "check", "web-config"]);
+    assert_eq!(none.stderr, "promtool: error: required argument 'web-config-files' not provided, try --help\n");
+}
+
+#[test]
+fn discovery_is_shown_before_and_after_relabelling() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "scrape_configs: [{job_name: a, static_configs: [{targets: ['h:1', 'h:2']}], \
+                  relabel_configs: [{source_labels: [__address__], regex: 'h:2', action: drop}]}]";
+    fs::write(dir.path().join("p.yml"), config).unwrap();
+    let check = ["promtool", "check", "service-discovery", "--timeout=1ms", "p.yml"];
+    let shown = run(dir, BINARY, &[&check[..], &["a"]].concat());
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    let results: Vec<serde_json::Value> = serde_json::from_str(&shown.stdout).unwrap();
+    let addresses: Vec<&str> =
+        results.iter().map(|one| one["discoveredLabels"]["__address__"].as_str().unwrap()).collect();
+    assert_eq!(addresses, ["h:1", "h:2"]);
+    assert_eq!(results[0]["labels"]["instance"], "h:1");
+    let unknown = run(shown.dir, BINARY, &[&check[..], &["b"]].concat());
+    assert_eq!((unknown.code, unknown.stderr.as_str()), (1, "Job b not found. Select one of:\n\ta\n"));
+    let missing = run(unknown.dir, BINARY, &check);
+    assert_eq!(missing.stderr, "promtool: error: required argument 'job' not provided, try --help\n");
+}

@@ -28,5 +28,5 @@ pub mod state;
 mod tls;
 mod web_file;
 
-pub use self::server::{HttpOptions, RunningServer, ServeError, serve};
+pub use self::server::{HttpOptions, RunningServer, ServeError, check_web_config, serve};
 pub use self::state::{HttpState, ServerPorts};

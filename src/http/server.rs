@@ -20,7 +20,7 @@ use crate::http::routes::ROUTES;
 use crate::http::state::HttpState;
 use crate::http::tls;
 use crate::http::web_file::WebFile;
-use crate::model::clock::SharedClock;
+use crate::model::clock::{SharedClock, SystemClock};
 use crate::telemetry::limits::is_one_too_many;
 use crate::telemetry::metrics::Counter;
 
@@ -78,6 +78,15 @@ pub struct RunningServer {
     pub handle: ServerHandle,
     /// Ends when the server has stopped. Must be polled (spawn it); an end that nobody asked for is a failure.
     pub finished: Server,
+}
+
+/// Checks a file of `--web.config.file` with all files that it names, as the start does. Errors have exporter-toolkit's texts where it has
+/// them.
+pub fn check_web_config(path: &str) -> Result<(), String> {
+    let clock = SystemClock::shared();
+    let file = Arc::new(WebFile::open(path, SharedClock::clone(&clock))?);
+    Guard::new(Arc::clone(&file), SharedClock::clone(&clock))?;
+    tls::server_config(&file, clock).map(drop)
 }
 
 /// Binds all addresses and starts to serve. Call it inside an actix system (or tokio runtime with a local set).

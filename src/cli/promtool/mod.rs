@@ -4,6 +4,8 @@
 
 mod check_config;
 mod check_rules;
+mod check_service_discovery;
+mod check_web_config;
 mod junit;
 mod test_promql;
 
@@ -37,22 +39,17 @@ struct Given {
     words: Vec<String>,
 }
 
-static COMMANDS: [&Command; 3] = [&check_config::COMMAND, &check_rules::COMMAND, &test_promql::COMMAND];
+static COMMANDS: [&Command; 5] = [
+    &check_config::COMMAND,
+    &check_rules::COMMAND,
+    &check_service_discovery::COMMAND,
+    &check_web_config::COMMAND,
+    &test_promql::COMMAND,
+];
 
 /// Sub-commands of Prometheus's promtool that are not there yet.
-const NOT_BUILT: &[&str] = &[
-    "check service-discovery",
-    "check web-config",
-    "check healthy",
-    "check ready",
-    "check metrics",
-    "debug",
-    "promql",
-    "push",
-    "query",
-    "test rules",
-    "tsdb",
-];
+const NOT_BUILT: &[&str] =
+    &["check healthy", "check ready", "check metrics", "debug", "promql", "push", "query", "test rules", "tsdb"];
 
 const GLOBAL: &str = "Global";
 const OWN: &str = "Flags";
