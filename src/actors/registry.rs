@@ -147,7 +147,7 @@ pub struct Entry {
     expired: AtomicU64,
     handled: AtomicU64,
     restarts: AtomicU64,
-    last_panic: Mutex<Option<Box<str>>>,
+    last_panic: ArcSwapOption<String>,
     failing: ArcSwapOption<String>,
     /// One permit for each message admitted and not yet done; shared by all clones of the address.
     pub(super) slots: Arc<Semaphore>,
@@ -180,7 +180,7 @@ impl Entry {
 
     /// Text and place of the last panic.
     pub fn last_panic(&self) -> Option<String> {
-        self.last_panic.lock().as_deref().map(str::to_owned)
+        self.last_panic.load().as_deref().cloned()
     }
 
     /// The deadline of the drain that this actor was told of.
@@ -239,7 +239,7 @@ impl Entry {
     }
 
     pub(super) fn set_last_panic(&self, text: &str) {
-        *self.last_panic.lock() = Some(text.into());
+        self.last_panic.store(Some(Arc::new(text.to_owned())));
     }
 
     /// Says why the actor's work fails, or that it does not.
@@ -350,7 +350,7 @@ impl ActorTree {
             expired: AtomicU64::new(0),
             handled: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
-            last_panic: Mutex::new(None),
+            last_panic: ArcSwapOption::empty(),
             failing: ArcSwapOption::empty(),
             slots: Arc::new(Semaphore::new(slots as usize)),
             refusing: Notify::new(),

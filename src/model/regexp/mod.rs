@@ -86,11 +86,13 @@ enum Groups {
 impl Regexp {
     /// Compiles `^(?s:pattern)$`, the form of matchers. Errors quote the pattern as it stands.
     pub fn anchored(pattern: &str) -> Result<Self, RegexpError> {
-        memo::get_or_compile(Form::Anchored, pattern, || {
-            let parsed = Self::parse(pattern, Flags { dot_nl: true, ..Flags::default() })?;
-            let ast = Ast::concat(vec![Ast::Look(Look::Start), parsed.ast, Ast::Look(Look::End)]);
-            Self::compile(pattern, pattern, Parsed { ast, ..parsed })
-        })
+        memo::get_or_compile(Form::Anchored, pattern, || Self::compile_anchored(pattern))
+    }
+
+    fn compile_anchored(pattern: &str) -> Result<Self, RegexpError> {
+        let parsed = Self::parse(pattern, Flags { dot_nl: true, ..Flags::default() })?;
+        let ast = Ast::concat(vec![Ast::Look(Look::Start), parsed.ast, Ast::Look(Look::End)]);
+        Self::compile(pattern, pattern, Parsed { ast, ..parsed })
     }
 
     /// Compiles the text `^(?s:pattern)$`, the form of relabelling and `label_replace`. It differs from

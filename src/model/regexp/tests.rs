@@ -118,8 +118,9 @@ fn lists_and_prefixes_are_known_to_the_index() {
 
 #[test]
 fn the_usual_expressions_need_no_automaton() {
+    // Not the remembered ones, which other tests use as well.
     for pattern in ["", ".*", ".+", "foo", "foo.*", ".*foo.*", ".+foo", "a|b|c", "(a|b).*", "^foo.*$", ".*a.*|.*b.*"] {
-        let re = Regexp::anchored(pattern).unwrap();
+        let re = Regexp::compile_anchored(pattern).unwrap();
         assert!(re.shared.fast.is_some(), "{pattern}");
         assert_eq!(re.is_match("-"), pattern == ".*" || pattern == ".+", "{pattern}");
         assert!(re.shared.program.get().is_none(), "{pattern}");
@@ -129,11 +130,11 @@ fn the_usual_expressions_need_no_automaton() {
 #[test]
 fn ten_thousand_alternatives_are_looked_up() {
     let hosts = |dot: &str| (0..10_000).map(|i| format!("host-{i}{dot}example")).collect::<Vec<_>>().join("|");
-    let exact = Regexp::anchored(&hosts("\\.")).unwrap();
+    let exact = Regexp::compile_anchored(&hosts("\\.")).unwrap();
     assert!(exact.is_match("host-9999.example") && !exact.is_match("host-10000.example"));
     assert!(exact.shared.program.get().is_none());
     // A careless dot makes it an automaton, which still fits.
-    let careless = Regexp::anchored(&hosts(".")).unwrap();
+    let careless = Regexp::compile_anchored(&hosts(".")).unwrap();
     assert!(careless.is_match("host-9999-example") && !careless.is_match("host-9999--example"));
 }
 
