@@ -151,8 +151,10 @@ fn a_client_that_leaves_ends_its_query() {
     let open: Vec<TcpStream> = (0..3).map(|_| ask_endless(&server)).collect();
     wait_for("the queries", || metric(&server, "prometheus_engine_queries").filter(|count| *count == 3.0));
     // Two run and one waits; who waits no longer than so long has no turn.
-    let late = server.get("/api/v1/query?query=1&timeout=50ms");
+    let late = server.get(&format!("{ENDLESS}{}&timeout=50ms", encode(ENDLESS_QUERY)));
     check_refused(&late, 503, "timeout", "query timed out in query queue");
+    assert_eq!(server.single("vector(1 + 1)"), Some(2.0), "little work takes no turn");
+    assert_eq!(metric(&server, "prometheus_engine_queries"), Some(3.0));
     drop(open);
     all_is_given_back(&server);
     assert_eq!(server.single("vector(6 * 7)"), Some(42.0));

@@ -11,11 +11,13 @@ pub enum Lane {
     Rules,
     /// Rebuilding of shards, compaction and other work of storage.
     Storage,
+    /// Queries of users that take little work.
+    Quick,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 3] = [Self::Queries, Self::Rules, Self::Storage];
+    pub const ALL: [Self; 4] = [Self::Queries, Self::Rules, Self::Storage, Self::Quick];
 
     /// Name in metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -23,6 +25,7 @@ impl Lane {
             Self::Queries => "queries",
             Self::Rules => "rules",
             Self::Storage => "storage",
+            Self::Quick => "quick",
         }
     }
 }
@@ -44,14 +47,15 @@ pub struct PoolOptions {
     /// Threads that all lanes share.
     pub shared_threads: usize,
     /// One for each lane, in the order of [`Lane::ALL`].
-    pub lanes: [LaneOptions; 3],
+    pub lanes: [LaneOptions; 4],
 }
 
 impl PoolOptions {
-    /// As many shared threads as there are cores, and one of their own for rules and for storage.
+    /// As many shared threads as there are cores, and one of their own for rules, for storage and for quick queries.
     pub fn for_cores(cores: usize) -> Self {
         let lane = |queue_max, reserved_threads| LaneOptions { queue_max, reserved_threads };
-        Self { name: "compute", shared_threads: cores.max(1), lanes: [lane(1024, 0), lane(4096, 1), lane(256, 1)] }
+        let lanes = [lane(1024, 0), lane(4096, 1), lane(256, 1), lane(1024, 1)];
+        Self { name: "compute", shared_threads: cores.max(1), lanes }
     }
 
     pub(super) fn threads(&self) -> usize {

@@ -172,8 +172,8 @@ struct Job {
 
 #[derive(Default)]
 struct State {
-    queues: [VecDeque<Job>; 3],
-    running: [usize; 3],
+    queues: [VecDeque<Job>; 4],
+    running: [usize; 4],
     /// The lane that is looked at first; moves on with each job, so that lanes share the shared threads evenly.
     turn: usize,
     closed: bool,
@@ -184,7 +184,7 @@ struct Shared {
     state: Mutex<State>,
     wanted: Condvar,
     next_thread: AtomicUsize,
-    metrics: [LaneMetrics; 3],
+    metrics: [LaneMetrics; 4],
     replaced: Counter,
 }
 
@@ -322,7 +322,7 @@ mod tests {
 
     use super::*;
 
-    fn options(shared_threads: usize, queue_max: usize, reserved: [usize; 3]) -> PoolOptions {
+    fn options(shared_threads: usize, queue_max: usize, reserved: [usize; 4]) -> PoolOptions {
         let lanes = reserved.map(|reserved_threads| LaneOptions { queue_max, reserved_threads });
         PoolOptions { name: "pool_test", shared_threads, lanes }
     }
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn a_job_returns_its_result_and_a_panic_is_an_error() {
         let metrics = Registry::default();
-        let pool = ComputePool::start(options(1, 4, [0; 3]), &metrics).unwrap();
+        let pool = ComputePool::start(options(1, 4, [0; 4]), &metrics).unwrap();
         assert_eq!(wait(pool.run(Lane::Queries, soon(), |_| 6 * 7)), Ok(42));
         let panicked = wait(pool.run(Lane::Rules, soon(), |_| -> u8 { panic!("poison") }));
         assert!(matches!(panicked, Err(PoolError::Panicked { text }) if text.starts_with("poison")));
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn a_full_lane_refuses_and_the_others_do_not() {
         let metrics = Registry::default();
-        let pool = ComputePool::start(options(1, 2, [0; 3]), &metrics).unwrap();
+        let pool = ComputePool::start(options(1, 2, [0; 4]), &metrics).unwrap();
         let (hold, blocked) = block(&pool, Lane::Queries);
         let waiting: Vec<_> = (0..2).map(|n| pool.run(Lane::Queries, soon(), move |_| n)).collect();
         let full = Err(PoolError::Full { lane: Lane::Queries });
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn queries_cannot_take_the_thread_of_the_rules() {
-        let pool = ComputePool::start(options(2, 8, [0, 1, 0]), &Registry::default()).unwrap();
+        let pool = ComputePool::start(options(2, 8, [0, 1, 0, 0]), &Registry::default()).unwrap();
         let held: Vec<_> = (0..2).map(|_| block(&pool, Lane::Queries)).collect();
         let third = pool.run(Lane::Queries, soon(), |_| 3);
         for n in 0..100 {
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn lanes_share_the_shared_threads_in_turn() {
-        let pool = ComputePool::start(options(1, 8, [0; 3]), &Registry::default()).unwrap();
+        let pool = ComputePool::start(options(1, 8, [0; 4]), &Registry::default()).unwrap();
         let (hold, blocked) = block(&pool, Lane::Storage);
         let order = Arc::new(Mutex::new(Vec::new()));
         let lanes = [Lane::Queries, Lane::Queries, Lane::Queries, Lane::Rules];
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn late_and_abandoned_jobs_do_not_begin_and_running_ones_learn_of_it() {
         let metrics = Registry::default();
-        let pool = ComputePool::start(options(1, 8, [0; 3]), &metrics).unwrap();
+        let pool = ComputePool::start(options(1, 8, [0; 4]), &metrics).unwrap();
         let ran = Arc::new(AtomicUsize::new(0));
         let count = |ran: &Arc<AtomicUsize>| {
             let ran = Arc::clone(ran);
@@ -449,7 +449,7 @@ mod tests {
                 panic!("nobody took me");
             }
         }
-        let pool = ComputePool::start(options(1, 8, [0; 3]), &Registry::default()).unwrap();
+        let pool = ComputePool::start(options(1, 8, [0; 4]), &Registry::default()).unwrap();
         let (began, begins) = mpsc::channel();
         let (go, gone) = mpsc::channel::<()>();
         let result = pool.run(Lane::Queries, soon(), move |_| {
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn a_lost_thread_is_replaced_and_its_caller_learns_of_it() {
         let metrics = Registry::default();
-        let options = PoolOptions { name: "lossy_pool", ..options(1, 8, [0; 3]) };
+        let options = PoolOptions { name: "lossy_pool", ..options(1, 8, [0; 4]) };
         let pool = ComputePool::start(options, &metrics).unwrap();
         let armed = failpoint::arm("compute_pool", Some("lossy_pool"), Point::Handler, 1);
         assert_eq!(wait(pool.run(Lane::Queries, soon(), |_| 1)), Err(PoolError::Closed));
@@ -478,7 +478,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_when_the_pool_ends_are_told() {
-        let pool = ComputePool::start(options(1, 8, [0; 3]), &Registry::default()).unwrap();
+        let pool = ComputePool::start(options(1, 8, [0; 4]), &Registry::default()).unwrap();
         let (hold, _blocked) = block(&pool, Lane::Queries);
         let waiting = pool.run(Lane::Queries, soon(), |_| 1);
         drop(pool);

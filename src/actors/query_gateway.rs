@@ -4,6 +4,7 @@
 //! those under way, as their clients are about to be cut off.
 
 mod newest;
+mod quick;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -328,15 +329,24 @@ impl GatewayDeps {
     ) -> Result<(Evaluated, QueryTimings), QueryFailure> {
         #[cfg(debug_assertions)]
         failpoint::hit(QUERY_GATEWAY.name, "", Point::Step("evaluate"));
-        let ParsedQuery { expr, held: _held } = parse(&self.parser, ctx).map_err(|failure| match failure {
-            ParseFailure::Syntax(errors) => QueryFailure::Parse(errors.to_string()),
-            ParseFailure::Budget(error) => QueryFailure::Eval(error),
-        })?;
+        let ParsedQuery { expr, held: _held } = parse(&self.parser, ctx).map_err(parse_failure)?;
         let began = self.clock.monotonic();
         let evaluated = self.evaluate_parsed(query, &expr, ctx, queue);
+        self.log_evaluated(query, began, queue, &evaluated);
+        evaluated
+    }
+
+    /// Writes a query that `began` then to the query log.
+    fn log_evaluated(
+        &self,
+        query: &RunQuery,
+        began: Duration,
+        queue: Duration,
+        evaluated: &Result<(Evaluated, QueryTimings), QueryFailure>,
+    ) {
         // Like Prometheus's: what does not parse, or makes no query, is not logged.
         if self.log.is_enabled() && !matches!(evaluated, Err(QueryFailure::Eval(EvalError::BadQuery(_)))) {
-            let (error, timings, stats, by_step) = match &evaluated {
+            let (error, timings, stats, by_step) = match evaluated {
                 Ok((evaluated, timings)) => (None, *timings, evaluated.stats, evaluated.by_step.as_ref()),
                 Err(failure) => {
                     let inner_eval = self.clock.monotonic().saturating_sub(began);
@@ -347,7 +357,6 @@ impl GatewayDeps {
             let RunQuery { text, span, origin, .. } = query;
             self.log.log(&LoggedQuery { text, span: *span, origin, error, timings, stats, by_step });
         }
-        evaluated
     }
 
     fn evaluate_parsed(
@@ -384,7 +393,8 @@ impl GatewayDeps {
         Ok((evaluated, timings))
     }
 
-    /// Runs `job` on the pool when it has a turn. Rules take no turns: their lane is bounded by the number of groups.
+    /// Runs `job` on the pool when it has a turn. Rules take no turns: their lane is bounded by the number of groups. Nor do
+    /// quick queries: their lane has one thread of its own, and they hold it for little time.
     async fn admit<T: Send + 'static>(
         self: Arc<Self>,
         lane: Lane,
@@ -397,7 +407,7 @@ impl GatewayDeps {
                 let turn = timeout_at(deadline, Arc::clone(&self.turns).acquire_owned()).await;
                 Some(turn.map_err(|_| QueryFailure::QueueTimeout)?)
             }
-            Lane::Rules | Lane::Storage => None,
+            Lane::Rules | Lane::Storage | Lane::Quick => None,
         };
         let began = Instant::now();
         let queued = began.duration_since(arrived);
@@ -425,7 +435,10 @@ impl GatewayDeps {
     }
 
     async fn query(self: Arc<Self>, query: RunQuery, deadline: Instant) -> Result<QueryOutcome, QueryFailure> {
-        let lane = query.lane;
+        let (lane, query) = (query.lane, Arc::new(query));
+        if let Some(done) = self.query_quickly(&query, deadline).await {
+            return done.map(|(evaluated, timings)| QueryOutcome { evaluated, timings });
+        }
         let evaluate = move |deps: &Self, mut ctx: QueryContext, queue: Duration| {
             let _active = deps.active.get().and_then(|active| active.enter(&query.text));
             ctx.text.clone_from(&query.text);
@@ -495,6 +508,13 @@ impl From<QueryFailure> for QueryError {
     fn from(failure: QueryFailure) -> Self {
         let canceled = matches!(failure, QueryFailure::Eval(EvalError::Canceled(_)));
         Self { text: failure.to_string(), canceled }
+    }
+}
+
+fn parse_failure(failure: ParseFailure) -> QueryFailure {
+    match failure {
+        ParseFailure::Syntax(errors) => QueryFailure::Parse(errors.to_string()),
+        ParseFailure::Budget(error) => QueryFailure::Eval(error),
     }
 }
 

@@ -300,6 +300,13 @@ pub trait ReadView: Send + Sync {
         range: TimeRange,
         budget: &dyn ReadBudget,
     ) -> Result<Vec<String>, ReadError>;
+
+    /// About how many series [`ReadView::select`] would give or look at, rather too many than too few, and found at little
+    /// cost; `None` if there is no such figure.
+    fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {
+        let _ = (matchers, range);
+        Ok(None)
+    }
 }
 
 /// Opens views. Storage implements it; tests implement it over plain maps.

@@ -58,7 +58,7 @@ impl AlertScene {
         let log = NotificationLog::new(metrics.nflog.clone(), SharedClock::clone(&clock));
         log.open(folder).expect("a thread");
         let lane = LaneOptions { queue_max: 64, reserved_threads: 0 };
-        let options = PoolOptions { name: "alerts", shared_threads: 1, lanes: [lane; 3] };
+        let options = PoolOptions { name: "alerts", shared_threads: 1, lanes: [lane; 4] };
         let runtime = Arc::new(AlertRuntime {
             log,
             metrics,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use watchfire::actors::mailbox::SendError;
-use watchfire::actors::query_gateway::QueryFailure;
+use watchfire::actors::query_gateway::{QueryFailure, RunQuery};
 use watchfire::actors::supervision::Place;
 use watchfire::model::matcher::Matcher;
 use watchfire::model::read::{Queryable, ReadBudget, ReadError, ReadView, SelectedSeries};
@@ -14,7 +14,8 @@ use crate::matrix::tree;
 use crate::probe::within;
 use crate::scene::{Scene, holds, instant, live, values};
 
-/// Storage that panics or never ends, as the metric's name says.
+/// Storage that panics or never ends, as the metric's name says. What is `misjudged` looks like little work, and has no
+/// series once it was interrupted; `little` has none.
 #[derive(Default)]
 struct Hostile {
     begun: AtomicUsize,
@@ -38,6 +39,11 @@ impl ReadView for HostileView {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<SelectedSeries>, ReadError> {
         assert!(!matchers.contains(&Matcher::equal("__name__", "panics")), "a poisonous query");
+        let is = |name: &str| matchers.contains(&Matcher::equal("__name__", name));
+        let has_ended = is("misjudged") && self.0.interrupted.load(Ordering::SeqCst) != 0;
+        if is("little") || has_ended {
+            return Ok(Vec::new());
+        }
         self.0.begun.fetch_add(1, Ordering::SeqCst);
         loop {
             if let Err(error) = budget.check() {
@@ -54,6 +60,11 @@ impl ReadView for HostileView {
 
     fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
+    }
+
+    fn series_estimate(&self, matchers: &[Matcher], _: TimeRange) -> Result<Option<usize>, ReadError> {
+        let is_heavy = matchers.contains(&Matcher::equal("__name__", "endless"));
+        Ok((!is_heavy).then_some(1))
     }
 }
 
@@ -95,5 +106,55 @@ fn a_query_whose_client_has_gone_is_cancelled_and_more_than_slots_are_refused() 
         holds("both are cancelled", || hostile.interrupted.load(Ordering::SeqCst) == 2).await;
         let fine = gateway.ask(instant("6 * 7", scene.now()), within(30)).await.unwrap().unwrap();
         assert_eq!(values(&fine), [42.0]);
+    });
+}
+
+#[test]
+fn little_work_takes_no_turn_and_heavy_work_waits_for_one() {
+    live(async {
+        let scene = Scene::new(&tree(), "turns");
+        let hostile = Arc::<Hostile>::default();
+        let queryable = Arc::new(HostileQueryable(Arc::clone(&hostile)));
+        let gateway = scene.spawn_gateway_at(Place::root(&scene.tree, "gateway of turns"), queryable);
+        let heavy: Vec<_> = (0..2)
+            .map(|_| {
+                let (gateway, query) = (gateway.clone(), instant("endless", scene.now()));
+                actix::spawn(async move { gateway.ask(query, within(3600)).await.map(|_| ()) })
+            })
+            .collect();
+        holds("both have a turn", || hostile.begun.load(Ordering::SeqCst) == 2).await;
+        for _ in 0..20 {
+            let fine = gateway.ask(instant("6 * 7 + count(little or vector(1))", scene.now()), within(30)).await;
+            assert_eq!(values(&fine.unwrap().unwrap()), [43.0]);
+        }
+        let panicked = gateway.ask(instant("panics", scene.now()), within(30)).await.unwrap();
+        assert!(matches!(panicked, Err(QueryFailure::Panicked(_))), "{panicked:?}");
+        let unparsed = gateway.ask(instant("up(", scene.now()), within(30)).await.unwrap();
+        assert!(matches!(unparsed, Err(QueryFailure::Parse(_))), "{unparsed:?}");
+        // Both of these need a turn, one of them only after it had looked like little work.
+        for text in ["endless", "misjudged"] {
+            let timeout = Some(std::time::Duration::from_millis(200));
+            let late = RunQuery { timeout, ..instant(text, scene.now()) };
+            let late = gateway.ask(late, within(30)).await.unwrap();
+            assert_eq!(late.map(|_| ()), Err(QueryFailure::QueueTimeout), "{text}");
+        }
+        assert!(hostile.interrupted.load(Ordering::SeqCst) <= 1, "the heavy ones go on");
+        heavy.iter().for_each(|client| client.abort());
+    });
+}
+
+#[test]
+fn a_misjudged_query_begins_anew_and_counts_once() {
+    live(async {
+        let scene = Scene::new(&tree(), "misjudged");
+        let hostile = Arc::<Hostile>::default();
+        let queryable = Arc::new(HostileQueryable(Arc::clone(&hostile)));
+        let gateway = scene.spawn_gateway_at(Place::root(&scene.tree, "misjudging gateway"), queryable);
+        let fine = gateway.ask(instant("vector(7) or misjudged", scene.now()), within(30)).await.unwrap().unwrap();
+        assert_eq!(values(&fine), [7.0]);
+        let counts = [&hostile.begun, &hostile.interrupted].map(|count| count.load(Ordering::SeqCst));
+        assert_eq!(counts, [1, 1]);
+        let samples = scene.registry.counter("prometheus_engine_query_samples_total", "", &[]);
+        assert_eq!(samples.get(), fine.evaluated.stats.total_samples);
     });
 }

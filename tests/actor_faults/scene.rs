@@ -190,7 +190,8 @@ impl Scene {
         let registry = Registry::shared();
         let head = Arc::new(Head::new(HeadOptions { shards: count, ..HeadOptions::new(SharedClock::clone(&clock)) }));
         let lane = LaneOptions { queue_max: 64, reserved_threads: 0 };
-        let options = PoolOptions { name: "scene", shared_threads: 2, lanes: [lane; 3] };
+        let quick = LaneOptions { reserved_threads: 1, ..lane };
+        let options = PoolOptions { name: "scene", shared_threads: 2, lanes: [lane, lane, lane, quick] };
         let pool = Arc::new(ComputePool::start(options, &registry).expect("threads"));
         let log = Arc::<OnceLock<Journal>>::default();
         let spawn = |(index, shard): (usize, &Arc<watchfire::storage::head::shard::Shard>)| {

@@ -225,6 +225,15 @@ impl IndexReader {
         Ok(ids)
     }
 
+    /// How many ids the postings list says that it has.
+    pub fn postings_len(&self, offset: u64) -> Result<usize, BlockError> {
+        let mut head = Vec::with_capacity(8);
+        self.file.cursor(offset).bytes(8, &mut head)?;
+        let mut read = Slice::new(&head);
+        let (_, count) = (read.u32(), read.u32());
+        Ok(count.map_or(0, |count| count as usize))
+    }
+
     /// The ids of all series, which is the order of their labels.
     pub fn all_postings(&self) -> Result<Vec<u32>, ReadError> {
         match self.postings_of("", "")? {

@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 
 use crate::model::histogram::CounterResetHint;
 use crate::model::labels::Labels;
-use crate::model::matcher::Matcher;
+use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{
     FloatColumn, HistogramColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource,
     SelectedSeries,
@@ -163,6 +163,28 @@ impl ReadView for StoreView {
             }
             for_each_series(block, matchers, budget, |labels| add(labels.get(name).unwrap_or("")))
         })
+    }
+
+    fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {
+        let mut count = match &self.head {
+            Some(head) => match head.series_estimate(matchers, range)? {
+                Some(count) => count,
+                None => return Ok(None),
+            },
+            None => 0,
+        };
+        for block in self.touched(range)? {
+            let mut least = usize::MAX;
+            for matcher in matchers.iter().filter(|m| m.op() == MatchOp::Equal && !m.value().is_empty()) {
+                let of_pair = match block.index.postings_of(matcher.name(), matcher.value())? {
+                    Some(offset) => block.index.postings_len(offset)?,
+                    None => 0,
+                };
+                least = least.min(of_pair);
+            }
+            count = count.saturating_add(least);
+        }
+        Ok(Some(count))
     }
 }
 

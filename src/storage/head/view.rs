@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use crate::model::labels::Labels;
-use crate::model::matcher::Matcher;
+use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
@@ -342,6 +342,11 @@ impl<'a> Gathered<'a> {
     }
 }
 
+/// Whether the series that fulfil a matcher are one list of postings.
+fn is_exact(matcher: &Matcher) -> bool {
+    matcher.op() == MatchOp::Equal && !matcher.value().is_empty()
+}
+
 impl ReadView for HeadView {
     fn select(
         &self,
@@ -453,6 +458,23 @@ impl ReadView for HeadView {
             })?;
             Ok(values.sorted())
         }
+    }
+
+    fn series_estimate(&self, matchers: &[Matcher], _: TimeRange) -> Result<Option<usize>, ReadError> {
+        let exact: Vec<&Matcher> = matchers.iter().filter(|m| is_exact(m)).collect();
+        let mut count: usize = 0;
+        for shard in &self.inner.shards {
+            for segment in &shard.index.segments {
+                let with = |matcher: &&Matcher| {
+                    let pair = segment.pair_with_value(&segment.pairs_of_name(matcher.name()), matcher.value());
+                    pair.map_or(0, |pair| segment.postings(pair).len())
+                };
+                count += exact.iter().map(with).min().unwrap_or(segment.len());
+            }
+            let entries = shard.index.tail.iter(shard.tail_len);
+            count += entries.filter(|entry| exact.iter().all(|m| m.matches_labels(&entry.labels))).count();
+        }
+        Ok(Some(count))
     }
 }
 
