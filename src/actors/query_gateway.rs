@@ -329,7 +329,7 @@ impl GatewayDeps {
     ) -> Result<(Evaluated, QueryTimings), QueryFailure> {
         #[cfg(debug_assertions)]
         failpoint::hit(QUERY_GATEWAY.name, "", Point::Step("evaluate"));
-        let ParsedQuery { expr, held: _held } = parse(&self.parser, ctx).map_err(parse_failure)?;
+        let ParsedQuery { held: _held, expr } = parse(&self.parser, ctx).map_err(parse_failure)?;
         let began = self.clock.monotonic();
         let evaluated = self.evaluate_parsed(query, &expr, ctx, queue);
         self.log_evaluated(query, began, queue, &evaluated);

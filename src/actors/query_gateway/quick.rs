@@ -58,7 +58,7 @@ impl GatewayDeps {
         let until = ctx.deadline.map_or(until, |deadline| deadline.min(until));
         ctx.deadline = Some(until);
         ctx.text.clone_from(&query.text);
-        let ParsedQuery { expr, held: _held } = match parse(&self.parser, &ctx) {
+        let ParsedQuery { held: _held, expr } = match parse(&self.parser, &ctx) {
             Ok(parsed) => parsed,
             Err(failure) => return Some(Err(parse_failure(failure))),
         };
