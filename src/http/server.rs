@@ -99,6 +99,12 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
             let guard =
                 Guard::new(Arc::clone(file), SharedClock::clone(&state.clock)).map_err(ServeError::WebConfig)?;
             let tls = tls::server_config(file, SharedClock::clone(&state.clock)).map_err(ServeError::WebConfig)?;
+            let http2 = file.current().map_err(ServeError::WebConfig)?.http.http2;
+            if tls.is_some() && http2 == Some(false) {
+                // The library offers it with TLS whatever it is told; who switches it off must not find it on.
+                let text = "http_server_config.http2: switching HTTP/2 off is not built yet";
+                return Err(ServeError::WebConfig(text.to_owned()));
+            }
             (Some(Arc::new(guard)), tls)
         }
     };

@@ -244,5 +244,7 @@ fn a_bad_file_ends_the_start_with_its_reason() {
     check(&folder, text, "client CA's have been configured without a Client Auth Policy");
     let text = "tls_server_config: {cert_file: cert.pem, key_file: key.pem, max_version: TLS11}";
     check(&folder, text, "max_version");
+    let text = "{tls_server_config: {cert_file: cert.pem, key_file: key.pem}, http_server_config: {http2: false}}";
+    check(&folder, text, "http_server_config.http2: switching HTTP/2 off is not built yet");
     assert!(Path::new(&folder.path("web.yml")).exists());
 }
