@@ -1,5 +1,6 @@
 //! Runs PromQL test scripts, ours and Prometheus's, against real storage: on the head, in several shards and with small chunks,
-//! and on a head with blocks under it, two of which overlap. Every evaluation must pass there as it does on plain maps, but for
+//! and on a head with blocks under it, two of which overlap; each also with every second sample of each series loaded out of
+//! order. Every evaluation must pass there as it does on plain maps, but for
 //! those that need start timestamps, which storage does not keep.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints its figures")]
 
@@ -27,6 +28,7 @@ use watchfire::storage::block::view::StoreQueryable;
 use watchfire::storage::chunk::cut::CutRules;
 use watchfire::storage::compact::Step;
 use watchfire::storage::compact::head::HeadCompaction;
+use watchfire::storage::compact::late::LateCompaction;
 use watchfire::storage::fs::sim::SimFs;
 use watchfire::storage::head::export::BlockRange;
 use watchfire::storage::head::{Head, HeadOptions};
@@ -41,7 +43,18 @@ fn clock() -> SharedClock {
 /// A head whose bounds are so wide that each series can be loaded from time 0 on.
 fn head() -> Head {
     let rules = CutRules { samples_per_chunk: 7, chunk_range_ms: 1 << 52 };
-    Head::new(HeadOptions { shards: 3, rules, ..HeadOptions::new(clock()) })
+    let head = Head::new(HeadOptions { shards: 3, rules, ..HeadOptions::new(clock()) });
+    head.set_late_window(1 << 52);
+    head
+}
+
+/// In which order a series' samples are loaded.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Order {
+    #[default]
+    AsTheyCome,
+    /// Every second one after the others.
+    HalfLate,
 }
 
 #[derive(Clone)]
@@ -86,8 +99,31 @@ fn whole(histogram: &FloatHistogram) -> Option<HistogramValue> {
     whole.validate().is_ok().then(|| whole.into())
 }
 
+/// Appends samples in an order.
+fn append(
+    head: &Head,
+    labels: &Labels,
+    samples: &BTreeMap<i64, Value>,
+    (prefers_whole, order): (bool, Order),
+) -> Result<(), String> {
+    if order == Order::AsTheyCome {
+        return append_sorted(head, labels, samples, prefers_whole);
+    }
+    for late in [false, true] {
+        let half = samples.iter().enumerate().filter(|(number, _)| (number % 2 == 1) == late);
+        let half = half.map(|(_, (t, value))| (*t, value.clone())).collect();
+        append_sorted(head, labels, &half, prefers_whole)?;
+    }
+    Ok(())
+}
+
 /// Appends in the order of time; runs of one kind are one batch.
-fn append(head: &Head, labels: &Labels, samples: &BTreeMap<i64, Value>, prefers_whole: bool) -> Result<(), String> {
+fn append_sorted(
+    head: &Head,
+    labels: &Labels,
+    samples: &BTreeMap<i64, Value>,
+    prefers_whole: bool,
+) -> Result<(), String> {
     let mut batch = AppendBatch::default();
     // A series keeps to one kind.
     let wholes: Option<Vec<HistogramValue>> = samples
@@ -124,28 +160,28 @@ fn append(head: &Head, labels: &Labels, samples: &BTreeMap<i64, Value>, prefers_
 struct OnHead {
     head: Head,
     queryable: Arc<dyn Queryable>,
-    prefers_whole: bool,
+    how: (bool, Order),
 }
 
 impl OnHead {
-    fn new(prefers_whole: bool) -> Self {
+    fn new(how: (bool, Order)) -> Self {
         let head = head();
-        Self { queryable: head.queryable(), head, prefers_whole }
+        Self { queryable: head.queryable(), head, how }
     }
 }
 
 impl TestStorage for OnHead {
     fn append(&mut self, labels: &Labels, samples: &[(i64, f64)]) -> Result<(), String> {
         let samples = samples.iter().map(|(t, value)| (*t, Value::Float(*value))).collect();
-        append(&self.head, labels, &samples, self.prefers_whole)
+        append(&self.head, labels, &samples, self.how)
     }
 
     fn append_all(&mut self, labels: &Labels, samples: &SampleColumn) -> Result<(), String> {
-        append(&self.head, labels, &each_value(samples).collect(), self.prefers_whole)
+        append(&self.head, labels, &each_value(samples).collect(), self.how)
     }
 
     fn clear(&mut self) -> Result<(), String> {
-        *self = Self::new(self.prefers_whole);
+        *self = Self::new(self.how);
         Ok(())
     }
 
@@ -158,6 +194,7 @@ impl TestStorage for OnHead {
 #[derive(Default)]
 struct OnBlocks {
     samples: Samples,
+    order: Order,
     built: OnceLock<StoreQueryable>,
 }
 
@@ -184,7 +221,7 @@ impl OnBlocks {
         let heads = parts.map(|part| {
             let head = head();
             for (labels, own) in &part {
-                append(&head, labels, own, true).unwrap();
+                append(&head, labels, own, (true, self.order)).unwrap();
             }
             head
         });
@@ -196,6 +233,14 @@ impl OnBlocks {
             let mut compaction = HeadCompaction::begin(&head, &catalog, range, 0, &clock(), &mut random).unwrap();
             while compaction.step(100).unwrap() == Step::More {}
             compaction.publish().unwrap();
+            if self.order == Order::HalfLate {
+                let cut = head.cut_late();
+                let random = Random::seeded(seed + 100);
+                let mut compaction =
+                    LateCompaction::begin(&head, &catalog, cut, (1 << 52, 0), &clock(), random).unwrap();
+                while compaction.step(100).unwrap() == Step::More {}
+                compaction.finish();
+            }
         }
         catalog.reload(Retention::default(), 0).unwrap();
         StoreQueryable::new(newest.queryable(), catalog)
@@ -217,7 +262,7 @@ impl TestStorage for OnBlocks {
     }
 
     fn clear(&mut self) -> Result<(), String> {
-        *self = Self::default();
+        *self = Self { order: self.order, ..Self::default() };
         Ok(())
     }
 
@@ -287,15 +332,25 @@ fn check(accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn
 
 #[test]
 fn scripts_pass_on_the_head_with_float_histograms() {
-    check(|_| false, || Box::new(OnHead::new(false)));
+    check(|_| false, || Box::new(OnHead::new((false, Order::AsTheyCome))));
 }
 
 #[test]
 fn scripts_pass_on_the_head_with_whole_histograms() {
-    check(|_| false, || Box::new(OnHead::new(true)));
+    check(|_| false, || Box::new(OnHead::new((true, Order::AsTheyCome))));
 }
 
 #[test]
 fn scripts_pass_on_head_and_blocks() {
     check(is_about_hints_alone, || Box::<OnBlocks>::default());
+}
+
+#[test]
+fn scripts_pass_on_the_head_with_late_samples() {
+    check(is_about_hints_alone, || Box::new(OnHead::new((true, Order::HalfLate))));
+}
+
+#[test]
+fn scripts_pass_on_head_and_blocks_with_late_samples() {
+    check(is_about_hints_alone, || Box::new(OnBlocks { order: Order::HalfLate, ..OnBlocks::default() }));
 }

@@ -31,12 +31,14 @@ use crate::storage::block::retention::RetentionRule;
 use crate::storage::block::ulid::Ulid;
 use crate::storage::compact::blocks::BlockCompaction;
 use crate::storage::compact::head::HeadCompaction;
+use crate::storage::compact::late::LateCompaction;
 use crate::storage::compact::plan::{PlanRules, block_ranges, plan};
 use crate::storage::compact::{CompactError, Step};
 use crate::storage::head::Head;
 use crate::storage::head::export::BlockRange;
 use crate::storage::wal::WAL_DIR;
 use crate::storage::wal::segments::storage_len;
+use crate::storage::wbl::WBL_DIR;
 
 /// The kind.
 pub static COMPACTOR: Kind = Kind { name: "compactor", rank: Rank::SHARD, slots: 4 };
@@ -81,6 +83,8 @@ pub struct CompactorDeps {
     /// Nothing is done before the data directory is ours and read.
     is_open: AtomicBool,
     after_truncation: AfterTruncation,
+    /// Late samples wait for blocks of their own.
+    late_due: AtomicBool,
     /// Held by the round that runs.
     turn: tokio::sync::Mutex<()>,
 }
@@ -106,6 +110,7 @@ impl CompactorDeps {
             retention: ArcSwap::default(),
             is_open: AtomicBool::new(false),
             after_truncation,
+            late_due: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
         })
     }
@@ -127,6 +132,8 @@ impl CompactorDeps {
 pub struct Round {
     /// Blocks made of the head.
     pub from_head: u32,
+    /// Blocks made of samples that came out of order.
+    pub from_late: u32,
     /// Blocks made of others.
     pub merged: u32,
 }
@@ -143,6 +150,9 @@ pub enum RoundError {
     /// The compute pool did not do its part.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The log of late samples was not cut, or its files cannot be removed.
+    #[error("the log of samples that came out of order: {0}")]
+    LateLog(String),
     /// Commits that began long ago are still open.
     #[error("commits that began {} s ago are still under way", SETTLE_WITHIN.as_secs())]
     Unsettled,
@@ -237,6 +247,12 @@ impl CompactorDeps {
         while let Some(range) = self.head.compactable(self.options.range_ms) {
             self.settle().await?;
             round.from_head += u32::from(self.compact_head(range).await?);
+            // Those go after the head, as in Prometheus; where that fails, with the next round.
+            self.late_due.store(true, Ordering::SeqCst);
+        }
+        if self.late_due.load(Ordering::SeqCst) {
+            round.from_late = self.compact_late().await?;
+            self.late_due.store(false, Ordering::SeqCst);
         }
         let rules = PlanRules {
             ranges: block_ranges(self.options.range_ms, self.options.range_max_ms),
@@ -289,6 +305,40 @@ impl CompactorDeps {
         self.storage.truncate(TimestampMs(range.max_time));
         (self.after_truncation)(TimestampMs(range.max_time));
         Ok(made.is_some())
+    }
+
+    /// Writes what came out of order as blocks of its own and lets the head drop it; returns how many blocks that made.
+    async fn compact_late(&self) -> Result<u32, RoundError> {
+        if !self.head.has_late() {
+            return Ok(0);
+        }
+        // In this order: a commit that belongs behind the cut begins after it, so its records stand behind the log's.
+        let kept = self.storage.cut_late_log().await.map_err(|error| RoundError::LateLog(error.to_string()))?;
+        let cut = self.head.cut_late();
+        self.settle().await?;
+        let (head, catalog, clock) = (Arc::clone(&self.head), Arc::clone(&self.catalog), self.clock.clone());
+        let (range_ms, segment_len, random) = (self.options.range_ms, self.options.segment_len, self.fork_random());
+        let begin = move || LateCompaction::begin(&head, &catalog, cut, (range_ms, segment_len), &clock, random);
+        let mut compaction = self.work(begin).await??;
+        loop {
+            let (step, next) = self.work(move || (compaction.step(STEP_SERIES_MAX), compaction)).await?;
+            compaction = next;
+            if step? == Step::Done {
+                break;
+            }
+        }
+        let made = compaction.finish();
+        for meta in &made {
+            self.show(meta.ulid).await?;
+        }
+        // What is dropped now can be read from the blocks.
+        let (head, storage) = (Arc::clone(&self.head), self.storage.clone());
+        let let_go = move || {
+            head.drop_late(cut);
+            storage.remove_late_files(kept)
+        };
+        self.work(let_go).await?.map_err(RoundError::LateLog)?;
+        Ok(u32::try_from(made.len()).unwrap_or(u32::MAX))
     }
 
     /// Writes the block that replaces those named.
@@ -351,7 +401,8 @@ impl CompactorDeps {
     async fn reload(&self) -> Result<(), RoundError> {
         let (catalog, rule) = (Arc::clone(&self.catalog), **self.retention.load());
         let look = move || {
-            let log_len = storage_len(&**catalog.fs(), &catalog.dir().join(WAL_DIR)).unwrap_or(0);
+            let len_of = |folder| storage_len(&**catalog.fs(), &catalog.dir().join(folder)).unwrap_or(0);
+            let log_len = len_of(WAL_DIR) + len_of(WBL_DIR);
             let retention = rule.on_disk(|| catalog.fs().capacity(catalog.dir()));
             catalog.reload(retention, log_len)
         };

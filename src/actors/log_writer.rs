@@ -25,10 +25,11 @@ use crate::actors::panics;
 use crate::actors::supervision::SupervisedActor;
 use crate::storage::wal::WalError;
 use crate::storage::wal::checkpoint::CheckpointJob;
-use crate::storage::wal::record::Record;
+use crate::storage::wal::record::LogRecords;
 #[cfg(debug_assertions)]
 use crate::storage::wal::writer::Tear;
 use crate::storage::wal::writer::{Position, Writer};
+use crate::storage::wbl::LateLog;
 
 const SLOTS: u32 = 1024;
 
@@ -60,7 +61,7 @@ pub enum SyncMode {
 #[rtype(result = "()")]
 pub struct WriteRecords {
     /// In the order in which a replay needs them.
-    records: Vec<Record>,
+    records: LogRecords,
     /// Answered when a power cut cannot take them any more; given only by those who wait for that.
     synced: Option<oneshot::Sender<Result<(), LogFailure>>>,
     /// Answered by the thread, whatever becomes of the actor; dropped if nothing was written.
@@ -115,15 +116,23 @@ pub struct PlanCheckpoint {
     done: oneshot::Sender<Result<Option<CheckpointJob>, WalError>>,
 }
 
+/// End what was written of the log of late samples, as [`cut_late`] asks for it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CutLate {
+    done: oneshot::Sender<Result<Option<u64>, WalError>>,
+}
+
 /// Has the records of one commit written, and synced if `durable`; returns where the log ends then. No records: only tells
 /// where it ends. Waits for a slot no longer than `within`, and then as long as the thread takes: what it does not answer
 /// may still be written. After an error nothing of the commit stands in the log, unless it was only not synced.
 pub async fn write(
     writer: &BoundedAddr<LogWriter>,
-    records: Vec<Record>,
+    records: impl Into<LogRecords>,
     durable: bool,
     within: Duration,
 ) -> Result<Position, LogFailure> {
+    let records = records.into();
     if durable {
         let (position, synced) = write_announced(writer, records, None, within).await?;
         return synced.wait().await.map(|()| position);
@@ -137,7 +146,7 @@ pub async fn write(
 /// apply them before it waits for its end.
 pub async fn write_announced(
     writer: &BoundedAddr<LogWriter>,
-    records: Vec<Record>,
+    records: LogRecords,
     announced: Option<Announced>,
     within: Duration,
 ) -> Result<(Position, Synced), LogFailure> {
@@ -174,6 +183,17 @@ pub async fn plan_checkpoint(
     }
 }
 
+/// Parts the log of late samples: those of commits to come stand in the segment whose number is returned, or behind it. `None`
+/// if there is no such log.
+pub async fn cut_late(writer: &BoundedAddr<LogWriter>, within: Duration) -> Result<Option<u64>, LogFailure> {
+    let (done, cut) = oneshot::channel();
+    submit(writer, CutLate { done }, within).await?;
+    match cut.await {
+        Ok(cut) => cut.map_err(|error| LogFailure::Refused(error.to_string().into())),
+        Err(_) => Err(LogFailure::Lost),
+    }
+}
+
 /// Why records were not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogFailure {
@@ -192,7 +212,7 @@ pub enum LogFailure {
 }
 
 struct Job {
-    records: Vec<Record>,
+    records: LogRecords,
     synced: Option<oneshot::Sender<Result<(), LogFailure>>>,
     done: oneshot::Sender<Result<Position, LogFailure>>,
     announced: Option<Announced>,
@@ -203,6 +223,7 @@ struct Job {
 enum Order {
     Write(Job),
     Plan(oneshot::Sender<Result<Option<CheckpointJob>, WalError>>),
+    CutLate(oneshot::Sender<Result<Option<u64>, WalError>>),
 }
 
 /// Panics of the thread that the actor has not taken for its own yet.
@@ -237,8 +258,13 @@ pub struct LogThread {
 }
 
 impl LogThread {
-    /// Starts the thread. Errors when the system gives none.
+    /// Starts the thread, which takes no late samples. Errors when the system gives none.
     pub fn start(writer: Writer, mode: SyncMode) -> std::io::Result<Arc<Self>> {
+        Self::start_with(writer, None, mode)
+    }
+
+    /// The same with a log of late samples.
+    pub fn start_with(writer: Writer, late: Option<LateLog>, mode: SyncMode) -> std::io::Result<Arc<Self>> {
         let (orders, queue) = sync_channel(SLOTS as usize + 1);
         let panics = Arc::<Panics>::default();
         let for_thread = Arc::clone(&panics);
@@ -246,7 +272,7 @@ impl LogThread {
         let expected = Arc::clone(&announcements);
         let work = move || {
             let waiters = Waiters::default();
-            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected }.run(&queue);
+            Work { writer, late, mode, unsynced_since: None, panics: for_thread, waiters, expected }.run(&queue);
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
@@ -301,6 +327,7 @@ struct Waiters {
 /// The thread's work: one write for all that wait, and one sync for all that need it.
 struct Work {
     writer: Writer,
+    late: Option<LateLog>,
     mode: SyncMode,
     unsynced_since: Option<Instant>,
     panics: Arc<Panics>,
@@ -319,16 +346,17 @@ impl Work {
                     return;
                 }
             };
-            let (mut jobs, mut plan, mut len): (Vec<Job>, _, usize) = (Vec::new(), None, 0);
+            let (mut jobs, mut plan, mut cut, mut len): (Vec<Job>, _, _, usize) = (Vec::new(), None, None, 0);
             for order in first.into_iter().chain(queue.try_iter()) {
                 match order {
                     Order::Write(job) => {
-                        len += job.records.iter().map(|record| record.as_bytes().len()).sum::<usize>();
+                        len += job.records.len();
                         jobs.push(job);
                     }
                     Order::Plan(done) => plan = Some(done),
+                    Order::CutLate(done) => cut = Some(done),
                 }
-                if plan.is_some() || GATHERED_LEN_MAX <= len {
+                if plan.is_some() || cut.is_some() || GATHERED_LEN_MAX <= len {
                     break;
                 }
             }
@@ -344,7 +372,13 @@ impl Work {
                     Err(text) => self.recover(text, false),
                 }
             }
-            let unsynced = self.mode != SyncMode::Off && self.writer.wants_sync();
+            if let Some(done) = cut {
+                match panics::catch(|| self.late.as_mut().map_or(Ok(None), LateLog::cut)) {
+                    Ok(cut) => drop(done.send(cut)),
+                    Err(text) => self.recover(text, false),
+                }
+            }
+            let unsynced = self.mode != SyncMode::Off && self.wants_sync();
             let since = self.unsynced_since.filter(|_| !due);
             self.unsynced_since = unsynced.then(|| since.unwrap_or_else(Instant::now));
         }
@@ -355,7 +389,10 @@ impl Work {
     fn recover(&mut self, text: String, undo: bool) {
         let repaired = panics::catch(|| {
             if undo {
-                self.writer.undo_append();
+                self.undo_append();
+            }
+            if let Some(late) = &mut self.late {
+                late.next_segment()?;
             }
             self.writer.next_segment()
         });
@@ -383,11 +420,15 @@ impl Work {
     }
 
     fn write(&mut self, mut jobs: Vec<Job>, due: bool, progress: &mut Progress) {
-        let records: Vec<Record> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.records)).collect();
+        let mut records = LogRecords::default();
+        for job in &mut jobs {
+            records.wal.append(&mut job.records.wal);
+            records.late.append(&mut job.records.late);
+        }
         if !records.is_empty() {
             #[cfg(debug_assertions)]
             self.pass("before-write", "in-write", Tear::Write);
-            if let Err(error) = self.writer.append(&records) {
+            if let Err(error) = self.append(&records) {
                 tracing::error!(component = "tsdb", err = %error, "Writing the log failed");
                 let text: Arc<str> = error.to_string().into();
                 for job in jobs {
@@ -417,6 +458,36 @@ impl Work {
         }
     }
 
+    /// First the write-ahead log, which names the series, then the log of late samples; after an error, in neither.
+    fn append(&mut self, records: &LogRecords) -> Result<(), WalError> {
+        // What a panic takes back is this batch alone.
+        self.writer.settle_append();
+        if let Some(late) = &mut self.late {
+            late.settle_append();
+        }
+        self.writer.append(&records.wal)?;
+        if records.late.is_empty() {
+            return Ok(());
+        }
+        let late = self.late.as_mut().map(|late| late.append(&records.late));
+        let late = late.unwrap_or(Err(WalError::NoLateLog));
+        if late.is_err() {
+            self.writer.undo_append();
+        }
+        late
+    }
+
+    fn undo_append(&mut self) {
+        self.writer.undo_append();
+        if let Some(late) = &mut self.late {
+            late.undo_append();
+        }
+    }
+
+    fn wants_sync(&self) -> bool {
+        self.writer.wants_sync() || self.late.as_ref().is_some_and(LateLog::wants_sync)
+    }
+
     fn sync_for_waiters(&mut self) {
         // Taken before: a panic lets them go.
         let waiters = std::mem::take(&mut self.waiters);
@@ -427,12 +498,13 @@ impl Work {
     }
 
     fn sync(&mut self) -> Result<(), LogFailure> {
-        if !self.writer.wants_sync() {
+        if !self.wants_sync() {
             return Ok(());
         }
         #[cfg(debug_assertions)]
         self.pass("before-sync", "in-sync", Tear::Sync);
-        let synced = self.writer.sync().map_err(|error| {
+        let synced = self.writer.sync().and_then(|()| self.late.as_mut().map_or(Ok(()), LateLog::sync));
+        let synced = synced.map_err(|error| {
             tracing::error!(component = "tsdb", err = %error, "Syncing the log failed");
             LogFailure::NotSynced(error.to_string().into())
         });
@@ -502,6 +574,15 @@ impl Handler<Admitted<PlanCheckpoint>> for LogWriter {
     fn handle(&mut self, plan: Admitted<PlanCheckpoint>, _: &mut Context<Self>) {
         let (plan, _slot) = plan.into_parts();
         self.thread.submit(Order::Plan(plan.done));
+    }
+}
+
+impl Handler<Admitted<CutLate>> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, cut: Admitted<CutLate>, _: &mut Context<Self>) {
+        let (cut, _slot) = cut.into_parts();
+        self.thread.submit(Order::CutLate(cut.done));
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use crate::actors::log_writer::LogFailure;
+use crate::actors::log_writer::{self, LogFailure};
 use crate::actors::mailbox::{BoundedAddr, Reserved, SendError};
 use crate::actors::storage_shard::{
     AppendSlice, ApplyStaged, Journal, LOG_WITHIN, Refusals, StageSlice, StorageShard, Stored, Terms, Truncate,
@@ -23,7 +23,9 @@ use crate::storage::block::view::StoreQueryable;
 use crate::storage::head::shard::Staged;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::{Head, HeadError};
-use crate::storage::wal::record::encode_staged;
+use crate::storage::head_chunks;
+use crate::storage::wal::record::LogRecords;
+use crate::storage::wbl;
 
 /// How long the second half of a commit may take. Nothing is refused for it: by then the samples have been promised.
 const APPLY_WITHIN: Duration = Duration::from_secs(60);
@@ -200,7 +202,7 @@ impl StorageClient {
         let mut synced = None;
         if let Some(journal) = self.log.get() {
             let parts: Vec<&Staged> = staged.iter().map(|(_, part)| part).collect();
-            synced = write_records(journal, encode_staged(&parts), terms.durable).await?;
+            synced = write_records(journal, LogRecords::of_staged(&parts), terms.durable).await?;
             staged.iter_mut().for_each(|(_, part)| part.set_logged());
         }
         let report = self.apply(staged).await?;
@@ -235,6 +237,31 @@ impl StorageClient {
             // A shard whose queue is full does it at the next call.
             let _ = shard.normal.try_tell(Truncate);
         }
+    }
+
+    /// Parts the log of late samples: what commits to come add stands in the segment whose number is returned, or behind it.
+    pub async fn cut_late_log(&self) -> Result<Option<u64>, LogFailure> {
+        match self.log.get() {
+            Some(journal) => log_writer::cut_late(&journal.writer, LOG_WITHIN).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Removes files that hold nothing but late samples of before [`Self::cut_late_log`], for which blocks stand, and those that
+    /// another program has left. Works on files: not for an actor's thread.
+    pub fn remove_late_files(&self, first_kept: Option<u64>) -> Result<(), String> {
+        let Some(journal) = self.log.get() else { return Ok(()) };
+        // A shard that is being rebuilt reads them; the next compaction removes them.
+        let Some(_files) = journal.files.try_lock() else { return Ok(()) };
+        if let Some(first_kept) = first_kept {
+            wbl::remove_before(&journal.fs, &journal.data_dir, first_kept).map_err(|error| error.to_string())?;
+        }
+        let mut last = journal.late_chunk_file.lock();
+        if let Some(last) = *last {
+            head_chunks::remove_up_to(&journal.fs, &journal.data_dir, last).map_err(|error| error.to_string())?;
+        }
+        *last = None;
+        Ok(())
     }
 
     /// Opens read views of head and blocks.

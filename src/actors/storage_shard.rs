@@ -30,7 +30,7 @@ use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Recovery, Shard, ShardState, Staged};
 use crate::storage::head::{Head, HeadError, MergedSegment, Reclaimed};
 use crate::storage::replay::{self, Aliases};
-use crate::storage::wal::record::{Record, encode_staged};
+use crate::storage::wal::record::LogRecords;
 
 /// How long a commit may wait for a slot of the log writer.
 pub(super) const LOG_WITHIN: Duration = Duration::from_secs(30);
@@ -148,6 +148,9 @@ pub struct Journal {
     pub data_dir: PathBuf,
     /// References whose records stand for other series' references; what a checkpoint has to keep.
     pub aliases: Mutex<Aliases>,
+    /// The last of the files with head chunks of another program that hold samples which came out of order; they may go when
+    /// blocks stand for those.
+    pub late_chunk_file: Mutex<Option<u64>>,
     /// Held by whoever reads the log's files or removes some.
     pub files: Mutex<()>,
     /// Where durable writes are announced.
@@ -295,7 +298,7 @@ async fn rebuild(deps: Arc<ShardDeps>) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let until = match log_writer::write(&journal.writer, Vec::new(), false, LOG_WITHIN).await {
+    let until = match log_writer::write(&journal.writer, LogRecords::default(), false, LOG_WITHIN).await {
         Ok(position) => position,
         Err(error) => return failed(error.to_string()),
     };
@@ -323,7 +326,7 @@ async fn log(
     mut staged: Staged,
     durable: Option<Announced>,
 ) -> Result<(Staged, Option<Synced>), HeadError> {
-    let synced = write_records(journal, encode_staged(&[&staged]), durable).await;
+    let synced = write_records(journal, LogRecords::of_staged(&[&staged]), durable).await;
     let synced = synced.map_err(|error| not_logged(&deps.shard, error))?;
     staged.set_logged();
     Ok((staged, synced))
@@ -333,7 +336,7 @@ async fn log(
 /// stored before, and may not be synced yet.
 pub(super) async fn write_records(
     journal: &Journal,
-    records: Vec<Record>,
+    records: LogRecords,
     durable: Option<Announced>,
 ) -> Result<Option<Synced>, LogFailure> {
     if durable.is_some() {

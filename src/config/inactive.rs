@@ -69,7 +69,6 @@ pub const TABLE: &[Row] = &[
     protective("alerting.alertmanagers[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
-    additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
     additive("storage.exemplars", "exemplars are not stored", present),

@@ -125,11 +125,26 @@ pub struct AppendBatch {
     pub samples: Vec<AppendSample>,
     /// Applied after all of `samples`, in this order. In reports their indexes go on behind those of `samples`.
     pub histograms: Vec<AppendHistogram>,
+    /// What becomes of samples that are older than the newest of their series.
+    pub late: LateSamples,
+}
+
+/// What becomes of samples that are older than the newest of their series, where the configuration lets such samples in
+/// (`storage.tsdb.out_of_order_time_window`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LateSamples {
+    /// They are taken.
+    #[default]
+    Taken,
+    /// They are taken, but for markers that end a series: those are out of order, as for scrapes in Prometheus.
+    MarkersRefused,
+    /// They are out of order, as for rules in Prometheus.
+    Refused,
 }
 
 impl From<Vec<AppendSample>> for AppendBatch {
     fn from(samples: Vec<AppendSample>) -> Self {
-        Self { samples, histograms: Vec::new() }
+        Self { samples, ..Self::default() }
     }
 }
 
@@ -174,6 +189,9 @@ pub enum SampleRejection {
     /// Older than the head accepts, or too far in the future.
     #[error("out of bounds")]
     OutOfBounds,
+    /// Older than samples may be that come out of order.
+    #[error("too old sample")]
+    TooOld,
     /// Same time stamp as the newest sample, another value.
     #[error(
         "duplicate sample for timestamp {at}; overrides not allowed: existing {}, new value {}",

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::model::alert::Alert;
-use crate::model::append::{AppendBatch, AppendReport, AppendSample, HistogramValue, SampleRejection, SeriesKey};
+use crate::model::append::{
+    AppendBatch, AppendReport, AppendSample, HistogramValue, LateSamples, SampleRejection, SeriesKey,
+};
 use crate::model::external_url::ExternalUrl;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::result::VectorElement;
@@ -138,7 +140,7 @@ pub fn stale_markers(series: &[Labels], at: TimestampMs) -> AppendBatch {
 
 fn batch(samples: Vec<(Labels, f64)>, at: TimestampMs) -> AppendBatch {
     let sample = |(labels, value)| AppendSample { series: SeriesKey::Labels(labels), at, value };
-    AppendBatch::of_floats(samples.into_iter().map(sample).collect())
+    AppendBatch { late: LateSamples::Refused, ..AppendBatch::of_floats(samples.into_iter().map(sample).collect()) }
 }
 
 /// What storage has made of an evaluation's batch.
@@ -148,6 +150,8 @@ pub struct Settled {
     pub series: Arc<SeriesSet>,
     /// Samples refused because a newer one is there.
     pub out_of_order: usize,
+    /// Samples refused because they are older than late samples may be.
+    pub too_old: usize,
     /// Samples refused because another value is there.
     pub duplicates: usize,
     /// Samples and stale markers refused for other reasons: the first reason, and how many.
@@ -173,7 +177,9 @@ impl Evaluated {
             }
             match rejection {
                 // A marker of a series that another rule writes is refused like this, as it should be.
-                rejection if !is_sample && (*rejection == SampleRejection::OutOfOrder || rejection.is_duplicate()) => {}
+                SampleRejection::OutOfOrder | SampleRejection::TooOld if !is_sample => {}
+                rejection if !is_sample && rejection.is_duplicate() => {}
+                SampleRejection::TooOld => settled.too_old += 1,
                 SampleRejection::OutOfOrder => settled.out_of_order += 1,
                 rejection if rejection.is_duplicate() => settled.duplicates += 1,
                 other => settled.other.get_or_insert((*other, 0)).1 += 1,

@@ -16,7 +16,8 @@ use crate::exposition::content_type::Format;
 use crate::exposition::openmetrics;
 use crate::exposition::text::{FamilyKind, metadata_parts, unescape_help};
 use crate::model::append::{
-    AppendBatch, AppendHistogram, AppendReport, AppendSample, HistogramValue, SampleRejection, SeriesHandle, SeriesKey,
+    AppendBatch, AppendHistogram, AppendReport, AppendSample, HistogramValue, LateSamples, SampleRejection,
+    SeriesHandle, SeriesKey,
 };
 use crate::model::sample::stale_nan;
 use crate::model::time::TimestampMs;
@@ -226,7 +227,7 @@ impl TargetCache {
         }
         self.push_report(&mut samples, &mut origins, &before, report, plan);
         self.state.store(Arc::new(next));
-        let batch = AppendBatch { samples, histograms: staged.histograms };
+        let batch = AppendBatch { samples, histograms: staged.histograms, late: LateSamples::MarkersRefused };
         pending(batch, origins, before, lines_len, false, staged.permit)
     }
 
@@ -295,7 +296,8 @@ impl TargetCache {
                         | SampleRejection::DuplicateHistogram => confirmed.duplicates += 1,
                         // What a reader takes in was checked.
                         SampleRejection::InvalidHistogram(_) => {}
-                        SampleRejection::OutOfBounds => confirmed.out_of_bounds += 1,
+                        // Prometheus gives the whole scrape up for one that is too old.
+                        SampleRejection::OutOfBounds | SampleRejection::TooOld => confirmed.out_of_bounds += 1,
                         SampleRejection::UnknownSeries => {
                             again.push(*index);
                             if let Some(entry) = entry {
@@ -379,7 +381,7 @@ impl TargetCache {
         let (values, marked) = (Vec::new(), pending.marked);
         let resent =
             Pending { origins, values, histograms: Vec::new(), before: state, lines_len, marked, _permit: None };
-        Some((AppendBatch { samples, histograms }, resent))
+        Some((AppendBatch { samples, histograms, late: LateSamples::MarkersRefused }, resent))
     }
 
     fn push_report(

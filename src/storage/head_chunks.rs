@@ -1,5 +1,6 @@
 //! Head chunks that another program has left (`chunks_head`). The log holds their samples as well, as long as it is whole; so they
-//! are not read into the head, but checked against it: a start that would miss samples is refused.
+//! are not read into the head, but checked against it: a start that would miss samples is refused. Samples that came out of
+//! order are taken from them if the log of those lacks them.
 //! ```text
 //! file   │ magic 0x0130BC91 u32 │ version 1 u8 │ 3 zeros │ chunk │ chunk │ … │ zeros
 //! chunk  │ series ref u64 │ min t u64 │ max t u64 │ encoding u8, bit 7: out of order │ len uvarint │ data │ crc32c of all before u32 │
@@ -10,11 +11,15 @@ use std::path::{Path, PathBuf};
 
 use crate::model::sample::SeriesRef;
 use crate::storage::block::chunks::sample_count;
+use crate::storage::block::rewrite;
 use crate::storage::chunk::Encoding;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::fs::{Fs, SharedFs};
 use crate::storage::head::Head;
+use crate::storage::head::late::LateValue;
+use crate::storage::head::restore::Restorer;
 use crate::storage::replay::Aliases;
+use crate::storage::wal::{IoContext, WalError};
 
 /// Name of the folder in the data directory.
 pub const HEAD_CHUNKS_DIR: &str = "chunks_head";
@@ -42,12 +47,6 @@ pub enum HeadChunksError {
         #[source]
         source: io::Error,
     },
-    /// Late samples are not read yet.
-    #[error("{} holds chunks of late samples, which cannot be read yet", path.display())]
-    OutOfOrder {
-        /// The file.
-        path: PathBuf,
-    },
     /// They hold what the log does not.
     #[error("{} holds {samples} samples in {chunks} chunks that the write log does not hold; they cannot be read yet", path.display())]
     NotInLog {
@@ -67,6 +66,8 @@ pub struct HeadChunksReport {
     pub covered: u64,
     /// Chunks that blocks stand for, or of series that nobody names any more.
     pub obsolete: u64,
+    /// Chunks of samples that came out of order.
+    pub late: u64,
     /// Files that end in damage, which Prometheus passes over as well.
     pub damaged: u64,
 }
@@ -90,10 +91,13 @@ pub fn check(
     let (mut chunks, mut samples, mut ref_max) = (0, 0, 0);
     for entry in entries.into_iter().filter(|entry| !entry.is_dir && entry.name.parse::<u64>().is_ok()) {
         let path = dir.join(entry.name);
-        let mut is_late = false;
         let whole = each_chunk(&**fs, &path, &mut |chunk| {
             ref_max = ref_max.max(chunk.series.0);
-            is_late |= chunk.encoding & OUT_OF_ORDER != 0 && min_valid <= chunk.max_t;
+            if chunk.encoding & OUT_OF_ORDER != 0 {
+                // Those are in the head by now.
+                report.late += 1;
+                return;
+            }
             match missing(chunk, head, aliases, min_valid) {
                 None => report.obsolete += 1,
                 Some(0) => report.covered += 1,
@@ -104,13 +108,64 @@ pub fn check(
             }
         })
         .map_err(|source| HeadChunksError::Io { action: "read", path: path.clone(), source })?;
-        if is_late {
-            return Err(HeadChunksError::OutOfOrder { path });
-        }
         report.damaged += u64::from(!whole);
     }
     head.reserve_refs(ref_max);
     if 0 < samples { Err(HeadChunksError::NotInLog { path: dir, chunks, samples }) } else { Ok(report) }
+}
+
+/// Puts samples that came out of order and that the log of those lacks into the head, as Prometheus does at a start. Returns the
+/// number of the last file that holds any.
+pub(crate) fn restore_late(
+    fs: &SharedFs,
+    data_dir: &Path,
+    restorer: &mut Restorer<'_>,
+) -> Result<Option<u64>, WalError> {
+    let dir = data_dir.join(HEAD_CHUNKS_DIR);
+    if !fs.exists(&dir).context("read", &dir)? {
+        return Ok(None);
+    }
+    let mut last = None;
+    let mut samples = 0;
+    for (number, path) in files(&**fs, &dir).context("list", &dir)? {
+        each_chunk(&**fs, &path, &mut |chunk| {
+            if chunk.encoding & OUT_OF_ORDER == 0 {
+                return;
+            }
+            last = last.max(Some(number));
+            let encoding = Encoding::from_id(chunk.encoding & !OUT_OF_ORDER);
+            if let Ok(found) = encoding.and_then(|encoding| rewrite::decode(encoding, chunk.data)) {
+                let found = found.into_iter().map(|(t, value)| (t, LateValue::from(value))).collect();
+                samples += restorer.late_chunk(chunk.series, found).unwrap_or(0);
+            }
+        })
+        .context("read", &path)?;
+    }
+    if 0 < samples {
+        tracing::info!(component = "tsdb", samples, "Samples that came out of order were found in head chunks alone");
+    }
+    Ok(last)
+}
+
+/// Removes the files up to `last`: the log or blocks hold what they hold.
+pub fn remove_up_to(fs: &SharedFs, data_dir: &Path, last: u64) -> Result<(), HeadChunksError> {
+    let dir = data_dir.join(HEAD_CHUNKS_DIR);
+    let listed = files(&**fs, &dir);
+    for (number, path) in listed.map_err(|source| HeadChunksError::Io { action: "list", path: dir, source })? {
+        if number <= last {
+            fs.remove_file(&path).map_err(|source| HeadChunksError::Io { action: "remove", path, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of the folder with their numbers, ascending.
+fn files(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let entries = fs.list(dir)?.into_iter().filter(|entry| !entry.is_dir);
+    let numbered = entries.filter_map(|entry| Some((entry.name.parse().ok()?, dir.join(entry.name))));
+    let mut files: Vec<(u64, PathBuf)> = numbered.collect();
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// A chunk of a file.
@@ -269,8 +324,7 @@ mod tests {
         assert!(error.contains("10 samples in 1 chunks"), "{error}");
         // Blocks stand for them.
         assert_eq!(checked(&more, 600).map(|report| report.obsolete), Ok(2));
-        let late = checked(&file_of(&[(1, 0x81, samples(0..2))]), i64::MIN).unwrap_err();
-        assert!(late.contains("late samples"), "{late}");
+        assert_eq!(checked(&file_of(&[(1, 0x81, samples(0..2))]), i64::MIN).map(|report| report.late), Ok(1));
         let histograms = checked(&file_of(&[(1, 2, samples(0..60))]), i64::MIN).unwrap_err();
         assert!(histograms.contains("10 samples in 1 chunks"), "{histograms}");
     }

@@ -116,8 +116,7 @@ impl Drop for DirLock {
     }
 }
 
-/// Errors if `data_dir` holds late samples or a snapshot, which are not read yet; blocks, a write log and its checkpoints
-/// are fine, and so are head chunks as far as the log holds their samples (`storage::head_chunks`). Changes nothing. A directory that does not exist is fine as well.
+/// Errors if `data_dir` holds a snapshot, which is not read yet; blocks, the write logs and their checkpoints are fine, and so are head chunks as far as the log holds their samples (`storage::head_chunks`). Changes nothing. A directory that does not exist is fine as well.
 pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
     let list = |path: &Path| match fs.list(path) {
         Ok(entries) => Ok(entries),
@@ -128,16 +127,11 @@ pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
         let path = data_dir.join(&entry.name);
         let what = match entry.name.as_str() {
             name if name.starts_with("chunk_snapshot.") => "a memory snapshot",
-            "wbl" if holds_data(&list(&path)?) => "late samples",
             _ => continue,
         };
         return Err(LockError::Foreign { what, path });
     }
     Ok(())
-}
-
-fn holds_data(entries: &[crate::storage::fs::DirEntry]) -> bool {
-    entries.iter().any(|entry| entry.is_dir || 0 < entry.len)
 }
 
 #[cfg(test)]
@@ -176,10 +170,8 @@ mod tests {
         assert_eq!(refused(&[]), None);
         assert_eq!(refused(&["lock", "queries.active", "wal/00000000", "wal/checkpoint.00000003/00000000"]), None);
         assert_eq!(refused(&["wal/00000000", "01BKGV7JC0RY8A6MACW02A2PJD/meta.json"]), None);
-        let late = refused(&["wbl/00000000"]).unwrap();
-        assert!(late.contains("late samples") && late.contains("/data/wbl"), "{late}");
-        for file in ["wbl/00000000", "chunk_snapshot.000001.0000000001/00000000"] {
-            assert!(refused(&[file]).is_some(), "{file}");
-        }
+        assert_eq!(refused(&["wbl/00000000"]), None);
+        let snapshot = refused(&["chunk_snapshot.000001.0000000001/00000000"]).unwrap();
+        assert!(snapshot.contains("/data/chunk_snapshot.000001.0000000001"), "{snapshot}");
     }
 }

@@ -16,3 +16,4 @@ mod pattern;
 mod postings;
 pub mod replay;
 pub mod wal;
+pub mod wbl;

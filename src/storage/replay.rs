@@ -11,17 +11,23 @@ use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
+use crate::storage::head_chunks;
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, read_until};
+use crate::storage::wbl;
 
 /// What a start has found in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplayReport {
     /// Of the files: what was read, damaged and repaired.
     pub log: LoadReport,
+    /// Of the log of samples that came out of order.
+    pub late_log: LoadReport,
+    /// The last of the files with head chunks that hold samples which came out of order.
+    pub late_chunk_file: Option<u64>,
     /// Of the head: what came into it.
     pub head: RestoreStats,
     /// How long it took.
@@ -65,12 +71,14 @@ pub fn open(
     let begun = metrics.clock.monotonic();
     let mut restorer = head.restore(None, oldest);
     let (writer, log) = Log::open(fs, data_dir, options, metrics, &mut restorer)?;
+    let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
+    let late_chunk_file = head_chunks::restore_late(fs, data_dir, &mut restorer)?;
     let restored = restorer.finish();
     // Without this, series whose samples are all too old would stay for ever.
     head.truncate_blocking(oldest);
     metrics.unknown_sample_refs.add(restored.unknown_refs);
     let took = metrics.clock.monotonic().saturating_sub(begun);
-    Ok((writer, ReplayReport { log, head: restored, took }))
+    Ok((writer, ReplayReport { log, late_log, late_chunk_file, head: restored, took }))
 }
 
 /// Fills a shard again from the log after a panic, up to `until`, where the writer stands. Call
@@ -85,6 +93,8 @@ pub fn rebuild_shard(
 ) -> Result<RestoreStats, WalError> {
     let mut restorer = head.restore(Some(shard), TimestampMs(i64::MIN));
     let read = read_until(fs, &data_dir.join(WAL_DIR), until, &mut restorer);
+    // What Prometheus has left in head chunks stands in the log of late samples as well, or in blocks by now.
+    let read = read.and_then(|_| wbl::load_beside_writer(fs, data_dir, &mut restorer));
     let stats = restorer.finish();
     let state = match &read {
         Ok(_) => ShardState::Ready,

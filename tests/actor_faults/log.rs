@@ -147,6 +147,7 @@ fn journal(writer: BoundedAddr<LogWriter>, fs: &SimFs, thread: &LogThread) -> Jo
         fs: Arc::new(fs.clone()),
         data_dir: DATA.into(),
         aliases: Mutex::default(),
+        late_chunk_file: Mutex::default(),
         files: Mutex::default(),
         announcements: thread.announcements(),
     }

@@ -446,3 +446,68 @@ fn otlp_becomes_series_by_the_rules_of_the_configuration() {
     assert_eq!(refused(&JSON, delta.as_bytes()), (500, text.to_owned()));
     assert_eq!(values(&server, "{__name__=\"d\"}").len(), 0);
 }
+
+/// Blocks of samples that came out of order.
+fn late_blocks(folder: &std::path::Path) -> usize {
+    let entries = fs::read_dir(folder.join("data")).unwrap().filter_map(Result::ok);
+    let metas = entries.filter_map(|entry| fs::read_to_string(entry.path().join("meta.json")).ok());
+    metas.filter(|meta| meta.contains("from-out-of-order")).count()
+}
+
+#[test]
+fn samples_out_of_order_are_taken_within_the_window_and_become_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |window: &str| {
+        let text = format!("storage: {{tsdb: {{out_of_order_time_window: {window}}}}}\n");
+        fs::write(folder.path().join("prometheus.yml"), text).unwrap();
+    };
+    config("30m");
+    let usual = ["--config.file=prometheus.yml", ON, "--web.enable-lifecycle"];
+    let server = Server::start(folder.path(), &usual);
+    // Within an aligned second, so that it is known how many blocks there will be.
+    let at = now_ms() / 1000 * 1000;
+    let write = |server: &Server, points: &[(i64, f64)]| {
+        said(&write_v1(server, &v1(vec![series(&[("__name__", "late"), ("job", "a")], points)])))
+    };
+    let ok = (204, String::new());
+    assert_eq!(write(&server, &[(at - 1, 1.0), (at, 2.0)]), ok);
+    assert_eq!(write(&server, &[(at - 600_000, 3.0), (at - 599_990, 4.0), (at - 1_200_000, 5.0)]), ok);
+    // Another value for the same time is passed over, as in Prometheus.
+    assert_eq!(write(&server, &[(at - 600_000, 9.0), (at - 599_995, 6.0)]), ok);
+    assert_eq!(write(&server, &[(at - 1_800_001, 1.0)]), (400, "too old sample".to_owned()));
+    let late = [(at - 1_200_000, "5"), (at - 600_000, "3"), (at - 599_995, "6"), (at - 599_990, "4")];
+    let expected: Vec<(i64, String)> =
+        late.iter().chain(&[(at - 1, "1"), (at, "2")]).map(|(t, value)| (*t, (*value).to_owned())).collect();
+    let found = |server: &Server| samples(server, "late").into_iter().map(|(_, points)| points).collect::<Vec<_>>();
+    assert_eq!(found(&server), [expected.clone()]);
+    let figure = "prometheus_tsdb_head_out_of_order_samples_appended_total{type=\"float\"}";
+    assert_eq!(metric(&server, figure), 4.0);
+    config("0s");
+    assert_eq!(request(&server.addr, "POST", "/-/reload", &[], b"").unwrap().status, 200);
+    assert_eq!(write(&server, &[(at - 500, 7.0)]), (400, "out of order sample".to_owned()));
+    assert_eq!(write(&server, &[(at - 7_200_000, 7.0)]), (400, "out of bounds".to_owned()));
+    assert_eq!(found(&server), [expected.clone()]);
+    server.kill();
+    // Without a window, what is there is read and goes into blocks.
+    let quick = [
+        "--storage.tsdb.min-block-duration=2s",
+        "--storage.tsdb.max-block-duration=2s",
+        "--storage.tsdb.block-reload-interval=1s",
+    ];
+    let server = Server::start(folder.path(), &[&usual[..], &quick].concat());
+    assert_eq!(found(&server), [expected.clone()]);
+    assert_eq!(write(&server, &[(at + 10_000, 8.0)]), ok);
+    let mut expected = expected;
+    expected.push((at + 10_000, "8".to_owned()));
+    wait_for("blocks of late samples", || (2 <= late_blocks(folder.path())).then_some(()));
+    wait_for("the head to let them go", || (metric(&server, "watchfire_head_late_series") == 0.0).then_some(()));
+    let at_end = |server: &Server| {
+        let query = support::encode("late[1h]");
+        let json = server.get(&format!("/api/v1/query?query={query}&time={}", at / 1000 + 11)).json();
+        json["data"]["result"][0]["values"].as_array().cloned().unwrap_or_default().len()
+    };
+    assert_eq!(at_end(&server), expected.len());
+    server.kill();
+    let server = Server::start(folder.path(), &usual);
+    assert_eq!((at_end(&server), metric(&server, "watchfire_head_late_series")), (expected.len(), 0.0));
+}

@@ -135,7 +135,7 @@ impl GroupDeps {
                 return self.log(rule, slot, index, "Rule sample appending failed", &failure.to_string());
             }
         };
-        let Settled { series, out_of_order, duplicates, other, last_error } = settled;
+        let Settled { series, out_of_order, too_old, duplicates, other, last_error } = settled;
         slot.update(|state| {
             state.series = series;
             if !last_error.is_empty() {
@@ -146,6 +146,9 @@ impl GroupDeps {
         if 0 < out_of_order {
             let what = "Error on ingesting out-of-order result from rule evaluation";
             self.log(rule, slot, index, what, &dropped(out_of_order));
+        } else if 0 < too_old {
+            let what = "Error on ingesting too old result from rule evaluation";
+            self.log(rule, slot, index, what, &dropped(too_old));
         } else if 0 < duplicates {
             let what = "Error on ingesting results from rule evaluation with different value but same timestamp";
             self.log(rule, slot, index, what, &dropped(duplicates));

@@ -2,6 +2,7 @@
 
 use crate::actors::storage_client::StorageClient;
 use crate::model::labels::Labels;
+use crate::storage::head::stats::LateCounts;
 use crate::telemetry::metrics::{MetricFamily, MetricKind, MetricValue, Registry};
 
 /// Registers the figures of the head.
@@ -20,6 +21,16 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
         help: help.to_owned(),
         kind: MetricKind::Counter,
         metrics: vec![(Labels::from_pairs([("type", "float")]), MetricValue::Number(value as f64))],
+    };
+    let both = |name: &str, help: &str, values: [u64; 2]| MetricFamily {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        kind: MetricKind::Counter,
+        metrics: ["float", "histogram"]
+            .into_iter()
+            .zip(values)
+            .map(|(kind, n)| (Labels::from_pairs([("type", kind)]), MetricValue::Number(n as f64)))
+            .collect(),
     };
     // An empty head reports the extremes, as Prometheus does.
     let min_ms = stats.min_time.unwrap_or(i64::MAX);
@@ -51,15 +62,11 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
             "Lowest timestamp value stored in the database.",
             seconds(lowest_ms),
         ),
-        MetricFamily {
-            name: "prometheus_tsdb_head_samples_appended_total".to_owned(),
-            help: "Total number of appended samples.".to_owned(),
-            kind: MetricKind::Counter,
-            metrics: [("float", stats.samples_appended), ("histogram", stats.histograms_appended)]
-                .into_iter()
-                .map(|(kind, n)| (Labels::from_pairs([("type", kind)]), MetricValue::Number(n as f64)))
-                .collect(),
-        },
+        both(
+            "prometheus_tsdb_head_samples_appended_total",
+            "Total number of appended samples.",
+            [stats.samples_appended, stats.histograms_appended],
+        ),
         counter(
             "prometheus_tsdb_head_series_created_total",
             "Total number of series created in the head",
@@ -90,11 +97,22 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
             "Total number of head truncations attempted.",
             stats.truncations,
         ),
-        floats(
+        both(
             "prometheus_tsdb_out_of_order_samples_total",
             "Total number of out of order samples ingestion failed attempts due to out of order being disabled.",
-            stats.out_of_order,
+            [stats.out_of_order.saturating_sub(stats.out_of_order_histograms), stats.out_of_order_histograms],
         ),
+        both(
+            "prometheus_tsdb_too_old_samples_total",
+            "Total number of out of order samples ingestion failed attempts with out of support enabled, but sample outside of time window.",
+            [stats.too_old, stats.too_old_histograms],
+        ),
+        both(
+            "prometheus_tsdb_head_out_of_order_samples_appended_total",
+            "Total number of appended out of order samples.",
+            [stats.late_floats, stats.late_histograms],
+        ),
+        delta(&stats.late_by),
         floats(
             "prometheus_tsdb_out_of_bound_samples_total",
             "Total number of out of bound samples ingestion failed attempts with out of order support disabled.",
@@ -111,7 +129,26 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
             stats.high_watermark as f64,
         ),
         gauge("watchfire_head_index_bytes", "Bytes of the head's index segments.", stats.index_bytes as f64),
+        gauge(
+            "watchfire_head_late_series",
+            "Series of the head that hold samples which came out of order.",
+            stats.late_series as f64,
+        ),
         gauge("watchfire_head_views", "Read views of the head that are open.", stats.views as f64),
         counter("watchfire_head_series_refused_total", "Series refused for want of room.", stats.series_refused),
     ]
+}
+
+/// How late samples came that did not come in order.
+fn delta(late_by: &LateCounts) -> MetricFamily {
+    let bucket = |(bound, count): &(Option<i64>, u64)| (bound.map_or(f64::INFINITY, |bound| bound as f64), *count);
+    let buckets: Vec<(f64, u64)> = late_by.cumulative.iter().map(bucket).collect();
+    let count = buckets.last().map_or(0, |(_, count)| *count);
+    let value = MetricValue::Histogram { buckets, sum: late_by.sum_ms as f64 / 1000.0, count };
+    MetricFamily {
+        name: "prometheus_tsdb_sample_ooo_delta".to_owned(),
+        help: "Delta in seconds by which a sample is considered out of order (reported regardless of OOO time window and whether sample is accepted or not).".to_owned(),
+        kind: MetricKind::Histogram,
+        metrics: vec![(Labels::empty(), value)],
+    }
 }

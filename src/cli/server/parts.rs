@@ -211,6 +211,8 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        let tsdb = loaded.config.storage.tsdb.as_ref();
+        self.head.set_late_window(tsdb.map_or(0, |tsdb| tsdb.out_of_order_time_window.as_ms_i64()));
         if let Some(receiver) = &self.receiver {
             receiver.set_otlp(loaded.config.otlp.clone());
         }
@@ -314,14 +316,14 @@ impl Parts {
         };
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
-        let metrics = WalMetrics::new(registry, clock);
+        let metrics = (WalMetrics::new(registry, clock), WalMetrics::of_late(registry, clock));
         let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
         let catalog = Arc::clone(&self.catalog);
-        let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, oldest);
+        let read = move |_: &_| storage::open(&flags, &head, &catalog, (&metrics.0, &metrics.1), oldest);
         let day = Instant::now() + Duration::from_secs(86_400);
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
-        let thread =
-            LogThread::start(opened.writer, mode).map_err(|error| format!("cannot start the log's thread: {error}"))?;
+        let thread = LogThread::start_with(opened.writer, Some(opened.late_log), mode);
+        let thread = thread.map_err(|error| format!("cannot start the log's thread: {error}"))?;
         let (for_actor, announcements) = (Arc::clone(&thread), thread.announcements());
         let place = self.root.parent().place("log");
         let writer = supervision::spawn(&self.writers, Policy::PERMANENT, place, move |_| {
@@ -333,6 +335,7 @@ impl Parts {
             fs: opened.fs,
             data_dir: opened.dir,
             aliases: Mutex::new(opened.aliases),
+            late_chunk_file: Mutex::new(opened.late_chunk_file),
             files: Mutex::default(),
             announcements,
         };

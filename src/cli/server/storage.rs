@@ -15,11 +15,14 @@ use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::writer::Writer;
 use crate::storage::wal::{SEGMENT_LEN, WalOptions};
+use crate::storage::wbl::LateLog;
 
 /// An open data directory.
 pub(super) struct OpenStorage {
     pub(super) lock: DirLock,
     pub(super) writer: Writer,
+    pub(super) late_log: LateLog,
+    pub(super) late_chunk_file: Option<u64>,
     pub(super) fs: SharedFs,
     pub(super) dir: PathBuf,
     pub(super) aliases: Aliases,
@@ -30,7 +33,7 @@ pub(super) fn open(
     flags: &StorageFlags,
     head: &Arc<Head>,
     catalog: &Catalog,
-    metrics: &WalMetrics,
+    (metrics, late_metrics): (&WalMetrics, &WalMetrics),
     oldest: TimestampMs,
 ) -> Result<OpenStorage, String> {
     let fs = catalog.fs().clone();
@@ -55,7 +58,8 @@ pub(super) fn open(
     if head_chunks != HeadChunksReport::default() {
         tracing::info!(component = "tsdb", ?head_chunks, "Head chunks of another program are left as they are");
     }
-    for damage in &report.log.damage {
+    late_metrics.unknown_sample_refs.add(report.head.late_unknown_refs);
+    for damage in report.log.damage.iter().chain(&report.late_log.damage) {
         tracing::error!(component = "tsdb", ?damage, "The log was damaged and has been repaired");
     }
     tracing::info!(
@@ -63,8 +67,11 @@ pub(super) fn open(
         blocks = blocks.blocks.len(),
         series = report.head.series,
         samples = report.head.samples,
+        late_samples = report.head.late,
         took = ?report.took,
         "WAL replay completed"
     );
-    Ok(OpenStorage { lock, writer, fs, dir, aliases: report.head.aliases })
+    let late_log = LateLog::new(fs.clone(), &dir, options, late_metrics.clone());
+    let (aliases, late_chunk_file) = (report.head.aliases, report.late_chunk_file);
+    Ok(OpenStorage { lock, writer, late_log, late_chunk_file, fs, dir, aliases })
 }

@@ -126,6 +126,13 @@ impl BlockMeta {
         Self { ulid, min_time, max_time, stats: BlockStats::default(), compaction, version: VERSION }
     }
 
+    /// A block of samples that came out of order.
+    pub fn from_late(ulid: Ulid, min_time: i64, max_time: i64) -> Self {
+        let mut meta = Self::from_head(ulid, min_time, max_time);
+        meta.compaction.hints.push(HINT_OUT_OF_ORDER.to_owned());
+        meta
+    }
+
     /// The block that replaces `parents`, of which there is at least one.
     pub fn merged(ulid: Ulid, parents: &[&Self]) -> Self {
         let level = parents.iter().map(|p| p.compaction.level).max().unwrap_or(0) + 1;

@@ -9,13 +9,16 @@ use crate::storage::chunk::histogram::encode::encode_chunks;
 use crate::storage::chunk::{ChunkError, Encoding, encode_xor};
 
 /// Samples of a chunk that is merged of others.
-const MERGED_SAMPLES: u16 = 120;
+pub(crate) const MERGED_SAMPLES: u16 = 120;
 
 /// A sample of any kind.
 #[derive(Clone, Debug)]
-enum Value {
+pub(crate) enum Value {
+    /// A float.
     Float(f64),
+    /// A histogram with whole counts.
     Whole(Box<Histogram>),
+    /// A histogram with float counts.
     FloatHistogram(Box<FloatHistogram>),
 }
 
@@ -41,7 +44,8 @@ impl Value {
     }
 }
 
-fn decode(encoding: Encoding, data: &[u8]) -> Result<Vec<(i64, Value)>, ChunkError> {
+/// The samples of a chunk.
+pub(crate) fn decode(encoding: Encoding, data: &[u8]) -> Result<Vec<(i64, Value)>, ChunkError> {
     fn natives<H: Native>(
         mut decoder: HistogramDecoder<'_, [u8], H>,
         of: impl Fn(Box<H>) -> Value,
@@ -66,7 +70,7 @@ fn decode(encoding: Encoding, data: &[u8]) -> Result<Vec<(i64, Value)>, ChunkErr
 }
 
 /// Chunks of these samples: another one where the kind changes, and after `split` samples.
-fn encode(samples: Vec<(i64, Value)>, split: u16, out: &mut Vec<ChunkData>) {
+pub(crate) fn encode(samples: Vec<(i64, Value)>, split: u16, out: &mut Vec<ChunkData>) {
     let mut samples = samples.into_iter().peekable();
     while let Some((_, first)) = samples.peek() {
         let encoding = first.encoding();

@@ -445,44 +445,11 @@ impl SampleSource for MergedSamples {
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
-        let (floats_from, histograms_from) = (out.floats.len(), out.histograms.len());
+        let begin = Begin::of(out);
         for source in &self.sources {
-            let (floats_to, histograms_to) = (out.floats.len(), out.histograms.len());
-            let own = |times: &[i64], from: usize| times.get(from..).and_then(|own| own.last().copied());
-            let newest = own(&out.floats.timestamps, floats_from).max(own(&out.histograms.timestamps, histograms_from));
+            let of_source = Begin::of(out);
             source.decode_all(range, out)?;
-            let new_float = out.floats.timestamps.get(floats_to).copied();
-            let new_histogram = out.histograms.timestamps.get(histograms_to).copied();
-            let oldest_new = new_float.into_iter().chain(new_histogram).min();
-            // Mostly a source begins where the one before it ended.
-            if newest.zip(oldest_new).is_none_or(|(newest, oldest_new)| newest < oldest_new) {
-                if histograms_from < histograms_to
-                    && let Some(first) = out.histograms.values.get_mut(histograms_to)
-                    && first.counter_reset_hint == CounterResetHint::NotReset
-                {
-                    Arc::make_mut(first).counter_reset_hint = CounterResetHint::Unknown;
-                }
-                continue;
-            }
-            let mut one = SampleColumn::default();
-            one.floats.timestamps = out.floats.timestamps.split_off(floats_to);
-            one.floats.values = out.floats.values.split_off(floats_to);
-            one.histograms.timestamps = out.histograms.timestamps.split_off(histograms_to);
-            one.histograms.values = out.histograms.values.split_off(histograms_to);
-            // Sources of a different kind of sample at one time: that of the first source stays.
-            let held = |times: &[i64], t: i64| times.binary_search(&t).is_ok();
-            if !one.histograms.is_empty() && floats_from < out.floats.len() {
-                let own = out.floats.timestamps.get(floats_from..).unwrap_or(&[]);
-                without_times(&mut one.histograms, |t| held(own, t));
-            }
-            if !one.floats.is_empty() && histograms_from < out.histograms.len() {
-                let own = out.histograms.timestamps.get(histograms_from..).unwrap_or(&[]);
-                let kept = one.floats.timestamps.iter().zip(&one.floats.values).filter(|(t, _)| !held(own, **t));
-                let (timestamps, values) = kept.map(|(t, value)| (*t, *value)).unzip();
-                one.floats = FloatColumn { timestamps, values };
-            }
-            merge_behind(&mut out.floats, floats_from, &one.floats);
-            merge_histograms(&mut out.histograms, histograms_from, &one.histograms);
+            settle_source(out, begin, of_source);
         }
         // Storage keeps no starts; where others are known, there is one for each sample.
         if !out.float_starts.is_empty() {
@@ -493,6 +460,65 @@ impl SampleSource for MergedSamples {
         }
         Ok(())
     }
+}
+
+/// Lengths of a column before something was appended to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begin {
+    floats: usize,
+    histograms: usize,
+}
+
+impl Begin {
+    /// Of a column as it is now.
+    pub(crate) fn of(out: &SampleColumn) -> Self {
+        Self { floats: out.floats.len(), histograms: out.histograms.len() }
+    }
+}
+
+/// Merges what one source has appended, from `of_source` on, with what those before it have, from `begin` on. Starts are left as
+/// they are.
+pub(crate) fn settle_source(out: &mut SampleColumn, begin: Begin, of_source: Begin) {
+    let (floats_from, histograms_from) = (begin.floats, begin.histograms);
+    let (floats_to, histograms_to) = (of_source.floats, of_source.histograms);
+    let own = |times: &[i64], from: usize, to: usize| times.get(from..to).and_then(|own| own.last().copied());
+    let newest = own(&out.floats.timestamps, floats_from, floats_to).max(own(
+        &out.histograms.timestamps,
+        histograms_from,
+        histograms_to,
+    ));
+    let new_float = out.floats.timestamps.get(floats_to).copied();
+    let new_histogram = out.histograms.timestamps.get(histograms_to).copied();
+    let oldest_new = new_float.into_iter().chain(new_histogram).min();
+    // Mostly a source begins where the one before it ended.
+    if newest.zip(oldest_new).is_none_or(|(newest, oldest_new)| newest < oldest_new) {
+        if histograms_from < histograms_to
+            && let Some(first) = out.histograms.values.get_mut(histograms_to)
+            && first.counter_reset_hint == CounterResetHint::NotReset
+        {
+            Arc::make_mut(first).counter_reset_hint = CounterResetHint::Unknown;
+        }
+        return;
+    }
+    let mut one = SampleColumn::default();
+    one.floats.timestamps = out.floats.timestamps.split_off(floats_to);
+    one.floats.values = out.floats.values.split_off(floats_to);
+    one.histograms.timestamps = out.histograms.timestamps.split_off(histograms_to);
+    one.histograms.values = out.histograms.values.split_off(histograms_to);
+    // Sources of a different kind of sample at one time: that of the first source stays.
+    let held = |times: &[i64], t: i64| times.binary_search(&t).is_ok();
+    if !one.histograms.is_empty() && floats_from < out.floats.len() {
+        let own = out.floats.timestamps.get(floats_from..).unwrap_or(&[]);
+        without_times(&mut one.histograms, |t| held(own, t));
+    }
+    if !one.floats.is_empty() && histograms_from < out.histograms.len() {
+        let own = out.histograms.timestamps.get(histograms_from..).unwrap_or(&[]);
+        let kept = one.floats.timestamps.iter().zip(&one.floats.values).filter(|(t, _)| !held(own, **t));
+        let (timestamps, values) = kept.map(|(t, value)| (*t, *value)).unzip();
+        one.floats = FloatColumn { timestamps, values };
+    }
+    merge_behind(&mut out.floats, floats_from, &one.floats);
+    merge_histograms(&mut out.histograms, histograms_from, &one.histograms);
 }
 
 /// Drops the histograms at some times.

@@ -12,6 +12,7 @@ use crate::storage::block::metrics::BlockMetrics;
 
 pub mod blocks;
 pub mod head;
+pub mod late;
 pub mod plan;
 
 #[cfg(test)]

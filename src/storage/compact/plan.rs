@@ -2,9 +2,10 @@
 //!
 //! Overlapping ones first. Otherwise those that together fill an aligned range of the next size, or that lie wholly before the
 //! newest; never the newest itself, so that users can copy it before it changes. Last, single blocks of which much is deleted.
-//! Blocks that hold only some series of their range are merged among their kind alone.
+//! Blocks that hold only some series of their range are merged among their kind alone. Blocks of late samples that reach beyond
+//! those of samples in order wait: what they would be merged into would seem to hold what the head still holds.
 
-use crate::storage::block::meta::{BlockMeta, HINT_SELECTED_SERIES, HINT_STALE_SERIES};
+use crate::storage::block::meta::{BlockMeta, HINT_OUT_OF_ORDER, HINT_SELECTED_SERIES, HINT_STALE_SERIES};
 use crate::storage::block::ulid::Ulid;
 
 /// Each range is this many times the one before.
@@ -29,9 +30,13 @@ pub struct PlanRules {
 
 /// The blocks to be made one, by their start; empty if there is nothing to do.
 pub fn plan(metas: &[BlockMeta], rules: &PlanRules) -> Vec<Ulid> {
+    let whole_until = metas.iter().filter(|meta| meta.is_whole()).map(|meta| meta.max_time).max();
+    let waits = |meta: &BlockMeta| {
+        meta.has_hint(HINT_OUT_OF_ORDER) && whole_until.is_some_and(|whole_until| whole_until < meta.max_time)
+    };
     let of_class = |wanted: Option<&str>| -> Vec<&BlockMeta> {
         let class = |meta: &BlockMeta| [HINT_STALE_SERIES, HINT_SELECTED_SERIES].into_iter().find(|h| meta.has_hint(h));
-        let mut metas: Vec<&BlockMeta> = metas.iter().filter(|meta| class(meta) == wanted).collect();
+        let mut metas: Vec<&BlockMeta> = metas.iter().filter(|meta| class(meta) == wanted && !waits(meta)).collect();
         metas.sort_by_key(|meta| (meta.min_time, meta.ulid));
         metas
     };
@@ -194,6 +199,21 @@ mod tests {
             }
         };
         check_with(&blocks, stale, &[(0, 20), (40, 60)]);
+    }
+
+    #[test]
+    fn late_blocks_wait_for_those_in_order() {
+        let late = |meta: &mut BlockMeta| {
+            if 60 <= meta.min_time {
+                meta.compaction.hints.push(HINT_OUT_OF_ORDER.to_owned());
+            }
+        };
+        // The head still holds 60 to 80 in order.
+        check_with(&[(40, 60), (60, 80), (80, 100)], late, &[]);
+        check_with(&[(0, 20), (20, 40), (60, 80), (80, 100)], late, &[]);
+        check_with(&[(0, 20), (20, 60), (40, 60), (60, 80), (80, 100)], late, &[(20, 60), (40, 60)]);
+        // Of late ones alone, late ones are made.
+        check_with(&[(60, 80), (80, 100), (120, 140)], late, &[(60, 80), (80, 100)]);
     }
 
     #[test]

@@ -36,8 +36,10 @@ pub(crate) struct SeriesCell {
     pub(super) column: ArcSwapOption<Column>,
 }
 
-/// Bit above every series reference.
+/// Bits above every series reference.
 const GONE: u64 = 1 << 63;
+/// The shard's [`super::late::LateTable`] has samples of it.
+const LATE: u64 = 1 << 62;
 
 impl SeriesCell {
     pub(crate) fn new(series: SeriesRef) -> Self {
@@ -45,7 +47,7 @@ impl SeriesCell {
     }
 
     pub(crate) fn series(&self) -> SeriesRef {
-        SeriesRef(self.state.load(Ordering::Relaxed) & !GONE)
+        SeriesRef(self.state.load(Ordering::Relaxed) & !(GONE | LATE))
     }
 
     /// True if the series has left the table; a new one with the same labels gets a new cell.
@@ -55,6 +57,19 @@ impl SeriesCell {
 
     pub(crate) fn set_gone(&self) {
         self.state.fetch_or(GONE, Ordering::Relaxed);
+    }
+
+    /// True if it has samples that came out of order, in the shard's table of those.
+    pub(crate) fn has_late(&self) -> bool {
+        self.state.load(Ordering::Acquire) & LATE != 0
+    }
+
+    pub(crate) fn set_late(&self, has_late: bool) {
+        if has_late {
+            self.state.fetch_or(LATE, Ordering::Release);
+        } else {
+            self.state.fetch_and(!LATE, Ordering::Release);
+        }
     }
 
     /// True if the series holds no samples at all.

@@ -24,6 +24,8 @@ mod column;
 pub mod commit;
 pub mod export;
 mod index;
+pub mod late;
+mod late_export;
 mod marks;
 mod native;
 mod partition;
@@ -38,7 +40,8 @@ mod truncate;
 mod view;
 
 pub use index::{MergeJob, MergedSegment};
-pub use partition::{NewSeries, StagedHistogram, StagedSample};
+pub use late_export::{LateCut, LateExport};
+pub use partition::{NewSeries, StagedHistogram, StagedLate, StagedSample};
 pub use truncate::Reclaimed;
 
 use crate::storage::chunk::cut::CutRules;
@@ -115,6 +118,7 @@ impl Head {
         let newest = self.shared.time_span().map(|(_, max)| max);
         let range_ms = self.shared.rules.chunk_range_ms;
         let bounds = AppendBounds::new(newest, first, now, self.shared.min_valid(), range_ms);
+        let bounds = bounds.with_window(self.late_window_ms(), self.late_epoch());
         HeadCommit { commit, bounds }
     }
 
@@ -209,7 +213,8 @@ impl Head {
     /// Its figures.
     pub fn stats(&self) -> HeadStats {
         let index_bytes = self.shards.iter().map(|shard| shard.readers.index.load().heap_len()).sum();
-        HeadStats { index_bytes, ..HeadStats::of(&self.shared) }
+        let late_series = self.shards.iter().map(|shard| shard.readers.late.load().series_count()).sum();
+        HeadStats { index_bytes, late_series, ..HeadStats::of(&self.shared) }
     }
 
     fn shard_count(&self) -> u16 {
@@ -230,6 +235,8 @@ impl Queryable for HeadQueryable {
 
 #[cfg(test)]
 mod cut_tests;
+#[cfg(test)]
+mod late_tests;
 #[cfg(test)]
 mod native_tests;
 #[cfg(test)]

@@ -14,14 +14,15 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::model::append::{AppendReport, HistogramValue, SampleRejection, SeriesHandle, ShardId};
+use crate::model::append::{AppendReport, HistogramValue, LateSamples, SampleRejection, SeriesHandle, ShardId};
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
-use crate::storage::head::bounds::AppendBounds;
-use crate::storage::head::commit::Commit;
+use crate::storage::head::bounds::{AppendBounds, Lateness};
+use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::tail::{Tail, TailEntry};
 use crate::storage::head::index::{Index, build};
+use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
 use crate::storage::head::native::Newest;
 use crate::storage::head::route::{RoutedHistogram, RoutedKey, RoutedSample, Slice};
 use crate::storage::head::series::{Appended, NOT_STAGED, WriterSeries};
@@ -64,6 +65,35 @@ pub struct StagedHistogram {
     pub(crate) id: SeriesId,
 }
 
+/// A checked sample that came out of order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StagedLate {
+    /// The series, as the log names it.
+    pub series: SeriesRef,
+    /// Milliseconds since the epoch.
+    pub t: i64,
+    pub(crate) value: LateValue,
+    pub(crate) id: SeriesId,
+}
+
+impl StagedLate {
+    /// The value, if it is a float.
+    pub fn float(&self) -> Option<f64> {
+        match &self.value {
+            LateValue::Float(value) => Some(*value),
+            LateValue::Histogram(_) => None,
+        }
+    }
+
+    /// The value, if it is a histogram.
+    pub fn histogram(&self) -> Option<&HistogramValue> {
+        match &self.value {
+            LateValue::Float(_) => None,
+            LateValue::Histogram(value) => Some(value),
+        }
+    }
+}
+
 /// What staging a slice has found; never changed afterwards.
 #[derive(Debug, Default)]
 pub(crate) struct StagedBatch {
@@ -71,10 +101,16 @@ pub(crate) struct StagedBatch {
     pub(crate) samples: Vec<StagedSample>,
     /// In the numbers that series keep they follow the samples.
     pub(crate) histograms: Vec<StagedHistogram>,
+    /// What came out of order; no series points at these.
+    pub(crate) late: Vec<StagedLate>,
+    /// The epoch of `late`.
+    epoch: u64,
+    /// Series of `late` that are in `new_series`.
+    named: hashbrown::HashSet<SeriesId>,
 }
 
 impl StagedBatch {
-    /// The series of all samples, in the order of their numbers.
+    /// The series of all samples in order, in the order of their numbers.
     fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
         self.samples.iter().map(|sample| sample.id).chain(self.histograms.iter().map(|sample| sample.id))
     }
@@ -122,6 +158,7 @@ pub(crate) struct Partition {
     first_slot: u64,
     pub(super) index: Arc<Index>,
     pub(super) truncation: Option<super::truncate::Truncation>,
+    pub(super) late_drop: Option<super::truncate::LateDrop>,
     /// Series that are gone and still stand in segments.
     pub(super) gone_in_index: usize,
 }
@@ -138,6 +175,7 @@ impl Partition {
             first_slot: 0,
             index: Arc::default(),
             truncation: None,
+            late_drop: None,
             gone_in_index: 0,
         }
     }
@@ -145,19 +183,21 @@ impl Partition {
     /// Checks `slice`; returns the number of its slot in the queue, what is to be logged, and what became of it.
     pub(crate) fn stage(&mut self, bounds: AppendBounds, slice: Slice) -> (u64, Arc<StagedBatch>, AppendReport) {
         let slot = self.first_slot + self.staged.len() as u64;
-        let mut batch = StagedBatch { samples: Vec::with_capacity(slice.len()), ..StagedBatch::default() };
+        let samples = Vec::with_capacity(slice.samples.len());
+        let mut batch = StagedBatch { samples, epoch: bounds.epoch(), ..StagedBatch::default() };
         let mut report = AppendReport::default();
+        let late = slice.late;
         for sample in slice.samples {
-            let index = sample.index;
-            if let Err(rejection) = self.stage_sample(bounds, slot, sample, &mut batch, &mut report) {
-                self.count_rejection(rejection);
+            let (index, at) = (sample.index, sample.at);
+            if let Err(rejection) = self.stage_sample((bounds, late), slot, sample, &mut batch, &mut report) {
+                self.count_rejection(rejection, false, bounds.behind_newest(at.0));
                 report.rejected.push((index, rejection));
             }
         }
         for histogram in slice.histograms {
-            let index = histogram.index;
-            if let Err(rejection) = self.stage_histogram(bounds, slot, histogram, &mut batch, &mut report) {
-                self.count_rejection(rejection);
+            let (index, at) = (histogram.index, histogram.at);
+            if let Err(rejection) = self.stage_histogram((bounds, late), slot, histogram, &mut batch, &mut report) {
+                self.count_rejection(rejection, true, bounds.behind_newest(at.0));
                 report.rejected.push((index, rejection));
             }
         }
@@ -192,7 +232,7 @@ impl Partition {
     #[inline]
     fn stage_sample(
         &mut self,
-        bounds: AppendBounds,
+        (bounds, late): (AppendBounds, LateSamples),
         slot: u64,
         sample: RoutedSample,
         batch: &mut StagedBatch,
@@ -202,7 +242,7 @@ impl Partition {
         let (t, staged) = (sample.at.0, found.staged);
         let newest = self.newest(&found, slot, batch);
         let new = Newest::Float(sample.value.to_bits());
-        let order = order_of(newest, t, new);
+        let order = place_of(bounds, newest, t, new);
         if order.is_err() && self.is_newer_than_stored(&found, t, new) {
             report.against_staged.push(sample.index);
         }
@@ -215,6 +255,10 @@ impl Partition {
                 report.appended += 1;
                 return Ok(());
             }
+            Order::Late => {
+                let value = LateValue::of_float(sample.value, newest);
+                return self.stage_late((bounds, late), slot, found, (t, value), batch, report);
+            }
         }
         let (series, id) = (found.series, found.id);
         self.stage_series(found, slot, batch.samples.len(), batch);
@@ -226,7 +270,7 @@ impl Partition {
     /// The same for a histogram. All samples of the slice are staged by now.
     fn stage_histogram(
         &mut self,
-        bounds: AppendBounds,
+        (bounds, late): (AppendBounds, LateSamples),
         slot: u64,
         sample: RoutedHistogram,
         batch: &mut StagedBatch,
@@ -239,7 +283,7 @@ impl Partition {
         let (t, staged) = (sample.at.0, found.staged);
         let newest = self.newest(&found, slot, batch);
         let new = Newest::from(&sample.value);
-        let order = order_of(newest, t, new);
+        let order = place_of(bounds, newest, t, new);
         if order.is_err() && self.is_newer_than_stored(&found, t, new) {
             report.against_staged.push(sample.index);
         }
@@ -250,12 +294,54 @@ impl Partition {
                 report.appended += 1;
                 return Ok(());
             }
+            Order::Late => {
+                let value = LateValue::Histogram(sample.value);
+                return self.stage_late((bounds, late), slot, found, (t, value), batch, report);
+            }
         }
         let (series, id) = (found.series, found.id);
         self.stage_series(found, slot, batch.samples.len() + batch.histograms.len(), batch);
         batch.histograms.push(StagedHistogram { series, t, value: sample.value, id });
         report.appended += 1;
         Ok(())
+    }
+
+    /// Stages a sample that came out of order; one of the same time in the open chunk makes it a repetition, whatever its value.
+    fn stage_late(
+        &mut self,
+        (bounds, late): (AppendBounds, LateSamples),
+        slot: u64,
+        found: FoundSeries,
+        (t, value): (i64, LateValue),
+        batch: &mut StagedBatch,
+        report: &mut AppendReport,
+    ) -> Result<(), SampleRejection> {
+        let is_refused = match late {
+            LateSamples::Taken => false,
+            LateSamples::MarkersRefused => value.is_stale(),
+            LateSamples::Refused => true,
+        };
+        if is_refused {
+            return Err(SampleRejection::OutOfOrder);
+        }
+        self.shared.counters.late_by.observe(bounds.behind_newest(t));
+        report.appended += 1;
+        if self.readers.late.load().repeats(found.series, t, batch.epoch) {
+            return Ok(());
+        }
+        let is_named = found.staged != NOT_STAGED && slot_of(found.staged) == slot_field(slot);
+        if !found.logged && !is_named && batch.named.insert(found.id) {
+            let labels = found.labels.or_else(|| self.young_labels(found.id));
+            let (labels, hash) = labels.expect("a series not yet logged is young");
+            batch.new_series.push(NewSeries { series: found.series, labels, hash, id: found.id });
+        }
+        batch.late.push(StagedLate { series: found.series, t, value, id: found.id });
+        Ok(())
+    }
+
+    /// Series of late samples that wait in the queue: they must stay in the table.
+    pub(super) fn staged_late(&self) -> hashbrown::HashSet<SeriesId> {
+        self.staged.iter().flat_map(|slot| slot.batch.late.iter().map(|late| late.id)).collect()
     }
 
     /// Finds or creates the series of a sample.
@@ -274,7 +360,7 @@ impl Partition {
             RoutedKey::Labels(labels, hash) => {
                 let id = match self.find(&labels, hash) {
                     Some(id) => id,
-                    None if !in_bounds => return Err(SampleRejection::OutOfBounds),
+                    None if !in_bounds => return Err(bounds.refusal(at)),
                     None => self.create(&labels, hash, report)?,
                 };
                 (id, Some((labels, hash)))
@@ -286,7 +372,7 @@ impl Partition {
             report.resolved.push((index, SeriesHandle { series: reference, shard: self.shard }));
         }
         if !in_bounds {
-            return Err(SampleRejection::OutOfBounds);
+            return Err(bounds.refusal(at));
         }
         Ok(FoundSeries { id, series: reference, staged, logged, labels })
     }
@@ -475,12 +561,39 @@ impl Partition {
         for new in &batch.new_series {
             self.enter_index(new);
         }
+        if !batch.late.is_empty() {
+            let (late_floats, late_histograms, late_chunks) = self.apply_late(batch, commit, low);
+            appended += late_floats;
+            histograms += late_histograms;
+            chunks += late_chunks;
+        }
         if min_t <= max_t {
             self.shared.widen_span(min_t, max_t);
         }
         count(&self.shared.counters.samples_appended, appended);
         count(&self.shared.counters.histograms_appended, histograms);
         count(&self.shared.counters.chunks_created, chunks);
+    }
+
+    /// Puts what came out of order in its place; returns how many floats, histograms and chunks are new.
+    fn apply_late(&mut self, batch: &StagedBatch, commit: &Commit, low: CommitId) -> (u64, u64, u64) {
+        let table = self.readers.late.load_full();
+        let rules = LateRules { epoch: batch.epoch, low, chunk_len: self.shared.late_chunk_len };
+        let (mut floats, mut histograms, mut chunks) = (0, 0, 0);
+        for late in &batch.late {
+            let series = self.table.get(late.id).expect("a series with staged samples stays in the table");
+            let sample = LateSample { t: late.t, commit: commit.id(), value: late.value.clone() };
+            let Inserted::Taken { new_chunks } = table.insert(late.series, sample, rules) else { continue };
+            series.cell.set_late(true);
+            chunks += new_chunks;
+            match &late.value {
+                LateValue::Float(_) => floats += 1,
+                LateValue::Histogram(_) => histograms += 1,
+            }
+        }
+        count(&self.shared.counters.late_floats, floats);
+        count(&self.shared.counters.late_histograms, histograms);
+        (floats, histograms, chunks)
     }
 
     /// Shows a series to readers. Its record is in the log by now.
@@ -520,11 +633,20 @@ impl Partition {
         self.young.retain(|young| table.get(young.id).is_some());
     }
 
-    fn count_rejection(&self, rejection: SampleRejection) {
+    fn count_rejection(&self, rejection: SampleRejection, is_histogram: bool, behind_newest_ms: i64) {
         let counters = &self.shared.counters;
+        if matches!(rejection, SampleRejection::OutOfOrder | SampleRejection::TooOld) {
+            counters.late_by.observe(behind_newest_ms);
+            count(
+                &counters.out_of_order_histograms,
+                u64::from(is_histogram && rejection == SampleRejection::OutOfOrder),
+            );
+        }
         count(
             match rejection {
                 SampleRejection::OutOfOrder => &counters.out_of_order,
+                SampleRejection::TooOld if is_histogram => &counters.too_old_histograms,
+                SampleRejection::TooOld => &counters.too_old,
                 SampleRejection::OutOfBounds => &counters.out_of_bounds,
                 SampleRejection::Duplicate { .. }
                 | SampleRejection::DuplicateOfHistogram { .. }
@@ -543,6 +665,30 @@ enum Order {
     Newer,
     /// Same time, same bits.
     Repeated,
+    /// Older, and within the window for late samples.
+    Late,
+}
+
+/// Where a sample goes, by Prometheus's rules: in order if it can, else to the late ones if it may.
+fn place_of(
+    bounds: AppendBounds,
+    newest: Option<(i64, Newest<'_>)>,
+    t: i64,
+    new: Newest<'_>,
+) -> Result<Order, SampleRejection> {
+    let refusal = if bounds.takes_in_order(t) {
+        match order_of(newest, t, new) {
+            Err(SampleRejection::OutOfOrder) => SampleRejection::OutOfOrder,
+            decided => return decided,
+        }
+    } else {
+        SampleRejection::OutOfBounds
+    };
+    match bounds.lateness(t) {
+        Lateness::NoWindow => Err(refusal),
+        Lateness::Within => Ok(Order::Late),
+        Lateness::TooOld => Err(SampleRejection::TooOld),
+    }
 }
 
 fn order_of(newest: Option<(i64, Newest<'_>)>, t: i64, new: Newest<'_>) -> Result<Order, SampleRejection> {
@@ -585,7 +731,8 @@ impl Drop for Partition {
         let ids = (0..self.table.slot_count()).map(|slot| self.table.id_at(slot));
         let columns = ids.filter_map(|id| self.table.get(id)?.column());
         let chunks: usize = columns.map(|column| column.chunk_count()).sum();
-        count(&self.shared.counters.chunks_removed, chunks as u64);
+        let late = self.readers.late.load().chunk_count();
+        count(&self.shared.counters.chunks_removed, chunks as u64 + late);
         self.shared.release_series(self.table.len() as u64);
     }
 }

@@ -11,10 +11,11 @@ use crate::model::append::{HistogramValue, ShardId};
 use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
-use crate::model::time::TimestampMs;
+use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::route::shard_of;
 use crate::storage::head::series::{Appended, WriterSeries};
@@ -38,6 +39,10 @@ pub struct RestoreStats {
     pub bad_histograms: u64,
     /// Series without labels, with the reference of another or beyond what references can be.
     pub bad_series: u64,
+    /// Samples that came out of order.
+    pub late: u64,
+    /// Samples that came out of order, of series that the log does not name.
+    pub late_unknown_refs: u64,
     /// References that stand for the series of another (left: the later one).
     pub aliases: HashMap<SeriesRef, SeriesRef>,
 }
@@ -52,6 +57,7 @@ pub struct Restorer<'a> {
     span: (i64, i64),
     ref_max: u64,
     chunks: u64,
+    late_epoch: u64,
     stats: RestoreStats,
 }
 
@@ -76,6 +82,7 @@ impl Head {
             span: (i64::MAX, i64::MIN),
             ref_max: 0,
             chunks: 0,
+            late_epoch: self.late_epoch(),
             stats: RestoreStats::default(),
         }
     }
@@ -170,6 +177,65 @@ impl Restorer<'_> {
         }
         self.stats.samples += 1;
         self.span = (self.span.0.min(t), self.span.1.max(t));
+    }
+
+    /// A sample that came out of order, as the log of those names it.
+    pub fn late_sample(&mut self, series: SeriesRef, t: i64, value: f64) {
+        self.insert_late(series, t, LateValue::Float(value));
+    }
+
+    /// A histogram that came out of order.
+    pub fn late_histogram(&mut self, series: SeriesRef, t: i64, value: &HistogramValue) {
+        if is_sound(value) {
+            self.insert_late(series, t, LateValue::Histogram(value.clone()));
+        } else {
+            self.stats.bad_histograms += 1;
+        }
+    }
+
+    /// Samples that came out of order and of which the log need not tell: only those are new whose time no late sample of the
+    /// series has. Returns how many are; `None` if the series is not known.
+    pub(crate) fn late_chunk(&mut self, series: SeriesRef, samples: Vec<(i64, LateValue)>) -> Option<u64> {
+        let Some(Place::In(shard, id)) = self.places.get(&series.0).copied() else { return None };
+        let partition = self.partitions.get(usize::from(shard.0))?.as_ref()?;
+        let first = partition.table.get(id)?.cell.series();
+        let held = partition.readers.late.load().get(first);
+        let held = held.and_then(|late| late.merged(TimeRange::ALL, CommitId(0), u64::MAX).ok()).unwrap_or_default();
+        let mut new = 0;
+        for (t, value) in samples {
+            if held.binary_search_by_key(&t, |sample| sample.t).is_err() {
+                self.insert_late(series, t, value);
+                new += 1;
+            }
+        }
+        Some(new)
+    }
+
+    /// There is no bound: what is too old for the head goes into blocks.
+    fn insert_late(&mut self, reference: SeriesRef, t: i64, value: LateValue) {
+        let (shard, id) = match self.places.get(&reference.0) {
+            Some(Place::In(shard, id)) => (*shard, *id),
+            Some(Place::Elsewhere) => return,
+            None => {
+                if reference.0 < SERIES_REF_MAX - 1 {
+                    self.ref_max = self.ref_max.max(reference.0);
+                }
+                self.stats.late_unknown_refs += 1;
+                return;
+            }
+        };
+        let Some(Some(partition)) = self.partitions.get(usize::from(shard.0)) else { return };
+        let Some(series) = partition.table.get(id) else { return };
+        let shared = &self.head.shared;
+        let rules = LateRules { epoch: self.late_epoch, low: CommitId(0), chunk_len: shared.late_chunk_len };
+        let sample = LateSample { t, commit: CommitId(0), value };
+        if let Inserted::Taken { new_chunks } =
+            partition.readers.late.load().insert(series.cell.series(), sample, rules)
+        {
+            series.cell.set_late(true);
+            self.stats.late += 1;
+            self.chunks += new_chunks;
+        }
     }
 
     /// Ends it: new series get references above all that were seen.

@@ -2,7 +2,7 @@
 
 use twox_hash::XxHash64;
 
-use crate::model::append::{AppendBatch, HistogramValue, SeriesKey, ShardId};
+use crate::model::append::{AppendBatch, HistogramValue, LateSamples, SeriesKey, ShardId};
 use crate::model::labels::{INSTANCE, JOB, Labels};
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
@@ -16,6 +16,8 @@ pub struct Slice {
     pub(crate) samples: Vec<RoutedSample>,
     /// Applied after the samples.
     pub(crate) histograms: Vec<RoutedHistogram>,
+    /// What becomes of samples that are older than the newest of their series.
+    pub(crate) late: LateSamples,
 }
 
 /// A sample with its place in the batch, and the hash of its labels where it has them.
@@ -68,7 +70,8 @@ pub fn shard_of(labels: &Labels, shards: u16) -> ShardId {
 /// Parts `batch` by shard, and into slices of at most [`SLICE_LEN_MAX`]. A shard's slices are in the batch's order.
 pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
     let expected = batch.samples.len().min(SLICE_LEN_MAX);
-    let mut router = Router { shards, open: vec![None; usize::from(shards)], slices: Vec::new(), expected };
+    let (open, late) = (vec![None; usize::from(shards)], batch.late);
+    let mut router = Router { shards, open, slices: Vec::new(), expected, late };
     let mut index = 0;
     for sample in batch.samples {
         let (slice, key) = router.slice_of(sample.series);
@@ -90,6 +93,7 @@ struct Router {
     slices: Vec<(ShardId, Slice)>,
     /// Samples that the first slice makes room for.
     expected: usize,
+    late: LateSamples,
 }
 
 impl Router {
@@ -109,7 +113,8 @@ impl Router {
             Some(at) if self.slices[at].1.len() < SLICE_LEN_MAX => at,
             _ => {
                 let room = if self.slices.is_empty() { self.expected } else { 0 };
-                self.slices.push((shard, Slice { samples: Vec::with_capacity(room), histograms: Vec::new() }));
+                let (samples, histograms) = (Vec::with_capacity(room), Vec::new());
+                self.slices.push((shard, Slice { samples, histograms, late: self.late }));
                 *slot = Some(self.slices.len() - 1);
                 self.slices.len() - 1
             }

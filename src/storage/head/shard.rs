@@ -18,7 +18,8 @@ use crate::storage::head::bounds::AppendBounds;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, MergeJob, MergedSegment};
-use crate::storage::head::partition::{NewSeries, Partition, StagedBatch, StagedHistogram, StagedSample};
+use crate::storage::head::late::LateTable;
+use crate::storage::head::partition::{NewSeries, Partition, StagedBatch, StagedHistogram, StagedLate, StagedSample};
 use crate::storage::head::route::Slice;
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::truncate::Reclaimed;
@@ -45,6 +46,8 @@ pub enum ShardState {
 pub(crate) struct ShardReaders {
     pub(crate) id: ShardId,
     pub(crate) index: ArcSwap<Index>,
+    /// Samples that came out of order.
+    pub(crate) late: ArcSwap<LateTable>,
     status: ArcSwap<Status>,
     /// A panic has cut an applied batch short.
     torn: AtomicBool,
@@ -91,6 +94,7 @@ impl ShardReaders {
         Self {
             id,
             index: ArcSwap::default(),
+            late: ArcSwap::default(),
             status: ArcSwap::from_pointee(status),
             torn: AtomicBool::new(false),
             #[cfg(debug_assertions)]
@@ -213,6 +217,11 @@ impl Staged {
         &self.batch.histograms
     }
 
+    /// Samples that came out of order, to be logged after all others.
+    pub fn late(&self) -> &[StagedLate] {
+        &self.batch.late
+    }
+
     /// The log has it: from now on it is applied, whatever becomes of this value.
     pub fn set_logged(&mut self) {
         self.unlogged = None;
@@ -319,6 +328,7 @@ impl Shard {
         self.readers.status.store(Arc::new(Status { state, generation }));
         *partition = Partition::new(self.id(), Arc::clone(&self.shared), Arc::clone(&self.readers));
         self.readers.index.store(Arc::default());
+        self.readers.late.store(Arc::default());
         self.readers.torn.store(false, Ordering::SeqCst);
         self.staging.store(false, Ordering::SeqCst);
     }
@@ -357,6 +367,11 @@ impl Shard {
         let mut partition = self.partition.lock();
         self.collect_dropped(&mut partition);
         partition.reclaim(series_max)
+    }
+
+    /// Orders the removal of late samples up to `epoch`, for which blocks stand; [`Shard::reclaim`] does it in steps.
+    pub(super) fn drop_late(&self, epoch: u64) {
+        self.partition.lock().drop_late(epoch);
     }
 
     /// Series in its table.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
+use crate::storage::head::late::LATE_CHUNK_LEN;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::table::SERIES_REF_MAX;
 
@@ -24,6 +25,12 @@ pub(crate) struct HeadShared {
     min_valid: AtomicI64,
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
+    /// How far behind the newest sample others may come out of order; 0 for not at all.
+    pub(crate) late_window_ms: AtomicI64,
+    /// Where late samples of new commits belong; see `late`.
+    pub(crate) late_epoch: AtomicU64,
+    /// Samples of an open chunk of late ones.
+    pub(crate) late_chunk_len: usize,
 }
 
 /// Counts since the process started.
@@ -43,6 +50,35 @@ pub(crate) struct Counters {
     pub(crate) series_refused: AtomicU64,
     pub(crate) commits_abandoned: AtomicU64,
     pub(crate) truncations: AtomicU64,
+    pub(crate) out_of_order_histograms: AtomicU64,
+    pub(crate) too_old: AtomicU64,
+    pub(crate) too_old_histograms: AtomicU64,
+    pub(crate) late_floats: AtomicU64,
+    pub(crate) late_histograms: AtomicU64,
+    /// How far samples that did not come in order lay behind the newest.
+    pub(crate) late_by: LateBy,
+}
+
+/// Upper bounds of the buckets of [`LateBy`], in seconds; Prometheus's.
+pub(crate) const LATE_BOUNDS_S: [i64; 7] = [600, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200];
+
+/// Counts of samples by how late they came.
+#[derive(Debug, Default)]
+pub(crate) struct LateBy {
+    pub(crate) buckets: [AtomicU64; LATE_BOUNDS_S.len() + 1],
+    pub(crate) sum_ms: AtomicU64,
+}
+
+impl LateBy {
+    /// Counts a sample; one that is not late at all does not count.
+    pub(crate) fn observe(&self, behind_ms: i64) {
+        let Some(late_ms) = u64::try_from(behind_ms).ok().filter(|ms| 0 < *ms) else { return };
+        let bucket = LATE_BOUNDS_S.partition_point(|bound| bound * 1000 < behind_ms);
+        if let Some(bucket) = self.buckets.get(bucket) {
+            count(bucket, 1);
+        }
+        count(&self.sum_ms, late_ms);
+    }
 }
 
 /// Adds to a counter.
@@ -63,6 +99,9 @@ impl HeadShared {
             min_valid: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
             marks: Arc::default(),
+            late_window_ms: AtomicI64::new(0),
+            late_epoch: AtomicU64::new(0),
+            late_chunk_len: LATE_CHUNK_LEN,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::storage::head::shared::HeadShared;
+use crate::storage::head::shared::{HeadShared, LATE_BOUNDS_S};
 
 /// A reading of the head's counters. Counters start with the process; gauges are as of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,22 @@ pub struct HeadStats {
     pub chunks_created: u64,
     /// `prometheus_tsdb_head_chunks_removed_total`.
     pub chunks_removed: u64,
-    /// `prometheus_tsdb_out_of_order_samples_total{type="float"}`.
+    /// `prometheus_tsdb_out_of_order_samples_total`, of both types.
     pub out_of_order: u64,
+    /// Of these, histograms.
+    pub out_of_order_histograms: u64,
+    /// `prometheus_tsdb_too_old_samples_total{type="float"}`.
+    pub too_old: u64,
+    /// `prometheus_tsdb_too_old_samples_total{type="histogram"}`.
+    pub too_old_histograms: u64,
+    /// `prometheus_tsdb_head_out_of_order_samples_appended_total{type="float"}`.
+    pub late_floats: u64,
+    /// `prometheus_tsdb_head_out_of_order_samples_appended_total{type="histogram"}`.
+    pub late_histograms: u64,
+    /// `prometheus_tsdb_sample_ooo_delta`: samples by how late they came.
+    pub late_by: LateCounts,
+    /// Series that have late samples.
+    pub late_series: u64,
     /// `prometheus_tsdb_out_of_bound_samples_total{type="float"}`.
     pub out_of_bounds: u64,
     /// Samples refused because another value stands at their time.
@@ -49,6 +63,15 @@ pub struct HeadStats {
     pub low_watermark: u64,
     /// `prometheus_tsdb_isolation_high_watermark`.
     pub high_watermark: u64,
+}
+
+/// Samples by how far they lay behind the newest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LateCounts {
+    /// Upper bound in seconds (`None`: none), and how many are within it.
+    pub cumulative: Vec<(Option<i64>, u64)>,
+    /// Sum in milliseconds.
+    pub sum_ms: u64,
 }
 
 impl HeadStats {
@@ -70,6 +93,13 @@ impl HeadStats {
             chunks_created: created,
             chunks_removed: removed,
             out_of_order: read(&counters.out_of_order),
+            out_of_order_histograms: read(&counters.out_of_order_histograms),
+            too_old: read(&counters.too_old),
+            too_old_histograms: read(&counters.too_old_histograms),
+            late_floats: read(&counters.late_floats),
+            late_histograms: read(&counters.late_histograms),
+            late_by: late_counts(shared),
+            late_series: 0,
             out_of_bounds: read(&counters.out_of_bounds),
             duplicates: read(&counters.duplicates),
             series_refused: read(&counters.series_refused),
@@ -81,4 +111,15 @@ impl HeadStats {
             high_watermark: shared.horizon.newest().get(),
         }
     }
+}
+
+fn late_counts(shared: &HeadShared) -> LateCounts {
+    let late_by = &shared.counters.late_by;
+    let mut all = 0;
+    let bounds = LATE_BOUNDS_S.into_iter().map(Some).chain([None]);
+    let cumulative = bounds.zip(&late_by.buckets).map(|(bound, bucket)| {
+        all += bucket.load(Ordering::Relaxed);
+        (bound, all)
+    });
+    LateCounts { cumulative: cumulative.collect(), sum_ms: late_by.sum_ms.load(Ordering::Relaxed) }
 }

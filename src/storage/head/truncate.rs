@@ -19,6 +19,16 @@ pub(crate) struct Truncation {
     next_slot: usize,
 }
 
+/// An ordered removal of late samples.
+#[derive(Debug)]
+pub(crate) struct LateDrop {
+    epoch: u64,
+    /// Views older than this may still read what is to be dropped.
+    stamp: u64,
+    /// Next part of the table.
+    next_part: usize,
+}
+
 /// What a step of a truncation has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reclaimed {
@@ -38,7 +48,49 @@ impl Partition {
         self.truncation = Some(Truncation { min_valid, stamp, next_slot: 0 });
     }
 
+    /// Orders the removal of late samples up to `epoch`.
+    pub(crate) fn drop_late(&mut self, epoch: u64) {
+        let stamp = self.shared.horizon.stamp();
+        self.late_drop = Some(LateDrop { epoch, stamp, next_part: 0 });
+    }
+
+    /// Does the next step of what is ordered.
     pub(crate) fn reclaim(&mut self, series_max: usize) -> Reclaimed {
+        match (self.reclaim_late(series_max), self.reclaim_in_order(series_max)) {
+            (Reclaimed::More, _) | (_, Reclaimed::More) => Reclaimed::More,
+            (Reclaimed::Waiting, _) | (_, Reclaimed::Waiting) => Reclaimed::Waiting,
+            (Reclaimed::Done, Reclaimed::Done) => Reclaimed::Done,
+        }
+    }
+
+    fn reclaim_late(&mut self, series_max: usize) -> Reclaimed {
+        let Some(order) = &mut self.late_drop else { return Reclaimed::Done };
+        if !self.shared.horizon.has_passed(order.stamp) {
+            return Reclaimed::Waiting;
+        }
+        let late = self.readers.late.load_full();
+        let (mut chunks, mut seen) = (0, 0);
+        while order.next_part < late.part_count() && seen < series_max {
+            let table = &self.table;
+            let (dropped, looked_at) = late.drop_epochs(order.next_part, order.epoch, |series| {
+                if let Some(series) = table.find(series).and_then(|id| table.get(id)) {
+                    series.cell.set_late(false);
+                }
+            });
+            chunks += dropped;
+            seen += looked_at;
+            order.next_part += 1;
+        }
+        let is_done = late.part_count() <= order.next_part;
+        count(&self.shared.counters.chunks_removed, chunks);
+        if !is_done {
+            return Reclaimed::More;
+        }
+        self.late_drop = None;
+        Reclaimed::Done
+    }
+
+    fn reclaim_in_order(&mut self, series_max: usize) -> Reclaimed {
         let Some(truncation) = &mut self.truncation else { return Reclaimed::Done };
         if !self.shared.horizon.has_passed(truncation.stamp) {
             return Reclaimed::Waiting;
@@ -47,11 +99,13 @@ impl Partition {
         let to = from.saturating_add(series_max).min(self.table.slot_count());
         truncation.next_slot = to;
         let (mut chunks, mut removed) = (0, 0);
+        let waiting = self.staged_late();
         for slot in from..to {
             let id = self.table.id_at(slot);
             let Some(series) = self.table.get_mut(id) else { continue };
             chunks += series.truncate(min_valid);
-            if series.column().is_some() || series.staged != NOT_STAGED {
+            let is_needed = series.cell.has_late() || waiting.contains(&id);
+            if series.column().is_some() || series.staged != NOT_STAGED || is_needed {
                 continue;
             }
             series.cell.set_gone();

@@ -10,6 +10,7 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::view::{Begin, settle_source};
 use crate::storage::chunk::ChunkError;
 use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
@@ -17,6 +18,7 @@ use crate::storage::head::index::Index;
 use crate::storage::head::index::segment::{PairId, Segment};
 use crate::storage::head::index::select::{Ticker, positions};
 use crate::storage::head::index::tail::TailEntry;
+use crate::storage::head::late::{LateChunks, LateTable};
 use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
@@ -48,6 +50,7 @@ struct ShardView {
     generation: u64,
     index: Arc<Index>,
     tail_len: usize,
+    late: Arc<LateTable>,
 }
 
 impl HeadView {
@@ -58,7 +61,8 @@ impl HeadView {
             let generation = shard.readers.generation();
             let index = shard.readers.index.load_full();
             let tail_len = index.tail.len();
-            ShardView { readers: Arc::clone(&shard.readers), generation, index, tail_len }
+            let late = shard.readers.late.load_full();
+            ShardView { readers: Arc::clone(&shard.readers), generation, index, tail_len, late }
         };
         let shards = shards.iter().map(open_shard).collect();
         let min_valid = shared.min_valid();
@@ -111,6 +115,26 @@ impl HeadView {
         }
         let segment = view.index.segments.get(place.segment)?;
         ((place.position as usize) < segment.len()).then(|| Found::InSegment(segment, place.position))
+    }
+
+    /// The newest commit that the view sees.
+    pub(crate) fn commit(&self) -> CommitId {
+        self.inner.commit()
+    }
+
+    /// Calls `take` with the labels and the late samples of each series that has any.
+    pub(crate) fn for_each_late(&self, mut take: impl FnMut(SeriesRef, Labels, Arc<LateChunks>)) {
+        for (shard, view) in self.inner.shards.iter().enumerate() {
+            let mut take_found = |found: Found<'_>| {
+                if let Some(late) = self.inner.late_of(shard, found.cell()).filter(|_| !found.cell().is_gone()) {
+                    take(found.cell().series(), found.labels(), late);
+                }
+            };
+            for segment in &view.index.segments {
+                (0..segment.len() as u32).for_each(|position| take_found(Found::InSegment(segment, position)));
+            }
+            view.index.tail.iter(view.tail_len).for_each(|entry| take_found(Found::InTail(entry)));
+        }
     }
 
     /// Labels of the series at a place; `None` past the end of its run.
@@ -190,6 +214,22 @@ impl ViewInner {
         self.pin.commit()
     }
 
+    /// The late samples of a series.
+    fn late_of(&self, shard: usize, cell: &SeriesCell) -> Option<Arc<LateChunks>> {
+        cell.has_late().then(|| self.shards.get(shard)?.late.get(cell.series())).flatten()
+    }
+
+    /// True if the view sees a sample of the series.
+    fn sees(&self, shard: usize, cell: &SeriesCell) -> bool {
+        cell.is_visible(self.commit()) || self.late_of(shard, cell).is_some_and(|late| late.has_visible(self.commit()))
+    }
+
+    /// True if the head may hold samples in `range`.
+    fn overlaps(&self, range: TimeRange) -> bool {
+        let late = |shard: &ShardView| shard.late.span().is_some_and(|span| range.overlaps(span.min(), span.max()));
+        self.clamp(range).is_some() || self.shards.iter().any(late)
+    }
+
     fn marks_of(&self, shard: usize, series: SeriesRef) -> SeriesMarks<'_> {
         let generation = self.shards.get(shard).map_or(0, |shard| shard.generation);
         SeriesMarks { marks: &self.marks, series, generation }
@@ -238,7 +278,7 @@ impl ViewInner {
         mut take: impl FnMut(PairOrLabels<'a>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let mut ticker = Ticker::new(budget);
-        for shard in &self.shards {
+        for (number, shard) in self.shards.iter().enumerate() {
             budget.check()?;
             shard.readers.check(shard.generation)?;
             for segment in &shard.index.segments {
@@ -246,7 +286,7 @@ impl ViewInner {
                     for pair in range {
                         ticker.tick()?;
                         let mut postings = segment.postings(pair).iter();
-                        if postings.any(|position| segment.cell(*position).is_visible(self.commit())) {
+                        if postings.any(|position| self.sees(number, segment.cell(*position))) {
                             take(PairOrLabels::Pair(segment, pair))?;
                             if of_each == OfEach::First {
                                 break;
@@ -257,7 +297,7 @@ impl ViewInner {
             }
             for entry in shard.index.tail.iter(shard.tail_len) {
                 ticker.tick()?;
-                if entry.cell.is_visible(self.commit()) {
+                if self.sees(number, &entry.cell) {
                     take(PairOrLabels::Labels(&entry.labels))?;
                 }
             }
@@ -361,17 +401,20 @@ impl ReadView for HeadView {
         let wanted = view.clamp(range);
         view.for_each(matchers, budget, |shard, found| {
             let cell = found.cell();
-            let Some(range) = wanted else { return Ok(()) };
             let series = cell.series();
             let marks = view.marks_of(shard, series);
-            let column = cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?;
-            if let Some(column) = column {
+            let column = match wanted {
+                Some(range) => cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?,
+                None => None,
+            };
+            let late = view.late_of(shard, cell).filter(|late| late.reaches_into(range, view.commit()));
+            if column.is_some() || late.is_some() {
                 let labels = found.labels();
                 uncharged += labels.encoded_len() + SELECTED_LEN;
                 if CHARGED_AT_ONCE < uncharged {
                     budget.charge(std::mem::take(&mut uncharged))?;
                 }
-                let samples = HeadSeries { view: Arc::clone(view), shard, series, column };
+                let samples = HeadSeries { view: Arc::clone(view), shard, series, column, late };
                 selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
             }
             Ok(())
@@ -390,7 +433,7 @@ impl ReadView for HeadView {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<String>, ReadError> {
         let view = &self.inner;
-        let overlaps = view.clamp(range).is_some();
+        let overlaps = view.overlaps(range);
         if matchers.is_empty() {
             let mut names = Listed::new(budget);
             view.for_each_pair(
@@ -406,8 +449,8 @@ impl ReadView for HeadView {
             Ok(names.sorted())
         } else {
             let mut names = Gathered::new(budget);
-            view.for_each(matchers, budget, |_, found| {
-                if !overlaps || !found.cell().is_visible(view.commit()) {
+            view.for_each(matchers, budget, |shard, found| {
+                if !overlaps || !view.sees(shard, found.cell()) {
                     return Ok(());
                 }
                 match found {
@@ -429,7 +472,7 @@ impl ReadView for HeadView {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<String>, ReadError> {
         let view = &self.inner;
-        let overlaps = view.clamp(range).is_some();
+        let overlaps = view.overlaps(range);
         if matchers.is_empty() {
             let mut values = Listed::new(budget);
             view.for_each_pair(
@@ -445,8 +488,8 @@ impl ReadView for HeadView {
             Ok(values.sorted())
         } else {
             let mut values = Gathered::new(budget);
-            view.for_each(matchers, budget, |_, found| {
-                if !overlaps || !found.cell().is_visible(view.commit()) {
+            view.for_each(matchers, budget, |shard, found| {
+                if !overlaps || !view.sees(shard, found.cell()) {
                     return Ok(());
                 }
                 match found {
@@ -485,7 +528,9 @@ struct HeadSeries {
     shard: usize,
     series: SeriesRef,
     /// Its samples when it was selected: all that the view sees are there.
-    column: Arc<Column>,
+    column: Option<Arc<Column>>,
+    /// Those that came out of order.
+    late: Option<Arc<LateChunks>>,
 }
 
 impl HeadSeries {
@@ -493,9 +538,40 @@ impl HeadSeries {
         if let Some(shard) = self.view.shards.get(self.shard) {
             shard.readers.check(shard.generation)?;
         }
-        let Some(range) = self.view.clamp(range) else { return Ok(()) };
+        let Some(late) = &self.late else { return self.decode_in_order(range, out) };
+        match out {
+            Output::Floats(out) => {
+                // A float may give way to a histogram of the same time, so histograms are looked at as well.
+                let mut all = SampleColumn::default();
+                self.decode_merged(late, range, &mut all)?;
+                out.timestamps.append(&mut all.floats.timestamps);
+                out.values.append(&mut all.floats.values);
+                Ok(())
+            }
+            Output::All(out) => self.decode_merged(late, range, out),
+        }
+    }
+
+    fn decode_in_order(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
+        let (Some(column), Some(range)) = (&self.column, self.view.clamp(range)) else { return Ok(()) };
         let marks = self.view.marks_of(self.shard, self.series);
-        self.column.decode(self.view.commit(), range, Some(marks), out).map_err(|e| corrupt(self.series, e))
+        column.decode(self.view.commit(), range, Some(marks), out).map_err(|e| corrupt(self.series, e))
+    }
+
+    /// Merges what came in order and what did not; of samples with the same time the one that came in order stays.
+    fn decode_merged(&self, late: &LateChunks, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        let begin = Begin::of(out);
+        self.decode_in_order(range, Output::All(out))?;
+        let of_late = Begin::of(out);
+        late.decode(range, self.view.commit(), out).map_err(|e| corrupt(self.series, e))?;
+        settle_source(out, begin, of_late);
+        if !out.float_starts.is_empty() {
+            out.float_starts.resize(out.floats.len(), 0);
+        }
+        if !out.histogram_starts.is_empty() {
+            out.histogram_starts.resize(out.histograms.len(), 0);
+        }
+        Ok(())
     }
 }
 

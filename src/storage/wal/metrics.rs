@@ -43,12 +43,23 @@ pub struct WalMetrics {
 impl WalMetrics {
     /// Registers the metrics, at zero.
     pub fn new(registry: &Registry, clock: &SharedClock) -> Self {
-        let name = |name: &str| format!("prometheus_tsdb_wal_{name}");
+        Self::named(["prometheus_tsdb_wal"; 2], registry, clock)
+    }
+
+    /// The metrics of the log of samples that came out of order.
+    pub fn of_late(registry: &Registry, clock: &SharedClock) -> Self {
+        Self::named(["prometheus_tsdb_out_of_order_wbl", "prometheus_tsdb_wbl"], registry, clock)
+    }
+
+    /// Of a log and of reading it back. Corruptions and checkpoints are counted for all logs together.
+    fn named([written, read]: [&str; 2], registry: &Registry, clock: &SharedClock) -> Self {
+        let name = |name: &str| format!("{written}_{name}");
         let counter = |of: &str, help: &str| registry.counter(&name(of), help, &[]);
         let gauge = |of: &str, help: &str| registry.gauge(&name(of), help, &[]);
         let quantiles = [0.5, 0.9, 0.99];
         let fsync = "Duration of write log fsync.";
-        let unknown = "Total number of unknown series references encountered during WAL replay.";
+        let log = if written == read { "WAL" } else { "WBL" };
+        let unknown = &format!("Total number of unknown series references encountered during {log} replay.");
         let part_bytes =
             "Total number of record part bytes written before flushing, including CRC and compression headers.";
         let saved = "Total number of bytes saved by the optional record compression. Use this metric to learn about the effectiveness compression.";
@@ -68,10 +79,18 @@ impl WalMetrics {
             part_writes: counter("record_part_writes_total", "Total number of record parts written before flushing."),
             part_bytes: counter("record_parts_bytes_written_total", part_bytes),
             bytes_saved: registry.counter(&name("record_bytes_saved_total"), saved, &[("compression", "snappy")]),
-            corruptions: counter("corruptions_total", "Total number of WAL corruptions."),
+            corruptions: registry.counter(
+                "prometheus_tsdb_wal_corruptions_total",
+                "Total number of WAL corruptions.",
+                &[],
+            ),
             checkpoints: total("creations_total", "Total number of checkpoint creations attempted."),
             checkpoints_failed: total("creations_failed_total", "Total number of checkpoint creations that failed."),
-            unknown_sample_refs: registry.counter(&name("replay_unknown_refs_total"), unknown, &[("type", "samples")]),
+            unknown_sample_refs: registry.counter(
+                &format!("{read}_replay_unknown_refs_total"),
+                unknown,
+                &[("type", "samples")],
+            ),
             clock: clock.clone(),
         }
     }

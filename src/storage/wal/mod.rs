@@ -25,6 +25,7 @@ mod repair;
 pub mod segments;
 pub mod writer;
 
+pub(crate) use load::load_and_repair;
 pub use load::{LoadReport, RecordSink, SegmentDamage, read_until};
 
 use crate::storage::wal::fragment::{Compression, PAGE_LEN};
@@ -94,6 +95,9 @@ pub enum WalError {
         /// What is wrong.
         reason: String,
     },
+    /// Samples came out of order where nothing was set up for them.
+    #[error("there is no log for samples that come out of order")]
+    NoLateLog,
     /// A checkpoint was given up: which series are in use is not known now.
     #[error("a part of the head is being restored")]
     Unsettled,

@@ -12,6 +12,7 @@
 
 use crate::model::labels::{Labels, LabelsBuilder};
 use crate::model::sample::SeriesRef;
+use crate::storage::head::StagedLate;
 use crate::storage::head::shard::Staged;
 use crate::storage::wal::histogram_record::{encode_histograms, take_start};
 
@@ -186,13 +187,58 @@ pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Ve
     }
 }
 
-/// The records of staged slices: all their series before all their samples, and their histograms behind.
+/// The records of a commit, by log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogRecords {
+    /// Of the write-ahead log.
+    pub wal: Vec<Record>,
+    /// Of the log of samples that came out of order, to be written after those.
+    pub late: Vec<Record>,
+}
+
+impl LogRecords {
+    /// The records of staged slices.
+    pub fn of_staged(staged: &[&Staged]) -> Self {
+        let late = || staged.iter().flat_map(|s| s.late());
+        let mut records = Self { wal: encode_staged(staged), late: Vec::new() };
+        encode_samples(late().filter_map(late_sample), &mut records.late);
+        encode_histograms(late().filter_map(|l| Some((l.series, l.t, l.histogram()?))), &mut records.late);
+        records
+    }
+
+    /// True if there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.wal.is_empty() && self.late.is_empty()
+    }
+
+    /// Bytes of the records.
+    pub fn len(&self) -> usize {
+        self.wal.iter().chain(&self.late).map(|record| record.as_bytes().len()).sum()
+    }
+}
+
+impl From<Vec<Record>> for LogRecords {
+    fn from(wal: Vec<Record>) -> Self {
+        Self { wal, late: Vec::new() }
+    }
+}
+
+fn late_sample(late: &StagedLate) -> Option<RefSample> {
+    late.float().map(|value| RefSample { series: late.series, t: late.t, value })
+}
+
+/// The records of staged slices for the write-ahead log: all their series before all their samples, and their histograms behind.
+/// What came out of order stands there as well, behind the rest of its kind, as in Prometheus: for those who follow the log.
 pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
     let mut records = Vec::new();
     encode_series(staged.iter().flat_map(|s| s.new_series()).map(|new| (new.series, &new.labels)), &mut records);
     let samples = staged.iter().flat_map(|s| s.samples());
-    encode_samples(samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value }), &mut records);
-    encode_histograms(staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value)), &mut records);
+    let late = || staged.iter().flat_map(|s| s.late());
+    let samples = samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value });
+    encode_samples(samples.chain(late().filter_map(late_sample)), &mut records);
+    let histograms = staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value));
+    let late = late().filter_map(|late| Some((late.series, late.t, late.histogram()?)));
+    encode_histograms(histograms.chain(late), &mut records);
     records
 }
 

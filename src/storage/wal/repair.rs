@@ -48,7 +48,11 @@ fn keep_original(fs: &SharedFs, data_dir: &Path, path: &Path) -> Result<(), WalE
     // A checkpoint's segments keep the checkpoint's name in front.
     let parent = parent_of(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let name = if parent.starts_with("checkpoint.") { format!("{parent}.{own}") } else { own };
+    let name = if parent.starts_with("checkpoint.") || parent == crate::storage::wbl::WBL_DIR {
+        format!("{parent}.{own}")
+    } else {
+        own
+    };
     let mut target = dir.join(&name);
     let mut attempt = 1;
     while fs.exists(&target).context("read", &target)? {

@@ -158,6 +158,11 @@ impl Writer {
         }
     }
 
+    /// From now on the last append cannot be taken back.
+    pub(crate) fn settle_append(&mut self) {
+        self.last_append = None;
+    }
+
     /// For fault tests: lets the next write or sync panic.
     #[cfg(debug_assertions)]
     pub fn tear_next(&mut self, what: Tear) {

@@ -1,0 +1,137 @@
+//! Takes samples that came out of order out of the head, for blocks; see `late` for how that goes on while others come.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::model::labels::Labels;
+use crate::model::read::ReadError;
+use crate::model::sample::SeriesRef;
+use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::chunks::ChunkData;
+use crate::storage::block::rewrite::{self, MERGED_SAMPLES};
+use crate::storage::head::Head;
+use crate::storage::head::commit::CommitId;
+use crate::storage::head::export::BlockRange;
+use crate::storage::head::late::LateChunks;
+use crate::storage::head::view::HeadView;
+
+/// The late samples of commits that had begun by some time. It is settled when those commits are over ([`Head::is_settled`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateCut {
+    epoch: u64,
+}
+
+impl Head {
+    /// How far behind the newest sample others may come out of order, for commits to come; 0 for not at all.
+    pub fn set_late_window(&self, window_ms: i64) {
+        self.shared.late_window_ms.store(window_ms.max(0), Ordering::SeqCst);
+    }
+
+    /// The window for samples that come out of order.
+    pub fn late_window_ms(&self) -> i64 {
+        self.shared.late_window_ms.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn late_epoch(&self) -> u64 {
+        self.shared.late_epoch.load(Ordering::SeqCst)
+    }
+
+    /// True if there is a sample that came out of order.
+    pub fn has_late(&self) -> bool {
+        self.shards.iter().any(|shard| 0 < shard.readers.late.load().chunk_count())
+    }
+
+    /// Parts the late samples of commits that have begun from those of commits to come. What is cut off can be taken out once
+    /// [`Head::settling`], asked after this, is settled.
+    pub fn cut_late(&self) -> LateCut {
+        LateCut { epoch: self.shared.late_epoch.fetch_add(1, Ordering::SeqCst) }
+    }
+
+    /// Begins to take out what was cut off, which must be settled.
+    pub fn export_late(&self, cut: LateCut) -> Result<LateExport, ReadError> {
+        let view = HeadView::open(&self.shared, self.shards());
+        let mut series = Vec::new();
+        view.for_each_late(|reference, labels, late| {
+            if late.spans(cut.epoch).next().is_some() {
+                series.push(LateSeries { reference, labels, late });
+            }
+        });
+        view.check()?;
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(LateExport { cut, commit: view.commit(), series })
+    }
+
+    /// Lets the shards drop what was cut off, once no view needs it; [`crate::storage::head::shard::Shard::reclaim`] does it.
+    pub fn drop_late(&self, cut: LateCut) {
+        self.shards.iter().for_each(|shard| shard.drop_late(cut.epoch));
+    }
+}
+
+struct LateSeries {
+    reference: SeriesRef,
+    labels: Labels,
+    late: Arc<LateChunks>,
+}
+
+/// Late samples on their way out.
+pub struct LateExport {
+    cut: LateCut,
+    commit: CommitId,
+    /// In the order of their labels.
+    series: Vec<LateSeries>,
+}
+
+impl LateExport {
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// True if there is nothing to take out.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    /// The aligned ranges of `range_ms` that hold samples, oldest first.
+    pub fn ranges(&self, range_ms: i64) -> Vec<BlockRange> {
+        let range_ms = range_ms.max(1);
+        let start_of = |t: i64| t.div_euclid(range_ms).saturating_mul(range_ms);
+        let mut starts = BTreeSet::new();
+        for (min_t, max_t) in self.series.iter().flat_map(|series| series.late.spans(self.cut.epoch)) {
+            let mut start = start_of(min_t);
+            while start <= max_t {
+                starts.insert(start);
+                start = start.saturating_add(range_ms);
+            }
+        }
+        let range = |min_time: i64| BlockRange { min_time, max_time: min_time.saturating_add(range_ms) };
+        starts.into_iter().map(range).collect()
+    }
+
+    /// All names and values of the series, sorted, and the empty text.
+    pub fn symbols(&self) -> Vec<String> {
+        let mut symbols = BTreeSet::from([""]);
+        symbols
+            .extend(self.series.iter().flat_map(|series| series.labels.iter()).flat_map(|(name, value)| [name, value]));
+        symbols.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The samples of the series with this number in a range, merged and encoded anew.
+    pub fn chunks(&self, number: usize, range: BlockRange) -> Result<(Labels, Vec<ChunkData>), ReadError> {
+        let Some(LateSeries { reference, labels, late }) = self.series.get(number) else {
+            return Ok((Labels::empty(), Vec::new()));
+        };
+        let mut chunks = Vec::new();
+        let last = TimestampMs(range.max_time.saturating_sub(1));
+        let wanted = TimeRange::new(TimestampMs(range.min_time), last);
+        if let Ok(wanted) = wanted {
+            let merged = late.merged(wanted, self.commit, self.cut.epoch);
+            let merged = merged
+                .map_err(|error| ReadError::Corrupt(format!("late samples of series {}: {error}", reference.0)))?;
+            let samples = merged.into_iter().map(|sample| (sample.t, sample.value)).collect();
+            rewrite::encode(samples, MERGED_SAMPLES, &mut chunks);
+        }
+        Ok((labels.clone(), chunks))
+    }
+}
