@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{App, HttpRequest, HttpServer, web};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use rustix::net::sockopt;
 
 use crate::http::connections::{self, Busy, Connections};
@@ -139,7 +140,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
                     Ok(busy) => busy,
                     Err(refusal) => return refusal,
                 };
-                let answer = dispatch::dispatch(state, guard, bounds, request, payload).await;
+                let answer = strict(dispatch::dispatch(state, guard, bounds, request, payload).await);
                 match busy {
                     Some(busy) => busy.until_sent(answer),
                     None => answer,
@@ -181,6 +182,22 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         }
     }
     Ok(RunningServer { addresses, handle: finished.handle(), finished })
+}
+
+/// What every answer tells browsers unless it says more itself: nothing in it runs, nobody frames it, nobody guesses its type.
+const STRICT: [(HeaderName, HeaderValue); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+
+fn strict(mut answer: HttpResponse) -> HttpResponse {
+    for (name, value) in STRICT {
+        if !answer.headers().contains_key(&name) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
 }
 
 /// Closes a connection that takes one of the last open files; true if it did.

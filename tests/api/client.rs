@@ -78,6 +78,10 @@ impl Answer {
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
+
+    pub(crate) fn text_lossy(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
 }
 
 impl TestServer {
@@ -158,6 +162,11 @@ impl TestServer {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         parse(&answer)
+    }
+
+    /// How many series the server's own metrics have.
+    pub(crate) fn series(&self) -> usize {
+        self.registry.gather().iter().map(|family| family.metrics.len()).sum()
     }
 
     /// The value of a counter or gauge, 0 if there is none.
