@@ -1,6 +1,8 @@
 //! Secrets of configurations: a canary stands in every secret field of every block, everything goes wrong that can go
 //! wrong with it, and all that comes out of the server is searched.
 
+mod targets;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
