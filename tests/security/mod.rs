@@ -400,3 +400,32 @@ fn no_secret_comes_out() {
         assert_clean("promtool check web-config", &String::from_utf8_lossy(&said), &secrets);
     }
 }
+
+/// All Rust files below a folder, joined.
+fn sources(folder: &Path, joined: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, joined);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            joined.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_tests_that_the_security_model_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = String::new();
+    sources(&root.join("src"), &mut all);
+    sources(&root.join("tests"), &mut all);
+    let model = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let rows = model.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() == 1);
+    let named = rows.filter_map(|row| row.split(" | ").nth(1)).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let mut count = 0;
+    for name in named {
+        assert!(all.contains(&format!("fn {name}(")), "docs/security.md names {name}, which is no test");
+        count += 1;
+    }
+    assert!(30 < count, "{count}");
+}
