@@ -11,6 +11,7 @@ pub mod failure_log;
 mod frames;
 mod labels;
 pub mod metrics;
+mod nhcb;
 pub mod pool_metrics;
 pub mod reader;
 mod report;

@@ -20,9 +20,10 @@ use crate::model::time::TimestampMs;
 use crate::scrape::cache::{CacheState, Staged};
 use crate::scrape::error::ScrapeError;
 use crate::scrape::labels::assemble;
+use crate::scrape::nhcb::{Collector, Part};
 use crate::scrape::rewrite::{Rewrite, UNSEEN};
 use crate::scrape::sequence::{Entry, Role, Sequence};
-use crate::scrape::settings::{SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
+use crate::scrape::settings::{ClassicPart, SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingPermit;
 
 /// Input that is read between two looks at the staging budget.
@@ -76,6 +77,8 @@ pub struct Reader<'a> {
     histogram_lines: Vec<u32>,
     /// That of the series which is being read, in place of its value.
     native: Option<HistogramValue>,
+    /// Parts of classic histograms, where they are converted.
+    collector: Option<Box<Collector>>,
     label_bytes: usize,
     appended: u64,
     over_limit: bool,
@@ -115,6 +118,7 @@ impl<'a> Reader<'a> {
             histograms: Vec::new(),
             histogram_lines: Vec::new(),
             native: None,
+            collector: (plan.settings.classic != ClassicPart::Kept).then(Box::default),
             label_bytes: 0,
             appended: 0,
             over_limit: false,
@@ -174,6 +178,8 @@ impl<'a> Reader<'a> {
             }
             self.parse(&rest, true)?;
         }
+        let previous = Arc::clone(&self.previous);
+        self.end_collection(&previous.sequence)?;
         if self.format == Format::OpenMetrics && !self.ended && 0 < self.counts.body_len {
             return Err(TextError::EndMissing.into());
         }
@@ -294,6 +300,11 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let Some(entry) = old.get(self.cursor) else { return Ok(None) };
+        if let Some(collector) = &self.collector
+            && (collector.is_collecting() || is_sample(entry) && entry.kind() == FamilyKind::Histogram)
+        {
+            return Ok(None);
+        }
         let raw = old.raw(entry);
         let Some(tail) = rest.strip_prefix(raw) else { return Ok(None) };
         if self.is_seen(self.cursor) {
@@ -306,6 +317,7 @@ impl<'a> Reader<'a> {
                 }
                 if entry.role() == Role::Type {
                     self.parser.set_kind(entry.kind());
+                    self.begin_family(raw);
                 }
                 self.keep(old, self.cursor, entry)?;
                 self.cursor += 1;
@@ -321,7 +333,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn metadata(&mut self, old: &Sequence, raw: &[u8], role: Role) -> Result<(), ScrapeError> {
+        self.end_collection(old)?;
         let kind = if role == Role::Type { self.parser.kind() } else { FamilyKind::Unknown };
+        if role == Role::Type {
+            self.begin_family(raw);
+        }
         let here = old.get(self.cursor).filter(|entry| entry.role() == role && old.raw(*entry) == raw);
         match here {
             Some(entry) if !self.is_seen(self.cursor) => {
@@ -347,8 +363,46 @@ impl<'a> Reader<'a> {
         old.get(self.cursor).is_some_and(|entry| family(old.raw(entry)) == family(raw))
     }
 
-    /// A series that was parsed in full: met before at another place, or new.
+    /// A series that was parsed in full, on its way into a native histogram or not.
     pub(super) fn series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+        let kind = self.parser.kind();
+        let Some(collector) = self.collector.as_mut() else { return self.plain_series(old, line) };
+        let (part, is_other) = collector.look(line.raw, kind);
+        if is_other {
+            self.end_collection(old)?;
+        }
+        if part == Part::None {
+            return self.plain_series(old, line);
+        }
+        if let Some(collector) = self.collector.as_mut() {
+            collector.take_part(part, line.value, line.timestamp_ms);
+        }
+        match self.plan.settings.classic {
+            ClassicPart::Converted => Ok(()),
+            ClassicPart::Kept | ClassicPart::KeptAndConverted => self.plain_series(old, line),
+        }
+    }
+
+    /// Reads the native series that the collected parts make, if there are any.
+    fn end_collection(&mut self, old: &Sequence) -> Result<(), ScrapeError> {
+        let Some(whole) = self.collector.as_mut().and_then(|collector| collector.end()) else { return Ok(()) };
+        self.native = Some(whole.histogram);
+        let (raw, timestamp_ms) = (&whole.series[..], whole.timestamp_ms);
+        let read = self.plain_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: false });
+        self.native = None;
+        read
+    }
+
+    fn begin_family(&mut self, raw: &[u8]) {
+        if let Some(collector) = self.collector.as_mut()
+            && let Some((name, _)) = metadata_parts(raw)
+        {
+            collector.begin_family(name);
+        }
+    }
+
+    /// A series that was parsed in full: met before at another place, or new.
+    fn plain_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
         let SeriesLine { raw, value, timestamp_ms, exemplar } = line;
         self.counts.exemplars += u64::from(exemplar);
         let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry) && old.raw(*entry) == raw);
@@ -379,8 +433,12 @@ impl<'a> Reader<'a> {
     pub(super) fn native_series(&mut self, old: &Sequence, sample: NativeSample<'_>) -> Result<(), ScrapeError> {
         let NativeSample { raw, histogram, timestamp_ms, exemplars } = sample;
         self.counts.exemplars += exemplars;
+        self.end_collection(old)?;
+        if let Some(collector) = self.collector.as_mut() {
+            collector.inhibit(raw);
+        }
         self.native = Some(histogram.clone());
-        let read = self.series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: false });
+        let read = self.plain_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: false });
         // One that is dropped or repeated was not taken.
         self.native = None;
         read
