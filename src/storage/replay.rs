@@ -14,6 +14,7 @@ use crate::storage::head::shard::ShardState;
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
+use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, read_until};
 
@@ -48,6 +49,12 @@ impl RecordSink for Restorer<'_> {
     fn histograms(&mut self, histograms: &[RefHistogram]) {
         for one in histograms {
             self.histogram(one.series, one.t, &one.value);
+        }
+    }
+
+    fn tombstones(&mut self, tombstones: &[RefTombstone]) {
+        for one in tombstones {
+            self.tombstone(one.series, one.interval);
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod bounds;
 pub mod cardinality;
 mod column;
 pub mod commit;
+pub mod deletion;
 pub mod export;
 mod index;
 mod marks;

@@ -12,9 +12,11 @@ use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::deletion::RestoredDeletions;
 use crate::storage::head::partition::Partition;
 use crate::storage::head::route::shard_of;
 use crate::storage::head::series::{Appended, WriterSeries};
@@ -53,6 +55,7 @@ pub struct Restorer<'a> {
     ref_max: u64,
     chunks: u64,
     stats: RestoreStats,
+    deletions: RestoredDeletions,
 }
 
 /// Where a series went.
@@ -77,6 +80,7 @@ impl Head {
             ref_max: 0,
             chunks: 0,
             stats: RestoreStats::default(),
+            deletions: RestoredDeletions::default(),
         }
     }
 }
@@ -118,6 +122,22 @@ impl Restorer<'_> {
             while let Some(job) = partition.merge_job() {
                 partition.install(job.run());
             }
+        }
+    }
+
+    /// A deleted range as the log names it.
+    pub fn tombstone(&mut self, series: SeriesRef, interval: Interval) {
+        match self.places.get(&series.0) {
+            Some(Place::In(shard, id)) => {
+                let partition = self.partitions.get(usize::from(shard.0)).and_then(Option::as_ref);
+                if let Some(found) = partition.and_then(|partition| partition.table.get(*id)) {
+                    let last_t = found.last().map(|(t, _)| t);
+                    self.deletions.add(found.cell.series(), interval, last_t);
+                }
+            }
+            Some(Place::Elsewhere) => {}
+            None if series.0 < SERIES_REF_MAX - 1 => self.ref_max = self.ref_max.max(series.0),
+            None => {}
         }
     }
 
@@ -176,6 +196,7 @@ impl Restorer<'_> {
     pub fn finish(self) -> RestoreStats {
         let shared = &self.head.shared;
         shared.raise_next_ref(self.ref_max + 1);
+        shared.deleted.add(self.deletions.into_ranges());
         if self.span.0 <= self.span.1 {
             shared.widen_span(self.span.0, self.span.1);
         }

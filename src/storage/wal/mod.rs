@@ -19,10 +19,12 @@ pub mod fragment;
 pub mod histogram_record;
 mod load;
 pub mod metrics;
+pub mod progress;
 pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+pub mod tombstone_record;
 pub mod writer;
 
 pub use load::{LoadReport, RecordSink, SegmentDamage, read_until};
@@ -141,6 +143,7 @@ impl Log {
         let newest = segments::list_segments(&**fs, &dir)?.last().map(|s| s.segment);
         let next = newest.max(checkpoint).map_or(0, |newest| newest + 1);
         let writer = Writer::create(fs.clone(), &dir, next, options, metrics.clone())?;
+        metrics.progress.read(next);
         Ok((writer, report))
     }
 }
