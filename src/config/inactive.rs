@@ -95,7 +95,6 @@ pub const TABLE: &[Row] = &[
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
-    additive("storage.exemplars", "exemplars are not stored", present),
     additive("tracing", "traces are not sent", present),
     additive("remote_write", "samples are not sent to remote storage", present),
     additive("remote_read", "remote storage is not asked", present),

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use crate::exposition::float::parse_float;
 use crate::exposition::packed;
-use crate::exposition::text::{FamilyKind, TextParser};
+use crate::exposition::text::{FamilyKind, SeriesLine, TextParser};
 use crate::model::append::HistogramValue;
 use crate::model::histogram::classic::ClassicHistogram;
 use crate::model::labels::{BUCKET, METRIC_NAME};
@@ -26,6 +26,7 @@ pub(super) struct Collector {
     /// One of the parts was no good.
     is_broken: bool,
     timestamp_ms: Option<i64>,
+    start_ms: Option<i64>,
     /// Of the series at hand: its native series, packed.
     candidate: Vec<u8>,
 }
@@ -45,6 +46,7 @@ pub(super) struct Converted {
     pub(super) series: Vec<u8>,
     pub(super) histogram: HistogramValue,
     pub(super) timestamp_ms: Option<i64>,
+    pub(super) start_ms: Option<i64>,
 }
 
 /// What a series is to the collector.
@@ -114,14 +116,16 @@ impl Collector {
     }
 
     /// Takes the part that [`Self::look`] found, after what was collected for another series has been taken out.
-    pub(super) fn take_part(&mut self, part: Part, value: f64, timestamp_ms: Option<i64>) {
+    pub(super) fn take_part(&mut self, part: Part, line: &SeriesLine<'_>) {
+        let value = line.value;
         if self.state != State::Collecting {
             self.state = State::Collecting;
             self.series.clone_from(&self.candidate);
             self.parts = ClassicHistogram::default();
             self.is_broken = false;
+            self.start_ms = line.start_ms;
         }
-        self.timestamp_ms = timestamp_ms;
+        self.timestamp_ms = line.timestamp_ms;
         let taken = match part {
             Part::None => Ok(()),
             Part::Bucket(bound) => self.parts.set_bucket(bound, value),
@@ -145,7 +149,12 @@ impl Collector {
             return None;
         }
         let histogram = parts.convert().ok().filter(|histogram| histogram.validate().is_ok())?;
-        Some(Converted { series: self.series.clone(), histogram, timestamp_ms: self.timestamp_ms })
+        Some(Converted {
+            series: self.series.clone(),
+            histogram,
+            timestamp_ms: self.timestamp_ms,
+            start_ms: self.start_ms,
+        })
     }
 }
 

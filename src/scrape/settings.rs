@@ -82,6 +82,8 @@ pub struct ScrapeSettings {
     pub extra_scrape_metrics: bool,
     /// Where failed scrapes are noted.
     pub failure_log: Option<FailureLog>,
+    /// What is taken in beside samples.
+    pub extras: Extras,
 }
 
 /// The defaults of a scrape configuration.
@@ -106,6 +108,7 @@ impl Default for ScrapeSettings {
             label_value_length_limit: 0,
             extra_scrape_metrics: false,
             failure_log: None,
+            extras: Extras::default(),
         }
     }
 }
@@ -123,6 +126,15 @@ pub struct SamplePlan {
     pub settings: Arc<ScrapeSettings>,
     /// `metric_relabel_configs`, if there are any.
     pub relabel: Option<Arc<MetricRelabel>>,
+}
+
+/// What is taken in beside samples, as feature flags say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Exemplars.
+    pub exemplars: bool,
+    /// Metadata, for the log.
+    pub metadata: bool,
 }
 
 /// Limits of our own that keep the process alive; 0 lifts one (`--watchfire.limit.<name>`).

@@ -11,6 +11,7 @@ use crate::exposition::text::FamilyKind;
 use crate::model::append::{
     AppendBatch, AppendReport, HistogramValue, SampleRejection, SeriesHandle, SeriesKey, ShardId,
 };
+use crate::model::exemplar::ExemplarRejection;
 use crate::model::labels::Labels;
 use crate::model::sample::{SeriesRef, is_stale};
 use crate::model::time::TimestampMs;
@@ -18,7 +19,7 @@ use crate::scrape::cache::{Confirmed, Pending, TargetCache};
 use crate::scrape::error::ScrapeError;
 use crate::scrape::reader::{ReadCounts, Reader};
 use crate::scrape::report::{self, Report};
-use crate::scrape::settings::{ClassicPart, SamplePlan, ScrapeLimits, ScrapeSettings};
+use crate::scrape::settings::{ClassicPart, Extras, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingBudget;
 
 /// Resolves series as storage does and keeps what it is given.
@@ -573,6 +574,79 @@ fn read_native(target: &mut Target, body: &[u8]) -> Option<ScrapeError> {
         target.commit(&batch, pending);
     }
     error
+}
+
+/// Series and exemplars of a batch: labels, value and time.
+fn exemplars(batch: &AppendBatch) -> Vec<String> {
+    let show = |one: &crate::model::append::AppendExemplar| {
+        let exemplar = &one.exemplar;
+        let own = if exemplar.has_time { "" } else { " of the sample" };
+        format!("{} {} {} @{}{own}", one.series, exemplar.labels, exemplar.value, exemplar.at.0)
+    };
+    batch.exemplars.iter().map(show).collect()
+}
+
+fn with_exemplars(format: Format, settings: ScrapeSettings) -> Target {
+    let extras = Extras { exemplars: true, ..Extras::default() };
+    Target { format, ..Target::new(ScrapeSettings { extras, ..settings }) }
+}
+
+#[test]
+fn exemplars_go_with_their_samples() {
+    let mut target = with_exemplars(Format::OpenMetrics, ScrapeSettings::default());
+    target.plan.target_labels = Labels::from_pairs([("job", "j")]);
+    let relabel = |labels: Labels| Some(labels).filter(|labels| labels.get("x") != Some("drop"));
+    target.plan.relabel = Some(Arc::new(relabel));
+    let body = "# TYPE a counter\na_total{x=\"1\"} 1 # {id=\"q\",\"ü\"=\"v\"} 1.5 7\na_total{x=\"2\"} 2 # {} 3\n\
+                a_total{x=\"drop\"} 2 # {id=\"d\"} 3\na_total{x=\"2\"} 2 # {id=\"twice\"} 3\n# EOF\n";
+    let expected = |at: i64| {
+        [
+            "{__name__=\"a_total\", job=\"j\", x=\"1\"} {id=\"q\", \"ü\"=\"v\"} 1.5 @7000".to_owned(),
+            format!("{{__name__=\"a_total\", job=\"j\", x=\"2\"}} {{}} 3 @{at} of the sample"),
+        ]
+    };
+    for at in 1..3 {
+        let (batch, pending, counts, error) = target.read(body.as_bytes(), 11);
+        assert_eq!((error, counts.exemplars), (None, 4));
+        assert_eq!(exemplars(&batch), expected(at));
+        let late = AppendReport {
+            exemplars_rejected: vec![(0, ExemplarRejection::OutOfOrder), (1, ExemplarRejection::LabelsTooLong)],
+            ..target.store.append(&batch)
+        };
+        assert_eq!(target.cache.confirm(pending, &late, &target.plan).late_exemplars, 1);
+    }
+    let limited = ScrapeSettings { sample_limit: 1, ..ScrapeSettings::default() };
+    let mut limited = with_exemplars(Format::OpenMetrics, limited);
+    assert_eq!(exemplars(&limited.read(body.as_bytes(), 11).0), Vec::<String>::new());
+}
+
+#[test]
+fn metadata_is_told_of_new_series_and_changed_families() {
+    let mut target = Target::new(ScrapeSettings {
+        extras: Extras { metadata: true, ..Extras::default() },
+        ..ScrapeSettings::default()
+    });
+    let mut told = |body: &str| -> Vec<String> {
+        let (batch, pending, _, error) = target.read(body.as_bytes(), 9);
+        assert_eq!(error, None);
+        target.commit(&batch, pending);
+        let show = |one: &crate::model::append::AppendMetadata| {
+            let series = match &one.series {
+                SeriesKey::Known(handle) => format!("#{}", handle.series.0),
+                SeriesKey::Labels(labels) => labels.metric_name().to_owned(),
+            };
+            format!("{series} {:?} {}", one.metadata.kind, one.metadata.help)
+        };
+        batch.metadata.iter().map(show).collect()
+    };
+    let body = |help: &str, more: &str| {
+        format!("# HELP a {help}\n# TYPE a counter\na_total 1\n# TYPE h histogram\nh_count 1\nh_sum 1\nother 1\n{more}")
+    };
+    let first = ["a_total Counter x", "h_count Histogram ", "h_sum Histogram "];
+    assert_eq!(told(&body("x", "")), first);
+    assert_eq!(told(&body("x", "")), Vec::<String>::new());
+    assert_eq!(told(&body("x", "# TYPE g gauge\ng 1\n")), ["g Gauge "]);
+    assert_eq!(told(&body("y\\n", "")), ["#1 Counter y\n"]);
 }
 
 #[test]
