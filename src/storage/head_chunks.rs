@@ -135,7 +135,7 @@ pub(crate) fn restore_late(
             last = last.max(Some(number));
             let encoding = Encoding::from_id(chunk.encoding & !OUT_OF_ORDER);
             if let Ok(found) = encoding.and_then(|encoding| rewrite::decode(encoding, chunk.data)) {
-                let found = found.into_iter().map(|(t, value)| (t, LateValue::from(value))).collect();
+                let found = found.into_iter().map(|sample| (sample.t, LateValue::from(sample.value))).collect();
                 samples += restorer.late_chunk(chunk.series, found).unwrap_or(0);
             }
         })

@@ -14,6 +14,10 @@ pub mod head_chunks;
 pub mod lock;
 mod pattern;
 mod postings;
+pub mod read_only;
 pub mod replay;
 pub mod wal;
 pub mod wbl;
+
+#[cfg(test)]
+mod deletion_tests;

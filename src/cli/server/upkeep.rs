@@ -135,6 +135,7 @@ impl Upkeep {
             // A shard that is being rebuilt reads the files that would go.
             let _files = journal.files.try_lock()?;
             let aliases = journal.aliases.lock().clone();
+            let job = job.keeping_deletions(head.oldest_late());
             Some(job.run(bound, &mut replay::keeper(&head, &aliases)))
         };
         match self.pool.run(Lane::Storage, Instant::now() + CHECKPOINT_WITHIN, make).await {

@@ -20,7 +20,7 @@ use crate::model::read::SampleColumn;
 use crate::model::sample::{SeriesRef, is_stale};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::chunks::ChunkData;
-use crate::storage::block::rewrite::{self, Value};
+use crate::storage::block::rewrite::{self, Sample, Starts, Value};
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::CommitId;
@@ -175,9 +175,11 @@ impl LateChunks {
     fn closed_with(&self, samples: &[LateSample], epoch: u64, low: CommitId) -> Arc<[Arc<LateChunk>]> {
         let hides = samples.iter().any(|sample| low < sample.commit);
         let mut commits = samples.iter().map(|sample| sample.commit);
-        let values = samples.iter().map(|sample| (sample.t, sample.value.to_value())).collect();
+        let value_of = |sample: &LateSample| Sample { t: sample.t, start: 0, value: sample.value.to_value() };
+        let values = samples.iter().map(value_of).collect();
         let mut encoded = Vec::new();
-        rewrite::encode(values, u16::MAX, &mut encoded);
+        let done = rewrite::encode(values, u16::MAX, Starts::None, &mut encoded);
+        debug_assert!(done.is_ok(), "only start times may not fit");
         let new = encoded.into_iter().filter_map(|chunk| {
             let commits: Box<[CommitId]> = commits.by_ref().take(usize::from(chunk.sample_count())).collect();
             let ChunkData { min_t, max_t, encoding, data } = chunk;
@@ -230,7 +232,7 @@ impl LateChunks {
         };
         for (number, chunk) in self.closed.iter().enumerate().filter(|(_, chunk)| wanted(chunk)) {
             let samples = rewrite::decode(chunk.encoding, &chunk.data)?;
-            for (index, (t, value)) in samples.into_iter().enumerate() {
+            for (index, Sample { t, value, .. }) in samples.into_iter().enumerate() {
                 let of_sample = chunk.commits.as_ref().and_then(|commits| commits.get(index));
                 if range.contains(TimestampMs(t)) && of_sample.is_none_or(|own| *own <= commit) {
                     merged.push(Merged { t, chunk: number, value });
@@ -257,6 +259,18 @@ impl LateChunks {
             }
         }
         Ok(merged)
+    }
+
+    /// Appends the times of the histograms with whole counts in `range` that a view of `commit` sees to `out`.
+    pub(crate) fn whole_histogram_times(
+        &self,
+        range: TimeRange,
+        commit: CommitId,
+        out: &mut Vec<i64>,
+    ) -> Result<(), ChunkError> {
+        let merged = self.merged(range, commit, u64::MAX)?.into_iter();
+        out.extend(merged.filter(|sample| matches!(sample.value, Value::Whole(_))).map(|sample| sample.t));
+        Ok(())
     }
 
     /// Appends the samples in `range` that a view of `commit` sees to `out`.

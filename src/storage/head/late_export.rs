@@ -9,9 +9,9 @@ use crate::model::read::ReadError;
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::chunks::ChunkData;
-use crate::storage::block::rewrite::{self, MERGED_SAMPLES};
+use crate::storage::block::rewrite::{self, MERGED_SAMPLES, Sample, Starts};
 use crate::storage::head::Head;
-use crate::storage::head::commit::CommitId;
+use crate::storage::head::deletion;
 use crate::storage::head::export::BlockRange;
 use crate::storage::head::late::LateChunks;
 use crate::storage::head::view::HeadView;
@@ -42,6 +42,11 @@ impl Head {
         self.shards.iter().any(|shard| 0 < shard.readers.late.load().chunk_count())
     }
 
+    /// Time of the oldest sample that came out of order, or before it.
+    pub fn oldest_late(&self) -> Option<TimestampMs> {
+        self.shards.iter().filter_map(|shard| Some(shard.readers.late.load().span()?.min())).min()
+    }
+
     /// Parts the late samples of commits that have begun from those of commits to come. What is cut off can be taken out once
     /// [`Head::settling`], asked after this, is settled.
     pub fn cut_late(&self) -> LateCut {
@@ -59,7 +64,7 @@ impl Head {
         });
         view.check()?;
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(LateExport { cut, commit: view.commit(), series })
+        Ok(LateExport { cut, view, series })
     }
 
     /// Lets the shards drop what was cut off, once no view needs it; [`crate::storage::head::shard::Shard::reclaim`] does it.
@@ -77,7 +82,7 @@ struct LateSeries {
 /// Late samples on their way out.
 pub struct LateExport {
     cut: LateCut,
-    commit: CommitId,
+    view: HeadView,
     /// In the order of their labels.
     series: Vec<LateSeries>,
 }
@@ -126,11 +131,12 @@ impl LateExport {
         let last = TimestampMs(range.max_time.saturating_sub(1));
         let wanted = TimeRange::new(TimestampMs(range.min_time), last);
         if let Ok(wanted) = wanted {
-            let merged = late.merged(wanted, self.commit, self.cut.epoch);
-            let merged = merged
-                .map_err(|error| ReadError::Corrupt(format!("late samples of series {}: {error}", reference.0)))?;
-            let samples = merged.into_iter().map(|sample| (sample.t, sample.value)).collect();
-            rewrite::encode(samples, MERGED_SAMPLES, &mut chunks);
+            let failed = |error| ReadError::Corrupt(format!("late samples of series {}: {error}", reference.0));
+            let deleted = self.view.deleted_of(*reference);
+            let merged = late.merged(wanted, self.view.commit(), self.cut.epoch).map_err(failed)?.into_iter();
+            let left = merged.filter(|sample| !deletion::hits(deleted, sample.t));
+            let samples = left.map(|sample| Sample { t: sample.t, start: 0, value: sample.value }).collect();
+            rewrite::encode(samples, MERGED_SAMPLES, Starts::None, &mut chunks).map_err(failed)?;
         }
         Ok((labels.clone(), chunks))
     }

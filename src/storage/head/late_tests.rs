@@ -557,7 +557,9 @@ fn late_samples_of_prometheus_are_read_whole() {
     let mut column = SampleColumn::default();
     view.select(&[], TimeRange::ALL, &Unlimited).unwrap()[0].samples.decode_all(TimeRange::ALL, &mut column).unwrap();
     let mut counts: BTreeMap<i64, f64> = BTreeMap::new();
-    (0..rounds).for_each(|i| times(i).into_iter().for_each(|t| drop(counts.insert(t, (10 + i) as f64))));
+    for i in 0..rounds {
+        counts.extend(times(i).map(|t| (t, (10 + i) as f64)));
+    }
     let found = column.histograms.timestamps.iter().copied().zip(column.histograms.values.iter().map(|h| h.count));
     assert_eq!(found.collect::<Vec<_>>(), counts.into_iter().collect::<Vec<_>>());
     // Without their log, those in head chunks are there.

@@ -22,6 +22,9 @@ pub mod bounds;
 pub mod cardinality;
 mod column;
 pub mod commit;
+pub mod deletion;
+mod exemplar_restore;
+pub mod exemplars;
 pub mod export;
 mod index;
 pub mod late;
@@ -41,7 +44,7 @@ mod view;
 
 pub use index::{MergeJob, MergedSegment};
 pub use late_export::{LateCut, LateExport};
-pub use partition::{NewSeries, StagedHistogram, StagedLate, StagedSample};
+pub use partition::{NewSeries, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample};
 pub use truncate::Reclaimed;
 
 use crate::storage::chunk::cut::CutRules;
@@ -125,6 +128,11 @@ impl Head {
     /// Parts `batch` into slices for the shards; samples keep their index in the batch.
     pub fn route(&self, batch: AppendBatch) -> Vec<(ShardId, Slice)> {
         route::route(batch, self.shard_count())
+    }
+
+    /// The exemplars of its series; nothing is stored there before it is given room.
+    pub fn exemplars(&self) -> &exemplars::Exemplars {
+        &self.shared.exemplars
     }
 
     /// Opens read views.

@@ -10,10 +10,12 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::tombstones::{Interval, Tombstones};
 use crate::storage::block::view::{Begin, settle_source};
 use crate::storage::chunk::ChunkError;
 use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
+use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
 use crate::storage::head::index::segment::{PairId, Segment};
 use crate::storage::head::index::select::{Ticker, positions};
@@ -42,6 +44,8 @@ struct ViewInner {
     span: Option<TimeRange>,
     shards: Vec<ShardView>,
     marks: Arc<Marks>,
+    /// Ranges that are deleted.
+    deleted: Arc<Tombstones>,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,8 @@ impl HeadView {
     pub(crate) fn open(shared: &Arc<HeadShared>, shards: &[Arc<Shard>]) -> Self {
         // The commit number is fixed first: what is loaded after it holds all that the view must see.
         let pin = ViewPin::open(&shared.horizon);
+        // Before the lower bound: what is forgotten of it lies below.
+        let deleted = shared.deleted.load();
         let open_shard = |shard: &Arc<Shard>| {
             let generation = shard.readers.generation();
             let index = shard.readers.index.load_full();
@@ -69,7 +75,7 @@ impl HeadView {
         let span = shared
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
-        Self { inner: Arc::new(ViewInner { pin, span, shards, marks: Arc::clone(&shared.marks) }) }
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks: Arc::clone(&shared.marks), deleted }) }
     }
 }
 
@@ -115,11 +121,6 @@ impl HeadView {
         }
         let segment = view.index.segments.get(place.segment)?;
         ((place.position as usize) < segment.len()).then(|| Found::InSegment(segment, place.position))
-    }
-
-    /// The newest commit that the view sees.
-    pub(crate) fn commit(&self) -> CommitId {
-        self.inner.commit()
     }
 
     /// Calls `take` with the labels and the late samples of each series that has any.
@@ -181,6 +182,51 @@ impl HeadView {
         }
     }
 
+    /// Calls `take` with the series that fulfil all `matchers`, and the first and the last of its times in `range`.
+    pub(crate) fn for_each_selected(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+        mut take: impl FnMut(SeriesRef, i64, i64),
+    ) -> Result<(), ReadError> {
+        let view = &self.inner;
+        let in_order = view.clamp(range);
+        view.for_each(matchers, budget, |shard, found| {
+            let cell = found.cell();
+            let mut ends: Option<(i64, i64)> = None;
+            let mut reach = |range: TimeRange, first: i64, last: i64| {
+                let (first, last) = (first.max(range.min().0), last.min(range.max().0));
+                if first <= last {
+                    ends = Some(ends.map_or((first, last), |(min_t, max_t)| (min_t.min(first), max_t.max(last))));
+                }
+            };
+            if let Some(range) = in_order {
+                let own = cell.newest_visible(view.commit()).and_then(|last| Ok((cell.first_t(i64::MIN)?, last)));
+                if let (Some(first), Some(last)) = own.map_err(|error| corrupt(cell.series(), error))? {
+                    reach(range, first, last);
+                }
+            }
+            if let Some(late) = view.late_of(shard, cell).filter(|late| late.has_visible(view.commit())) {
+                late.spans(u64::MAX).for_each(|(first, last)| reach(range, first, last));
+            }
+            if let Some((min_t, max_t)) = ends {
+                take(cell.series(), min_t, max_t);
+            }
+            Ok(())
+        })
+    }
+
+    /// The deleted ranges of a series, ascending.
+    pub(crate) fn deleted_of(&self, series: SeriesRef) -> &[Interval] {
+        self.inner.deleted_of(series)
+    }
+
+    /// The newest commit that the view sees.
+    pub(crate) fn commit(&self) -> CommitId {
+        self.inner.commit()
+    }
+
     /// Errors if a shard is away, or was since the view opened.
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         self.inner.shards.iter().try_for_each(|shard| shard.readers.check(shard.generation))
@@ -228,6 +274,10 @@ impl ViewInner {
     fn overlaps(&self, range: TimeRange) -> bool {
         let late = |shard: &ShardView| shard.late.span().is_some_and(|span| range.overlaps(span.min(), span.max()));
         self.clamp(range).is_some() || self.shards.iter().any(late)
+    }
+
+    fn deleted_of(&self, series: SeriesRef) -> &[Interval] {
+        self.deleted.of_series(series.0)
     }
 
     fn marks_of(&self, shard: usize, series: SeriesRef) -> SeriesMarks<'_> {
@@ -407,7 +457,21 @@ impl ReadView for HeadView {
                 Some(range) => cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?,
                 None => None,
             };
-            let late = view.late_of(shard, cell).filter(|late| late.reaches_into(range, view.commit()));
+            let deleted = view.deleted_of(series);
+            let column = match (column, wanted) {
+                (Some(column), Some(wanted))
+                    if !deleted.is_empty()
+                        && !column.is_left_in(wanted, deleted).map_err(|e| corrupt(series, e))? =>
+                {
+                    None
+                }
+                (column, _) => column,
+            };
+            let is_left = |late: &Arc<LateChunks>| {
+                late.reaches_into(range, view.commit())
+                    && late.spans(u64::MAX).any(|(min_t, max_t)| !deletion::covers(deleted, min_t, max_t))
+            };
+            let late = view.late_of(shard, cell).filter(is_left);
             if column.is_some() || late.is_some() {
                 let labels = found.labels();
                 uncharged += labels.encoded_len() + SELECTED_LEN;
@@ -577,11 +641,33 @@ impl HeadSeries {
 
 impl SampleSource for HeadSeries {
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
-        self.decode_to(range, Output::Floats(out))
+        let from = out.len();
+        self.decode_to(range, Output::Floats(out))?;
+        match self.view.deleted_of(self.series) {
+            [] => {}
+            deleted => deletion::drop_floats(deleted, from, out),
+        }
+        Ok(())
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
-        self.decode_to(range, Output::All(out))
+        let from = (out.floats.len(), out.histograms.len());
+        self.decode_to(range, Output::All(out))?;
+        match self.view.deleted_of(self.series) {
+            [] => {}
+            deleted => deletion::drop_samples(deleted, from, out),
+        }
+        Ok(())
+    }
+
+    fn whole_histogram_times(&self, range: TimeRange, out: &mut Vec<i64>) -> Result<(), ReadError> {
+        let of_column = self.column.as_ref().map_or(Ok(()), |column| column.whole_histogram_times(out));
+        let of_late = |late: &LateChunks| late.whole_histogram_times(range, self.view.commit(), out);
+        of_column.and_then(|()| self.late.as_deref().map_or(Ok(()), of_late)).map_err(|e| corrupt(self.series, e))
+    }
+
+    fn reference(&self) -> Option<u64> {
+        Some(self.series.0)
     }
 }
 

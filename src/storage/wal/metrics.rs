@@ -1,6 +1,9 @@
 //! The log's own metrics, under Prometheus's names.
 
+use std::sync::Arc;
+
 use crate::model::clock::SharedClock;
+use crate::storage::wal::progress::ReplayProgress;
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 use crate::telemetry::summary::Summary;
 
@@ -37,6 +40,12 @@ pub struct WalMetrics {
     pub checkpoints_failed: Counter,
     /// `prometheus_tsdb_wal_replay_unknown_refs_total{type="samples"}`.
     pub unknown_sample_refs: Counter,
+    /// How far reading the log back is.
+    pub progress: Arc<ReplayProgress>,
+    /// Metadata whose series the log does not name.
+    pub unknown_metadata_refs: Counter,
+    /// Exemplars whose series the log does not name.
+    pub unknown_exemplar_refs: Counter,
     pub(crate) clock: SharedClock,
 }
 
@@ -91,6 +100,17 @@ impl WalMetrics {
                 unknown,
                 &[("type", "samples")],
             ),
+            unknown_metadata_refs: registry.counter(
+                &format!("{read}_replay_unknown_refs_total"),
+                unknown,
+                &[("type", "metadata")],
+            ),
+            unknown_exemplar_refs: registry.counter(
+                &format!("{read}_replay_unknown_refs_total"),
+                unknown,
+                &[("type", "exemplars")],
+            ),
+            progress: Arc::default(),
             clock: clock.clone(),
         }
     }

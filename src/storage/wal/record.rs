@@ -6,7 +6,7 @@
 //! 11 samples with start times
 //!           varint ref₀, varint t₀, varint st₀, value u64, { varint(ref − last ref), varint(t − t₀), start, value u64 } …
 //! ```
-//! Histograms have a file of their own (`histogram_record`). Other types of Prometheus are known by name and passed over.
+//! Histograms, exemplars and metadata have files of their own (`histogram_record`, …). Other types of Prometheus are known by name and passed over.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -14,7 +14,9 @@ use crate::model::labels::{Labels, LabelsBuilder};
 use crate::model::sample::SeriesRef;
 use crate::storage::head::StagedLate;
 use crate::storage::head::shard::Staged;
+use crate::storage::wal::exemplar_record::encode_exemplars;
 use crate::storage::wal::histogram_record::{encode_histograms, take_start};
+use crate::storage::wal::metadata_record::encode_metadata;
 
 const SERIES: u8 = 1;
 const SAMPLES: u8 = 2;
@@ -151,8 +153,7 @@ pub fn encode_series<'a>(series: impl IntoIterator<Item = (SeriesRef, &'a Labels
         put_uvarint(labels.len() as u64, &mut bytes);
         for (name, value) in labels {
             for text in [name, value] {
-                put_uvarint(text.len() as u64, &mut bytes);
-                bytes.extend_from_slice(text.as_bytes());
+                put_str(text, &mut bytes);
             }
         }
         if RECORD_LEN_TARGET <= bytes.len() {
@@ -227,11 +228,13 @@ fn late_sample(late: &StagedLate) -> Option<RefSample> {
     late.float().map(|value| RefSample { series: late.series, t: late.t, value })
 }
 
-/// The records of staged slices for the write-ahead log: all their series before all their samples, and their histograms behind.
+/// The records of staged slices for the write-ahead log: all their series before all that refers to them,
+/// exemplars last.
 /// What came out of order stands there as well, behind the rest of its kind, as in Prometheus: for those who follow the log.
 pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
     let mut records = Vec::new();
     encode_series(staged.iter().flat_map(|s| s.new_series()).map(|new| (new.series, &new.labels)), &mut records);
+    encode_metadata(staged.iter().flat_map(|s| s.metadata()).map(|m| (m.series, &*m.metadata)), &mut records);
     let samples = staged.iter().flat_map(|s| s.samples());
     let late = || staged.iter().flat_map(|s| s.late());
     let samples = samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value });
@@ -239,6 +242,7 @@ pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
     let histograms = staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value));
     let late = late().filter_map(|late| Some((late.series, late.t, late.histogram()?)));
     encode_histograms(histograms.chain(late), &mut records);
+    encode_exemplars(staged.iter().flat_map(|s| s.exemplars()).map(|e| (e.series, &e.exemplar)), &mut records);
     records
 }
 
@@ -374,7 +378,12 @@ pub(super) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
     Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
 }
 
-fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn put_str(text: &str, out: &mut Vec<u8>) {
+    put_uvarint(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
+}
+
+pub(super) fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(take_uvarint(rest)?).ok()?;
     let (text, after) = rest.split_at_checked(len)?;
     *rest = after;
