@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on should say where")]
 
 mod support;
+#[path = "promtool/tsdb.rs"]
+mod tsdb;
 
 use std::fs;
 use std::path::Path;

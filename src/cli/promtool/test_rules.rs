@@ -227,8 +227,7 @@ impl Run<'_> {
                 "an item under alert_rule_test misses required attribute alertname at eval_time {at}{of}"
             )];
         }
-        let bench =
-            Bench::new(self.settings.options, self.settings.delayed_name_removal, self.interval.as_ms_i64(), start_ns);
+        let bench = Bench::new(self.settings.options, self.settings.delayed_name_removal, self.interval.as_ms_i64());
         let mut by_time: BTreeMap<i64, Vec<&AlertTest>> = BTreeMap::new();
         for alert in &self.test.alert_rule_test {
             by_time.entry(alert.eval_time.as_ms_i64()).or_default().push(alert);
