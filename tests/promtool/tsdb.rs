@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{BINARY, run};
 
 /// A data directory with the blocks that Prometheus has written, or with its log.
-fn folder(of: &[&str]) -> tempfile::TempDir {
+pub(super) fn folder(of: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("data/wal")).unwrap();
     for source in of {
