@@ -66,7 +66,6 @@ pub const TABLE: &[Row] = &[
     protective("scrape_configs[].*_sd_configs[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("scrape_configs[].*_sd_configs[].tls_config.max_version", NO_OLD_TLS) },
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
-    additive("scrape_configs[].convert_classic_histograms_to_nhcb", "histograms are stored as they come", is_true),
     protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
@@ -96,7 +95,6 @@ pub const TABLE: &[Row] = &[
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
-    additive("storage.exemplars", "exemplars are not stored", present),
     additive("tracing", "traces are not sent", present),
     additive("remote_write", "samples are not sent to remote storage", present),
     additive("remote_read", "remote storage is not asked", present),
@@ -205,10 +203,6 @@ fn present(_: &Out) -> bool {
     true
 }
 
-fn is_true(value: &Out) -> bool {
-    matches!(value, Out::Plain(text) if text == "true")
-}
-
 fn is_too_old(value: &Out) -> bool {
     matches!(value, Out::Text(text) if text == "TLS10" || text == "TLS11")
 }
@@ -273,11 +267,10 @@ remote_write: [{url: http://h}]
         assert_eq!(of("scrape_configs[].tls_config.key_ref"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].nomad_sd_configs"), Some((Kind::Additive, 1)));
-        assert_eq!(of("scrape_configs[].convert_classic_histograms_to_nhcb"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 9);
+        assert_eq!(found.len(), 8);
     }
 
     #[test]

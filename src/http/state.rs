@@ -18,10 +18,12 @@ use crate::http::api::types::{
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
 use crate::model::clock::SharedClock;
+use crate::model::exemplar::SeriesExemplars;
 use crate::model::external_url::ExternalUrl;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::regexp::Regexp;
+use crate::model::time::TimestampMs;
 use crate::promql::parser::ParseOptions;
 use crate::telemetry::metrics::{Gauge, Registry};
 
@@ -64,6 +66,13 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn parse_options(&self) -> ParseOptions {
         ParseOptions::default()
     }
+    /// Exemplars from `start` to `end` of the series that any of the selectors selects, sorted by labels.
+    fn exemplars(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        start: TimestampMs,
+        end: TimestampMs,
+    ) -> Answer<'_, Vec<SeriesExemplars>>;
     /// All targets, active and dropped.
     fn targets(&self) -> Answer<'_, Targets>;
     /// What active targets tell of their metrics, or of one metric if it is named, by pool.

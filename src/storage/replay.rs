@@ -11,7 +11,9 @@ use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
+use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
+use crate::storage::wal::metadata_record::RefMetadata;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
 use crate::storage::wal::tombstone_record::RefTombstone;
@@ -57,6 +59,14 @@ impl RecordSink for Restorer<'_> {
             self.tombstone(one.series, one.interval);
         }
     }
+
+    fn exemplars(&mut self, exemplars: &[RefExemplar]) {
+        exemplars.iter().for_each(|one| self.exemplar(one));
+    }
+
+    fn metadata(&mut self, metadata: &[RefMetadata]) {
+        metadata.iter().for_each(|one| Restorer::metadata(self, one.series, &one.metadata));
+    }
 }
 
 /// Reads the log in `data_dir` into an empty head and makes it ready to be written. Samples before `oldest`, the bound
@@ -76,6 +86,8 @@ pub fn open(
     // Without this, series whose samples are all too old would stay for ever.
     head.truncate_blocking(oldest);
     metrics.unknown_sample_refs.add(restored.unknown_refs);
+    metrics.unknown_metadata_refs.add(restored.unknown_metadata_refs);
+    metrics.unknown_exemplar_refs.add(restored.unknown_exemplar_refs);
     let took = metrics.clock.monotonic().saturating_sub(begun);
     Ok((writer, ReplayReport { log, head: restored, took }))
 }
@@ -121,5 +133,7 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
     }
 }
 
+#[cfg(test)]
+mod exemplar_tests;
 #[cfg(test)]
 mod tests;

@@ -230,7 +230,7 @@ fn buckets(
 ) -> Result<usize, crate::storage::chunk::ChunkError> {
     let mut count = 0;
     match decoder? {
-        ChunkDecoder::Floats(_) => {}
+        ChunkDecoder::Floats(_) | ChunkDecoder::StartedFloats(_) => {}
         ChunkDecoder::Histograms(mut decoder) => {
             while decoder.advance()?.is_some() {
                 let histogram = decoder.histogram();

@@ -112,6 +112,8 @@ pub(super) struct Parts {
     rules: BoundedAddr<RuleManager>,
     /// Takes remote write and OTLP, if either is switched on.
     receiver: Option<Arc<RemoteReceiver>>,
+    /// Whether exemplars are stored.
+    keeps_exemplars: bool,
     _threads: Threads,
 }
 
@@ -194,6 +196,7 @@ impl Parts {
             rule_deps,
             rules,
             receiver,
+            keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
             _threads: threads,
         })
     }
@@ -217,6 +220,9 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        if self.keeps_exemplars {
+            storage::settle_exemplars(&self.head, &loaded.config.storage);
+        }
         if let Some(receiver) = &self.receiver {
             receiver.set_otlp(loaded.config.otlp.clone());
         }

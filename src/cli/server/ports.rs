@@ -42,6 +42,7 @@ use crate::http::api::types::{
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
 use crate::model::clock::SharedClock;
+use crate::model::exemplar::SeriesExemplars;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
@@ -246,6 +247,21 @@ impl ServerPorts for Ports {
 
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String> {
         parse_metric_selector(text).map_err(|error| error.to_string())
+    }
+
+    fn exemplars(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        start: TimestampMs,
+        end: TimestampMs,
+    ) -> Answer<'_, Vec<SeriesExemplars>> {
+        if !self.head.exemplars().is_enabled() {
+            return async { Ok(Vec::new()) }.boxed();
+        }
+        let head = Arc::clone(&self.head);
+        let select = move |_: &_| head.exemplars().select(&selectors, start.0, end.0);
+        let selected = self.pool.run(Lane::Queries, self.deadline(None), select);
+        async move { selected.await.map_err(|error| ApiError::internal(error.to_string())) }.boxed()
     }
 
     fn targets(&self) -> Answer<'_, Targets> {

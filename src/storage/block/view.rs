@@ -24,6 +24,7 @@ use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::xor2::{StartedSample, Xor2Decoder};
 use crate::storage::chunk::{ChunkError, Encoding};
 
 /// Steps between two looks at the budget.
@@ -378,6 +379,24 @@ impl BlockSeries {
         })
     }
 
+    fn take_started(
+        &self,
+        range: TimeRange,
+        mut decoder: Xor2Decoder<'_, [u8]>,
+        last: &mut Option<i64>,
+        mut take: impl FnMut(StartedSample),
+    ) -> Result<(), ChunkError> {
+        while let Some(sample) = decoder.next_sample()? {
+            if range.contains(TimestampMs(sample.t)) && last.is_none_or(|last| last < sample.t) {
+                *last = Some(sample.t);
+                if !self.is_deleted(sample.t) {
+                    take(sample);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn take_histograms<H: Native>(
         &self,
         range: TimeRange,
@@ -401,7 +420,7 @@ impl BlockSeries {
                 histogram.counter_reset_hint = CounterResetHint::Unknown;
             }
             is_first = false;
-            out.push_histogram(t, 0, Arc::new(histogram));
+            out.push_histogram(t, decoder.start(), Arc::new(histogram));
         }
         Ok(())
     }
@@ -412,6 +431,9 @@ impl SampleSource for BlockSeries {
         let mut last = None;
         self.each_chunk(range, |decoder| match decoder {
             ChunkDecoder::Floats(decoder) => self.take_floats(range, decoder, &mut last, out),
+            ChunkDecoder::StartedFloats(decoder) => {
+                self.take_started(range, *decoder, &mut last, |sample| out.push(sample.t, sample.value))
+            }
             ChunkDecoder::Histograms(_) | ChunkDecoder::FloatHistograms(_) => Ok(()),
         })
     }
@@ -426,6 +448,9 @@ impl SampleSource for BlockSeries {
                 }
                 Ok(())
             }
+            ChunkDecoder::StartedFloats(decoder) => self.take_started(range, *decoder, &mut last, |sample| {
+                out.push_float(sample.t, sample.start, sample.value);
+            }),
             ChunkDecoder::Histograms(decoder) => self.take_histograms(range, *decoder, &mut last, out),
             ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(range, *decoder, &mut last, out),
         })

@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use crate::model::histogram::CounterResetHint;
 use crate::model::read::{FloatColumn, SampleColumn};
 use crate::model::sample::SeriesRef;
-use crate::model::time::TimeRange;
+use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::bits::WordSource;
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
@@ -24,6 +24,7 @@ use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::sealed::SealedChunks;
 use crate::storage::chunk::words::{OpenWords, Published};
 use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::xor2::Xor2Decoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
 use crate::storage::head::deletion::covers;
@@ -579,6 +580,7 @@ impl Sink<'_> {
     fn take<S: WordSource + ?Sized>(&mut self, decoder: ChunkDecoder<'_, S>, index: u64) -> Result<(), ChunkError> {
         match decoder {
             ChunkDecoder::Floats(decoder) => self.take_floats(decoder, index),
+            ChunkDecoder::StartedFloats(decoder) => self.take_started(*decoder, index),
             ChunkDecoder::Histograms(decoder) => self.take_histograms(*decoder, index),
             ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(*decoder, index),
         }
@@ -618,6 +620,23 @@ impl Sink<'_> {
         Ok(())
     }
 
+    fn take_started<S: WordSource + ?Sized>(
+        &mut self,
+        mut decoder: Xor2Decoder<'_, S>,
+        mut index: u64,
+    ) -> Result<(), ChunkError> {
+        while let Some(sample) = decoder.next_sample()? {
+            let is_seen = self.range.contains(TimestampMs(sample.t)) && !hides(&self.hidden, index);
+            match &mut self.out {
+                _ if !is_seen => {}
+                Output::Floats(out) => out.push(sample.t, sample.value),
+                Output::All(out) => out.push_float(sample.t, sample.start, sample.value),
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
     fn take_histograms<S: WordSource + ?Sized, H: Native>(
         &mut self,
         mut decoder: HistogramDecoder<'_, S, H>,
@@ -638,7 +657,7 @@ impl Sink<'_> {
                     histogram.counter_reset_hint = CounterResetHint::Unknown;
                 }
                 is_first = false;
-                out.push_histogram(t, 0, Arc::new(histogram));
+                out.push_histogram(t, decoder.start(), Arc::new(histogram));
             }
             index += 1;
         }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::SharedFs;
+use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_histograms};
+use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
 use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_samples, decode_series};
@@ -28,6 +30,10 @@ pub trait RecordSink {
     fn histograms(&mut self, histograms: &[RefHistogram]);
     /// Deleted ranges of one record.
     fn tombstones(&mut self, _: &[RefTombstone]) {}
+    /// Exemplars of one record.
+    fn exemplars(&mut self, _: &[RefExemplar]) {}
+    /// Metadata of one record.
+    fn metadata(&mut self, _: &[RefMetadata]) {}
     /// True if records with start times, which would be lost, are to come as other records.
     fn keeps_start_times(&self) -> bool {
         false
@@ -72,8 +78,8 @@ impl LoadReport {
     /// Records that were passed over, by kind.
     pub fn skipped(&self) -> impl Iterator<Item = (RecordKind, u64)> + '_ {
         let skipped = |kind: &RecordKind| {
-            use RecordKind::{Histograms, Samples, SamplesV2, Series, Tombstones};
-            !matches!(kind, Series | Samples | SamplesV2 | Histograms | Tombstones)
+            use RecordKind::{Exemplars, Histograms, Metadata, Samples, SamplesV2, Series, Tombstones};
+            !matches!(kind, Series | Samples | SamplesV2 | Histograms | Tombstones | Exemplars | Metadata)
         };
         self.records.iter().filter(move |(kind, _)| skipped(kind)).map(|(kind, n)| (*kind, *n))
     }
@@ -254,6 +260,18 @@ impl<'a> Loader<'a> {
                 let max = tombstones.iter().map(|one| one.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.sink.tombstones(&tombstones);
+            }
+            RecordKind::Metadata => {
+                let mut metadata = Vec::new();
+                decode_metadata(bytes, &mut metadata)?;
+                self.sink.metadata(&metadata);
+            }
+            RecordKind::Exemplars => {
+                let mut exemplars = Vec::new();
+                decode_exemplars(bytes, &mut exemplars)?;
+                let max = exemplars.iter().map(|e| e.series.0).max().unwrap_or(0);
+                self.report.ref_max = self.report.ref_max.max(max);
+                self.sink.exemplars(&exemplars);
             }
             _ => self.sink.other(kind, bytes),
         }

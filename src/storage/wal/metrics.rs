@@ -42,6 +42,10 @@ pub struct WalMetrics {
     pub unknown_sample_refs: Counter,
     /// How far reading the log back is.
     pub progress: Arc<ReplayProgress>,
+    /// Metadata whose series the log does not name.
+    pub unknown_metadata_refs: Counter,
+    /// Exemplars whose series the log does not name.
+    pub unknown_exemplar_refs: Counter,
     pub(crate) clock: SharedClock,
 }
 
@@ -76,6 +80,16 @@ impl WalMetrics {
             corruptions: counter("corruptions_total", "Total number of WAL corruptions."),
             checkpoints: total("creations_total", "Total number of checkpoint creations attempted."),
             checkpoints_failed: total("creations_failed_total", "Total number of checkpoint creations that failed."),
+            unknown_metadata_refs: registry.counter(
+                &name("replay_unknown_refs_total"),
+                unknown,
+                &[("type", "metadata")],
+            ),
+            unknown_exemplar_refs: registry.counter(
+                &name("replay_unknown_refs_total"),
+                unknown,
+                &[("type", "exemplars")],
+            ),
             unknown_sample_refs: registry.counter(&name("replay_unknown_refs_total"), unknown, &[("type", "samples")]),
             progress: Arc::default(),
             clock: clock.clone(),

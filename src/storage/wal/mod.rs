@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::SharedFs;
 
 pub mod checkpoint;
+pub mod exemplar_record;
 pub mod fragment;
 pub mod histogram_record;
 mod load;
+pub mod metadata_record;
 pub mod metrics;
 pub mod progress;
 pub mod reader;
