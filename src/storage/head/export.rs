@@ -15,6 +15,8 @@ use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::start_at;
 use crate::storage::head::view::{HeadView, Place};
 
 /// Commits that had begun when a range was looked at; see [`Head::settling`].
@@ -55,7 +57,8 @@ impl Head {
     /// Begins to take out the samples before `until`, which must be settled.
     pub fn export(&self, until: i64) -> HeadExport {
         let view = HeadView::open(&self.shared, self.shards());
-        let mut export = HeadExport { places: BinaryHeap::new(), from: self.shared.min_valid(), until, view };
+        let (from, shared) = (self.shared.min_valid(), std::sync::Arc::clone(&self.shared));
+        let mut export = HeadExport { places: BinaryHeap::new(), from, until, view, shared };
         for place in export.view.first_places() {
             export.enter(place);
         }
@@ -66,6 +69,7 @@ impl Head {
 /// Series on their way out. Holds a view: nothing of it is dropped meanwhile.
 pub struct HeadExport {
     view: HeadView,
+    shared: std::sync::Arc<HeadShared>,
     from: i64,
     until: i64,
     places: BinaryHeap<Reverse<Entry>>,
@@ -152,8 +156,16 @@ impl HeadExport {
     fn chunks(&self, place: &Place) -> Result<Vec<ChunkData>, ReadError> {
         let Some(cell) = self.view.cell_at(place) else { return Ok(Vec::new()) };
         let mut chunks = Vec::new();
+        let runs = self.view.starts_at(place, cell.series());
         cell.for_each_chunk(&mut |encoding, data| {
-            chunks.extend(cut_to(encoding, data, self.from, self.until)?);
+            let cut = cut_to(encoding, data, self.from, self.until)?;
+            if !self.shared.encodings.wants_starts(encoding) {
+                chunks.extend(cut);
+                return Ok(());
+            }
+            for chunk in &cut {
+                chunks.push(rewrite::with_starts(chunk, |t| start_at(&runs, t))?);
+            }
             Ok(())
         })
         .map_err(|error| corrupt(cell, error))?;

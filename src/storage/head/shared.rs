@@ -8,6 +8,7 @@ use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
 use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::marks::Marks;
+use crate::storage::head::starts::{BlockEncodings, StartPolicy};
 use crate::storage::head::table::SERIES_REF_MAX;
 
 /// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
@@ -26,6 +27,8 @@ pub(crate) struct HeadShared {
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
     pub(crate) exemplars: Exemplars,
+    pub(crate) starts: StartPolicy,
+    pub(crate) encodings: BlockEncodings,
 }
 
 /// Counts since the process started.
@@ -66,7 +69,14 @@ impl HeadShared {
             counters: Counters::default(),
             marks: Arc::default(),
             exemplars: Exemplars::default(),
+            starts: StartPolicy::default(),
+            encodings: BlockEncodings::default(),
         }
+    }
+
+    /// The same with a policy for start times.
+    pub(crate) fn with_starts(self, starts: StartPolicy) -> Self {
+        Self { starts, ..self }
     }
 
     pub(crate) fn new_ref(&self) -> SeriesRef {

@@ -25,6 +25,7 @@ pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+mod start_record;
 pub mod writer;
 
 pub use load::{LoadReport, RecordSink, SegmentDamage, read_until};
