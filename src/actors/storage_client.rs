@@ -238,6 +238,11 @@ impl StorageClient {
         }
     }
 
+    /// The log, once storage has opened.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.log.get()
+    }
+
     /// Opens read views of head and blocks.
     pub fn queryable(&self) -> Arc<dyn Queryable> {
         match &self.blocks {

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 
 use crate::actors::remote_receiver::RemoteReceiver;
 use crate::config::ScrapeConfig;
+use crate::http::api::admin::{AdminPorts, WalReplay};
 use crate::http::api::types::{
     ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, NewestSamples, QueryAnswer,
     RangeQuery, Reload, RuleGroup, Runtime, SelectRequest, TargetMetadata, Targets, TsdbStatus,
@@ -84,6 +85,14 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus>;
     /// Descriptions of the open blocks, each as JSON, by their start.
     fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>>;
+    /// What changes stored data; `None` while that is switched off.
+    fn admin(&self) -> Option<&dyn AdminPorts> {
+        None
+    }
+    /// How far reading the log back is, or was; answers while it is read.
+    fn wal_replay(&self) -> Result<WalReplay, ApiError> {
+        Ok(WalReplay::default())
+    }
     /// All rule groups with their rules and alerts.
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
     /// Groups of alerts as the dispatcher in process has them.

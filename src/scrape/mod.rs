@@ -14,6 +14,7 @@ mod frames;
 mod labels;
 mod metadata;
 pub mod metrics;
+mod nhcb;
 pub mod pool_metrics;
 pub mod reader;
 mod report;

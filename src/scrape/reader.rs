@@ -23,9 +23,10 @@ use crate::scrape::cache::{CacheState, Staged};
 use crate::scrape::created::Created;
 use crate::scrape::error::ScrapeError;
 use crate::scrape::labels::assemble;
+use crate::scrape::nhcb::{Collector, Part};
 use crate::scrape::rewrite::{Rewrite, UNSEEN};
 use crate::scrape::sequence::{Entry, Role, Sequence};
-use crate::scrape::settings::{SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
+use crate::scrape::settings::{ClassicPart, SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingPermit;
 
 /// Input that is read between two looks at the staging budget.
@@ -79,6 +80,8 @@ pub struct Reader<'a> {
     histogram_lines: Vec<u32>,
     /// That of the series which is being read, in place of its value.
     native: Option<HistogramValue>,
+    /// Parts of classic histograms, where they are converted.
+    collector: Option<Box<Collector>>,
     exemplars: Exemplars,
     /// The start time of the sample that is being read, if the format tells it there.
     start_ms: Option<i64>,
@@ -122,6 +125,7 @@ impl<'a> Reader<'a> {
             histograms: Vec::new(),
             histogram_lines: Vec::new(),
             native: None,
+            collector: (plan.settings.classic != ClassicPart::Kept).then(Box::default),
             exemplars: Exemplars::default(),
             start_ms: None,
             created: Created::default(),
@@ -184,6 +188,8 @@ impl<'a> Reader<'a> {
             }
             self.parse(&rest, true)?;
         }
+        let previous = Arc::clone(&self.previous);
+        self.end_collection(&previous.sequence)?;
         if self.format == Format::OpenMetrics && !self.ended && 0 < self.counts.body_len {
             return Err(TextError::EndMissing.into());
         }
@@ -304,6 +310,11 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let Some(entry) = old.get(self.cursor) else { return Ok(None) };
+        if let Some(collector) = &self.collector
+            && (collector.is_collecting() || is_sample(entry) && entry.kind() == FamilyKind::Histogram)
+        {
+            return Ok(None);
+        }
         let raw = old.raw(entry);
         let Some(tail) = rest.strip_prefix(raw) else { return Ok(None) };
         if self.is_seen(self.cursor) {
@@ -336,6 +347,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn metadata(&mut self, old: &Sequence, raw: &[u8], role: Role) -> Result<(), ScrapeError> {
+        self.end_collection(old)?;
         let kind = if role == Role::Type { self.parser.kind() } else { FamilyKind::Unknown };
         if role == Role::Type {
             self.begin_family(raw);
@@ -365,12 +377,55 @@ impl<'a> Reader<'a> {
         old.get(self.cursor).is_some_and(|entry| family(old.raw(entry)) == family(raw))
     }
 
-    /// A series that was parsed in full: met before at another place, or new.
+    /// A series that was parsed in full, on its way into a native histogram or not.
     pub(super) fn series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
-        let SeriesLine { raw, value, timestamp_ms, exemplar, start_ms } = line;
-        if self.is_created(raw, value) {
+        if self.is_created(line.raw, line.value) {
             return Ok(());
         }
+        let kind = self.parser.kind();
+        let Some(collector) = self.collector.as_mut() else { return self.plain_series(old, line) };
+        let (part, is_other) = collector.look(line.raw, kind);
+        if is_other {
+            self.end_collection(old)?;
+        }
+        if part == Part::None {
+            return self.plain_series(old, line);
+        }
+        if let Some(collector) = self.collector.as_mut() {
+            collector.take_part(part, &line);
+        }
+        match self.plan.settings.classic {
+            ClassicPart::Converted => Ok(()),
+            ClassicPart::Kept | ClassicPart::KeptAndConverted => self.plain_series(old, line),
+        }
+    }
+
+    /// Reads the native series that the collected parts make, if there are any.
+    fn end_collection(&mut self, old: &Sequence) -> Result<(), ScrapeError> {
+        let Some(whole) = self.collector.as_mut().and_then(|collector| collector.end()) else { return Ok(()) };
+        let (raw, timestamp_ms, start_ms) = (&whole.series[..], whole.timestamp_ms, whole.start_ms);
+        self.start_ms = start_ms;
+        self.native = Some(whole.histogram);
+        let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
+        self.native = None;
+        self.exemplars.release();
+        read
+    }
+
+    fn begin_family(&mut self, raw: &[u8]) {
+        if self.plan.settings.extras.starts && self.format == Format::OpenMetrics {
+            self.created.begin_family(raw);
+        }
+        if let Some(collector) = self.collector.as_mut()
+            && let Some((name, _)) = metadata_parts(raw)
+        {
+            collector.begin_family(name);
+        }
+    }
+
+    /// A series that was parsed in full: met before at another place, or new.
+    fn plain_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+        let SeriesLine { raw, timestamp_ms, exemplar, start_ms, .. } = line;
         self.start_ms = start_ms;
         if exemplar.is_some() {
             self.hold_exemplars(raw, self.parser.kind(), exemplar, timestamp_ms)?;
@@ -409,6 +464,10 @@ impl<'a> Reader<'a> {
     /// A series that has a native histogram in place of a value.
     pub(super) fn native_series(&mut self, old: &Sequence, sample: NativeSample<'_>) -> Result<(), ScrapeError> {
         let NativeSample { raw, histogram, timestamp_ms, exemplars, start_ms } = sample;
+        self.end_collection(old)?;
+        if let Some(collector) = self.collector.as_mut() {
+            collector.inhibit(raw);
+        }
         self.hold_exemplars(raw, self.parser.kind(), exemplars.iter().copied(), timestamp_ms)?;
         self.start_ms = start_ms;
         self.native = Some(histogram.clone());
@@ -417,12 +476,6 @@ impl<'a> Reader<'a> {
         self.native = None;
         self.exemplars.release();
         read
-    }
-
-    fn begin_family(&mut self, raw: &[u8]) {
-        if self.plan.settings.extras.starts && self.format == Format::OpenMetrics {
-            self.created.begin_family(raw);
-        }
     }
 
     /// True for a line that tells the start of samples before it, where that is wanted.

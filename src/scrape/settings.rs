@@ -19,6 +19,18 @@ pub enum NameScheme {
     Legacy,
 }
 
+/// What becomes of classic histograms (`convert_classic_histograms_to_nhcb`, `always_scrape_classic_histograms`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClassicPart {
+    /// They are stored as they come.
+    #[default]
+    Kept,
+    /// They become native histograms with listed bounds.
+    Converted,
+    /// Both.
+    KeptAndConverted,
+}
+
 /// Finest resolution of native histograms that there is, and the coarsest.
 const SCHEMA_MAX: i32 = 8;
 pub(super) const SCHEMA_MIN: i32 = -4;
@@ -46,6 +58,8 @@ pub struct ScrapeSettings {
     pub accept: String,
     /// What becomes of the native part of histograms in protobuf.
     pub native: NativePart,
+    /// Classic histograms become native ones with listed bounds; whether they stay beside them.
+    pub classic: ClassicPart,
     /// Most buckets of a native histogram, whose resolution is lowered to keep to it; 0 for no limit.
     pub bucket_limit: usize,
     /// Finest resolution of native histograms.
@@ -82,6 +96,7 @@ impl Default for ScrapeSettings {
             enable_compression: true,
             accept: accept_header(&ScrapeProtocol::default_list(), "allow-utf-8"),
             native: NativePart::Ignored,
+            classic: ClassicPart::Kept,
             bucket_limit: 0,
             schema_max: SCHEMA_MAX,
             fallback: None,

@@ -19,7 +19,7 @@ use crate::scrape::cache::{Confirmed, Pending, TargetCache};
 use crate::scrape::error::ScrapeError;
 use crate::scrape::reader::{ReadCounts, Reader};
 use crate::scrape::report::{self, Report};
-use crate::scrape::settings::{Extras, SamplePlan, ScrapeLimits, ScrapeSettings};
+use crate::scrape::settings::{ClassicPart, Extras, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingBudget;
 
 /// Resolves series as storage does and keeps what it is given.
@@ -713,6 +713,68 @@ fn native_histograms_keep_to_limits_and_broken_ones_fail_the_scrape() {
     assert!(error.unwrap().starts_with("8 observations found in buckets, but the Count field is 9"));
     let (error, stored) = run(ScrapeSettings { sample_limit: 1, ..wanted() }, &[&body[..], &families(1.0)].concat());
     assert_eq!((error.as_deref(), stored.len()), (Some("sample limit exceeded"), 0));
+}
+
+const CLASSIC: &str = "# HELP h x\n# TYPE h histogram\nh_bucket{a=\"1\",le=\"1\"} 1\nh_bucket{a=\"1\",le=\"+Inf\"} 3\n\
+                       h_sum{a=\"1\"} 5\nh_count{a=\"1\"} 3\nh_bucket{le=\"1\",a=\"2\"} 1.5\nh_bucket{le=\"+Inf\",a=\"2\"} 2\n\
+                       h_sum{a=\"2\"} 6\nh_count{a=\"2\"} 2\n# TYPE g gauge\ng_bucket{le=\"1\"} 4\nh_count 7\n";
+
+#[test]
+fn classic_histograms_become_native_ones() {
+    let with = |classic| ScrapeSettings { classic, ..ScrapeSettings::default() };
+    let expected = |at| {
+        [
+            format!("{{__name__=\"h\", a=\"1\"}} whole -53 3 [1, 1] @{at}"),
+            format!("{{__name__=\"h\", a=\"2\"}} float -53 2 [1.5, 0.5] @{at}"),
+        ]
+    };
+    let mut target = Target::new(with(ClassicPart::Converted));
+    for at in 1..=3 {
+        let (batch, pending, counts, error) = target.read(CLASSIC.as_bytes(), if at == 2 { 3 } else { 1_000 });
+        let mut confirmed = target.commit(&batch, pending);
+        assert!(confirmed.resend.take().is_none());
+        assert_eq!((error, counts.scraped), (None, 4));
+        let mut news = target.store.news();
+        news.sort();
+        let others =
+            ["{__name__=\"g_bucket\", le=\"1\"} 4", "{__name__=\"h_count\"} 7"].map(|text| format!("{text} @{at}"));
+        assert_eq!(news, [&others[..1], &expected(at)[..], &others[1..]].concat());
+        if 1 < at {
+            assert_eq!((counts.series_added, target.store.by_labels), (0, 0), "known series were built anew");
+        }
+    }
+    // A histogram that is gone gets its marker; one that does not add up is left out, its marker too comes.
+    let broken = CLASSIC.replace("h_sum{a=\"1\"} 5\nh_count{a=\"1\"} 3", "h_count{a=\"1\"} 4");
+    target.scrape(&broken);
+    let news = target.store.news();
+    assert!(news.contains(&"{__name__=\"h\", a=\"1\"} stale @4".to_owned()), "{news:?}");
+    assert_eq!(news.iter().filter(|text| text.contains("a=\"1\"")).count(), 1, "{news:?}");
+
+    let mut both = Target::new(with(ClassicPart::KeptAndConverted));
+    for _ in 0..2 {
+        assert_eq!(both.scrape(CLASSIC).0.scraped, 12);
+        assert_eq!(both.store.news().len(), 12);
+    }
+    assert_eq!(both.store.by_labels, 0);
+    let mut plain = Target::new(ScrapeSettings::default());
+    assert_eq!(plain.scrape(CLASSIC).0.scraped, 10);
+}
+
+#[test]
+fn the_classic_part_of_a_native_histogram_is_not_converted() {
+    let classic = ClassicPart::Converted;
+    let body = native_family([1, 2, 0], false);
+    let run = |native| {
+        let mut target = native_target(ScrapeSettings { native, classic, ..ScrapeSettings::default() });
+        let first = read_native(&mut target, &body);
+        target.store.news();
+        assert_eq!((first, read_native(&mut target, &body)), (None, None));
+        assert_eq!(target.store.by_labels, 0);
+        target.store.news()
+    };
+    assert_eq!(run(NativePart::Wanted), ["{__name__=\"h\"} whole 2 3 [1, 1] @2"]);
+    assert_eq!(run(NativePart::Ignored), ["{__name__=\"h\"} whole -53 3 [1, 1] @2"]);
+    assert_eq!(run(NativePart::WithClassic).len(), 5);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::metadata_record::RefMetadata;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
+use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, read_until};
 
@@ -55,6 +56,12 @@ impl RecordSink for Restorer<'_> {
 
     fn starts(&mut self, starts: &mut dyn Iterator<Item = (SeriesRef, i64, i64)>) {
         starts.for_each(|(series, t, start)| self.start(series, t, start));
+    }
+
+    fn tombstones(&mut self, tombstones: &[RefTombstone]) {
+        for one in tombstones {
+            self.tombstone(one.series, one.interval);
+        }
     }
 
     fn exemplars(&mut self, exemplars: &[RefExemplar]) {

@@ -13,7 +13,7 @@ use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
 use crate::scrape::failure_log::{FailureFile, FailureLog};
 use crate::scrape::request::accept_header;
-use crate::scrape::settings::{Extras, MetricRelabel, NameScheme, ScrapeSettings, schema_of_factor};
+use crate::scrape::settings::{ClassicPart, Extras, MetricRelabel, NameScheme, ScrapeSettings, schema_of_factor};
 use crate::scrape::target::TargetDefaults;
 use crate::telemetry::build_info;
 use crate::telemetry::metrics::Registry;
@@ -185,6 +185,11 @@ fn settings(job: &ScrapeConfig) -> ScrapeSettings {
             (Some(true), Some(true)) => NativePart::WithClassic,
             (Some(true), _) => NativePart::Wanted,
             _ => NativePart::Ignored,
+        },
+        classic: match (job.convert_classic_histograms_to_nhcb, job.always_scrape_classic_histograms) {
+            (Some(true), Some(true)) => ClassicPart::KeptAndConverted,
+            (Some(true), _) => ClassicPart::Converted,
+            _ => ClassicPart::Kept,
         },
         bucket_limit: count(job.native_histogram_bucket_limit),
         schema_max: schema_of_factor(job.native_histogram_min_bucket_factor),

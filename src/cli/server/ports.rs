@@ -25,12 +25,14 @@ use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
 use crate::actors::scrape_target::TargetShared;
 use crate::cli::flags::ServerFlags;
+use crate::cli::server::admin::Admin;
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
 use crate::cli::server::running::Running;
 use crate::config::ScrapeConfig;
 use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
+use crate::http::api::admin::{AdminPorts, WalReplay};
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, AnswerMemory, DroppedTarget, Held, InstantQuery,
     LabelValuesRequest, Listed, MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload,
@@ -78,6 +80,8 @@ pub(super) struct Ports {
     pub(super) receiver: Option<Arc<RemoteReceiver>>,
     /// Set once the configuration can be read again.
     pub(super) reloader: OnceLock<Reloader>,
+    /// What changes stored data, asked only if it is switched on.
+    pub(super) admin: Admin,
     pub(super) quit: watch::Sender<bool>,
 }
 
@@ -361,6 +365,15 @@ impl ServerPorts for Ports {
         let described = state.blocks.iter().map(|block| serde_json::to_value(block.meta())).collect::<Result<_, _>>();
         async move { described.map_err(|error| ApiError::internal(format!("error getting block metadata: {error}"))) }
             .boxed()
+    }
+
+    fn admin(&self) -> Option<&dyn AdminPorts> {
+        self.flags.web.enable_admin_api.then_some(&self.admin)
+    }
+
+    fn wal_replay(&self) -> Result<WalReplay, ApiError> {
+        let (min, max, current) = self.admin.replay.get();
+        Ok(WalReplay { min, max, current })
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {

@@ -47,9 +47,12 @@ impl StoreQueryable {
 
 impl Queryable for StoreQueryable {
     fn view(&self) -> Result<Arc<dyn ReadView>, ReadError> {
-        // The head first: what it gives up between the two steps stands in a block by then.
-        let head = self.head.view()?;
-        Ok(Arc::new(StoreView { head: Some(head), blocks: self.catalog.state() }))
+        self.catalog.beside_deletions(|| {
+            // The head first: what it gives up between the two steps stands in a block by then.
+            let head = self.head.view()?;
+            let view: Arc<dyn ReadView> = Arc::new(StoreView { head: Some(head), blocks: self.catalog.state() });
+            Ok(view)
+        })
     }
 }
 
@@ -452,6 +455,17 @@ impl SampleSource for BlockSeries {
             ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(range, *decoder, &mut last, out),
         })
     }
+
+    fn whole_histogram_times(&self, range: TimeRange, out: &mut Vec<i64>) -> Result<(), ReadError> {
+        self.each_chunk(range, |decoder| {
+            if let ChunkDecoder::Histograms(mut decoder) = decoder {
+                while let Some(t) = decoder.advance()? {
+                    out.push(t);
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Samples of one series in several places, oldest block first, the head last.
@@ -460,6 +474,10 @@ struct MergedSamples {
 }
 
 impl SampleSource for MergedSamples {
+    fn whole_histogram_times(&self, range: TimeRange, out: &mut Vec<i64>) -> Result<(), ReadError> {
+        self.sources.iter().try_for_each(|source| source.whole_histogram_times(range, out))
+    }
+
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
         // A float may give way to a histogram of an older source, so histograms are looked at as well.
         let mut all = SampleColumn::default();

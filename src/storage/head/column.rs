@@ -16,6 +16,7 @@ use crate::model::histogram::CounterResetHint;
 use crate::model::read::{FloatColumn, SampleColumn};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::bits::WordSource;
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
 use crate::storage::chunk::histogram::Native;
@@ -26,6 +27,7 @@ use crate::storage::chunk::xor::XorDecoder;
 use crate::storage::chunk::xor2::Xor2Decoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
+use crate::storage::head::deletion::covers;
 use crate::storage::head::marks::{ChunkKey, Marks};
 
 /// The part of a series that readers hold on to.
@@ -80,6 +82,36 @@ impl SeriesCell {
             Some(column) if column.has_visible(commit) && column.reaches_into(range, marks)? => Ok(Some(column)),
             _ => Ok(None),
         }
+    }
+
+    /// Time of the newest sample that a view of `commit` sees.
+    pub(crate) fn newest_visible(&self, commit: CommitId) -> Result<Option<i64>, ChunkError> {
+        let Some(column) = self.column.load_full() else { return Ok(None) };
+        // In this order: the time belongs to the commit that is looked at next, or to an older one.
+        let last_t = column.last_t.load(Ordering::Acquire);
+        let tail = column.tail.load(Ordering::Acquire);
+        if tail & TAIL_HAS_OLDER == 0 && unpack_tail(tail).0 <= commit {
+            return Ok(Some(last_t));
+        }
+        let mut seen = SampleColumn::default();
+        column.decode(commit, TimeRange::ALL, None, Output::All(&mut seen))?;
+        Ok(seen.floats.timestamps.last().max(seen.histograms.timestamps.last()).copied())
+    }
+
+    /// Times of the samples that a view of `commit` sees: those up to a time, of which all are named if others are between.
+    pub(crate) fn visible_times(&self, commit: CommitId) -> Result<(i64, Option<Vec<i64>>), ChunkError> {
+        let Some(column) = self.column.load_full() else { return Ok((i64::MIN, None)) };
+        let last_t = column.last_t.load(Ordering::Acquire);
+        let (_, end) = column.index_span(column.words.published());
+        if column.hidden(commit, end).is_empty() {
+            return Ok((last_t, None));
+        }
+        let mut seen = SampleColumn::default();
+        column.decode(commit, TimeRange::ALL, None, Output::All(&mut seen))?;
+        let mut times = seen.floats.timestamps;
+        times.extend(seen.histograms.timestamps);
+        times.sort_unstable();
+        Ok((last_t, Some(times)))
     }
 
     /// Calls `take` with each chunk as it stands in files, oldest first, the open one as it is now.
@@ -327,6 +359,23 @@ impl Column {
         Ok(false)
     }
 
+    /// True if a chunk that overlaps `range` is not deleted as a whole. The open chunk never is, as in Prometheus's head.
+    pub(crate) fn is_left_in(&self, range: TimeRange, deleted: &[Interval]) -> Result<bool, ChunkError> {
+        if self.open_first_t()? <= range.max().0 {
+            return Ok(true);
+        }
+        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
+            let (min_t, max_t) = (chunk.min_t()?, chunk.max_t()?);
+            if max_t < range.min().0 {
+                break;
+            }
+            if min_t <= range.max().0 && !covers(deleted, min_t, max_t) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn open_first_t(&self) -> Result<i64, ChunkError> {
         first_t(self.open.encoding(), self.words.words(), self.words.published().bits as usize)
     }
@@ -356,6 +405,23 @@ impl Column {
             return Ok(());
         }
         sink.take(self.open_decoder(published), self.open.index())
+    }
+
+    /// Times of histograms with whole counts.
+    pub(super) fn whole_histogram_times(&self, out: &mut Vec<i64>) -> Result<(), ChunkError> {
+        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter()) {
+            if let ChunkDecoder::Histograms(mut decoder) = chunk.decoder()? {
+                while let Some(t) = decoder.advance()? {
+                    out.push(t);
+                }
+            }
+        }
+        if let ChunkDecoder::Histograms(mut decoder) = self.open_decoder(self.words.published()) {
+            while let Some(t) = decoder.advance()? {
+                out.push(t);
+            }
+        }
+        Ok(())
     }
 
     /// Commits kept beside the newest.

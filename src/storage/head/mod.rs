@@ -22,6 +22,7 @@ pub mod bounds;
 pub mod cardinality;
 mod column;
 pub mod commit;
+pub mod deletion;
 mod exemplar_restore;
 pub mod exemplars;
 pub mod export;

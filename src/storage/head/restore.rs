@@ -14,9 +14,11 @@ use crate::model::labels::Labels;
 use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::deletion::RestoredDeletions;
 use crate::storage::head::exemplar_restore::ReplayedExemplars;
 use crate::storage::head::partition::Partition;
 use crate::storage::head::route::shard_of;
@@ -64,6 +66,7 @@ pub struct Restorer<'a> {
     /// Metadata that is shared by series.
     metadata: HashSet<Arc<SeriesMetadata>>,
     stats: RestoreStats,
+    deletions: RestoredDeletions,
 }
 
 /// Where a series went.
@@ -91,6 +94,7 @@ impl Head {
             exemplars: ReplayedExemplars::new(if shard.is_none() { self.shared.exemplars.capacity() } else { 0 }),
             metadata: HashSet::new(),
             stats: RestoreStats::default(),
+            deletions: RestoredDeletions::default(),
         }
     }
 }
@@ -132,6 +136,22 @@ impl Restorer<'_> {
             while let Some(job) = partition.merge_job() {
                 partition.install(job.run());
             }
+        }
+    }
+
+    /// A deleted range as the log names it.
+    pub fn tombstone(&mut self, series: SeriesRef, interval: Interval) {
+        match self.places.get(&series.0) {
+            Some(Place::In(shard, id)) => {
+                let partition = self.partitions.get(usize::from(shard.0)).and_then(Option::as_ref);
+                if let Some(found) = partition.and_then(|partition| partition.table.get(*id)) {
+                    let last_t = found.last().map(|(t, _)| t);
+                    self.deletions.add(found.cell.series(), interval, last_t);
+                }
+            }
+            Some(Place::Elsewhere) => {}
+            None if series.0 < SERIES_REF_MAX - 1 => self.ref_max = self.ref_max.max(series.0),
+            None => {}
         }
     }
 
@@ -231,6 +251,7 @@ impl Restorer<'_> {
         let indexes = self.partitions.iter().flatten().map(|partition| &*partition.index);
         self.stats.unknown_exemplar_refs = self.exemplars.store(&shared.exemplars, &self.stats.aliases, indexes);
         shared.raise_next_ref(self.ref_max + 1);
+        shared.deleted.add(self.deletions.into_ranges());
         if self.span.0 <= self.span.1 {
             shared.widen_span(self.span.0, self.span.1);
         }

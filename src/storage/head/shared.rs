@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
+use crate::storage::head::deletion::Deleted;
 use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::starts::{BlockEncodings, StartPolicy};
@@ -26,6 +27,7 @@ pub(crate) struct HeadShared {
     min_valid: AtomicI64,
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) deleted: Deleted,
     pub(crate) exemplars: Exemplars,
     pub(crate) starts: StartPolicy,
     pub(crate) encodings: BlockEncodings,
@@ -68,6 +70,7 @@ impl HeadShared {
             min_valid: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
             marks: Arc::default(),
+            deleted: Deleted::default(),
             exemplars: Exemplars::default(),
             starts: StartPolicy::default(),
             encodings: BlockEncodings::default(),

@@ -18,6 +18,7 @@ use crate::storage::wal::metadata_record::{RefMetadata, encode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, encode_samples, encode_series};
 use crate::storage::wal::segments::{checkpoint_name, list_checkpoints, list_segments, segment_name};
+use crate::storage::wal::tombstone_record::{RefTombstone, encode_tombstones};
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{IoContext, WalError, WalOptions};
 
@@ -213,6 +214,22 @@ impl RecordSink for Filter<'_> {
         self.stats.samples.0 += count;
         self.stats.samples.1 += histograms.len() as u64 - count;
         encode_histograms(kept.map(|h| (h.series, h.t, &h.value)), &mut self.batch);
+        self.count(from);
+    }
+
+    fn tombstones(&mut self, tombstones: &[RefTombstone]) {
+        let from = self.batch.len();
+        let mut kept = Vec::with_capacity(tombstones.len());
+        for one in tombstones.iter().filter(|one| self.min_valid <= one.interval.max_t) {
+            match (self.keep)(one.series) {
+                Some(true) => kept.push(*one),
+                Some(false) => {}
+                None => {
+                    self.failed.get_or_insert(WalError::Unsettled);
+                }
+            }
+        }
+        encode_tombstones(kept, &mut self.batch);
         self.count(from);
     }
 

@@ -14,6 +14,7 @@ use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
 use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples};
 use crate::storage::wal::repair::repair_segment;
 use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
+use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
 
@@ -30,6 +31,8 @@ pub trait RecordSink {
     fn histograms(&mut self, histograms: &[RefHistogram]);
     /// Start times of the samples or histograms of one record, if it has them: series, time and start.
     fn starts(&mut self, _: &mut dyn Iterator<Item = (SeriesRef, i64, i64)>) {}
+    /// Deleted ranges of one record.
+    fn tombstones(&mut self, _: &[RefTombstone]) {}
     /// Exemplars of one record.
     fn exemplars(&mut self, _: &[RefExemplar]) {}
     /// Metadata of one record.
@@ -78,8 +81,8 @@ impl LoadReport {
     /// Records that were passed over, by kind.
     pub fn skipped(&self) -> impl Iterator<Item = (RecordKind, u64)> + '_ {
         let skipped = |kind: &RecordKind| {
-            use RecordKind::{Exemplars, Histograms, Metadata, Samples, SamplesV2, Series};
-            !matches!(kind, Series | Samples | SamplesV2 | Histograms | Exemplars | Metadata)
+            use RecordKind::{Exemplars, Histograms, Metadata, Samples, SamplesV2, Series, Tombstones};
+            !matches!(kind, Series | Samples | SamplesV2 | Histograms | Tombstones | Exemplars | Metadata)
         };
         self.records.iter().filter(move |(kind, _)| skipped(kind)).map(|(kind, n)| (*kind, *n))
     }
@@ -119,12 +122,17 @@ pub(crate) fn load_and_repair(
     let mut loader = Loader::new(sink);
     let (checkpoint, segments) = plan(fs, wal_dir)?;
     let newest = segments.last().map(|file| file.segment);
+    let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
+    let first = covered.or_else(|| segments.first().map(|file| file.segment)).unwrap_or(0);
+    // The segment that is begun behind the last counts as well.
+    metrics.progress.begin(first, newest.max(covered).map_or(0, |newest| newest + 1));
     let files = checkpoint
         .into_iter()
-        .map(|(dir, file)| (dir.join(segment_name(file.segment)), false))
-        .chain(segments.iter().map(|f| (wal_dir.join(segment_name(f.segment)), Some(f.segment) == newest)));
-    for (path, is_newest) in files {
+        .map(|(dir, file)| (dir.join(segment_name(file.segment)), false, first))
+        .chain(segments.iter().map(|f| (wal_dir.join(segment_name(f.segment)), Some(f.segment) == newest, f.segment)));
+    for (path, is_newest, number) in files {
         let mut damage = loader.read_segment(fs, &path, None)?;
+        metrics.progress.read(number);
         if damage.is_empty() {
             continue;
         }
@@ -258,6 +266,13 @@ impl<'a> Loader<'a> {
                     let all = self.samples.iter().zip(starts);
                     self.sink.starts(&mut all.map(|(s, start)| (s.series, s.t, start)));
                 }
+            }
+            RecordKind::Tombstones => {
+                let tombstones = decode_tombstones(bytes)?;
+                // Of a series that is gone its ranges may be all that is left, and its reference must not be used again.
+                let max = tombstones.iter().map(|one| one.series.0).max().unwrap_or(0);
+                self.report.ref_max = self.report.ref_max.max(max);
+                self.sink.tombstones(&tombstones);
             }
             RecordKind::Metadata => {
                 let mut metadata = Vec::new();

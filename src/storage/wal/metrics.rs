@@ -1,6 +1,9 @@
 //! The log's own metrics, under Prometheus's names.
 
+use std::sync::Arc;
+
 use crate::model::clock::SharedClock;
+use crate::storage::wal::progress::ReplayProgress;
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 use crate::telemetry::summary::Summary;
 
@@ -37,6 +40,8 @@ pub struct WalMetrics {
     pub checkpoints_failed: Counter,
     /// `prometheus_tsdb_wal_replay_unknown_refs_total{type="samples"}`.
     pub unknown_sample_refs: Counter,
+    /// How far reading the log back is.
+    pub progress: Arc<ReplayProgress>,
     /// Metadata whose series the log does not name.
     pub unknown_metadata_refs: Counter,
     /// Exemplars whose series the log does not name.
@@ -86,6 +91,7 @@ impl WalMetrics {
                 &[("type", "exemplars")],
             ),
             unknown_sample_refs: registry.counter(&name("replay_unknown_refs_total"), unknown, &[("type", "samples")]),
+            progress: Arc::default(),
             clock: clock.clone(),
         }
     }
