@@ -60,6 +60,7 @@ use crate::scrape::schedule::offset_seed;
 use crate::scrape::settings::ScrapeLimits;
 use crate::scrape::staging::StagingBudget;
 use crate::storage::block::catalog::Catalog;
+use crate::storage::head::starts::StartPolicy;
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::lock::DirLock;
 use crate::storage::wal::metrics::WalMetrics;
@@ -114,6 +115,9 @@ pub(super) struct Parts {
     receiver: Option<Arc<RemoteReceiver>>,
     /// Whether exemplars are stored.
     keeps_exemplars: bool,
+    /// Whether floats are written as XOR2 unless the configuration says otherwise, and histograms with start times.
+    prefers_xor2: bool,
+    writes_started_histograms: bool,
     _threads: Threads,
 }
 
@@ -197,6 +201,8 @@ impl Parts {
             rules,
             receiver,
             keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
+            prefers_xor2: flags.features.is_enabled("xor2-encoding"),
+            writes_started_histograms: flags.features.is_enabled("histograms-st-encoding"),
             _threads: threads,
         })
     }
@@ -220,6 +226,8 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        let floats_with_starts = storage::writes_xor2(self.prefers_xor2, &loaded.config.storage);
+        self.head.set_block_encodings(floats_with_starts, self.writes_started_histograms);
         if self.keeps_exemplars {
             storage::settle_exemplars(&self.head, &loaded.config.storage);
         }
@@ -438,6 +446,10 @@ fn start_storage(
         shards: u16::try_from(arbiters.len()).unwrap_or(1),
         series_limit: flags.limits.memory / 2 / SERIES_BYTES,
         rules: blocks::cut_rules(flags),
+        starts: StartPolicy {
+            zero_samples: flags.features.is_enabled("created-timestamp-zero-ingestion"),
+            stored: flags.features.is_enabled("st-storage"),
+        },
         ..HeadOptions::new(SharedClock::clone(clock))
     };
     let head = Arc::new(Head::new(options));

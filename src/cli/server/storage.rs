@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cli::flags::{StorageFlags, WalSync};
+use crate::cli::flags::{ServerFlags, StorageFlags, WalSync};
 use crate::config::StorageConfig;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
@@ -24,6 +24,23 @@ pub(super) struct OpenStorage {
     pub(super) fs: SharedFs,
     pub(super) dir: PathBuf,
     pub(super) aliases: Aliases,
+}
+
+/// Whether floats of new blocks are written as XOR2.
+pub(super) fn writes_xor2(is_preferred: bool, config: &StorageConfig) -> bool {
+    match config.tsdb.as_ref().map_or("", |tsdb| tsdb.chunk_encoding.floats.as_str()) {
+        "" => is_preferred,
+        floats => floats == "xor2",
+    }
+}
+
+/// Refuses start times where their chunks have no room for them. The text is Prometheus's.
+pub(super) fn check_starts(flags: &ServerFlags, config: &StorageConfig) -> Result<(), String> {
+    if flags.features.is_enabled("st-storage") && !writes_xor2(flags.features.is_enabled("xor2-encoding"), config) {
+        let reason = "XOR chunks do not store start timestamps, use \"xor2\"";
+        return Err(format!("float chunk encoding \"xor\" is incompatible with start-timestamp storage; {reason}"));
+    }
+    Ok(())
 }
 
 /// Exemplars that are held unless the configuration says how many.

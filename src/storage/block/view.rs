@@ -2,6 +2,7 @@
 //! of samples with the same time stamp one is kept.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -507,6 +508,10 @@ impl SampleSource for MergedSamples {
                 }
                 continue;
             }
+            let starts = (
+                take_starts(floats_from, &out.floats.timestamps, &mut out.float_starts),
+                take_starts(histograms_from, &out.histograms.timestamps, &mut out.histogram_starts),
+            );
             let mut one = SampleColumn::default();
             one.floats.timestamps = out.floats.timestamps.split_off(floats_to);
             one.floats.values = out.floats.values.split_off(floats_to);
@@ -526,8 +531,10 @@ impl SampleSource for MergedSamples {
             }
             merge_behind(&mut out.floats, floats_from, &one.floats);
             merge_histograms(&mut out.histograms, histograms_from, &one.histograms);
+            give_starts(&starts.0, floats_from, &out.floats.timestamps, &mut out.float_starts);
+            give_starts(&starts.1, histograms_from, &out.histograms.timestamps, &mut out.histogram_starts);
         }
-        // Storage keeps no starts; where others are known, there is one for each sample.
+        // Where some are known, there is one for each sample.
         if !out.float_starts.is_empty() {
             out.float_starts.resize(out.floats.len(), 0);
         }
@@ -535,6 +542,24 @@ impl SampleSource for MergedSamples {
             out.histogram_starts.resize(out.histograms.len(), 0);
         }
         Ok(())
+    }
+}
+
+/// Takes the start times of the samples from number `from` on, by time; of two the first counts, as with the samples.
+fn take_starts(from: usize, times: &[i64], starts: &mut Vec<i64>) -> HashMap<i64, i64> {
+    let mut taken = HashMap::new();
+    for (t, start) in times.iter().zip(starts.iter()).skip(from) {
+        taken.entry(*t).or_insert(*start);
+    }
+    starts.truncate(from);
+    taken
+}
+
+/// Gives samples from number `from` on the start times that were taken.
+fn give_starts(taken: &HashMap<i64, i64>, from: usize, times: &[i64], starts: &mut Vec<i64>) {
+    if !taken.is_empty() {
+        starts.resize(from, 0);
+        starts.extend(times.iter().skip(from).map(|t| taken.get(t).copied().unwrap_or(0)));
     }
 }
 

@@ -16,6 +16,8 @@ use crate::storage::head::Head;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::hits;
+use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::start_at;
 use crate::storage::head::view::{HeadView, Place};
 
 /// Commits that had begun when a range was looked at; see [`Head::settling`].
@@ -68,7 +70,8 @@ impl Head {
 
     fn begin_export(&self, until: i64, commits: Commits) -> HeadExport {
         let view = HeadView::open(&self.shared, self.shards());
-        let mut export = HeadExport { places: BinaryHeap::new(), from: self.shared.min_valid(), until, commits, view };
+        let (from, shared) = (self.shared.min_valid(), std::sync::Arc::clone(&self.shared));
+        let mut export = HeadExport { places: BinaryHeap::new(), from, until, commits, view, shared };
         for place in export.view.first_places() {
             export.enter(place);
         }
@@ -79,6 +82,7 @@ impl Head {
 /// Series on their way out. Holds a view: nothing of it is dropped meanwhile.
 pub struct HeadExport {
     view: HeadView,
+    shared: std::sync::Arc<HeadShared>,
     from: i64,
     until: i64,
     commits: Commits,
@@ -187,8 +191,16 @@ impl HeadExport {
                 && !hits(deleted, t)
                 && visible.as_ref().is_none_or(|times| times.binary_search(&t).is_ok())
         };
+        let runs = self.view.starts_at(place, cell.series());
         cell.for_each_chunk(&mut |encoding, data| {
-            chunks.extend(cut_to(encoding, data, &keeps)?);
+            let cut = cut_to(encoding, data, &keeps)?;
+            if !self.shared.encodings.wants_starts(encoding) {
+                chunks.extend(cut);
+                return Ok(());
+            }
+            for chunk in &cut {
+                chunks.push(rewrite::with_starts(chunk, |t| start_at(&runs, t))?);
+            }
             Ok(())
         })
         .map_err(|error| corrupt(cell, error))?;

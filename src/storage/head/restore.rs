@@ -171,6 +171,15 @@ impl Restorer<'_> {
         self.append(series, t, |series, rules| series.append_histogram(t, value, CommitId(0), CommitId(0), rules));
     }
 
+    /// The start of a sample, as the log names it.
+    pub fn start(&mut self, series: SeriesRef, t: i64, start: i64) {
+        let Some(Place::In(shard, id)) = self.places.get(&series.0).copied() else { return };
+        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
+        if let Some(series) = partition.table.get(id).filter(|_| self.min_valid <= t) {
+            partition.readers.starts.note(series.cell.series(), t, start);
+        }
+    }
+
     /// What the log says of a series; what it says later counts.
     pub fn metadata(&mut self, series: SeriesRef, metadata: &SeriesMetadata) {
         let (shard, id) = match self.places.get(&series.0) {

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::model::sample::SeriesRef;
 use crate::storage::fs::SharedFs;
 use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
-use crate::storage::wal::histogram_record::{RefHistogram, decode_histograms};
+use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
-use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_samples, decode_series};
+use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples};
 use crate::storage::wal::repair::repair_segment;
 use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
 use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
@@ -28,6 +29,8 @@ pub trait RecordSink {
     fn samples(&mut self, samples: &[RefSample]);
     /// Histograms of one record.
     fn histograms(&mut self, histograms: &[RefHistogram]);
+    /// Start times of the samples or histograms of one record, if it has them: series, time and start.
+    fn starts(&mut self, _: &mut dyn Iterator<Item = (SeriesRef, i64, i64)>) {}
     /// Deleted ranges of one record.
     fn tombstones(&mut self, _: &[RefTombstone]) {}
     /// Exemplars of one record.
@@ -239,20 +242,30 @@ impl<'a> Loader<'a> {
             }
             RecordKind::Histograms => {
                 self.histograms.clear();
-                decode_histograms(bytes, &mut self.histograms)?;
+                let mut starts = Vec::new();
+                decode_started_histograms(bytes, &mut self.histograms, &mut starts)?;
                 let max = self.histograms.iter().map(|h| h.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.histograms.len() as u64;
                 self.sink.histograms(&self.histograms);
+                if !starts.is_empty() {
+                    let all = self.histograms.iter().zip(starts);
+                    self.sink.starts(&mut all.map(|(h, start)| (h.series, h.t, start)));
+                }
                 self.histograms.clear();
             }
             RecordKind::Samples | RecordKind::SamplesV2 => {
                 self.samples.clear();
-                decode_samples(bytes, &mut self.samples)?;
+                let mut starts = Vec::new();
+                decode_started_samples(bytes, &mut self.samples, &mut starts)?;
                 let max = self.samples.iter().map(|s| s.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.samples.len() as u64;
                 self.sink.samples(&self.samples);
+                if !starts.is_empty() {
+                    let all = self.samples.iter().zip(starts);
+                    self.sink.starts(&mut all.map(|(s, start)| (s.series, s.t, start)));
+                }
             }
             RecordKind::Tombstones => {
                 let tombstones = decode_tombstones(bytes)?;

@@ -26,6 +26,7 @@ pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+mod start_record;
 pub mod tombstone_record;
 pub mod writer;
 
