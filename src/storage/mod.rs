@@ -15,4 +15,8 @@ pub mod lock;
 mod pattern;
 mod postings;
 pub mod replay;
+pub mod reserve;
 pub mod wal;
+
+#[cfg(test)]
+mod damage_tests;

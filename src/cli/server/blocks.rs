@@ -52,7 +52,9 @@ pub(super) fn catalog(flags: &ServerFlags, registry: &Registry) -> Arc<Catalog> 
         let kind = crate::telemetry::metrics::MetricKind::Gauge;
         vec![crate::telemetry::metrics::MetricFamily::single("watchfire_block_index_cache_bytes", help, kind, value)]
     });
-    Catalog::new(RealFs::shared(), &flags.storage.path, cache, BlockMetrics::new(registry))
+    let catalog = Catalog::new(RealFs::shared(), &flags.storage.path, cache, BlockMetrics::new(registry));
+    catalog.set_on_damage(flags.storage.on_damage);
+    catalog
 }
 
 /// How much the configuration wants kept.

@@ -382,6 +382,7 @@ impl Parts {
             storage: self.storage.clone(),
             head: Arc::clone(&self.head),
             log: Arc::clone(&self.log),
+            log_health: self.opened.lock().as_ref().map(|opened| opened.thread.health()),
             pool: Arc::clone(&self.pool),
             tree: Arc::clone(&self.tree),
             retention: Arc::clone(&self.retention),

@@ -58,6 +58,10 @@ pub(super) fn open(
     for damage in &report.log.damage {
         tracing::error!(component = "tsdb", ?damage, "The log was damaged and has been repaired");
     }
+    if 0 < report.head.unknown_refs {
+        tracing::warn!(component = "tsdb", samples = report.head.unknown_refs, range = ?report.head.unknown_span,
+            "The log holds samples of series that it does not name; they are not shown");
+    }
     tracing::info!(
         component = "tsdb",
         blocks = blocks.blocks.len(),

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::kind::Kind;
-use crate::actors::log_writer::{self, LOG_WRITER};
+use crate::actors::log_writer::{self, LOG_WRITER, LogHealth};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::registry::{ActorState, ActorTree};
 use crate::actors::storage_client::StorageClient;
@@ -85,6 +85,7 @@ pub(super) struct Upkeep {
     pub(super) storage: StorageClient,
     pub(super) head: Arc<Head>,
     pub(super) log: Arc<OnceLock<Journal>>,
+    pub(super) log_health: Option<Arc<LogHealth>>,
     pub(super) pool: Arc<ComputePool>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) retention: Arc<Retention>,
@@ -172,7 +173,9 @@ impl Upkeep {
             ShardState::Failed { reason } => Some(format!("shard {} could not be restored: {reason}", shard.id().0)),
             ShardState::Ready | ShardState::Rebuilding { .. } => None,
         });
-        let reasons: Vec<String> = actors.chain(shards).collect();
+        let refusing = self.log_health.as_ref().and_then(|health| health.refusing());
+        let disk = refusing.map(|reason| format!("samples are refused, as the disk does not take the write log: {reason}"));
+        let reasons: Vec<String> = actors.chain(shards).chain(disk).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 }

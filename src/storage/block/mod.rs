@@ -31,6 +31,7 @@ pub(crate) mod rewrite;
 mod select;
 pub mod tombstones;
 pub mod ulid;
+mod verify;
 pub mod view;
 pub mod write;
 

@@ -31,6 +31,10 @@ pub struct WalMetrics {
     pub bytes_saved: Counter,
     /// `prometheus_tsdb_wal_corruptions_total`.
     pub corruptions: Counter,
+    /// `watchfire_wal_refusing`.
+    pub refusing: Gauge,
+    /// `watchfire_wal_lost_samples_total`.
+    pub lost_samples: Counter,
     /// `prometheus_tsdb_checkpoint_creations_total`.
     pub checkpoints: Counter,
     /// `prometheus_tsdb_checkpoint_creations_failed_total`.
@@ -69,6 +73,16 @@ impl WalMetrics {
             part_bytes: counter("record_parts_bytes_written_total", part_bytes),
             bytes_saved: registry.counter(&name("record_bytes_saved_total"), saved, &[("compression", "snappy")]),
             corruptions: counter("corruptions_total", "Total number of WAL corruptions."),
+            refusing: registry.gauge(
+                "watchfire_wal_refusing",
+                "1 while the disk does not take the write log, so that samples are refused.",
+                &[],
+            ),
+            lost_samples: registry.counter(
+                "watchfire_wal_lost_samples_total",
+                "Samples that damage of the write log has cost, as far as it can be told.",
+                &[],
+            ),
             checkpoints: total("creations_total", "Total number of checkpoint creations attempted."),
             checkpoints_failed: total("creations_failed_total", "Total number of checkpoint creations that failed."),
             unknown_sample_refs: registry.counter(&name("replay_unknown_refs_total"), unknown, &[("type", "samples")]),
