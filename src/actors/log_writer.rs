@@ -262,7 +262,8 @@ impl LogThread {
         let told = Arc::clone(&health);
         let work = move || {
             let waiters = Waiters::default();
-            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected, health: told }.run(&queue);
+            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected, health: told }
+                .run(&queue);
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));

@@ -29,6 +29,7 @@ use crate::storage::fs::sim::SimFs;
 use crate::storage::fs::{Fs, SharedFs};
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::replay::{self, ReplayReport, keeper};
+use crate::storage::reserve::RESERVE_FILE;
 use crate::storage::wal::fragment::{Compression, PAGE_LEN};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::encode_staged;
@@ -175,7 +176,7 @@ fn files(sim: &SimFs, dir: &Path) -> Vec<PathBuf> {
         let path = dir.join(&entry.name);
         if entry.is_dir {
             found.extend(files(sim, &path));
-        } else if entry.name != "lock" {
+        } else if entry.name != RESERVE_FILE {
             found.push(path);
         }
     }
@@ -211,7 +212,8 @@ fn harms(data: &[u8], wanted: usize, random: &mut Random) -> Vec<Harm> {
     let all = std::env::var_os("WATCHFIRE_DAMAGE_ALL").is_some();
     let mut draw = |below: usize| usize::try_from(random.next_u64() % below.max(1) as u64).unwrap();
     let mut found = vec![Harm::Remove, Harm::Cut { len: 0 }];
-    let places: Vec<usize> = if all || used <= wanted { (0..used).collect() } else { (0..wanted).map(|_| draw(used)).collect() };
+    let places: Vec<usize> =
+        if all || used <= wanted { (0..used).collect() } else { (0..wanted).map(|_| draw(used)).collect() };
     for at in places {
         let by = [1, 2, 4, 8, 16, 32, 64, 128, 255, 0x55][draw(10)];
         found.push(Harm::Flip { at, by });
@@ -286,7 +288,11 @@ fn check_block(sim: &SimFs, content: &Content, path: &Path, harm: &Harm) {
     drop(opened);
     let after = files(&copy, &Path::new(DATA).join(&name));
     for file in files(sim, &Path::new(DATA).join(&name)).iter().filter(|file| *file != path) {
-        assert!(after.contains(file) && copy.read(file).unwrap() == sim.read(file).unwrap(), "{what}: {}", file.display());
+        assert!(
+            after.contains(file) && copy.read(file).unwrap() == sim.read(file).unwrap(),
+            "{what}: {}",
+            file.display()
+        );
     }
 }
 

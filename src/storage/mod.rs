@@ -19,4 +19,6 @@ pub mod reserve;
 pub mod wal;
 
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod damage_tests;

@@ -105,7 +105,11 @@ impl Ports {
         let SelectRequest { selectors, start, end, hint_limit } = request;
         let Ok(range) = TimeRange::new(start, end) else {
             let series = matches!(listing, Listing::Series);
-            return Ok(if series { ListedNames::Series(Vec::new(), Vec::new()) } else { ListedNames::Names(Vec::new(), Vec::new()) });
+            return Ok(if series {
+                ListedNames::Series(Vec::new(), Vec::new())
+            } else {
+                ListedNames::Names(Vec::new(), Vec::new())
+            });
         };
         let listing = RunListing { listing, selectors, range, limit: hint_limit };
         self.gateway.read(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)

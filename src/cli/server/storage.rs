@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cli::flags::{StorageFlags, WalSync};
+use crate::cli::server::upkeep::Retention;
+use crate::model::clock::Clock;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::fs::SharedFs;
@@ -31,7 +34,7 @@ pub(super) fn open(
     head: &Arc<Head>,
     catalog: &Catalog,
     metrics: &WalMetrics,
-    oldest: TimestampMs,
+    (steady, retention): (&SteadyClock, &Retention),
 ) -> Result<OpenStorage, String> {
     let fs = catalog.fs().clone();
     let dir = flags.path.clone();
@@ -47,9 +50,19 @@ pub(super) fn open(
     catalog.open().map_err(|error| error.to_string())?;
     let blocks = catalog.state();
     // What stands in blocks is not needed in the head as well.
-    let oldest = oldest.max(TimestampMs(blocks.whole_until().unwrap_or(i64::MIN)));
+    let oldest = TimestampMs(blocks.whole_until().unwrap_or(i64::MIN));
     let opened = replay::open(&fs, &dir, options, metrics, head, oldest);
     let (writer, report) = opened.map_err(|error| error.to_string())?;
+    // By the clock alone, one that is a year ahead would hide everything.
+    let newest = head.stats().max_time.max(blocks.blocks.iter().map(|block| block.meta().max_time).max());
+    let mut oldest = oldest;
+    if let Some(newest) = newest.map(TimestampMs) {
+        steady.compare(newest);
+        if let Some(bound) = retention.bound(newest.min(steady.now())) {
+            oldest = oldest.max(bound);
+            head.truncate_blocking(oldest);
+        }
+    }
     let head_chunks = head_chunks::check(&fs, &dir, head, &report.head.aliases, oldest.0);
     let head_chunks = head_chunks.map_err(|error| error.to_string())?;
     if head_chunks != HeadChunksReport::default() {

@@ -42,10 +42,8 @@ pub(super) fn verify(
     if let Some((min_t, max_t)) = content.span
         && (min_t < meta.min_time || meta.max_time <= max_t)
     {
-        let reason = format!(
-            "its chunks span {min_t} to {max_t}, and meta.json says {} to {}",
-            meta.min_time, meta.max_time
-        );
+        let reason =
+            format!("its chunks span {min_t} to {max_t}, and meta.json says {} to {}", meta.min_time, meta.max_time);
         return Err(corrupt(reason));
     }
     if content.counts.is_some_and(|(series, _)| series == 0) && 0 < meta.stats.num_series {

@@ -395,6 +395,11 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    /// A small one, so that the room kept on it is small as well.
+    fn capacity(&self, _: &Path) -> io::Result<u64> {
+        Ok(1 << 18)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
         if !self.exists(path)? {
             self.create(path)?;

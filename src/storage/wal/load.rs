@@ -157,7 +157,7 @@ fn repair(
     is_newest: bool,
     damage: &mut [SegmentDamage],
 ) -> Result<(), WalError> {
-    match reserve::with_room(fs, data_dir, || repair_segment(fs, data_dir, path, is_newest, damage)) {
+    match repair_segment(fs, data_dir, path, is_newest, damage) {
         Err(WalError::Io { action, path, source }) if reserve::is_full(&source) => {
             tracing::error!(component = "tsdb", action, path = %path.display(), err = %source,
                 "The write log cannot be repaired now; the next start tries again");
@@ -185,10 +185,13 @@ fn plan(fs: &SharedFs, wal_dir: &Path) -> Result<(CheckpointFiles, Vec<SegmentFi
 fn fill_gaps(fs: &SharedFs, wal_dir: &Path, segments: &[SegmentFile], report: &mut LoadReport) -> Result<(), WalError> {
     let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
     let path_of = |segment: u64| wal_dir.join(segment_name(segment));
-    let mut gaps: Vec<(Option<u64>, u64)> = segments.windows(2).filter_map(|pair| match pair {
-        [before, after] if before.segment + 1 < after.segment => Some((Some(before.segment), after.segment)),
-        _ => None,
-    }).collect();
+    let mut gaps: Vec<(Option<u64>, u64)> = segments
+        .windows(2)
+        .filter_map(|pair| match pair {
+            [before, after] if before.segment + 1 < after.segment => Some((Some(before.segment), after.segment)),
+            _ => None,
+        })
+        .collect();
     match (covered, segments.first()) {
         (Some(covered), Some(first)) if covered + 1 < first.segment => gaps.push((None, first.segment)),
         // Whatever was dropped from the start of a log, a checkpoint stands for it.

@@ -69,11 +69,11 @@ pub(crate) fn measure(
     damage: &mut [SegmentDamage],
 ) -> Result<(), WalError> {
     let sound = sound_records(fs, path)?;
-    let last_before = match before {
-        Some(before) => sound_records(fs, before).ok().and_then(|sound| sound.last().and_then(|last| last.held.span)),
-        None => None,
-    };
-    let (samples, len) = sound.iter().fold((0, 0), |(n, len), one| (n + one.held.samples, len + one.len));
+    let sound_before = before.and_then(|before| sound_records(fs, before).ok()).unwrap_or_default();
+    let last_before = sound_before.last().and_then(|last| last.held.span);
+    // How many samples a byte stands for, here or else in the segment before.
+    let nearest = if sound.is_empty() { &sound_before } else { &sound };
+    let (samples, len) = nearest.iter().fold((0, 0), |(n, len), one| (n + one.held.samples, len + one.len));
     let file = fs.open(path).context("open", path)?;
     for one in damage {
         let looked_at = one.len.min(LOOKED_AT_MAX);
@@ -82,7 +82,8 @@ pub(crate) fn measure(
         data.truncate(read);
         let (held, unknown) = lenient(&data, one.offset);
         let unknown = unknown + one.len.saturating_sub(looked_at);
-        let reckoned = (unknown.saturating_mul(samples)).div_ceil(len.max(1));
+        // What says nothing may hold a sample at least.
+        let reckoned = (unknown.saturating_mul(samples)).div_ceil(len.max(1)).max(u64::from(0 < unknown));
         let at = sound.partition_point(|record| record.offset < one.offset);
         let spans = |records: &[Sound]| records.iter().fold(None, |span, record| joined(span, record.held.span));
         let near_before = spans(sound.get(at.saturating_sub(NEIGHBOURS)..at).unwrap_or(&[]));

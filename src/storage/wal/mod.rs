@@ -150,4 +150,6 @@ impl Log {
 }
 
 #[cfg(test)]
+mod power_tests;
+#[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::{File, SharedFs, copy_durably, parent_of};
+use crate::storage::reserve;
 use crate::storage::wal::fragment::{FragmentError, frame, page_rest};
 use crate::storage::wal::load::SegmentDamage;
 use crate::storage::wal::reader::{Item, SegmentReader};
@@ -31,14 +32,15 @@ pub(crate) fn repair_segment(
         let at_end = only.offset + only.len == file.len().context("read", path)?;
         if at_end && only.error == FragmentError::Torn.to_string() {
             only.torn_end = true;
-            keep_end(fs, data_dir, path, only.offset, &*file)?;
+            reserve::with_room(fs, data_dir, || keep_end(fs, data_dir, path, only.offset, &*file))?;
             file.truncate(only.offset).context("cut back", path)?;
             return file.sync_data().context("sync", path);
         }
     }
-    keep_original(fs, data_dir, path)?;
+    reserve::with_room(fs, data_dir, || keep_original(fs, data_dir, path))?;
     let temporary = path.with_extension("tmp");
-    rewrite(fs, path, &temporary, &damage.iter().map(|d| d.offset).collect())?;
+    let bad = damage.iter().map(|d| d.offset).collect();
+    reserve::with_room(fs, data_dir, || rewrite(fs, path, &temporary, &bad))?;
     fs.rename(&temporary, path).context("rename", &temporary)?;
     let dir = parent_of(path);
     fs.sync_dir(&dir).context("sync", &dir)
@@ -64,7 +66,8 @@ fn free_name(fs: &SharedFs, data_dir: &Path, path: &Path, suffix: &str) -> Resul
     // A checkpoint's segments keep the checkpoint's name in front.
     let parent = parent_of(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let name = if parent.starts_with("checkpoint.") { format!("{parent}.{own}{suffix}") } else { format!("{own}{suffix}") };
+    let name =
+        if parent.starts_with("checkpoint.") { format!("{parent}.{own}{suffix}") } else { format!("{own}{suffix}") };
     let mut target = dir.join(&name);
     let mut attempt = 1;
     while fs.exists(&target).context("read", &target)? {
