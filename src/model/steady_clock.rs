@@ -4,7 +4,7 @@
 //! - A step ahead of more than ten minutes is believed after ten minutes only; until then time goes on from where it was. So samples
 //!   dated by a wrong clock are refused, and the right ones that come afterwards are not late. A clock that cannot have been right
 //!   before, as one that began in 1970 or before what is stored, is believed at once.
-//! - A step back is believed at once: it is how a wrong clock gets right.
+//! - A step back is believed at once: it is how a wrong clock gets right. So is the way back from one, and from standing still.
 //! - For ten minutes after any step nothing is to be deleted for its age ([`SteadyClock::is_settled`]).
 
 use std::sync::Arc;
@@ -35,6 +35,8 @@ struct State {
     base: Moment,
     /// From here drift is measured; moves with steps only.
     anchor: Moment,
+    /// How far the wall clock was ahead of the monotonic one at most while it was believed.
+    ahead_max: i64,
     /// Since when the wall clock is ahead of what is believed.
     doubted_since: Option<Duration>,
     /// When the last step was seen.
@@ -54,6 +56,11 @@ impl Moment {
         Self { wall_ms: clock.now().0, monotonic: clock.monotonic() }
     }
 
+    /// How far the wall clock is ahead of the monotonic one, which began at any time.
+    fn ahead(self) -> i64 {
+        self.wall_ms.saturating_sub(i64::try_from(self.monotonic.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// What the wall clock would show at `monotonic`.
     fn at(self, monotonic: Duration) -> i64 {
         let passed = monotonic.saturating_sub(self.monotonic).as_millis();
@@ -65,7 +72,8 @@ impl SteadyClock {
     /// Believes what `clock` shows now, for want of anything else.
     pub fn new(clock: &SharedClock) -> Arc<Self> {
         let base = Moment::of(&**clock);
-        let state = State { base, anchor: base, doubted_since: None, stepped: None, stored: None };
+        let ahead_max = base.ahead();
+        let state = State { base, anchor: base, ahead_max, doubted_since: None, stepped: None, stored: None };
         Arc::new(Self { clock: SharedClock::clone(clock), state: Mutex::new(state) })
     }
 
@@ -104,14 +112,21 @@ impl State {
         let ahead = seen.wall_ms.saturating_sub(self.base.at(seen.monotonic));
         let was_wrong = self.base.wall_ms < PLAUSIBLE_MS
             || self.stored.is_some_and(|stored| DOUBTED_MS < stored.saturating_sub(self.base.wall_ms));
-        if ahead <= DOUBTED_MS || was_wrong {
-            (self.base, self.doubted_since) = (seen, None);
+        // Back from a step back, or from standing still: that time was believed before.
+        let is_return = seen.ahead() <= self.ahead_max.saturating_add(DOUBTED_MS);
+        if ahead <= DOUBTED_MS || was_wrong || is_return {
+            self.believe(seen);
             return;
         }
         let since = *self.doubted_since.get_or_insert(seen.monotonic);
         if DOUBT <= seen.monotonic.saturating_sub(since) {
-            (self.base, self.doubted_since) = (seen, None);
+            self.believe(seen);
         }
+    }
+
+    fn believe(&mut self, seen: Moment) {
+        (self.base, self.doubted_since) = (seen, None);
+        self.ahead_max = self.ahead_max.max(seen.ahead());
     }
 }
 
@@ -165,6 +180,22 @@ mod tests {
         // Within what samples may be ahead anyway, there is nothing to doubt.
         manual.step_to(TimestampMs(NOW + 300_000));
         assert_eq!(steady.now().0, NOW + 300_000);
+    }
+
+    #[test]
+    fn the_way_back_from_a_step_back_or_from_standing_still_is_believed_at_once() {
+        let (manual, steady) = at(NOW);
+        manual.step_to(TimestampMs(NOW - HOUR_MS));
+        assert_eq!(steady.now().0, NOW - HOUR_MS);
+        manual.step_to(TimestampMs(NOW));
+        assert_eq!(steady.now().0, NOW);
+        for _ in 0..30 {
+            manual.advance(Duration::from_secs(60));
+            manual.step_to(TimestampMs(NOW));
+            assert_eq!(steady.now().0, NOW);
+        }
+        manual.step_to(TimestampMs(NOW + 1_800_000));
+        assert_eq!(steady.now().0, NOW + 1_800_000);
     }
 
     #[test]

@@ -11,10 +11,11 @@ use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
-use crate::storage::head_chunks::{self, HeadChunksReport};
+use crate::storage::head_chunks::{self, HeadChunksError, HeadChunksReport};
 use crate::storage::lock::{DirLock, refuse_foreign};
 use crate::storage::replay::{self, Aliases};
 use crate::storage::wal::fragment::Compression;
+use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::writer::Writer;
 use crate::storage::wal::{SEGMENT_LEN, WalOptions};
@@ -64,7 +65,16 @@ pub(super) fn open(
         }
     }
     let head_chunks = head_chunks::check(&fs, &dir, head, &report.head.aliases, oldest.0);
-    let head_chunks = head_chunks.map_err(|error| error.to_string())?;
+    let log_is_damaged = report.log.lost != Loss::default() || 0 < report.head.unknown_refs;
+    let head_chunks = match head_chunks {
+        // What damage of the log has cost is told; the files stay, should somebody read them.
+        Err(error @ HeadChunksError::NotInLog { .. }) if log_is_damaged => {
+            tracing::error!(component = "tsdb", err = %error, "The log was damaged, and head chunks hold more than is left of it");
+            HeadChunksReport::default()
+        }
+        checked => checked.map_err(|error| error.to_string())?,
+    };
+    metrics.chunk_corruptions.add(head_chunks.damaged);
     if head_chunks != HeadChunksReport::default() {
         tracing::info!(component = "tsdb", ?head_chunks, "Head chunks of another program are left as they are");
     }

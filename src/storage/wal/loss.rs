@@ -155,8 +155,8 @@ fn held(inflater: &mut Inflater, compression: Compression, data: &[u8]) -> Optio
             decode_histograms(bytes, &mut histograms).ok()?;
             Some(of_times(&mut histograms.iter().map(|histogram| histogram.t)))
         }
-        RecordKind::Unknown => None,
-        _ => Some(Held::default()),
+        // Of damaged bytes, the kind may be what is wrong.
+        _ => None,
     }
 }
 
@@ -167,6 +167,11 @@ fn lenient(data: &[u8], offset: u64) -> (Held, u64) {
     while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
         let page = page_rest(offset + at as u64);
         if page < FRAGMENT_HEADER_LEN || rest.first() == Some(&0) {
+            // Padding, unless the byte that says so is what is wrong.
+            let stretch = rest.get(..page.min(rest.len())).unwrap_or(rest);
+            if stretch.iter().any(|byte| *byte != 0) {
+                unknown += stretch.len() as u64;
+            }
             at += page;
             continue;
         }
