@@ -14,6 +14,7 @@ pub mod head_chunks;
 pub mod lock;
 mod pattern;
 mod postings;
+pub mod read_only;
 pub mod replay;
 pub mod reserve;
 pub mod wal;
@@ -22,3 +23,5 @@ pub mod wal;
 mod clock_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod deletion_tests;

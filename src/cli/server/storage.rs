@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::cli::flags::{StorageFlags, WalSync};
 use crate::cli::server::upkeep::Retention;
+use crate::config::StorageConfig;
 use crate::model::clock::Clock;
 use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
@@ -27,6 +28,21 @@ pub(super) struct OpenStorage {
     pub(super) fs: SharedFs,
     pub(super) dir: PathBuf,
     pub(super) aliases: Aliases,
+}
+
+/// Exemplars that are held unless the configuration says how many.
+const EXEMPLARS_MAX: i64 = 100_000;
+
+/// Gives exemplars the room that the configuration wants for them.
+pub(super) fn settle_exemplars(head: &Head, config: &StorageConfig) {
+    let wanted = config.exemplars.as_ref().map_or(EXEMPLARS_MAX, |exemplars| exemplars.max_exemplars);
+    let (before, wanted) = (head.exemplars().capacity(), usize::try_from(wanted).unwrap_or(0));
+    let window_ms = config.tsdb.as_ref().map_or(0, |tsdb| tsdb.out_of_order_time_window.as_ms_i64());
+    head.exemplars().set_window(window_ms);
+    let migrated = head.exemplars().resize(wanted);
+    if before != wanted {
+        tracing::info!(component = "tsdb", from = before, to = wanted, migrated, "Exemplar storage resized");
+    }
 }
 
 /// Opens the directory that the flags name; the error is what the operator reads.

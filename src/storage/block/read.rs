@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::storage::block::chunks::ChunkReader;
-use crate::storage::block::index_read::IndexReader;
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::read::Unlimited;
+use crate::storage::block::chunks::{ChunkMeta, ChunkReader, ReadAhead};
+use crate::storage::block::index_read::{IndexReader, SymbolMemo};
 use crate::storage::block::meta::BlockMeta;
 use crate::storage::block::pages::PageCache;
+use crate::storage::block::select::select_ids;
 use crate::storage::block::tombstones::{TOMBSTONES_FILE, Tombstones};
 use crate::storage::block::verify::{Content, verify};
 use crate::storage::block::{BlockError, CHUNKS_DIR, INDEX_FILE};
@@ -23,10 +27,12 @@ const KNOWN_MAX: usize = 100;
 pub struct Block {
     meta: BlockMeta,
     dir: PathBuf,
-    pub(crate) index: IndexReader,
-    pub(crate) chunks: ChunkReader,
+    pub(crate) index: Arc<IndexReader>,
+    pub(crate) chunks: Arc<ChunkReader>,
     pub(crate) tombstones: Tombstones,
     content: Content,
+    /// Bytes of index and chunks.
+    data_len: u64,
     len: u64,
     /// Damage that reads have met, in words.
     met: Mutex<BTreeSet<String>>,
@@ -62,9 +68,27 @@ impl Block {
             return Err(BlockError::corrupt(&dir.join(TOMBSTONES_FILE), 0, "the file is missing"));
         }
         let content = verify(dir, &meta, &index, &chunks)?;
-        let len = index.len() + chunks.len() + tombstones_len + meta.to_json().len() as u64;
+        let data_len = index.len() + chunks.len();
+        let len = data_len + tombstones_len + meta.to_json().len() as u64;
+        let (index, chunks) = (Arc::new(index), Arc::new(chunks));
         let (dir, met) = (dir.to_path_buf(), Mutex::default());
-        Ok(Self { meta, dir, index, chunks, tombstones, content, len, met, corruptions })
+        Ok(Self { meta, dir, index, chunks, tombstones, content, data_len, len, met, corruptions })
+    }
+
+    /// The same block with other deleted ranges, of which the file has `tombstones_len` bytes.
+    pub(super) fn with_tombstones(&self, tombstones: Tombstones, tombstones_len: u64, meta: BlockMeta) -> Self {
+        Self {
+            len: self.data_len + tombstones_len + meta.to_json().len() as u64,
+            meta,
+            dir: self.dir.clone(),
+            index: Arc::clone(&self.index),
+            chunks: Arc::clone(&self.chunks),
+            tombstones,
+            content: self.content,
+            data_len: self.data_len,
+            met: Mutex::new(self.met.lock().clone()),
+            corruptions: self.corruptions.clone(),
+        }
     }
 
     /// What it is.
@@ -113,6 +137,42 @@ impl Block {
     /// Its index.
     pub fn index(&self) -> &IndexReader {
         &self.index
+    }
+
+    /// Calls `take` with the labels and chunks of each series that fulfils all `matchers`, in their order; returns how many.
+    pub fn each_series(
+        &self,
+        matchers: &[Matcher],
+        take: &mut dyn FnMut(&Labels, &[ChunkMeta]) -> Result<(), String>,
+    ) -> Result<usize, String> {
+        let ids = select_ids(&self.index, matchers, &Unlimited).map_err(|error| error.to_string())?;
+        let mut memo = SymbolMemo::default();
+        for id in &ids {
+            let series = self.index.series(*id, &mut memo).map_err(|error| error.to_string())?;
+            take(&series.labels, &series.chunks)?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Calls `take` with encoding and data of each of a series' chunks.
+    pub fn each_chunk(
+        &self,
+        chunks: &[ChunkMeta],
+        take: &mut dyn FnMut(u8, &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let until = chunks.last().map_or(0, |chunk| chunk.reference);
+        let mut ahead = ReadAhead::default();
+        for chunk in chunks {
+            let read = self.chunks.read(chunk.reference, until, &mut ahead);
+            let (encoding, data) = read.map_err(|error| error.to_string())?;
+            take(encoding, data)?;
+        }
+        Ok(())
+    }
+
+    /// What is deleted of it.
+    pub fn tombstones(&self) -> &Tombstones {
+        &self.tombstones
     }
 
     /// True if a read of `min ..= max` has to look at it.

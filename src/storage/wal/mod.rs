@@ -16,15 +16,19 @@ use crate::storage::fs::SharedFs;
 use crate::storage::reserve;
 
 pub mod checkpoint;
+pub mod exemplar_record;
 pub mod fragment;
 pub mod histogram_record;
 mod load;
 pub mod loss;
+pub mod metadata_record;
 pub mod metrics;
+pub mod progress;
 pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+pub mod tombstone_record;
 pub mod writer;
 
 pub use load::{LoadReport, RecordSink, SegmentDamage, read_until};
@@ -145,6 +149,7 @@ impl Log {
         let begin = || Writer::create(fs.clone(), &dir, next, options, metrics.clone());
         let writer = reserve::with_room(fs, data_dir, begin)?;
         reserve::hold(fs, data_dir);
+        metrics.progress.read(next);
         Ok((writer.with_reserve(data_dir), report))
     }
 }
