@@ -239,7 +239,7 @@ fn chunks() -> Vec<Vec<u8>> {
 fn chunk_decoders() {
     run("chunk_decoders", 6_000, &chunks(), |input| {
         let Some((id, chunk)) = input.split_first() else { return };
-        for id in [*id, 1, 2, 3] {
+        for id in [*id, 1, 2, 3, 4, 5, 6] {
             let Ok(encoding) = Encoding::from_id(id) else { continue };
             let Ok(decoder) = ChunkDecoder::of_chunk(encoding, chunk) else { continue };
             match decoder {
@@ -251,6 +251,7 @@ fn chunk_decoders() {
                     });
                     assert!(count <= usize::from(u16::MAX));
                 }
+                ChunkDecoder::StartedFloats(mut decoder) => while let Ok(Some(_)) = decoder.next_sample() {},
                 ChunkDecoder::Histograms(mut decoder) => {
                     while let Ok(Some(_)) = decoder.advance() {
                         drop(decoder.float_histogram());

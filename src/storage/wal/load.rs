@@ -213,6 +213,7 @@ fn fill_gaps(fs: &SharedFs, wal_dir: &Path, segments: &[SegmentFile], report: &m
             let path = wal_dir.join(checkpoint_name(first.segment - 1));
             tracing::warn!(component = "tsdb", path = %path.display(), "the checkpoint of the write log is missing");
             report.missing_files.push(path);
+            report.lost.add(Loss::UNKNOWN);
         }
         _ => {}
     }
@@ -251,6 +252,7 @@ fn fill_checkpoint(fs: &SharedFs, wal_dir: &Path, report: &mut LoadReport) -> Re
         fs.sync_dir(&dir).context("sync", &dir)?;
         tracing::warn!(component = "tsdb", path = %path.display(), "a part of the checkpoint is missing");
         report.missing_files.push(path);
+        report.lost.add(Loss::UNKNOWN);
     }
     Ok(())
 }

@@ -30,6 +30,9 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Nobody can tell.
+    pub(crate) const UNKNOWN: Self = Self { samples: 0, is_reckoned: true, series: 0, range: None };
+
     /// Adds another loss.
     pub fn add(&mut self, other: Self) {
         self.samples += other.samples;
