@@ -45,7 +45,7 @@ impl ReadOnlyStore {
         let state = catalog.state();
         let replaced =
             |name| state.blocks.iter().any(|block| block.meta().compaction.parents.iter().any(|p| p.ulid == name));
-        let damaged = state.damaged.iter().filter(|damaged| damaged.range.is_some() && !replaced(damaged.name));
+        let damaged = state.damaged.iter().filter(|damaged| damaged.samples.is_some() && !replaced(damaged.name));
         let errors: Vec<String> =
             damaged.map(|damaged| format!("corrupted block {}: {}", damaged.name, damaged.reason)).collect();
         if errors.is_empty() { Ok(Self { fs, catalog }) } else { Err(errors.join("\n")) }

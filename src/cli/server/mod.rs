@@ -241,7 +241,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let notifier = &reload.notifier;
     notifier.send(State::Ready, "Ready");
     tracing::info!(component = "main", "Server is ready to receive web requests.");
-    let upkeep = actix_rt::spawn(parts.upkeep(&readiness, &clock).run());
+    let upkeep = actix_rt::spawn(parts.upkeep(&readiness).run());
     let mut alive = notifier.watchdog_interval().map(|interval| tokio::time::interval(interval / 2));
     let ended = loop {
         tokio::select! {

@@ -13,6 +13,7 @@ use crate::storage::block::rewrite;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
+use crate::storage::head::bounds::FUTURE_MS_MAX;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::hits;
@@ -40,9 +41,17 @@ impl Head {
     /// spans one and a half of them. By then no new commit is allowed to append to it.
     pub fn compactable(&self, range_ms: i64) -> Option<BlockRange> {
         let (min_time, newest) = self.shared.time_span()?;
+        // What is dated ahead of the clock makes nothing old.
+        let newest = newest.min(self.clock.now().0.saturating_add(FUTURE_MS_MAX));
         let max_time = self.shared.rules.end_of_range(min_time, range_ms);
         let spans_enough = range_ms / 2 * 3 < newest.saturating_sub(min_time);
         (spans_enough && max_time <= newest.saturating_sub(range_ms / 2)).then_some(BlockRange { min_time, max_time })
+    }
+
+    /// Start of the range of its oldest sample, for whoever has found the ranges before it empty; `None` if there is none.
+    pub fn next_range(&self, range_ms: i64) -> Result<Option<i64>, ReadError> {
+        let first = self.export(i64::MAX).first_t()?;
+        Ok(first.map(|t| self.shared.rules.end_of_range(t, range_ms).saturating_sub(range_ms)))
     }
 
     /// What has to be over before a compactable range is taken out: commits that have begun by now and may append to it.
