@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::WrapFuture;
 use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, Supervised};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
@@ -234,6 +234,7 @@ pub struct LogThread {
     thread: Mutex<Option<JoinHandle<()>>>,
     panics: Arc<Panics>,
     announcements: Arc<Announcements>,
+    written: watch::Receiver<Position>,
 }
 
 impl LogThread {
@@ -244,13 +245,19 @@ impl LogThread {
         let for_thread = Arc::clone(&panics);
         let announcements = Arc::<Announcements>::default();
         let expected = Arc::clone(&announcements);
+        let (told, written) = watch::channel(writer.position());
         let work = move || {
             let waiters = Waiters::default();
-            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected }.run(&queue);
+            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected, told }.run(&queue);
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
-        Ok(Arc::new(Self { orders, thread, panics, announcements }))
+        Ok(Arc::new(Self { orders, thread, panics, announcements, written }))
+    }
+
+    /// Up to where the log holds whole records that are not taken back any more, for those who read along.
+    pub fn written(&self) -> watch::Receiver<Position> {
+        self.written.clone()
     }
 
     /// Where durable writes are announced.
@@ -306,6 +313,7 @@ struct Work {
     panics: Arc<Panics>,
     waiters: Waiters,
     expected: Arc<Announcements>,
+    told: watch::Sender<Position>,
 }
 
 impl Work {
@@ -344,6 +352,8 @@ impl Work {
                     Err(text) => self.recover(text, false),
                 }
             }
+            let position = self.writer.position();
+            self.told.send_if_modified(|told| std::mem::replace(told, position) != position);
             let unsynced = self.mode != SyncMode::Off && self.writer.wants_sync();
             let since = self.unsynced_since.filter(|_| !due);
             self.unsynced_since = unsynced.then(|| since.unwrap_or_else(Instant::now));

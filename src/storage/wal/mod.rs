@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::SharedFs;
 
 pub mod checkpoint;
+pub mod cursor;
 pub mod fragment;
 pub mod histogram_record;
 mod load;
@@ -23,6 +24,8 @@ pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+pub mod sent_record;
+pub mod tail;
 pub mod writer;
 
 pub use load::{LoadReport, RecordSink, SegmentDamage, read_until};

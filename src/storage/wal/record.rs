@@ -226,7 +226,7 @@ fn read_series(bytes: &[u8], out: &mut Vec<RefSeries>) -> Result<(), RecordError
     Ok(())
 }
 
-fn labels_of(pairs: &[(&str, &str)]) -> Labels {
+pub(super) fn labels_of(pairs: &[(&str, &str)]) -> Labels {
     let sorted = pairs.is_sorted_by(|a, b| a.0 < b.0) && pairs.iter().all(|(_, value)| !value.is_empty());
     if sorted {
         return Labels::from_sorted(pairs.iter().copied());
@@ -328,7 +328,7 @@ pub(super) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
     Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
 }
 
-fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(take_uvarint(rest)?).ok()?;
     let (text, after) = rest.split_at_checked(len)?;
     *rest = after;
