@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::alert_sink::AlertSink;
-use crate::actors::compactor::CompactorDeps;
+use crate::actors::compactor::{Compactor, CompactorDeps};
 use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
@@ -35,6 +35,7 @@ use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{ServerFlags, WalSync, hostname};
+use crate::cli::server::admin::Admin;
 use crate::cli::server::alerting::Alerting;
 use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::blocks;
@@ -67,6 +68,7 @@ use crate::storage::head::{Head, HeadOptions};
 use crate::storage::lock::DirLock;
 use crate::storage::wal::WAL_DIR;
 use crate::storage::wal::metrics::WalMetrics;
+use crate::storage::wal::progress::ReplayProgress;
 use crate::storage::wal::segments::LogFiles;
 use crate::telemetry::limits::cpu_count;
 use crate::telemetry::metrics::Registry;
@@ -92,6 +94,8 @@ pub(super) struct Parts {
     pool: Arc<ComputePool>,
     catalog: Arc<Catalog>,
     compactor: Arc<CompactorDeps>,
+    compactor_addr: BoundedAddr<Compactor>,
+    replay: Arc<ReplayProgress>,
     in_blocks: watch::Receiver<TimestampMs>,
     writers: Thread,
     opened: Mutex<Option<Opened>>,
@@ -115,6 +119,8 @@ pub(super) struct Parts {
     /// Takes remote write and OTLP, if either is switched on.
     receiver: Option<Arc<RemoteReceiver>>,
     remote_write: RemoteWriting,
+    /// Whether exemplars are stored.
+    keeps_exemplars: bool,
     _threads: Threads,
 }
 
@@ -143,7 +149,7 @@ impl Parts {
         intake.register(registry);
         let storage = storage.with_blocks(Arc::clone(&catalog)).with_intake(Arc::clone(&intake));
         let stored = (Arc::clone(&head), storage.clone(), Arc::clone(&catalog));
-        let (compactor, in_blocks) =
+        let (compactor, compactor_addr, in_blocks) =
             blocks::start_compactor(flags, clock, &root, &pool, stored, &threads.start("compactor"));
         head_metrics::register(registry, &storage);
         if flags.agent.is_some() {
@@ -186,6 +192,8 @@ impl Parts {
             pool,
             catalog,
             compactor,
+            compactor_addr,
+            replay: Arc::default(),
             in_blocks,
             writers,
             opened,
@@ -204,6 +212,7 @@ impl Parts {
             rules,
             receiver,
             remote_write,
+            keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
             _threads: threads,
         })
     }
@@ -228,6 +237,9 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        if self.keeps_exemplars {
+            storage::settle_exemplars(&self.head, &loaded.config.storage);
+        }
         if let Some(receiver) = &self.receiver {
             receiver.set_otlp(loaded.config.otlp.clone());
         }
@@ -312,6 +324,7 @@ impl Parts {
             running: Arc::clone(running),
             dispatcher: self.notifying.dispatcher.clone(),
             receiver: self.receiver.clone(),
+            admin: Admin { compactor: self.compactor_addr.clone(), replay: Arc::clone(&self.replay) },
             reloader: OnceLock::new(),
             quit,
         })
@@ -333,7 +346,7 @@ impl Parts {
         let is_agent = flags.agent.is_some();
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
-        let metrics = WalMetrics::new(registry, clock);
+        let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..WalMetrics::new(registry, clock) };
         let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
         let catalog = Arc::clone(&self.catalog);
         let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, oldest);

@@ -320,6 +320,7 @@ impl Intake {
     pub fn took(&self, batch: &AppendBatch) {
         self.counts[Class::Sample as usize].fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
         self.counts[Class::Histogram as usize].fetch_add(batch.histograms.len() as u64, Ordering::Relaxed);
+        self.counts[Class::Exemplar as usize].fetch_add(batch.exemplars.len() as u64, Ordering::Relaxed);
         let times = batch.samples.iter().map(|sample| sample.at.0);
         let newest = times.chain(batch.histograms.iter().map(|sample| sample.at.0)).max();
         self.highest_ms.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::relabel::relabel_builder;
+use crate::model::exemplar::Exemplar;
 use crate::model::labels::Labels;
+use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::remote::send::encode::labels_v1;
@@ -20,12 +22,13 @@ use crate::remote::send::queue::{Item, ItemValue, SentExemplar};
 use crate::remote::send::spec::Destination;
 use crate::storage::wal::WalError;
 use crate::storage::wal::cursor::{Cursor, Place};
+use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_histograms};
+use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::reader::Inflater;
 use crate::storage::wal::record::{RecordError, RecordKind, RefSample, RefSeries, decode_samples, decode_series};
 use crate::storage::wal::segments::{LogFiles, checkpoint_name};
-use crate::storage::wal::sent_record::{LoggedExemplar, LoggedMetadata, decode_exemplars, decode_metadata};
 use crate::storage::wal::tail::{Tail, Tailed};
 use crate::storage::wal::writer::Position;
 
@@ -112,8 +115,8 @@ struct Parts {
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
     histograms: Vec<RefHistogram>,
-    exemplars: Vec<LoggedExemplar>,
-    metadata: Vec<LoggedMetadata>,
+    exemplars: Vec<RefExemplar>,
+    metadata: Vec<RefMetadata>,
 }
 
 /// What is done with samples.
@@ -365,9 +368,10 @@ impl LogReader {
             RecordKind::Exemplars if wanted && self.to.config.send_exemplars => {
                 decode_exemplars(bytes, exemplars)?;
                 for (index, one) in exemplars.iter().enumerate() {
-                    let exemplar = || SentExemplar { labels: one.labels.clone(), value: one.value };
+                    let Exemplar { labels, value, at, .. } = &one.exemplar;
+                    let exemplar = || SentExemplar { labels: labels.clone(), value: *value };
                     let value = || ItemValue::Exemplar(Arc::new(exemplar()));
-                    self.item(one.series, one.t, place(index), now, Class::Exemplar, what, value);
+                    self.item(one.series, at.0, place(index), now, Class::Exemplar, what, value);
                 }
             }
             _ => {}
@@ -396,9 +400,10 @@ impl LogReader {
         self.known.insert(one.series.0, Known { series, segment });
     }
 
-    fn metadata(&mut self, one: LoggedMetadata) {
+    fn metadata(&mut self, one: RefMetadata) {
         let Some(series) = self.known.get_mut(&one.series.0).and_then(|known| known.series.as_mut()) else { return };
-        let said = SentMetadata { kind: one.kind, help: one.help.into(), unit: one.unit.into() };
+        let SeriesMetadata { kind, unit, help } = one.metadata;
+        let said = SentMetadata { kind: kind.number(), help: help.into(), unit: unit.into() };
         if series.metadata.as_ref() != Some(&said) {
             *series = Arc::new(SentSeries { labels: series.labels.clone(), metadata: Some(said) });
         }
