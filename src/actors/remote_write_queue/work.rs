@@ -12,7 +12,7 @@ use crate::actors::pool::{Lane, PoolError};
 use crate::actors::registry::Entry;
 use crate::actors::remote_write_queue::{Order, QueueDeps, RemoteLog};
 use crate::remote::send::queue::Flight;
-use crate::remote::send::reader::{LogReader, Progress};
+use crate::remote::send::reader::{LogReader, Progress, STEP_ITEMS};
 use crate::remote::send::reshard::{DECIDE_EVERY, Load, Rate, ShardBounds, desired};
 use crate::storage::wal::WalError;
 use crate::storage::wal::cursor::{self, Cursor};
@@ -299,14 +299,16 @@ impl QueueDeps {
             let mut reader = this.reader.lock();
             let Some(open) = reader.as_mut() else { return Ok(Progress::CaughtUp) };
             let (now, monotonic) = (this.runtime.clock.now(), this.runtime.clock.monotonic());
-            let mut items = Vec::new();
-            let read = open.step(until, now, monotonic, &mut items);
+            let (mut items, items_max) = (Vec::new(), this.capacity().min(STEP_ITEMS));
+            let read = open.step(until, (now, monotonic), items_max, &mut items);
             // After an error as well: the reader is behind what it has given out.
             let place = open.place();
             this.with_flight(|flight| flight.take(&mut items, place, Instant::now()));
             read
         };
-        match self.run_job(step).await {
+        let stepped = self.run_job(step).await;
+        self.bell.notify_waiters();
+        match stepped {
             Ok(read) => read.map_err(|error| Some(error.to_string())),
             Err(PoolError::Panicked { text }) => {
                 // What it was at is read again.

@@ -392,7 +392,7 @@ mod tests {
         let exemplar = Arc::new(SentExemplar { labels: Labels::from_pairs([("t", "1")]), value: 1.0 });
         let one = f64::to_le_bytes(1.0);
         let bytes = message(&[item(&labels, false, 5, ItemValue::Exemplar(Arc::clone(&exemplar)))], false);
-        let head = b"\x0a\x1f\x0a\x06\x0a\x01a\x12\x01b\x1a\x13\x0a\x06\x0a\x01t\x12\x011\x11";
+        let head = b"\x0a\x1d\x0a\x06\x0a\x01a\x12\x01b\x1a\x13\x0a\x06\x0a\x01t\x12\x011\x11";
         assert_eq!(bytes, [&head[..], &one, b"\x18\x05"].concat());
         let bytes = message(&[item(&labels, true, 5, ItemValue::Exemplar(exemplar))], true);
         assert!(bytes.starts_with(b"\x22\x00\x22\x01a\x22\x01b\x22\x01t\x22\x011"));

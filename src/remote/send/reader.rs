@@ -34,8 +34,8 @@ use crate::storage::wal::writer::Position;
 
 /// Bytes of records that a step reads.
 const STEP_LEN: usize = 2 << 20;
-/// Items after which a step ends; one record may bring more.
-const STEP_ITEMS: usize = 8_192;
+/// Items after which a step ends at the latest; the last record may bring more.
+pub const STEP_ITEMS: usize = 8_192;
 /// How often to look for a new checkpoint.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
@@ -123,8 +123,8 @@ struct Parts {
 enum Use<'a> {
     /// They are passed over.
     None,
-    /// They become items.
-    Send(&'a mut Vec<Item>),
+    /// They become items, so many at most but for those of the last record.
+    Send(&'a mut Vec<Item>, usize),
     /// They are counted.
     Count(&'a mut u64),
 }
@@ -167,19 +167,19 @@ impl LogReader {
         self.known.len()
     }
 
-    /// Reads on, up to `until`, into `items`.
+    /// Reads on, up to `until`, until there are `items_max` items.
     pub fn step(
         &mut self,
         until: Position,
-        now: TimestampMs,
-        monotonic: Duration,
+        (now, monotonic): (TimestampMs, Duration),
+        items_max: usize,
         items: &mut Vec<Item>,
     ) -> Result<Progress, WalError> {
         if matches!(self.phase, Phase::Learning(..)) {
             self.learn()?;
             return Ok(Progress::More);
         }
-        let progress = self.read(until, now, Use::Send(items))?;
+        let progress = self.read(until, now, Use::Send(items, items_max))?;
         self.tidy(monotonic)?;
         Ok(progress)
     }
@@ -286,7 +286,7 @@ impl LogReader {
                     return Ok(Progress::CaughtUp);
                 }
             }
-            if matches!(what, Use::Send(items) if STEP_ITEMS <= items.len()) {
+            if matches!(what, Use::Send(items, max) if *max <= items.len()) {
                 break;
             }
         }
@@ -432,7 +432,7 @@ impl LogReader {
                     match what {
                         Use::None => {}
                         Use::Count(count) => **count += 1,
-                        Use::Send(items) => {
+                        Use::Send(items, _) => {
                             self.metrics.saw(t);
                             let series = Arc::clone(series);
                             items.push(Item { series, reference, place, t, value: value() });
@@ -444,7 +444,7 @@ impl LogReader {
                 None => Reason::UnknownSeries,
             }
         };
-        if matches!(what, Use::Send(_)) {
+        if matches!(what, Use::Send(..)) {
             self.metrics.dropped(class, reason, 1);
         }
     }

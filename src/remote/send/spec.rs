@@ -79,7 +79,7 @@ mod tests {
         let found = of("
 global: {external_labels: {site: x}}
 remote_write:
-- {url: 'http://user:secret@host/w'}
+- {url: 'http://user:canary@host/w'}
 - {url: 'http://host/w', send_exemplars: true}
 - {url: 'http://host/w', name: main}
 ")
@@ -89,7 +89,7 @@ remote_write:
         assert_eq!(shown, [(url, url), ("http://host/w\n1", url), ("main", url)]);
         assert_eq!((found[0].name.len(), found[2].name.as_str()), (6, "main"));
         assert_ne!(found[0].file_name(), found[1].file_name());
-        assert!(!format!("{found:?}").contains("secret"));
+        assert!(!format!("{found:?}").contains("canary"));
         assert_eq!(found[0].external_labels.get("site"), Some("x"));
     }
 
