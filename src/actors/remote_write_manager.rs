@@ -33,6 +33,8 @@ const RETIRE_MARGIN: Duration = Duration::from_secs(5);
 const JOB_WITHIN: Duration = Duration::from_secs(3600);
 
 type Queues = BTreeMap<String, Arc<QueueDeps>>;
+/// Identity, actor and deps of a queue that is gone.
+type Retiring = (String, BoundedAddr<RemoteWriteQueue>, Arc<QueueDeps>);
 
 /// What the manager is given.
 pub struct RemoteWriteDeps {
@@ -44,7 +46,7 @@ pub struct RemoteWriteDeps {
     /// What the children were given.
     queues: Mutex<Queues>,
     /// Queues that are gone, until they have ended: an actor that nobody holds ends at once.
-    retiring: Mutex<Vec<(String, BoundedAddr<RemoteWriteQueue>, Arc<QueueDeps>)>>,
+    retiring: Mutex<Vec<Retiring>>,
 }
 
 impl RemoteWriteDeps {
@@ -106,7 +108,7 @@ impl RemoteWriteDeps {
             let Some(log) = log.get() else { return };
             let (fs, folder) = (log.files.fs(), log.data_dir.join(CURSOR_DIR));
             let Ok(entries) = fs.list(&folder) else { return };
-            for entry in entries.iter().filter(|entry| !entry.is_dir && !names.iter().any(|name| *name == entry.name)) {
+            for entry in entries.iter().filter(|entry| !entry.is_dir && !names.contains(&entry.name)) {
                 if !entry.name.ends_with(".tmp")
                     && let Err(error) = fs.remove_file(&folder.join(&entry.name))
                 {
