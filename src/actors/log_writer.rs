@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::WrapFuture;
 use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, Supervised};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
@@ -248,6 +248,7 @@ pub struct LogThread {
     panics: Arc<Panics>,
     announcements: Arc<Announcements>,
     health: Arc<LogHealth>,
+    written: watch::Receiver<Position>,
 }
 
 impl LogThread {
@@ -259,15 +260,22 @@ impl LogThread {
         let announcements = Arc::<Announcements>::default();
         let expected = Arc::clone(&announcements);
         let health = Arc::<LogHealth>::default();
-        let told = Arc::clone(&health);
+        let health_told = Arc::clone(&health);
+        let (told, written) = watch::channel(writer.position());
         let work = move || {
             let waiters = Waiters::default();
-            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected, health: told }
+            let health = health_told;
+            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected, health, told }
                 .run(&queue);
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
-        Ok(Arc::new(Self { orders, thread, panics, announcements, health }))
+        Ok(Arc::new(Self { orders, thread, panics, announcements, health, written }))
+    }
+
+    /// Up to where the log holds whole records that are not taken back any more, for those who read along.
+    pub fn written(&self) -> watch::Receiver<Position> {
+        self.written.clone()
     }
 
     /// Where durable writes are announced.
@@ -329,6 +337,7 @@ struct Work {
     waiters: Waiters,
     expected: Arc<Announcements>,
     health: Arc<LogHealth>,
+    told: watch::Sender<Position>,
 }
 
 impl Work {
@@ -396,6 +405,8 @@ impl Work {
                     Err(text) => self.recover(text, false),
                 }
             }
+            let position = self.writer.position();
+            self.told.send_if_modified(|told| std::mem::replace(told, position) != position);
             let unsynced = self.mode != SyncMode::Off && self.writer.wants_sync();
             let since = self.unsynced_since.filter(|_| !due);
             self.unsynced_since = unsynced.then(|| since.unwrap_or_else(Instant::now));

@@ -18,6 +18,7 @@ use crate::actors::storage_shard::{
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::read::Queryable;
 use crate::model::time::TimestampMs;
+use crate::remote::send::metrics::Intake;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::block::view::StoreQueryable;
 use crate::storage::head::exemplars::ExemplarStats;
@@ -102,6 +103,8 @@ pub struct StorageClient {
     shards: Arc<[ShardAddr]>,
     /// Without it the head is all there is.
     blocks: Option<Arc<Catalog>>,
+    /// Counts what is appended.
+    intake: Arc<Intake>,
 }
 
 impl StorageClient {
@@ -112,7 +115,13 @@ impl StorageClient {
             reserved: addr.reserve(),
             applying: addr.reserve(),
         };
-        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None }
+        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None, intake: Arc::default() }
+    }
+
+    /// The same, with what is appended counted there.
+    #[must_use]
+    pub fn with_intake(self, intake: Arc<Intake>) -> Self {
+        Self { intake, ..self }
     }
 
     /// The same, with views that show the blocks of `catalog` as well.
@@ -158,6 +167,7 @@ impl StorageClient {
         deadline: Instant,
     ) -> Result<Stored, AppendFailure> {
         let first = batch.first_at();
+        self.intake.took(&batch);
         let mut slices = self.head.route(batch);
         if slices.len() <= 1 {
             let Some((shard, slice)) = slices.pop() else { return Ok(Stored::nothing(AppendReport::default())) };

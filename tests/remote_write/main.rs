@@ -1,8 +1,9 @@
 //! Remote write through the front door of the built binary: status codes and texts, what is written of a request with
-//! faults, bombs, and that what was acknowledged is there after a kill -9.
+//! faults, bombs, and that what was acknowledged is there after a kill -9. Sending has a file of its own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod messages;
+mod sending;
 #[path = "../support/mod.rs"]
 mod support;
 

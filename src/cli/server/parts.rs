@@ -23,6 +23,7 @@ use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
 use crate::actors::remote_receiver::RemoteReceiver;
+use crate::actors::remote_write_queue::RemoteLog;
 use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::rule_group::RuleRuntime;
 use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
@@ -42,6 +43,7 @@ use crate::cli::server::discovery::{self, Discovery, Purpose};
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::{Checked, Planned};
+use crate::cli::server::remote_write::RemoteWriting;
 use crate::cli::server::running::Running;
 use crate::cli::server::upkeep::{Retention, Upkeep};
 use crate::cli::server::{head_metrics, remote, rules, storage};
@@ -54,6 +56,7 @@ use crate::model::random::Random;
 use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
+use crate::remote::send::metrics::Intake;
 use crate::rules::spec::GroupSpec;
 use crate::scrape::metrics::ScrapeMetrics;
 use crate::scrape::pool_metrics::PoolMetrics;
@@ -61,11 +64,14 @@ use crate::scrape::schedule::offset_seed;
 use crate::scrape::settings::ScrapeLimits;
 use crate::scrape::staging::StagingBudget;
 use crate::storage::block::catalog::Catalog;
+use crate::storage::fs::SharedFs;
 use crate::storage::head::starts::StartPolicy;
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::lock::DirLock;
+use crate::storage::wal::WAL_DIR;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::progress::ReplayProgress;
+use crate::storage::wal::segments::LogFiles;
 use crate::telemetry::limits::cpu_count;
 use crate::telemetry::metrics::Registry;
 
@@ -116,6 +122,7 @@ pub(super) struct Parts {
     rules: BoundedAddr<RuleManager>,
     /// Takes remote write and OTLP, if either is switched on.
     receiver: Option<Arc<RemoteReceiver>>,
+    remote_write: RemoteWriting,
     /// Whether exemplars are stored.
     keeps_exemplars: bool,
     /// Whether floats are written as XOR2 unless the configuration says otherwise, and histograms with start times.
@@ -147,11 +154,16 @@ impl Parts {
         let by_steady: SharedClock = Arc::clone(&steady) as SharedClock;
         let (storage, head, log) = start_storage(flags, &by_steady, &root, &pool, &shard_arbiters);
         let catalog = blocks::catalog(flags, registry);
-        let storage = storage.with_blocks(Arc::clone(&catalog));
+        let intake = Arc::<Intake>::default();
+        intake.register(registry);
+        let storage = storage.with_blocks(Arc::clone(&catalog)).with_intake(Arc::clone(&intake));
         let stored = (Arc::clone(&head), storage.clone(), Arc::clone(&catalog));
         let (compactor, compactor_addr, in_blocks) =
             blocks::start_compactor(flags, clock, &root, &pool, stored, (&threads.start("compactor"), &steady));
         head_metrics::register(registry, &storage);
+        if flags.agent.is_some() {
+            head_metrics::register_agent(registry, &storage);
+        }
         let (gateway, gateway_deps) =
             start_gateway(flags, registry, clock, &root, &pool, (&storage, &threads.start("query")));
         let scrape_arbiters: Arc<[Thread]> =
@@ -176,6 +188,9 @@ impl Parts {
         let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
         let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
         let receiver = remote::receiver(flags, registry, clock, &storage, &pool);
+        let senders = (0..cores.clamp(1, 2)).map(|i| threads.start(format!("remote-write-{i}"))).collect();
+        let overview = &manager_deps.overview;
+        let remote_write = RemoteWriting::start(flags, (registry, clock), &root, &pool, intake, senders, overview);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -206,6 +221,7 @@ impl Parts {
             rule_deps,
             rules,
             receiver,
+            remote_write,
             keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
             prefers_xor2: flags.features.is_enabled("xor2-encoding"),
             writes_started_histograms: flags.features.is_enabled("histograms-st-encoding"),
@@ -224,6 +240,7 @@ impl Parts {
         let keyed = |group| -> (String, &GroupSpec) { (GroupSpec::key(group), group) };
         let groups = PlanSection::compare("rule_group", before.iter().map(keyed), groups.iter().map(keyed));
         let mut sections = vec![self.manager_deps.plan_targets(jobs), groups, self.alerting.plan(&checked.loaded)];
+        sections.push(self.remote_write.plan(&checked.loaded));
         sections.extend(checked.alertmanager.iter().map(|config| self.notifying.plan(config)));
         sections
     }
@@ -265,14 +282,15 @@ impl Parts {
         let scrapes = self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN);
         let rules = self.rules.ask(ApplyRules, Instant::now() + CONFIRM_WITHIN);
         let notifiers = self.alerting.apply(&planned.checked.loaded);
-        let (scrapes, rules, notifiers) = futures::join!(scrapes, rules, notifiers);
+        let remote_write = self.remote_write.apply(&planned.checked.loaded);
+        let (scrapes, rules, notifiers, remote_write) = futures::join!(scrapes, rules, notifiers, remote_write);
         for (manager, answer) in [("scrape_manager", scrapes), ("rule_manager", rules)] {
             match answer {
                 Ok(children) => unconfirmed.extend(children),
                 Err(error) => unconfirmed.push(format!("{manager}: {error}")),
             }
         }
-        unconfirmed.extend(notifiers);
+        unconfirmed.extend(notifiers.into_iter().chain(remote_write));
         if let Some(config) = &planned.checked.alertmanager {
             unconfirmed.extend(self.notifying.apply(Arc::clone(config)).await);
         }
@@ -339,6 +357,7 @@ impl Parts {
             WalSync::Interval => SyncMode::Interval,
             WalSync::Off => SyncMode::Off,
         };
+        let is_agent = flags.agent.is_some();
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..WalMetrics::new(registry, clock) };
@@ -355,6 +374,11 @@ impl Parts {
             LogWriter::new(Arc::clone(&for_actor))
         });
         self.root.add(Stage::Writers, writer.clone());
+        self.remote_write.opened(RemoteLog {
+            files: LogFiles::new(SharedFs::clone(&opened.fs), opened.dir.join(WAL_DIR)),
+            data_dir: opened.dir.clone(),
+            written: thread.written(),
+        });
         let journal = Journal {
             writer,
             fs: opened.fs,
@@ -366,8 +390,11 @@ impl Parts {
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
-        self.compactor.opened();
-        self.open_active_log().await?;
+        // An agent makes no blocks and has no queries.
+        if !is_agent {
+            self.compactor.opened();
+            self.open_active_log().await?;
+        }
         match notifies {
             Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
             None => Ok(()),
@@ -404,7 +431,7 @@ impl Parts {
     }
 
     /// What is to run beside the actors once storage is open.
-    pub(super) fn upkeep(&self, readiness: &Readiness) -> Upkeep {
+    pub(super) fn upkeep(&self, flags: &ServerFlags, readiness: &Readiness) -> Upkeep {
         Upkeep {
             storage: self.storage.clone(),
             head: Arc::clone(&self.head),
@@ -416,6 +443,9 @@ impl Parts {
             in_blocks: self.in_blocks.clone(),
             steady: Arc::clone(&self.steady),
             readiness: readiness.clone(),
+            remote: Arc::clone(&self.remote_write.deps),
+            hold_wal: flags.remote.hold_wal,
+            agent: flags.agent,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::storage::fs::SharedFs;
 use crate::storage::reserve;
 
 pub mod checkpoint;
+pub mod cursor;
 pub mod exemplar_record;
 pub mod fragment;
 pub mod histogram_record;
@@ -29,6 +30,7 @@ pub mod record;
 mod repair;
 pub mod segments;
 mod start_record;
+pub mod tail;
 pub mod tombstone_record;
 pub mod writer;
 

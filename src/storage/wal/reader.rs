@@ -83,6 +83,29 @@ impl SegmentReader {
         self.end
     }
 
+    /// Goes on at `offset`, where a record ends.
+    pub fn seek(&mut self, offset: u64) {
+        self.at = offset;
+    }
+
+    /// Reads up to `limit` from now on, or to the file's end: a segment that is being written has grown.
+    pub fn extend(&mut self, limit: Option<u64>) -> io::Result<()> {
+        let end = match limit {
+            Some(limit) if limit <= self.end => self.end,
+            limit => {
+                let len = self.file.len()?;
+                limit.map_or(len, |limit| limit.min(len))
+            }
+        };
+        self.end = self.end.max(end);
+        Ok(())
+    }
+
+    /// The bytes of the record that was read last, as they stand in the segment.
+    pub fn last_record(&self) -> &[u8] {
+        &self.record
+    }
+
     /// The next record or damage; `None` at the end. Errors when the file cannot be read.
     pub fn next_item(&mut self) -> io::Result<Option<Item<'_>>> {
         let start = self.at;
