@@ -188,7 +188,7 @@ impl HeadExport {
                 && visible.as_ref().is_none_or(|times| times.binary_search(&t).is_ok())
         };
         cell.for_each_chunk(&mut |encoding, data| {
-            chunks.extend(cut_to(encoding, data, &keeps)?);
+            chunks.extend(cut_to(encoding, data, keeps)?);
             Ok(())
         })
         .map_err(|error| corrupt(cell, error))?;
