@@ -55,7 +55,7 @@ pub(super) static SERIES: Command = Command {
     summary: "Run series query.",
     flags: &LISTING_FLAGS,
     run: |given| match given.values.list("match") {
-        [] => refuse("required flag --match not provided"),
+        [] => refuse("required flag(s) '--match' not provided"),
         _ => with_words(given, ["server"], series),
     },
 };

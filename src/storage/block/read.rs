@@ -23,6 +23,11 @@ use crate::telemetry::metrics::Counter;
 /// Places of damage that are remembered of one block; more are counted, but not logged.
 const KNOWN_MAX: usize = 100;
 
+/// Takes labels and chunks of a series.
+pub type SeriesSink<'a> = dyn FnMut(&Labels, &[ChunkMeta]) -> Result<(), String> + 'a;
+/// Takes encoding and data of a chunk.
+pub type ChunkSink<'a> = dyn FnMut(u8, &[u8]) -> Result<(), String> + 'a;
+
 /// An open block. Its files stay readable while it is held, even if its folder is removed.
 pub struct Block {
     meta: BlockMeta,
@@ -140,11 +145,7 @@ impl Block {
     }
 
     /// Calls `take` with the labels and chunks of each series that fulfils all `matchers`, in their order; returns how many.
-    pub fn each_series(
-        &self,
-        matchers: &[Matcher],
-        take: &mut dyn FnMut(&Labels, &[ChunkMeta]) -> Result<(), String>,
-    ) -> Result<usize, String> {
+    pub fn each_series(&self, matchers: &[Matcher], take: &mut SeriesSink<'_>) -> Result<usize, String> {
         let ids = select_ids(&self.index, matchers, &Unlimited).map_err(|error| error.to_string())?;
         let mut memo = SymbolMemo::default();
         for id in &ids {
@@ -155,11 +156,7 @@ impl Block {
     }
 
     /// Calls `take` with encoding and data of each of a series' chunks.
-    pub fn each_chunk(
-        &self,
-        chunks: &[ChunkMeta],
-        take: &mut dyn FnMut(u8, &[u8]) -> Result<(), String>,
-    ) -> Result<(), String> {
+    pub fn each_chunk(&self, chunks: &[ChunkMeta], take: &mut ChunkSink<'_>) -> Result<(), String> {
         let until = chunks.last().map_or(0, |chunk| chunk.reference);
         let mut ahead = ReadAhead::default();
         for chunk in chunks {

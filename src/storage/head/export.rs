@@ -202,7 +202,7 @@ impl HeadExport {
         };
         let runs = self.view.starts_at(place, cell.series());
         cell.for_each_chunk(&mut |encoding, data| {
-            let cut = cut_to(encoding, data, &keeps)?;
+            let cut = cut_to(encoding, data, keeps)?;
             if !self.shared.encodings.wants_starts(encoding) {
                 chunks.extend(cut);
                 return Ok(());
