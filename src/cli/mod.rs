@@ -178,7 +178,8 @@ mod tests {
         let text = "--web.search.max-limit must be non-negative; got -1 (use 0 to disable the cap)";
         check_fails("watchfire", &["--web.search.max-limit=-1"], 1, text);
         check_fails("watchfire", &["--auto-gomemlimit.ratio=2"], 1, "--auto-gomemlimit.ratio must be greater than 0");
-        check_fails("watchfire", &["--agent"], 2, "--agent is not built yet");
+        let text = "--storage.agent.checkpoint-batch-size must be greater than 0.";
+        check_fails("watchfire", &["--agent", "--storage.agent.checkpoint-batch-size=0"], 1, text);
     }
 
     #[test]
