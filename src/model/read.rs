@@ -317,6 +317,11 @@ pub trait ReadView: Send + Sync {
         let _ = (matchers, range);
         Ok(None)
     }
+
+    /// What reads of this view have left out so far, in words; nothing unless the operator wants answers without what is damaged.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Opens views. Storage implements it; tests implement it over plain maps.

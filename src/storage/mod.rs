@@ -16,7 +16,12 @@ mod pattern;
 mod postings;
 pub mod read_only;
 pub mod replay;
+pub mod reserve;
 pub mod wal;
 
+#[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod deletion_tests;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::kind::Kind;
-use crate::actors::log_writer::{self, LOG_WRITER};
+use crate::actors::log_writer::{self, LOG_WRITER, LogHealth};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::registry::{ActorState, ActorTree};
 use crate::actors::remote_write_manager::RemoteWriteDeps;
@@ -17,8 +17,9 @@ use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, STORAGE_SHARD};
 use crate::cli::flags::AgentFlags;
 use crate::http::state::{Readiness, Ready};
-use crate::model::clock::SharedClock;
+use crate::model::clock::Clock;
 use crate::model::duration::PromDuration;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::head::Head;
 use crate::storage::head::shard::ShardState;
@@ -59,6 +60,11 @@ impl Retention {
         (0 < ms).then(|| TimestampMs(now.0.saturating_sub(ms)))
     }
 
+    /// The same, unless the clock is in doubt.
+    fn settled_bound(&self, clock: &SteadyClock) -> Option<TimestampMs> {
+        self.bound(clock.now()).filter(|_| clock.is_settled())
+    }
+
     /// A tenth of the retention: how much more than that may be there. A minute at most, a second at least.
     fn slack(&self) -> Duration {
         match Duration::from_millis(self.ms() / 10) {
@@ -96,12 +102,13 @@ pub(super) struct Upkeep {
     pub(super) storage: StorageClient,
     pub(super) head: Arc<Head>,
     pub(super) log: Arc<OnceLock<Journal>>,
+    pub(super) log_health: Option<Arc<LogHealth>>,
     pub(super) pool: Arc<ComputePool>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) retention: Arc<Retention>,
     /// Time before which blocks hold what the log holds; changes when the head has become a block.
     pub(super) in_blocks: watch::Receiver<TimestampMs>,
-    pub(super) clock: SharedClock,
+    pub(super) steady: Arc<SteadyClock>,
     pub(super) readiness: Readiness,
     /// Who else reads the log, and up to which size it is kept for them.
     pub(super) remote: Arc<RemoteWriteDeps>,
@@ -123,14 +130,17 @@ impl Upkeep {
     async fn drop_sent(&self, agent: AgentFlags) {
         let every = agent.truncate_every.to_std();
         let look = every.min(TRUNCATE_EVERY);
-        let mut shortened = self.clock.monotonic();
+        let mut shortened = self.steady.monotonic();
         loop {
             tokio::time::sleep(look).await;
-            let now = self.clock.now().0;
+            if !self.steady.is_settled() {
+                continue;
+            }
+            let now = self.steady.now().0;
             let bound = agent_bound(now, self.remote.lowest_sent_ms(), agent);
             // Samples of the last hour are still compared with those that come.
             self.storage.truncate(TimestampMs(bound.min(now - AGENT_HEAD_MS)));
-            let monotonic = self.clock.monotonic();
+            let monotonic = self.steady.monotonic();
             if every <= monotonic.saturating_sub(shortened) {
                 shortened = monotonic;
                 // One that is held is tried again at the next time.
@@ -140,7 +150,7 @@ impl Upkeep {
     }
 
     async fn drop_old(&self) {
-        let now = self.clock.now();
+        let now = self.steady.now();
         let mut rule = CheckpointRule { bound: self.retention.bound(now).unwrap_or(now) };
         let mut in_blocks = self.in_blocks.clone();
         // A checkpoint that waits for destinations of remote write.
@@ -157,7 +167,7 @@ impl Upkeep {
             if let Some(bound) = held {
                 held = self.checkpoint(bound).await;
             }
-            let Some(bound) = self.retention.bound(self.clock.now()) else { continue };
+            let Some(bound) = self.retention.settled_bound(&self.steady) else { continue };
             self.storage.truncate(bound);
             if rule.due(bound, self.retention.ms()) {
                 held = self.checkpoint(bound.max(held.unwrap_or(bound))).await;
@@ -239,7 +249,10 @@ impl Upkeep {
             ShardState::Failed { reason } => Some(format!("shard {} could not be restored: {reason}", shard.id().0)),
             ShardState::Ready | ShardState::Rebuilding { .. } => None,
         });
-        let reasons: Vec<String> = actors.chain(shards).collect();
+        let refusing = self.log_health.as_ref().and_then(|health| health.refusing());
+        let disk =
+            refusing.map(|reason| format!("samples are refused, as the disk does not take the write log: {reason}"));
+        let reasons: Vec<String> = actors.chain(shards).chain(disk).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 }
@@ -268,6 +281,24 @@ mod tests {
         let bound = |sent: i64| agent_bound(36_000_000, sent, agent) / 3_600_000;
         // Nothing sent, something long ago, something lately.
         assert_eq!([bound(0), bound(5 * 3_600_000), bound(9 * 3_600_000)], [6, 6, 8]);
+    }
+
+    #[test]
+    fn nothing_is_too_old_while_the_clock_is_in_doubt() {
+        use crate::model::clock::{ManualClock, SharedClock};
+        let manual = ManualClock::at(TimestampMs(1_800_000_000_000));
+        let steady = SteadyClock::new(&(Arc::clone(&manual) as SharedClock));
+        let retention = Retention::default();
+        retention.set(PromDuration::from_secs(30));
+        assert_eq!(retention.settled_bound(&steady), Some(TimestampMs(1_799_999_970_000)));
+        manual.step_to(TimestampMs(1_900_000_000_000));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.advance(Duration::from_secs(599));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.step_to(TimestampMs(1_800_000_599_000));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.advance(Duration::from_secs(600));
+        assert_eq!(retention.settled_bound(&steady), Some(TimestampMs(1_800_001_169_000)));
     }
 
     #[test]

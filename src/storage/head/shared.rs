@@ -9,6 +9,7 @@ use crate::storage::head::commit::Horizon;
 use crate::storage::head::deletion::Deleted;
 use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::marks::Marks;
+use crate::storage::head::starts::{BlockEncodings, StartPolicy};
 use crate::storage::head::table::SERIES_REF_MAX;
 
 /// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
@@ -28,6 +29,8 @@ pub(crate) struct HeadShared {
     pub(crate) marks: Arc<Marks>,
     pub(crate) deleted: Deleted,
     pub(crate) exemplars: Exemplars,
+    pub(crate) starts: StartPolicy,
+    pub(crate) encodings: BlockEncodings,
 }
 
 /// Counts since the process started.
@@ -69,7 +72,14 @@ impl HeadShared {
             marks: Arc::default(),
             deleted: Deleted::default(),
             exemplars: Exemplars::default(),
+            starts: StartPolicy::default(),
+            encodings: BlockEncodings::default(),
         }
+    }
+
+    /// The same with a policy for start times.
+    pub(crate) fn with_starts(self, starts: StartPolicy) -> Self {
+        Self { starts, ..self }
     }
 
     pub(crate) fn new_ref(&self) -> SeriesRef {
