@@ -20,7 +20,7 @@ use watchfire::remote::send::metrics::Intake;
 use watchfire::remote::send::spec::{Destination, destinations};
 use watchfire::storage::fs::RealFs;
 use watchfire::storage::replay;
-use watchfire::storage::wal::cursor::{self, Cursor, Place};
+use watchfire::storage::wal::cursor::{self, Cursor};
 use watchfire::storage::wal::metrics::WalMetrics;
 use watchfire::storage::wal::record::{RefSample, encode_samples, encode_series};
 use watchfire::storage::wal::segments::LogFiles;
@@ -80,7 +80,7 @@ impl RemoteScene {
         if let Some(log) = self.runtime.log.get() {
             let folder = log.data_dir.join(CURSOR_DIR);
             log.files.fs().create_dir_all(&folder).expect("a folder");
-            let start = Cursor::at(Place::default());
+            let start = Cursor::at(cursor::Place::default());
             cursor::save(log.files.fs(), &folder.join(to.file_name()), &start).expect("a cursor");
         }
         let deps = QueueDeps::new(to, Arc::clone(&self.runtime));
