@@ -247,8 +247,8 @@ pub struct LogThread {
     thread: Mutex<Option<JoinHandle<()>>>,
     panics: Arc<Panics>,
     announcements: Arc<Announcements>,
-    health: Arc<LogHealth>,
     written: watch::Receiver<Position>,
+    health: Arc<LogHealth>,
 }
 
 impl LogThread {
@@ -259,18 +259,17 @@ impl LogThread {
         let for_thread = Arc::clone(&panics);
         let announcements = Arc::<Announcements>::default();
         let expected = Arc::clone(&announcements);
-        let health = Arc::<LogHealth>::default();
-        let health_told = Arc::clone(&health);
         let (told, written) = watch::channel(writer.position());
+        let health = Arc::<LogHealth>::default();
+        let for_work = Arc::clone(&health);
         let work = move || {
             let waiters = Waiters::default();
-            let health = health_told;
-            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected, health, told }
-                .run(&queue);
+            let (panics, health) = (for_thread, for_work);
+            Work { writer, mode, unsynced_since: None, panics, waiters, expected, told, health }.run(&queue);
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
-        Ok(Arc::new(Self { orders, thread, panics, announcements, health, written }))
+        Ok(Arc::new(Self { orders, thread, panics, announcements, written, health }))
     }
 
     /// Up to where the log holds whole records that are not taken back any more, for those who read along.
@@ -336,8 +335,8 @@ struct Work {
     panics: Arc<Panics>,
     waiters: Waiters,
     expected: Arc<Announcements>,
-    health: Arc<LogHealth>,
     told: watch::Sender<Position>,
+    health: Arc<LogHealth>,
 }
 
 impl Work {

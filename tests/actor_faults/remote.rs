@@ -8,7 +8,7 @@ use actix::Arbiter;
 use watchfire::actors::log_writer::{self, LogThread, LogWriter, SyncMode};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::remote_write_manager::{RemoteWriteDeps, RemoteWriteManager};
-use watchfire::actors::remote_write_queue::{QueueDeps, QueueRuntime, RemoteLog, RemoteWriteQueue};
+use watchfire::actors::remote_write_queue::{CURSOR_DIR, QueueDeps, QueueRuntime, RemoteLog, RemoteWriteQueue};
 use watchfire::actors::supervision::{self, Place};
 use watchfire::client::{ClientOptions, HttpClient};
 use watchfire::config::{LoadOptions, load_str};
@@ -20,6 +20,7 @@ use watchfire::remote::send::metrics::Intake;
 use watchfire::remote::send::spec::{Destination, destinations};
 use watchfire::storage::fs::RealFs;
 use watchfire::storage::replay;
+use watchfire::storage::wal::cursor::{self, Cursor};
 use watchfire::storage::wal::metrics::WalMetrics;
 use watchfire::storage::wal::record::{RefSample, encode_samples, encode_series};
 use watchfire::storage::wal::segments::LogFiles;
@@ -75,6 +76,13 @@ impl RemoteScene {
 
     pub(crate) fn spawn_queue(&self, scene: &Scene, name: &str, address: &str) -> BoundedAddr<RemoteWriteQueue> {
         let to = Self::destinations(&[address]).remove(0);
+        // It reads the log from its beginning: a new destination gets what comes once it has begun.
+        if let Some(log) = self.runtime.log.get() {
+            let folder = log.data_dir.join(CURSOR_DIR);
+            log.files.fs().create_dir_all(&folder).expect("a folder");
+            let start = Cursor::at(cursor::Place::default());
+            cursor::save(log.files.fs(), &folder.join(to.file_name()), &start).expect("a cursor");
+        }
         let deps = QueueDeps::new(to, Arc::clone(&self.runtime));
         let make = move |_: &mut _| RemoteWriteQueue::new(Arc::clone(&deps));
         supervision::spawn(&Arbiter::current(), QUICK, Place::root(&scene.tree, name), make)

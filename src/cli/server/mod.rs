@@ -179,8 +179,8 @@ fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, 
         }
     })?;
     let inactive = jobs::check_built(&loaded).map_err(LoadError::NotBuilt)?;
-    storage::check_starts(flags, &loaded.config.storage).map_err(LoadError::NotBuilt)?;
     remote_write::check(&loaded).map_err(LoadError::Remote)?;
+    storage::check_starts(flags, &loaded.config.storage).map_err(LoadError::NotBuilt)?;
     let notifies = flags.alerts.config_file.as_deref();
     let digest = alerting::digest(notifies);
     let alertmanager = alerting::load(notifies).map_err(|reason| LoadError::Alertmanager {
