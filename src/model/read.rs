@@ -234,6 +234,11 @@ pub trait SampleSource: Send + Sync {
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
         self.decode(range, &mut out.floats)
     }
+
+    /// As [`Self::decode_all`] for those who look at the newest sample alone: of those in `range`, older ones may be left out.
+    fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        self.decode_all(range, out)
+    }
 }
 
 /// The newest sample of a series.

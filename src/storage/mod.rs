@@ -15,4 +15,5 @@ pub mod lock;
 mod pattern;
 mod postings;
 pub mod replay;
+mod selections;
 pub mod wal;

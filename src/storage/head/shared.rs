@@ -8,6 +8,7 @@ use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::table::SERIES_REF_MAX;
+use crate::storage::head::view::KnownSelections;
 
 /// State of a head beside its shards. All of it is atomics: shards and readers use it without waiting.
 #[derive(Debug)]
@@ -24,7 +25,11 @@ pub(crate) struct HeadShared {
     min_valid: AtomicI64,
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) known: Arc<KnownSelections>,
 }
+
+/// Bytes of selections that are remembered: those of some hundred thousand series.
+const KNOWN_LEN_MAX: usize = 32 << 20;
 
 /// Counts since the process started.
 #[derive(Debug, Default)]
@@ -63,6 +68,7 @@ impl HeadShared {
             min_valid: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
             marks: Arc::default(),
+            known: Arc::new(KnownSelections::new(KNOWN_LEN_MAX)),
         }
     }
 
