@@ -14,6 +14,10 @@ pub mod head_chunks;
 pub mod lock;
 mod pattern;
 mod postings;
+pub mod read_only;
 pub mod replay;
 mod selections;
 pub mod wal;
+
+#[cfg(test)]
+mod deletion_tests;

@@ -11,9 +11,12 @@ use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
+use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
+use crate::storage::wal::metadata_record::RefMetadata;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
+use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, read_until};
 
@@ -50,6 +53,20 @@ impl RecordSink for Restorer<'_> {
             self.histogram(one.series, one.t, &one.value);
         }
     }
+
+    fn tombstones(&mut self, tombstones: &[RefTombstone]) {
+        for one in tombstones {
+            self.tombstone(one.series, one.interval);
+        }
+    }
+
+    fn exemplars(&mut self, exemplars: &[RefExemplar]) {
+        exemplars.iter().for_each(|one| self.exemplar(one));
+    }
+
+    fn metadata(&mut self, metadata: &[RefMetadata]) {
+        metadata.iter().for_each(|one| Restorer::metadata(self, one.series, &one.metadata));
+    }
 }
 
 /// Reads the log in `data_dir` into an empty head and makes it ready to be written. Samples before `oldest`, the bound
@@ -69,6 +86,8 @@ pub fn open(
     // Without this, series whose samples are all too old would stay for ever.
     head.truncate_blocking(oldest);
     metrics.unknown_sample_refs.add(restored.unknown_refs);
+    metrics.unknown_metadata_refs.add(restored.unknown_metadata_refs);
+    metrics.unknown_exemplar_refs.add(restored.unknown_exemplar_refs);
     let took = metrics.clock.monotonic().saturating_sub(begun);
     Ok((writer, ReplayReport { log, head: restored, took }))
 }
@@ -114,5 +133,7 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
     }
 }
 
+#[cfg(test)]
+mod exemplar_tests;
 #[cfg(test)]
 mod tests;

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!((found(1, "x"), found(2, "x"), found(1, "y")), (Some(vec![7]), Some(vec![9]), None));
         let negated = [Matcher::new(MatchOp::NotEqual, "a", "x").unwrap()];
         assert!(selections.get(&1, &negated).is_none() && selections.get(&1, &[]).is_none());
-        for n in 3..7 {
+        for n in 3..8 {
             assert!(found(1, "x").is_some());
             selections.put(n, &of("x"), Arc::from([0]), 600);
         }

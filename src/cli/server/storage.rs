@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cli::flags::{StorageFlags, WalSync};
+use crate::config::StorageConfig;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::fs::SharedFs;
@@ -23,6 +24,21 @@ pub(super) struct OpenStorage {
     pub(super) fs: SharedFs,
     pub(super) dir: PathBuf,
     pub(super) aliases: Aliases,
+}
+
+/// Exemplars that are held unless the configuration says how many.
+const EXEMPLARS_MAX: i64 = 100_000;
+
+/// Gives exemplars the room that the configuration wants for them.
+pub(super) fn settle_exemplars(head: &Head, config: &StorageConfig) {
+    let wanted = config.exemplars.as_ref().map_or(EXEMPLARS_MAX, |exemplars| exemplars.max_exemplars);
+    let (before, wanted) = (head.exemplars().capacity(), usize::try_from(wanted).unwrap_or(0));
+    let window_ms = config.tsdb.as_ref().map_or(0, |tsdb| tsdb.out_of_order_time_window.as_ms_i64());
+    head.exemplars().set_window(window_ms);
+    let migrated = head.exemplars().resize(wanted);
+    if before != wanted {
+        tracing::info!(component = "tsdb", from = before, to = wanted, migrated, "Exemplar storage resized");
+    }
 }
 
 /// Opens the directory that the flags name; the error is what the operator reads.

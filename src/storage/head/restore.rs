@@ -3,23 +3,29 @@
 //! Two series with the same labels become the one that was seen first, as in Prometheus; samples of the other go there.
 //! Samples that are not newer than the newest of their series are passed over: a log may hold a sample twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
 use crate::model::append::{HistogramValue, ShardId};
 use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
+use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::deletion::RestoredDeletions;
+use crate::storage::head::exemplar_restore::ReplayedExemplars;
 use crate::storage::head::partition::Partition;
 use crate::storage::head::route::shard_of;
 use crate::storage::head::series::{Appended, WriterSeries};
 use crate::storage::head::shared::count;
 use crate::storage::head::table::{SERIES_REF_MAX, SeriesId};
+use crate::storage::wal::exemplar_record::RefExemplar;
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +44,10 @@ pub struct RestoreStats {
     pub bad_histograms: u64,
     /// Series without labels, with the reference of another or beyond what references can be.
     pub bad_series: u64,
+    /// Metadata of series that the log does not name.
+    pub unknown_metadata_refs: u64,
+    /// Exemplars of series that the log does not name.
+    pub unknown_exemplar_refs: u64,
     /// References that stand for the series of another (left: the later one).
     pub aliases: HashMap<SeriesRef, SeriesRef>,
 }
@@ -52,7 +62,11 @@ pub struct Restorer<'a> {
     span: (i64, i64),
     ref_max: u64,
     chunks: u64,
+    exemplars: ReplayedExemplars,
+    /// Metadata that is shared by series.
+    metadata: HashSet<Arc<SeriesMetadata>>,
     stats: RestoreStats,
+    deletions: RestoredDeletions,
 }
 
 /// Where a series went.
@@ -76,7 +90,11 @@ impl Head {
             span: (i64::MAX, i64::MIN),
             ref_max: 0,
             chunks: 0,
+            // A shard that is rebuilt finds the ring as it was.
+            exemplars: ReplayedExemplars::new(if shard.is_none() { self.shared.exemplars.capacity() } else { 0 }),
+            metadata: HashSet::new(),
             stats: RestoreStats::default(),
+            deletions: RestoredDeletions::default(),
         }
     }
 }
@@ -121,6 +139,22 @@ impl Restorer<'_> {
         }
     }
 
+    /// A deleted range as the log names it.
+    pub fn tombstone(&mut self, series: SeriesRef, interval: Interval) {
+        match self.places.get(&series.0) {
+            Some(Place::In(shard, id)) => {
+                let partition = self.partitions.get(usize::from(shard.0)).and_then(Option::as_ref);
+                if let Some(found) = partition.and_then(|partition| partition.table.get(*id)) {
+                    let last_t = found.last().map(|(t, _)| t);
+                    self.deletions.add(found.cell.series(), interval, last_t);
+                }
+            }
+            Some(Place::Elsewhere) => {}
+            None if series.0 < SERIES_REF_MAX - 1 => self.ref_max = self.ref_max.max(series.0),
+            None => {}
+        }
+    }
+
     /// A sample as the log names it.
     #[inline]
     pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
@@ -135,6 +169,36 @@ impl Restorer<'_> {
             return;
         }
         self.append(series, t, |series, rules| series.append_histogram(t, value, CommitId(0), CommitId(0), rules));
+    }
+
+    /// What the log says of a series; what it says later counts.
+    pub fn metadata(&mut self, series: SeriesRef, metadata: &SeriesMetadata) {
+        let (shard, id) = match self.places.get(&series.0) {
+            Some(Place::In(shard, id)) => (*shard, *id),
+            Some(Place::Elsewhere) => return,
+            None => {
+                self.stats.unknown_metadata_refs += 1;
+                return;
+            }
+        };
+        let shared = match self.metadata.get(metadata) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let shared = Arc::new(metadata.clone());
+                self.metadata.insert(Arc::clone(&shared));
+                shared
+            }
+        };
+        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
+        if let Some(series) = partition.table.get(id) {
+            let first = series.cell.series();
+            partition.metadata.insert(first, shared);
+        }
+    }
+
+    /// An exemplar as the log names it.
+    pub fn exemplar(&mut self, exemplar: &RefExemplar) {
+        self.exemplars.push(exemplar);
     }
 
     #[inline]
@@ -173,9 +237,12 @@ impl Restorer<'_> {
     }
 
     /// Ends it: new series get references above all that were seen.
-    pub fn finish(self) -> RestoreStats {
+    pub fn finish(mut self) -> RestoreStats {
         let shared = &self.head.shared;
+        let indexes = self.partitions.iter().flatten().map(|partition| &*partition.index);
+        self.stats.unknown_exemplar_refs = self.exemplars.store(&shared.exemplars, &self.stats.aliases, indexes);
         shared.raise_next_ref(self.ref_max + 1);
+        shared.deleted.add(self.deletions.into_ranges());
         if self.span.0 <= self.span.1 {
             shared.widen_span(self.span.0, self.span.1);
         }

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
+use crate::storage::head::deletion::Deleted;
+use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::head::view::KnownSelections;
 
-/// State of a head beside its shards. All of it is atomics: shards and readers use it without waiting.
+/// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
 #[derive(Debug)]
 pub(crate) struct HeadShared {
     pub(crate) horizon: Arc<Horizon>,
@@ -26,6 +28,8 @@ pub(crate) struct HeadShared {
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
     pub(crate) known: Arc<KnownSelections>,
+    pub(crate) deleted: Deleted,
+    pub(crate) exemplars: Exemplars,
 }
 
 /// Bytes of selections that are remembered: those of some hundred thousand series.
@@ -69,6 +73,8 @@ impl HeadShared {
             counters: Counters::default(),
             marks: Arc::default(),
             known: Arc::new(KnownSelections::new(KNOWN_LEN_MAX)),
+            deleted: Deleted::default(),
+            exemplars: Exemplars::default(),
         }
     }
 

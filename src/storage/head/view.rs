@@ -10,9 +10,11 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::tombstones::{Interval, Tombstones};
 use crate::storage::chunk::ChunkError;
 use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
+use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
 use crate::storage::head::index::segment::{PairId, Segment, SegmentId};
 use crate::storage::head::index::select::{Ticker, positions};
@@ -57,6 +59,8 @@ struct ViewInner {
     shards: Vec<ShardView>,
     marks: Arc<Marks>,
     known: Arc<KnownSelections>,
+    /// Ranges that are deleted.
+    deleted: Arc<Tombstones>,
 }
 
 #[derive(Debug)]
@@ -71,6 +75,8 @@ impl HeadView {
     pub(crate) fn open(shared: &Arc<HeadShared>, shards: &[Arc<Shard>]) -> Self {
         // The commit number is fixed first: what is loaded after it holds all that the view must see.
         let pin = ViewPin::open(&shared.horizon);
+        // Before the lower bound: what is forgotten of it lies below.
+        let deleted = shared.deleted.load();
         let open_shard = |shard: &Arc<Shard>| {
             let generation = shard.readers.generation();
             let index = shard.readers.index.load_full();
@@ -83,7 +89,7 @@ impl HeadView {
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
         let (marks, known) = (Arc::clone(&shared.marks), Arc::clone(&shared.known));
-        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known }) }
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known, deleted }) }
     }
 }
 
@@ -175,6 +181,39 @@ impl HeadView {
         }
     }
 
+    /// Calls `take` with the series that fulfil all `matchers`, and the first and the last of its times in `range`.
+    pub(crate) fn for_each_selected(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+        mut take: impl FnMut(SeriesRef, i64, i64),
+    ) -> Result<(), ReadError> {
+        let view = &self.inner;
+        let Some(range) = view.clamp(range) else { return Ok(()) };
+        view.for_each(matchers, budget, |_, found| {
+            let cell = found.cell();
+            let ends = cell.newest_visible(view.commit()).and_then(|last| Ok((cell.first_t(i64::MIN)?, last)));
+            if let (Some(first), Some(last)) = ends.map_err(|error| corrupt(cell.series(), error))? {
+                let (min_t, max_t) = (first.max(range.min().0), last.min(range.max().0));
+                if min_t <= max_t {
+                    take(cell.series(), min_t, max_t);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The deleted ranges of a series, ascending.
+    pub(crate) fn deleted_of(&self, series: SeriesRef) -> &[Interval] {
+        self.inner.deleted_of(series)
+    }
+
+    /// The newest commit that the view sees.
+    pub(crate) fn commit(&self) -> CommitId {
+        self.inner.commit()
+    }
+
     /// Errors if a shard is away, or was since the view opened.
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         self.inner.shards.iter().try_for_each(|shard| shard.readers.check(shard.generation))
@@ -206,6 +245,10 @@ impl Found<'_> {
 impl ViewInner {
     fn commit(&self) -> CommitId {
         self.pin.commit()
+    }
+
+    fn deleted_of(&self, series: SeriesRef) -> &[Interval] {
+        self.deleted.of_series(series.0)
     }
 
     fn marks_of(&self, shard: usize, series: SeriesRef) -> SeriesMarks<'_> {
@@ -580,7 +623,10 @@ impl Picked<'_> {
         let (view, series) = (self.view, cell.series());
         let marks = view.marks_of(shard, series);
         let column = cell.samples_in(view.commit(), self.range, Some(marks)).map_err(|e| corrupt(series, e))?;
-        if let Some(column) = column {
+        let deleted = view.deleted_of(series);
+        if let Some(column) = column
+            && (deleted.is_empty() || column.is_left_in(self.range, deleted).map_err(|e| corrupt(series, e))?)
+        {
             let labels = labels();
             self.uncharged += labels.encoded_len() + SELECTED_LEN;
             if CHARGED_AT_ONCE < self.uncharged {
@@ -621,14 +667,37 @@ impl HeadSeries {
 
 impl SampleSource for HeadSeries {
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
-        self.decode_to(range, Output::Floats(out))
+        let from = out.len();
+        self.decode_to(range, Output::Floats(out))?;
+        match self.view.deleted_of(self.series) {
+            [] => {}
+            deleted => deletion::drop_floats(deleted, from, out),
+        }
+        Ok(())
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
-        self.decode_to(range, Output::All(out))
+        let from = (out.floats.len(), out.histograms.len());
+        self.decode_to(range, Output::All(out))?;
+        match self.view.deleted_of(self.series) {
+            [] => {}
+            deleted => deletion::drop_samples(deleted, from, out),
+        }
+        Ok(())
+    }
+
+    fn whole_histogram_times(&self, _: TimeRange, out: &mut Vec<i64>) -> Result<(), ReadError> {
+        self.column.whole_histogram_times(out).map_err(|error| corrupt(self.series, error))
+    }
+
+    fn reference(&self) -> Option<u64> {
+        Some(self.series.0)
     }
 
     fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        if !self.view.deleted_of(self.series).is_empty() {
+            return self.decode_all(range, out);
+        }
         let Some(range) = self.readable(range)? else { return Ok(()) };
         let marks = self.view.marks_of(self.shard, self.series);
         self.column.decode_newest(self.view.commit(), range, marks, out).map_err(|e| corrupt(self.series, e))
