@@ -33,8 +33,17 @@ impl Exemplars {
         at: TimestampMs,
         (raw, kind, plan): (&[u8], FamilyKind, &SamplePlan),
     ) -> Result<(), ScrapeError> {
+        self.hold_read(found.into_iter().map(|raw| raw.read(at)), (raw, kind, plan))
+    }
+
+    /// As [`Self::hold`], for exemplars that were read before.
+    pub(super) fn hold_read(
+        &mut self,
+        found: impl IntoIterator<Item = Exemplar>,
+        (raw, kind, plan): (&[u8], FamilyKind, &SamplePlan),
+    ) -> Result<(), ScrapeError> {
         self.release();
-        self.held.extend(found.into_iter().map(|raw| raw.read(at)));
+        self.held.extend(found);
         if !self.held.is_empty() {
             self.held.sort_by(Exemplar::order);
             // The head knows exemplars by labels, as their series may be gone before them.

@@ -11,6 +11,7 @@ use crate::exposition::float::parse_float;
 use crate::exposition::packed;
 use crate::exposition::text::{FamilyKind, SeriesLine, TextParser};
 use crate::model::append::HistogramValue;
+use crate::model::exemplar::Exemplar;
 use crate::model::histogram::classic::ClassicHistogram;
 use crate::model::labels::{BUCKET, METRIC_NAME};
 
@@ -27,6 +28,8 @@ pub(super) struct Collector {
     is_broken: bool,
     timestamp_ms: Option<i64>,
     start_ms: Option<i64>,
+    /// Those of the parts.
+    exemplars: Vec<Exemplar>,
     /// Of the series at hand: its native series, packed.
     candidate: Vec<u8>,
 }
@@ -47,6 +50,7 @@ pub(super) struct Converted {
     pub(super) histogram: HistogramValue,
     pub(super) timestamp_ms: Option<i64>,
     pub(super) start_ms: Option<i64>,
+    pub(super) exemplars: Vec<Exemplar>,
 }
 
 /// What a series is to the collector.
@@ -115,8 +119,8 @@ impl Collector {
         }
     }
 
-    /// Takes the part that [`Self::look`] found, after what was collected for another series has been taken out.
-    pub(super) fn take_part(&mut self, part: Part, line: &SeriesLine<'_>) {
+    /// Takes the part that [`Self::look`] found with its exemplar, after what was collected for another series has been taken out.
+    pub(super) fn take_part(&mut self, part: Part, line: &SeriesLine<'_>, exemplar: Option<Exemplar>) {
         let value = line.value;
         if self.state != State::Collecting {
             self.state = State::Collecting;
@@ -124,7 +128,9 @@ impl Collector {
             self.parts = ClassicHistogram::default();
             self.is_broken = false;
             self.start_ms = line.start_ms;
+            self.exemplars.clear();
         }
+        self.exemplars.extend(exemplar);
         self.timestamp_ms = line.timestamp_ms;
         let taken = match part {
             Part::None => Ok(()),
@@ -154,6 +160,7 @@ impl Collector {
             histogram,
             timestamp_ms: self.timestamp_ms,
             start_ms: self.start_ms,
+            exemplars: std::mem::take(&mut self.exemplars),
         })
     }
 }

@@ -381,11 +381,16 @@ impl<'a> Reader<'a> {
         if part == Part::None {
             return self.plain_series(old, line);
         }
+        let at = self.explicit(line.timestamp_ms).map_or(self.at, TimestampMs);
+        let exemplar = line.exemplar.filter(|_| self.plan.settings.extras.exemplars).map(|raw| raw.read(at));
         if let Some(collector) = self.collector.as_mut() {
-            collector.take_part(part, &line);
+            collector.take_part(part, &line, exemplar);
         }
         match self.plan.settings.classic {
-            ClassicPart::Converted => Ok(()),
+            ClassicPart::Converted => {
+                self.counts.exemplars += u64::from(line.exemplar.is_some());
+                Ok(())
+            }
             ClassicPart::Kept | ClassicPart::KeptAndConverted => self.plain_series(old, line),
         }
     }
@@ -394,6 +399,7 @@ impl<'a> Reader<'a> {
     fn end_collection(&mut self, old: &Sequence) -> Result<(), ScrapeError> {
         let Some(whole) = self.collector.as_mut().and_then(|collector| collector.end()) else { return Ok(()) };
         let (raw, timestamp_ms, start_ms) = (&whole.series[..], whole.timestamp_ms, whole.start_ms);
+        self.exemplars.hold_read(whole.exemplars, (raw, FamilyKind::Histogram, self.plan))?;
         self.native = Some(whole.histogram);
         let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
         self.native = None;

@@ -621,6 +621,19 @@ fn exemplars_go_with_their_samples() {
 }
 
 #[test]
+fn exemplars_of_buckets_go_with_the_native_histogram() {
+    let settings = ScrapeSettings { classic: ClassicPart::Converted, ..ScrapeSettings::default() };
+    let mut target = with_exemplars(Format::OpenMetrics, settings);
+    let body = "# TYPE h histogram\nh_bucket{le=\"1\"} 1 # {id=\"a\"} 0.5 7\nh_bucket{le=\"+Inf\"} 3 # {id=\"b\"} 4 6\nh_count 3\n# EOF\n";
+    for _ in 0..2 {
+        let (batch, pending, counts, error) = target.read(body.as_bytes(), 11);
+        assert_eq!((error, counts.exemplars, batch.histograms.len()), (None, 2, 1));
+        assert_eq!(exemplars(&batch), ["{__name__=\"h\"} {id=\"b\"} 4 @6000", "{__name__=\"h\"} {id=\"a\"} 0.5 @7000"]);
+        target.commit(&batch, pending);
+    }
+}
+
+#[test]
 fn metadata_is_told_of_new_series_and_changed_families() {
     let mut target = Target::new(ScrapeSettings {
         extras: Extras { metadata: true, ..Extras::default() },

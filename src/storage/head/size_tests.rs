@@ -41,5 +41,5 @@ fn chunks_and_samples_in_flight_keep_to_their_budget() {
 
 #[test]
 fn exemplars_keep_to_their_budget() {
-    assert_eq!(super::exemplars::SIZES, (64, 40));
+    assert_eq!(super::exemplars::SIZES, (56, 32));
 }
