@@ -1,6 +1,5 @@
 //! Runs PromQL test scripts, ours and Prometheus's, against real storage: on the head, in several shards and with small chunks,
-//! and on a head with blocks under it, two of which overlap. Every evaluation must pass there as it does on plain maps, but for
-//! those that need start timestamps, which storage does not keep.
+//! and on a head with blocks under it, two of which overlap. Every evaluation must pass there as it does on plain maps.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints its figures")]
 
 mod support;
@@ -29,10 +28,8 @@ use watchfire::storage::compact::Step;
 use watchfire::storage::compact::head::HeadCompaction;
 use watchfire::storage::fs::sim::SimFs;
 use watchfire::storage::head::export::BlockRange;
+use watchfire::storage::head::starts::StartPolicy;
 use watchfire::storage::head::{Head, HeadOptions};
-
-/// Scripts that need what storage does not keep.
-const NEEDS_STARTS: &str = "start_timestamps.test";
 
 fn clock() -> SharedClock {
     ManualClock::at(TimestampMs(1 << 42))
@@ -41,7 +38,10 @@ fn clock() -> SharedClock {
 /// A head whose bounds are so wide that each series can be loaded from time 0 on.
 fn head() -> Head {
     let rules = CutRules { samples_per_chunk: 7, chunk_range_ms: 1 << 52 };
-    Head::new(HeadOptions { shards: 3, rules, ..HeadOptions::new(clock()) })
+    let starts = StartPolicy { zero_samples: false, stored: true };
+    let head = Head::new(HeadOptions { shards: 3, rules, starts, ..HeadOptions::new(clock()) });
+    head.set_block_encodings(true, true);
+    head
 }
 
 #[derive(Clone)]
@@ -50,13 +50,22 @@ enum Value {
     Histogram(Arc<FloatHistogram>),
 }
 
-type Samples = BTreeMap<Labels, BTreeMap<i64, Value>>;
+/// By time: when it began to count, and the value.
+type Series = BTreeMap<i64, (i64, Value)>;
+type Samples = BTreeMap<Labels, Series>;
 
-fn each_value(samples: &SampleColumn) -> impl Iterator<Item = (i64, Value)> + '_ {
+fn each_value(samples: &SampleColumn) -> impl Iterator<Item = (i64, (i64, Value))> + '_ {
     let floats = samples.floats.timestamps.iter().zip(&samples.floats.values);
     let histograms = samples.histograms.timestamps.iter().zip(&samples.histograms.values);
-    let floats = floats.map(|(t, value)| (*t, Value::Float(*value)));
-    floats.chain(histograms.map(|(t, histogram)| (*t, Value::Histogram(Arc::clone(histogram)))))
+    let start = |starts: &[i64], at: usize| starts.get(at).copied().unwrap_or(0);
+    let floats = floats.enumerate().map(move |(at, (t, value))| {
+        let start = start(&samples.float_starts, at);
+        (*t, (start, Value::Float(*value)))
+    });
+    floats.chain(histograms.enumerate().map(move |(at, (t, histogram))| {
+        let start = start(&samples.histogram_starts, at);
+        (*t, (start, Value::Histogram(Arc::clone(histogram))))
+    }))
 }
 
 /// With whole counts if all are whole and add up, as a client would have exposed it.
@@ -87,12 +96,12 @@ fn whole(histogram: &FloatHistogram) -> Option<HistogramValue> {
 }
 
 /// Appends in the order of time; runs of one kind are one batch.
-fn append(head: &Head, labels: &Labels, samples: &BTreeMap<i64, Value>, prefers_whole: bool) -> Result<(), String> {
+fn append(head: &Head, labels: &Labels, samples: &Series, prefers_whole: bool) -> Result<(), String> {
     let mut batch = AppendBatch::default();
     // A series keeps to one kind.
     let wholes: Option<Vec<HistogramValue>> = samples
         .values()
-        .filter_map(|value| match value {
+        .filter_map(|(_, value)| match value {
             Value::Histogram(histogram) => Some(whole(histogram)),
             Value::Float(_) => None,
         })
@@ -102,16 +111,19 @@ fn append(head: &Head, labels: &Labels, samples: &BTreeMap<i64, Value>, prefers_
         let report = head.append_blocking(std::mem::take(batch)).map_err(|error| error.to_string())?;
         report.rejected.first().map_or(Ok(()), |(_, why)| Err(format!("{labels}: {why}")))
     };
-    for (t, value) in samples {
+    for (t, (start, value)) in samples {
         let (key, at) = (SeriesKey::Labels(labels.clone()), TimestampMs(*t));
+        let of = |len: usize| (*start != 0).then_some((u32::try_from(len).unwrap(), *start));
         match value {
             Value::Float(value) => {
                 if !batch.histograms.is_empty() {
                     commit(&mut batch)?;
                 }
+                batch.starts.samples.extend(of(batch.samples.len()));
                 batch.push_float(key, at, *value);
             }
             Value::Histogram(histogram) => {
+                batch.starts.histograms.extend(of(batch.histograms.len()));
                 let value = wholes.as_mut().and_then(Iterator::next);
                 batch.push_histogram(key, at, value.unwrap_or_else(|| HistogramValue::Float(Arc::clone(histogram))));
             }
@@ -136,7 +148,7 @@ impl OnHead {
 
 impl TestStorage for OnHead {
     fn append(&mut self, labels: &Labels, samples: &[(i64, f64)]) -> Result<(), String> {
-        let samples = samples.iter().map(|(t, value)| (*t, Value::Float(*value))).collect();
+        let samples = samples.iter().map(|(t, value)| (*t, (0, Value::Float(*value)))).collect();
         append(&self.head, labels, &samples, self.prefers_whole)
     }
 
@@ -204,7 +216,7 @@ impl OnBlocks {
 
 impl TestStorage for OnBlocks {
     fn append(&mut self, labels: &Labels, samples: &[(i64, f64)]) -> Result<(), String> {
-        let samples = samples.iter().map(|(t, value)| (*t, Value::Float(*value)));
+        let samples = samples.iter().map(|(t, value)| (*t, (0, Value::Float(*value))));
         self.samples.entry(labels.clone()).or_default().extend(samples);
         self.built = OnceLock::new();
         Ok(())
@@ -275,11 +287,7 @@ fn check(accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn
         let differing = found.iter().zip(&expected).filter(|(found, expected)| expected.is_ok() && found.is_err());
         let differing: Vec<String> =
             differing.filter_map(|(found, _)| found.as_ref().err()).filter(|why| !accepts(why)).cloned().collect();
-        if name == NEEDS_STARTS {
-            println!("{name}: {} of {} need start timestamps", differing.len(), found.len());
-        } else {
-            failed.extend(differing.into_iter().map(|why| format!("{name}:{why}")));
-        }
+        failed.extend(differing.into_iter().map(|why| format!("{name}:{why}")));
     }
     println!("{total} evals");
     assert!(failed.is_empty(), "{} failures\n{}", failed.len(), failed.join("\n"));

@@ -228,12 +228,26 @@ impl Panics {
     }
 }
 
+/// Whether the disk takes the log.
+#[derive(Default)]
+pub struct LogHealth {
+    refusing: Mutex<Option<Arc<str>>>,
+}
+
+impl LogHealth {
+    /// Why samples are refused now.
+    pub fn refusing(&self) -> Option<Arc<str>> {
+        self.refusing.lock().clone()
+    }
+}
+
 /// The thread that writes the log. Outlives the actor's restarts.
 pub struct LogThread {
     orders: Mutex<Option<SyncSender<Order>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     panics: Arc<Panics>,
     announcements: Arc<Announcements>,
+    health: Arc<LogHealth>,
 }
 
 impl LogThread {
@@ -244,18 +258,26 @@ impl LogThread {
         let for_thread = Arc::clone(&panics);
         let announcements = Arc::<Announcements>::default();
         let expected = Arc::clone(&announcements);
+        let health = Arc::<LogHealth>::default();
+        let told = Arc::clone(&health);
         let work = move || {
             let waiters = Waiters::default();
-            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected }.run(&queue);
+            Work { writer, mode, unsynced_since: None, panics: for_thread, waiters, expected, health: told }
+                .run(&queue);
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
-        Ok(Arc::new(Self { orders, thread, panics, announcements }))
+        Ok(Arc::new(Self { orders, thread, panics, announcements, health }))
     }
 
     /// Where durable writes are announced.
     pub fn announcements(&self) -> Arc<Announcements> {
         Arc::clone(&self.announcements)
+    }
+
+    /// Whether the disk takes the log.
+    pub fn health(&self) -> Arc<LogHealth> {
+        Arc::clone(&self.health)
     }
 
     /// Leaves an order to the thread; one that it cannot take is answered.
@@ -306,14 +328,44 @@ struct Work {
     panics: Arc<Panics>,
     waiters: Waiters,
     expected: Arc<Announcements>,
+    health: Arc<LogHealth>,
 }
 
 impl Work {
+    /// Takes note of how the disk has answered; said once when it begins to refuse, and once when it is over.
+    fn heard(&self, answer: Result<(), &WalError>) {
+        let mut refusing = self.health.refusing.lock();
+        match (answer, refusing.is_some()) {
+            (Err(error), false) => {
+                tracing::error!(component = "tsdb", err = %error,
+                    "The disk does not take the write log: samples are refused until it does");
+                self.writer.metrics().refusing.set(1.0);
+                *refusing = Some(error.to_string().into());
+            }
+            (Ok(()), true) => {
+                tracing::info!(component = "tsdb", "The disk takes the write log again");
+                self.writer.metrics().refusing.set(0.0);
+                *refusing = None;
+            }
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+
+    /// Whether it takes it again, while nobody asks.
+    fn probe(&mut self) {
+        if self.health.refusing().is_some() && self.writer.probe().is_ok() {
+            self.heard(Ok(()));
+        }
+    }
+
     fn run(mut self, queue: &Receiver<Order>) {
         loop {
             let first = match queue.recv_timeout(self.patience()) {
                 Ok(order) => Some(order),
-                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = panics::catch(|| self.probe());
+                    None
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = panics::catch(|| self.sync_for_waiters());
                     return;
@@ -388,13 +440,17 @@ impl Work {
             #[cfg(debug_assertions)]
             self.pass("before-write", "in-write", Tear::Write);
             if let Err(error) = self.writer.append(&records) {
-                tracing::error!(component = "tsdb", err = %error, "Writing the log failed");
+                match &error {
+                    WalError::Io { .. } => self.heard(Err(&error)),
+                    _ => tracing::error!(component = "tsdb", err = %error, "Writing the log failed"),
+                }
                 let text: Arc<str> = error.to_string().into();
                 for job in jobs {
                     let _ = job.done.send(Err(LogFailure::Refused(Arc::clone(&text))));
                 }
                 return;
             }
+            self.heard(Ok(()));
             #[cfg(debug_assertions)]
             failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-write"));
         }
@@ -433,7 +489,7 @@ impl Work {
         #[cfg(debug_assertions)]
         self.pass("before-sync", "in-sync", Tear::Sync);
         let synced = self.writer.sync().map_err(|error| {
-            tracing::error!(component = "tsdb", err = %error, "Syncing the log failed");
+            self.heard(Err(&error));
             LogFailure::NotSynced(error.to_string().into())
         });
         #[cfg(debug_assertions)]

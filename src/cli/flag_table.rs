@@ -94,6 +94,7 @@ pub const FLAGS: &[FlagSpec] = &[
     server(flag("storage.tsdb.retention.size", Size, "", STORAGE, "How many bytes of blocks to keep, as 512MB. The configuration file takes precedence.")),
     server(switch("storage.tsdb.no-lockfile", "false", STORAGE, "Do not lock the data directory.")),
     server(flag("storage.tsdb.wal-sync", Word(&["commit", "interval", "off"]), "commit", STORAGE, "When acknowledged writes are synced to disk: before they are acknowledged, once a second, or by the system alone.")),
+    server(flag("storage.tsdb.damaged-blocks", Word(&["error", "warn"]), "error", STORAGE, "What becomes of a query that needs a block that cannot be read: an error that names it, or an answer without it and a warning.")),
     server(effect(Nothing, flag("storage.tsdb.head-chunks-write-queue-size", Integer, "0", STORAGE, "Accepted for compatibility; the queue of the chunk writer has its own bound."))),
     server(effect(Refused, flag("storage.tsdb.delay-compact-file.path", Text, "", STORAGE, "File that lists uploaded blocks; others are not compacted."))),
     server(hidden(flag("storage.tsdb.min-block-duration", Duration, "2h", STORAGE, "Shortest span of a block."))),

@@ -14,6 +14,7 @@ use crate::model::duration::PromDuration;
 use crate::model::external_url::{ExternalUrl, UrlError, external_url, route_prefix};
 use crate::model::go;
 use crate::model::regexp::{Regexp, RegexpError};
+use crate::storage::block::catalog::OnDamage;
 use crate::telemetry::limits::memory_limit;
 use crate::telemetry::logging::{LogFormat, LogLevel};
 
@@ -118,6 +119,8 @@ pub struct StorageFlags {
     pub lockfile: bool,
     /// `--storage.tsdb.wal-sync`.
     pub wal_sync: WalSync,
+    /// `--storage.tsdb.damaged-blocks`.
+    pub on_damage: OnDamage,
     /// `--storage.tsdb.wal-compression-type`, or `None` without compression.
     pub wal_compression: Option<WalCompression>,
     /// Shortest span of a block.
@@ -455,6 +458,10 @@ fn storage(values: &Values) -> StorageFlags {
             "interval" => WalSync::Interval,
             "off" => WalSync::Off,
             _ => WalSync::Commit,
+        },
+        on_damage: match values.text("storage.tsdb.damaged-blocks") {
+            "warn" => OnDamage::Warn,
+            _ => OnDamage::Fail,
         },
         wal_compression: values.bool("storage.tsdb.wal-compression").then_some(compression),
         block_span_min: values.duration("storage.tsdb.min-block-duration"),

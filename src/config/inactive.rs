@@ -94,7 +94,6 @@ pub const TABLE: &[Row] = &[
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
-    additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
     additive("tracing", "traces are not sent", present),
     additive("remote_write", "samples are not sent to remote storage", present),
     additive("remote_read", "remote storage is not asked", present),
@@ -205,10 +204,6 @@ fn present(_: &Out) -> bool {
 
 fn is_too_old(value: &Out) -> bool {
     matches!(value, Out::Text(text) if text == "TLS10" || text == "TLS11")
-}
-
-fn asks_for_xor2(value: &Out) -> bool {
-    matches!(value, Out::Text(text) if text == "xor2")
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use crate::exposition::content_type::Format;
 use crate::exposition::openmetrics;
 use crate::exposition::text::{FamilyKind, metadata_parts, unescape_help};
 use crate::model::append::{
-    AppendBatch, AppendExemplar, AppendHistogram, AppendReport, AppendSample, HistogramValue, SampleRejection,
-    SeriesHandle, SeriesKey,
+    AppendBatch, AppendExemplar, AppendHistogram, AppendReport, AppendSample, AppendStarts, HistogramValue,
+    SampleRejection, SeriesHandle, SeriesKey,
 };
 use crate::model::exemplar::ExemplarRejection;
 use crate::model::sample::stale_nan;
@@ -190,6 +190,7 @@ pub(super) struct Staged {
     pub(super) exemplars: Vec<AppendExemplar>,
     /// Line of each exemplar.
     pub(super) exemplar_lines: Vec<u32>,
+    pub(super) starts: AppendStarts,
     /// The new lines, unless they are those of the last scrape.
     pub(super) next: Option<Sequence>,
     /// Lines of the last scrape that are missing now.
@@ -263,8 +264,13 @@ impl TargetCache {
         }
         self.push_report(&mut samples, &mut origins, &before, report, plan);
         self.state.store(Arc::new(next));
-        let batch =
-            AppendBatch { samples, histograms: staged.histograms, exemplars: staged.exemplars, metadata: described };
+        let batch = AppendBatch {
+            samples,
+            histograms: staged.histograms,
+            exemplars: staged.exemplars,
+            metadata: described,
+            starts: staged.starts,
+        };
         pending(batch, origins, before, lines_len, false, staged.permit)
     }
 

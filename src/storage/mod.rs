@@ -16,8 +16,13 @@ mod pattern;
 mod postings;
 pub mod read_only;
 pub mod replay;
+pub mod reserve;
 mod selections;
 pub mod wal;
 
+#[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod deletion_tests;

@@ -54,6 +54,10 @@ impl RecordSink for Restorer<'_> {
         }
     }
 
+    fn starts(&mut self, starts: &mut dyn Iterator<Item = (SeriesRef, i64, i64)>) {
+        starts.for_each(|(series, t, start)| self.start(series, t, start));
+    }
+
     fn tombstones(&mut self, tombstones: &[RefTombstone]) {
         for one in tombstones {
             self.tombstone(one.series, one.interval);
@@ -135,5 +139,7 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
 
 #[cfg(test)]
 mod exemplar_tests;
+#[cfg(test)]
+mod start_tests;
 #[cfg(test)]
 mod tests;

@@ -465,7 +465,7 @@ fn exemplars_are_stored_where_they_are_wanted_and_survive_a_kill() {
     let (server, folder) = start(&flags);
     let at = now_ms();
     let with = |value: f64, id: &str, timestamp: i64| Exemplar { labels: labels(&[("id", id)]), value, timestamp };
-    let mut request = v1(vec![series(&[("__name__", "a")], &[(at - 2, 1.0)]), series(&[("b", "1")], &[(at, 1.0)])]);
+    let mut request = v1(vec![series(&[("__name__", "a")], &[(at - 2, 1.0)])]);
     let mut first = WriteRequest::decode(request.as_slice()).unwrap();
     first.timeseries[0].exemplars = vec![with(1.0, "x", at - 2), with(0.5, "late", at - 9)];
     request = first.encode_to_vec();

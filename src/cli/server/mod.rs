@@ -175,6 +175,7 @@ fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, 
         }
     })?;
     let inactive = jobs::check_built(&loaded).map_err(LoadError::NotBuilt)?;
+    storage::check_starts(flags, &loaded.config.storage).map_err(LoadError::NotBuilt)?;
     let notifies = flags.alerts.config_file.as_deref();
     let digest = alerting::digest(notifies);
     let alertmanager = alerting::load(notifies).map_err(|reason| LoadError::Alertmanager {
@@ -240,7 +241,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let notifier = &reload.notifier;
     notifier.send(State::Ready, "Ready");
     tracing::info!(component = "main", "Server is ready to receive web requests.");
-    let upkeep = actix_rt::spawn(parts.upkeep(&readiness, &clock).run());
+    let upkeep = actix_rt::spawn(parts.upkeep(&readiness).run());
     let mut alive = notifier.watchdog_interval().map(|interval| tokio::time::interval(interval / 2));
     let ended = loop {
         tokio::select! {

@@ -51,6 +51,7 @@ use crate::http::state::Readiness;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
 use crate::rules::spec::GroupSpec;
@@ -60,6 +61,7 @@ use crate::scrape::schedule::offset_seed;
 use crate::scrape::settings::ScrapeLimits;
 use crate::scrape::staging::StagingBudget;
 use crate::storage::block::catalog::Catalog;
+use crate::storage::head::starts::StartPolicy;
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::lock::DirLock;
 use crate::storage::wal::metrics::WalMetrics;
@@ -85,6 +87,8 @@ pub(super) struct Parts {
     storage: StorageClient,
     head: Arc<Head>,
     log: Arc<OnceLock<Journal>>,
+    /// What is too old, is so by this clock.
+    steady: Arc<SteadyClock>,
     pool: Arc<ComputePool>,
     catalog: Arc<Catalog>,
     compactor: Arc<CompactorDeps>,
@@ -114,6 +118,9 @@ pub(super) struct Parts {
     receiver: Option<Arc<RemoteReceiver>>,
     /// Whether exemplars are stored.
     keeps_exemplars: bool,
+    /// Whether floats are written as XOR2 unless the configuration says otherwise, and histograms with start times.
+    prefers_xor2: bool,
+    writes_started_histograms: bool,
     _threads: Threads,
 }
 
@@ -136,12 +143,14 @@ impl Parts {
         let pool = Arc::new(ComputePool::start(PoolOptions::for_cores(cores), registry)?);
         let shard_count = u16::try_from(cores.clamp(1, 16)).unwrap_or(1);
         let shard_arbiters: Vec<_> = (0..shard_count).map(|i| threads.start(format!("storage-{i}"))).collect();
-        let (storage, head, log) = start_storage(flags, clock, &root, &pool, &shard_arbiters);
+        let steady = SteadyClock::new(clock);
+        let by_steady: SharedClock = Arc::clone(&steady) as SharedClock;
+        let (storage, head, log) = start_storage(flags, &by_steady, &root, &pool, &shard_arbiters);
         let catalog = blocks::catalog(flags, registry);
         let storage = storage.with_blocks(Arc::clone(&catalog));
         let stored = (Arc::clone(&head), storage.clone(), Arc::clone(&catalog));
         let (compactor, compactor_addr, in_blocks) =
-            blocks::start_compactor(flags, clock, &root, &pool, stored, &threads.start("compactor"));
+            blocks::start_compactor(flags, clock, &root, &pool, stored, (&threads.start("compactor"), &steady));
         head_metrics::register(registry, &storage);
         let (gateway, gateway_deps) =
             start_gateway(flags, registry, clock, &root, &pool, (&storage, &threads.start("query")));
@@ -174,6 +183,7 @@ impl Parts {
             storage,
             head,
             log,
+            steady,
             pool,
             catalog,
             compactor,
@@ -197,6 +207,8 @@ impl Parts {
             rules,
             receiver,
             keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
+            prefers_xor2: flags.features.is_enabled("xor2-encoding"),
+            writes_started_histograms: flags.features.is_enabled("histograms-st-encoding"),
             _threads: threads,
         })
     }
@@ -220,6 +232,8 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        let floats_with_starts = storage::writes_xor2(self.prefers_xor2, &loaded.config.storage);
+        self.head.set_block_encodings(floats_with_starts, self.writes_started_histograms);
         if self.keeps_exemplars {
             storage::settle_exemplars(&self.head, &loaded.config.storage);
         }
@@ -328,9 +342,9 @@ impl Parts {
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..WalMetrics::new(registry, clock) };
-        let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
-        let catalog = Arc::clone(&self.catalog);
-        let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, oldest);
+        let (catalog, steady, retention) =
+            (Arc::clone(&self.catalog), Arc::clone(&self.steady), Arc::clone(&self.retention));
+        let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, (&steady, &retention));
         let day = Instant::now() + Duration::from_secs(86_400);
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
         let thread =
@@ -390,16 +404,17 @@ impl Parts {
     }
 
     /// What is to run beside the actors once storage is open.
-    pub(super) fn upkeep(&self, readiness: &Readiness, clock: &SharedClock) -> Upkeep {
+    pub(super) fn upkeep(&self, readiness: &Readiness) -> Upkeep {
         Upkeep {
             storage: self.storage.clone(),
             head: Arc::clone(&self.head),
             log: Arc::clone(&self.log),
+            log_health: self.opened.lock().as_ref().map(|opened| opened.thread.health()),
             pool: Arc::clone(&self.pool),
             tree: Arc::clone(&self.tree),
             retention: Arc::clone(&self.retention),
             in_blocks: self.in_blocks.clone(),
-            clock: SharedClock::clone(clock),
+            steady: Arc::clone(&self.steady),
             readiness: readiness.clone(),
         }
     }
@@ -438,6 +453,10 @@ fn start_storage(
         shards: u16::try_from(arbiters.len()).unwrap_or(1),
         series_limit: flags.limits.memory / 2 / SERIES_BYTES,
         rules: blocks::cut_rules(flags),
+        starts: StartPolicy {
+            zero_samples: flags.features.is_enabled("created-timestamp-zero-ingestion"),
+            stored: flags.features.is_enabled("st-storage"),
+        },
         ..HeadOptions::new(SharedClock::clone(clock))
     };
     let head = Arc::new(Head::new(options));

@@ -3,16 +3,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cli::flags::{StorageFlags, WalSync};
+use crate::cli::flags::{ServerFlags, StorageFlags, WalSync};
+use crate::cli::server::upkeep::Retention;
 use crate::config::StorageConfig;
+use crate::model::clock::Clock;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
-use crate::storage::head_chunks::{self, HeadChunksReport};
+use crate::storage::head_chunks::{self, HeadChunksError, HeadChunksReport};
 use crate::storage::lock::{DirLock, refuse_foreign};
 use crate::storage::replay::{self, Aliases};
 use crate::storage::wal::fragment::Compression;
+use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::writer::Writer;
 use crate::storage::wal::{SEGMENT_LEN, WalOptions};
@@ -24,6 +28,23 @@ pub(super) struct OpenStorage {
     pub(super) fs: SharedFs,
     pub(super) dir: PathBuf,
     pub(super) aliases: Aliases,
+}
+
+/// Whether floats of new blocks are written as XOR2.
+pub(super) fn writes_xor2(is_preferred: bool, config: &StorageConfig) -> bool {
+    match config.tsdb.as_ref().map_or("", |tsdb| tsdb.chunk_encoding.floats.as_str()) {
+        "" => is_preferred,
+        floats => floats == "xor2",
+    }
+}
+
+/// Refuses start times where their chunks have no room for them. The text is Prometheus's.
+pub(super) fn check_starts(flags: &ServerFlags, config: &StorageConfig) -> Result<(), String> {
+    if flags.features.is_enabled("st-storage") && !writes_xor2(flags.features.is_enabled("xor2-encoding"), config) {
+        let reason = "XOR chunks do not store start timestamps, use \"xor2\"";
+        return Err(format!("float chunk encoding \"xor\" is incompatible with start-timestamp storage; {reason}"));
+    }
+    Ok(())
 }
 
 /// Exemplars that are held unless the configuration says how many.
@@ -47,7 +68,7 @@ pub(super) fn open(
     head: &Arc<Head>,
     catalog: &Catalog,
     metrics: &WalMetrics,
-    oldest: TimestampMs,
+    (steady, retention): (&SteadyClock, &Retention),
 ) -> Result<OpenStorage, String> {
     let fs = catalog.fs().clone();
     let dir = flags.path.clone();
@@ -63,16 +84,39 @@ pub(super) fn open(
     catalog.open().map_err(|error| error.to_string())?;
     let blocks = catalog.state();
     // What stands in blocks is not needed in the head as well.
-    let oldest = oldest.max(TimestampMs(blocks.whole_until().unwrap_or(i64::MIN)));
+    let oldest = TimestampMs(blocks.whole_until().unwrap_or(i64::MIN));
     let opened = replay::open(&fs, &dir, options, metrics, head, oldest);
     let (writer, report) = opened.map_err(|error| error.to_string())?;
+    // By the clock alone, one that is a year ahead would hide everything.
+    let newest = head.stats().max_time.max(blocks.blocks.iter().map(|block| block.meta().max_time).max());
+    let mut oldest = oldest;
+    if let Some(newest) = newest.map(TimestampMs) {
+        steady.compare(newest);
+        if let Some(bound) = retention.bound(newest.min(steady.now())) {
+            oldest = oldest.max(bound);
+            head.truncate_blocking(oldest);
+        }
+    }
     let head_chunks = head_chunks::check(&fs, &dir, head, &report.head.aliases, oldest.0);
-    let head_chunks = head_chunks.map_err(|error| error.to_string())?;
+    let log_is_damaged = report.log.lost != Loss::default() || 0 < report.head.unknown_refs;
+    let head_chunks = match head_chunks {
+        // What damage of the log has cost is told; the files stay, should somebody read them.
+        Err(error @ HeadChunksError::NotInLog { .. }) if log_is_damaged => {
+            tracing::error!(component = "tsdb", err = %error, "The log was damaged, and head chunks hold more than is left of it");
+            HeadChunksReport::default()
+        }
+        checked => checked.map_err(|error| error.to_string())?,
+    };
+    metrics.chunk_corruptions.add(head_chunks.damaged);
     if head_chunks != HeadChunksReport::default() {
         tracing::info!(component = "tsdb", ?head_chunks, "Head chunks of another program are left as they are");
     }
     for damage in &report.log.damage {
         tracing::error!(component = "tsdb", ?damage, "The log was damaged and has been repaired");
+    }
+    if 0 < report.head.unknown_refs {
+        tracing::warn!(component = "tsdb", samples = report.head.unknown_refs, range = ?report.head.unknown_span,
+            "The log holds samples of series that it does not name; they are not shown");
     }
     tracing::info!(
         component = "tsdb",

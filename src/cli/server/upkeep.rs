@@ -9,14 +9,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::kind::Kind;
-use crate::actors::log_writer::{self, LOG_WRITER};
+use crate::actors::log_writer::{self, LOG_WRITER, LogHealth};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::registry::{ActorState, ActorTree};
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, STORAGE_SHARD};
 use crate::http::state::{Readiness, Ready};
-use crate::model::clock::SharedClock;
+use crate::model::clock::Clock;
 use crate::model::duration::PromDuration;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::head::Head;
 use crate::storage::head::shard::ShardState;
@@ -54,6 +55,11 @@ impl Retention {
         (0 < ms).then(|| TimestampMs(now.0.saturating_sub(ms)))
     }
 
+    /// The same, unless the clock is in doubt.
+    fn settled_bound(&self, clock: &SteadyClock) -> Option<TimestampMs> {
+        self.bound(clock.now()).filter(|_| clock.is_settled())
+    }
+
     /// A tenth of the retention: how much more than that may be there. A minute at most, a second at least.
     fn slack(&self) -> Duration {
         match Duration::from_millis(self.ms() / 10) {
@@ -85,12 +91,13 @@ pub(super) struct Upkeep {
     pub(super) storage: StorageClient,
     pub(super) head: Arc<Head>,
     pub(super) log: Arc<OnceLock<Journal>>,
+    pub(super) log_health: Option<Arc<LogHealth>>,
     pub(super) pool: Arc<ComputePool>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) retention: Arc<Retention>,
     /// Time before which blocks hold what the log holds; changes when the head has become a block.
     pub(super) in_blocks: watch::Receiver<TimestampMs>,
-    pub(super) clock: SharedClock,
+    pub(super) steady: Arc<SteadyClock>,
     pub(super) readiness: Readiness,
 }
 
@@ -101,7 +108,7 @@ impl Upkeep {
     }
 
     async fn drop_old(&self) {
-        let now = self.clock.now();
+        let now = self.steady.now();
         let mut rule = CheckpointRule { bound: self.retention.bound(now).unwrap_or(now) };
         let mut in_blocks = self.in_blocks.clone();
         loop {
@@ -113,7 +120,7 @@ impl Upkeep {
                     continue;
                 }
             }
-            let Some(bound) = self.retention.bound(self.clock.now()) else { continue };
+            let Some(bound) = self.retention.settled_bound(&self.steady) else { continue };
             self.storage.truncate(bound);
             if rule.due(bound, self.retention.ms()) {
                 self.checkpoint(bound).await;
@@ -172,7 +179,10 @@ impl Upkeep {
             ShardState::Failed { reason } => Some(format!("shard {} could not be restored: {reason}", shard.id().0)),
             ShardState::Ready | ShardState::Rebuilding { .. } => None,
         });
-        let reasons: Vec<String> = actors.chain(shards).collect();
+        let refusing = self.log_health.as_ref().and_then(|health| health.refusing());
+        let disk =
+            refusing.map(|reason| format!("samples are refused, as the disk does not take the write log: {reason}"));
+        let reasons: Vec<String> = actors.chain(shards).chain(disk).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 }
@@ -192,6 +202,24 @@ mod tests {
         assert_eq!(retention.slack(), Duration::from_secs(1));
         retention.set(PromDuration::from_secs(86_400));
         assert_eq!(retention.slack(), TRUNCATE_EVERY);
+    }
+
+    #[test]
+    fn nothing_is_too_old_while_the_clock_is_in_doubt() {
+        use crate::model::clock::{ManualClock, SharedClock};
+        let manual = ManualClock::at(TimestampMs(1_800_000_000_000));
+        let steady = SteadyClock::new(&(Arc::clone(&manual) as SharedClock));
+        let retention = Retention::default();
+        retention.set(PromDuration::from_secs(30));
+        assert_eq!(retention.settled_bound(&steady), Some(TimestampMs(1_799_999_970_000)));
+        manual.step_to(TimestampMs(1_900_000_000_000));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.advance(Duration::from_secs(599));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.step_to(TimestampMs(1_800_000_599_000));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.advance(Duration::from_secs(600));
+        assert_eq!(retention.settled_bound(&steady), Some(TimestampMs(1_800_001_169_000)));
     }
 
     #[test]

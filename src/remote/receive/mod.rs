@@ -65,6 +65,8 @@ pub struct Extras {
     pub exemplars: bool,
     /// Metadata of version 2.0, for the log.
     pub metadata: bool,
+    /// Start times of OTLP.
+    pub starts: bool,
 }
 
 /// Reads the bytes of a request. `now` tells which samples lie in the future.

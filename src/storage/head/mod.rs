@@ -35,6 +35,7 @@ pub mod route;
 mod series;
 pub mod shard;
 mod shared;
+pub mod starts;
 pub mod stats;
 mod table;
 mod truncate;
@@ -51,6 +52,7 @@ use crate::storage::head::commit::Commit;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Shard};
 use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::StartPolicy;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::view::HeadView;
 
@@ -65,6 +67,8 @@ pub struct HeadOptions {
     pub rules: CutRules,
     /// The first series reference to hand out: above every one that the data directory has seen.
     pub first_ref: u64,
+    /// What becomes of start times.
+    pub starts: StartPolicy,
     /// Tells which samples lie in the future.
     pub clock: SharedClock,
 }
@@ -72,7 +76,8 @@ pub struct HeadOptions {
 impl HeadOptions {
     /// One shard, no limit, Prometheus's default chunks.
     pub fn new(clock: SharedClock) -> Self {
-        Self { shards: 1, series_limit: 0, rules: CutRules::default(), first_ref: 1, clock }
+        let (rules, starts) = (CutRules::default(), StartPolicy::default());
+        Self { shards: 1, series_limit: 0, rules, first_ref: 1, starts, clock }
     }
 }
 
@@ -99,7 +104,8 @@ pub struct Head {
 impl Head {
     /// An empty head.
     pub fn new(options: HeadOptions) -> Self {
-        let shared = Arc::new(HeadShared::new(options.rules, options.series_limit, options.first_ref));
+        let shared = HeadShared::new(options.rules, options.series_limit, options.first_ref);
+        let shared = Arc::new(shared.with_starts(options.starts));
         let shards = (0..options.shards.max(1)).map(|id| Arc::new(Shard::new(ShardId(id), &shared))).collect();
         Self { shared, shards, clock: options.clock }
     }
@@ -129,6 +135,11 @@ impl Head {
     /// The exemplars of its series; nothing is stored there before it is given room.
     pub fn exemplars(&self) -> &exemplars::Exemplars {
         &self.shared.exemplars
+    }
+
+    /// Whether chunks of blocks that the head becomes have room for start times, from now on.
+    pub fn set_block_encodings(&self, floats_with_starts: bool, histograms_with_starts: bool) {
+        self.shared.encodings.set(floats_with_starts, histograms_with_starts);
     }
 
     /// Opens read views.

@@ -26,10 +26,11 @@ use crate::storage::head::exemplars::{Exemplars, Verdict};
 use crate::storage::head::index::tail::{Tail, TailEntry};
 use crate::storage::head::index::{Index, build};
 use crate::storage::head::native::Newest;
-use crate::storage::head::route::{RoutedExemplar, RoutedHistogram, RoutedKey, RoutedSample, Slice};
+use crate::storage::head::route::{RoutedExemplar, RoutedHistogram, RoutedKey, RoutedSample, Slice, StartsOf, place};
 use crate::storage::head::series::{Appended, NOT_STAGED, WriterSeries};
 use crate::storage::head::shard::{Applying, ShardReaders};
 use crate::storage::head::shared::{HeadShared, count};
+use crate::storage::head::starts::{takes_zero, zero_of};
 use crate::storage::head::table::{SERIES_PER_SHARD_MAX, SeriesId, SeriesTable};
 
 /// A series record that the log needs before the samples that refer to it.
@@ -96,6 +97,9 @@ pub(crate) struct StagedBatch {
     pub(crate) histograms: Vec<StagedHistogram>,
     pub(crate) exemplars: Vec<StagedExemplar>,
     pub(crate) metadata: Vec<StagedMetadata>,
+    /// Start times of some samples and of some histograms, by their place in the batch, if they are stored.
+    pub(crate) sample_starts: Vec<(u32, i64)>,
+    pub(crate) histogram_starts: Vec<(u32, i64)>,
 }
 
 impl StagedBatch {
@@ -180,18 +184,40 @@ impl Partition {
         let slot = self.first_slot + self.staged.len() as u64;
         let mut batch = StagedBatch { samples: Vec::with_capacity(slice.len()), ..StagedBatch::default() };
         let mut report = AppendReport::default();
-        for sample in slice.samples {
+        let policy = self.shared.starts;
+        let mut starts = StartsOf(slice.sample_starts.into_iter().peekable());
+        for (at, sample) in (0..).zip(slice.samples) {
             let index = sample.index;
+            let start = starts.of(at);
+            if let Some(start) = start.filter(|_| policy.zero_samples) {
+                let zero = RoutedSample { at: TimestampMs(start), value: 0.0, key: sample.key.clone(), index };
+                self.stage_zero(bounds, slot, sample.at, zero, &mut batch, &mut report);
+            }
+            let before = batch.samples.len();
             if let Err(rejection) = self.stage_sample(bounds, slot, sample, &mut batch, &mut report) {
                 self.count_rejection(rejection);
                 report.rejected.push((index, rejection));
             }
+            if let Some(start) = start.filter(|_| policy.stored && before < batch.samples.len()) {
+                batch.sample_starts.push((place(before), start));
+            }
         }
-        for histogram in slice.histograms {
+        let mut starts = StartsOf(slice.histogram_starts.into_iter().peekable());
+        for (at, histogram) in (0..).zip(slice.histograms) {
             let index = histogram.index;
+            let start = starts.of(at);
+            if let Some(start) = start.filter(|_| policy.zero_samples) {
+                let (at, key) = (TimestampMs(start), histogram.key.clone());
+                let zero = RoutedHistogram { at, value: zero_of(&histogram.value), key, index };
+                self.stage_zero_histogram(bounds, slot, histogram.at, zero, &mut batch, &mut report);
+            }
+            let before = batch.histograms.len();
             if let Err(rejection) = self.stage_histogram(bounds, slot, histogram, &mut batch, &mut report) {
                 self.count_rejection(rejection);
                 report.rejected.push((index, rejection));
+            }
+            if let Some(start) = start.filter(|_| policy.stored && before < batch.histograms.len()) {
+                batch.histogram_starts.push((place(before), start));
             }
         }
         for exemplar in slice.exemplars {
@@ -298,6 +324,56 @@ impl Partition {
         batch.histograms.push(StagedHistogram { series, t, value: sample.value, id });
         report.appended += 1;
         Ok(())
+    }
+
+    /// Stages the zero at the start of a sample at `t`, where it may stand; else nothing, without a word.
+    fn stage_zero(
+        &mut self,
+        bounds: AppendBounds,
+        slot: u64,
+        t: TimestampMs,
+        zero: RoutedSample,
+        batch: &mut StagedBatch,
+        report: &mut AppendReport,
+    ) {
+        let newest = self.newest_t(&zero.key, slot, batch);
+        if takes_zero(zero.at.0, t, newest, |at| bounds.admits(at)).is_ok() {
+            let mut own = AppendReport::default();
+            // Whatever is against it is against the sample as well, which tells.
+            let _ = self.stage_sample(bounds, slot, zero, batch, &mut own);
+            report.created += own.created;
+        }
+    }
+
+    /// The same for a histogram.
+    fn stage_zero_histogram(
+        &mut self,
+        bounds: AppendBounds,
+        slot: u64,
+        t: TimestampMs,
+        zero: RoutedHistogram,
+        batch: &mut StagedBatch,
+        report: &mut AppendReport,
+    ) {
+        let newest = self.newest_t(&zero.key, slot, batch);
+        if takes_zero(zero.at.0, t, newest, |at| bounds.admits(at)).is_ok() {
+            let mut own = AppendReport::default();
+            let _ = self.stage_histogram(bounds, slot, zero, batch, &mut own);
+            report.created += own.created;
+        }
+    }
+
+    /// Time of the newest sample of a series, staged ones included; `None` if there is none.
+    fn newest_t(&self, key: &RoutedKey, slot: u64, batch: &StagedBatch) -> Option<i64> {
+        let id = match key {
+            RoutedKey::Known(series) => self.table.find(*series),
+            RoutedKey::Labels(labels, hash) => self.find(labels, *hash),
+        };
+        let series = self.table.get(id?)?;
+        match series.staged {
+            NOT_STAGED => series.last().map(|(t, _)| t),
+            packed => Some(self.staged_value(packed, slot, batch).0),
+        }
     }
 
     /// Checks an exemplar against those that are stored. Its series has been logged, or has samples that wait for it: those of
@@ -552,12 +628,27 @@ impl Partition {
         for new in &batch.new_series {
             self.enter_index(new);
         }
+        if self.shared.starts.stored {
+            self.note_starts(batch);
+        }
         if min_t <= max_t {
             self.shared.widen_span(min_t, max_t);
         }
         count(&self.shared.counters.samples_appended, appended);
         count(&self.shared.counters.histograms_appended, histograms);
         count(&self.shared.counters.chunks_created, chunks);
+    }
+
+    fn note_starts(&self, batch: &StagedBatch) {
+        let starts = &self.readers.starts;
+        let mut own = StartsOf(batch.sample_starts.clone().into_iter().peekable());
+        for (at, sample) in (0..).zip(&batch.samples) {
+            starts.note(sample.series, sample.t, own.of(at).unwrap_or(0));
+        }
+        let mut own = StartsOf(batch.histogram_starts.clone().into_iter().peekable());
+        for (at, sample) in (0..).zip(&batch.histograms) {
+            starts.note(sample.series, sample.t, own.of(at).unwrap_or(0));
+        }
     }
 
     /// Shows a series to readers. Its record is in the log by now.

@@ -40,6 +40,8 @@ pub struct RestoreStats {
     pub not_newer: u64,
     /// Samples of series that the log does not name.
     pub unknown_refs: u64,
+    /// Times of these.
+    pub unknown_span: Option<(i64, i64)>,
     /// Histograms whose parts do not fit each other.
     pub bad_histograms: u64,
     /// Series without labels, with the reference of another or beyond what references can be.
@@ -171,6 +173,15 @@ impl Restorer<'_> {
         self.append(series, t, |series, rules| series.append_histogram(t, value, CommitId(0), CommitId(0), rules));
     }
 
+    /// The start of a sample, as the log names it.
+    pub fn start(&mut self, series: SeriesRef, t: i64, start: i64) {
+        let Some(Place::In(shard, id)) = self.places.get(&series.0).copied() else { return };
+        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
+        if let Some(series) = partition.table.get(id).filter(|_| self.min_valid <= t) {
+            partition.readers.starts.note(series.cell.series(), t, start);
+        }
+    }
+
     /// What the log says of a series; what it says later counts.
     pub fn metadata(&mut self, series: SeriesRef, metadata: &SeriesMetadata) {
         let (shard, id) = match self.places.get(&series.0) {
@@ -214,6 +225,10 @@ impl Restorer<'_> {
                 // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
                 let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
                 *count += 1;
+                if self.min_valid <= t {
+                    let (min, max) = self.stats.unknown_span.unwrap_or((t, t));
+                    self.stats.unknown_span = Some((min.min(t), max.max(t)));
+                }
                 return;
             }
         };

@@ -24,6 +24,7 @@ use crate::storage::head::partition::{
 };
 use crate::storage::head::route::Slice;
 use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::Starts;
 use crate::storage::head::truncate::Reclaimed;
 
 /// Whether a shard can be read and written.
@@ -48,6 +49,7 @@ pub enum ShardState {
 pub(crate) struct ShardReaders {
     pub(crate) id: ShardId,
     pub(crate) index: ArcSwap<Index>,
+    pub(crate) starts: Starts,
     status: ArcSwap<Status>,
     /// A panic has cut an applied batch short.
     torn: AtomicBool,
@@ -94,6 +96,7 @@ impl ShardReaders {
         Self {
             id,
             index: ArcSwap::default(),
+            starts: Starts::default(),
             status: ArcSwap::from_pointee(status),
             torn: AtomicBool::new(false),
             #[cfg(debug_assertions)]
@@ -188,6 +191,7 @@ pub struct Staged {
     generation: u64,
     slot: u64,
     batch: Arc<StagedBatch>,
+    stores_starts: bool,
     report: AppendReport,
     /// Taken when it is applied.
     commit: Option<Commit>,
@@ -215,6 +219,11 @@ impl Staged {
     /// Histograms to be logged, after the samples.
     pub fn histograms(&self) -> &[StagedHistogram] {
         &self.batch.histograms
+    }
+
+    /// Start times of some samples and of some histograms, by their place; `None` if none are stored.
+    pub fn starts(&self) -> Option<(&[(u32, i64)], &[(u32, i64)])> {
+        self.stores_starts.then_some((&self.batch.sample_starts, &self.batch.histogram_starts))
     }
 
     /// Exemplars to be logged, after the histograms.
@@ -284,6 +293,7 @@ impl Shard {
             generation: self.readers.generation(),
             slot,
             batch,
+            stores_starts: self.shared.starts.stored,
             report,
             commit: Some(commit.commit.clone()),
             dropped: Arc::clone(&self.dropped),
@@ -337,6 +347,7 @@ impl Shard {
         self.readers.status.store(Arc::new(Status { state, generation }));
         *partition = Partition::new(self.id(), Arc::clone(&self.shared), Arc::clone(&self.readers));
         self.readers.index.store(Arc::default());
+        self.readers.starts.clear();
         self.readers.torn.store(false, Ordering::SeqCst);
         self.staging.store(false, Ordering::SeqCst);
     }

@@ -9,6 +9,7 @@ use crate::storage::head::commit::Horizon;
 use crate::storage::head::deletion::Deleted;
 use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::marks::Marks;
+use crate::storage::head::starts::{BlockEncodings, StartPolicy};
 use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::head::view::KnownSelections;
 
@@ -30,6 +31,8 @@ pub(crate) struct HeadShared {
     pub(crate) known: Arc<KnownSelections>,
     pub(crate) deleted: Deleted,
     pub(crate) exemplars: Exemplars,
+    pub(crate) starts: StartPolicy,
+    pub(crate) encodings: BlockEncodings,
 }
 
 /// Bytes of selections that are remembered: those of some hundred thousand series.
@@ -75,7 +78,14 @@ impl HeadShared {
             known: Arc::new(KnownSelections::new(KNOWN_LEN_MAX)),
             deleted: Deleted::default(),
             exemplars: Exemplars::default(),
+            starts: StartPolicy::default(),
+            encodings: BlockEncodings::default(),
         }
+    }
+
+    /// The same with a policy for start times.
+    pub(crate) fn with_starts(self, starts: StartPolicy) -> Self {
+        Self { starts, ..self }
     }
 
     pub(crate) fn new_ref(&self) -> SeriesRef {

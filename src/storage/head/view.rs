@@ -22,6 +22,7 @@ use crate::storage::head::index::tail::TailEntry;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::{Run, start_at};
 use crate::storage::selections::Selections;
 
 /// What a selected series takes beside its label text: the entry, the source behind it, and what the allocator adds.
@@ -151,6 +152,11 @@ impl HeadView {
         }
         let segment = view.index.segments.get(place.segment)?;
         ((place.position as usize) < segment.len()).then(|| segment.cell(place.position))
+    }
+
+    /// The start times of the series at a place.
+    pub(crate) fn starts_at(&self, place: &Place, series: SeriesRef) -> Vec<Run> {
+        self.inner.shards.get(place.shard).map_or_else(Vec::new, |view| view.readers.starts.runs(series))
     }
 
     /// Calls `pair` with the texts of each label pair that a living series of a segment has, `labels` with the label set of
@@ -677,8 +683,14 @@ impl SampleSource for HeadSeries {
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        let runs =
+            self.view.shards.get(self.shard).map_or_else(Vec::new, |shard| shard.readers.starts.runs(self.series));
         let from = (out.floats.len(), out.histograms.len());
         self.decode_to(range, Output::All(out))?;
+        if !runs.is_empty() {
+            set_starts(&runs, from.0, &out.floats.timestamps, &mut out.float_starts);
+            set_starts(&runs, from.1, &out.histograms.timestamps, &mut out.histogram_starts);
+        }
         match self.view.deleted_of(self.series) {
             [] => {}
             deleted => deletion::drop_samples(deleted, from, out),
@@ -702,6 +714,12 @@ impl SampleSource for HeadSeries {
         let marks = self.view.marks_of(self.shard, self.series);
         self.column.decode_newest(self.view.commit(), range, marks, out).map_err(|e| corrupt(self.series, e))
     }
+}
+
+/// Gives the samples from number `from` on the starts of the runs.
+fn set_starts(runs: &[Run], from: usize, times: &[i64], starts: &mut Vec<i64>) {
+    starts.resize(from, 0);
+    starts.extend(times.iter().skip(from).map(|t| start_at(runs, *t)));
 }
 
 fn corrupt(series: SeriesRef, error: ChunkError) -> ReadError {

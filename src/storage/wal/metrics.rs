@@ -34,6 +34,12 @@ pub struct WalMetrics {
     pub bytes_saved: Counter,
     /// `prometheus_tsdb_wal_corruptions_total`.
     pub corruptions: Counter,
+    /// `prometheus_tsdb_mmap_chunk_corruptions_total`.
+    pub chunk_corruptions: Counter,
+    /// `watchfire_wal_refusing`.
+    pub refusing: Gauge,
+    /// `watchfire_wal_lost_samples_total`.
+    pub lost_samples: Counter,
     /// `prometheus_tsdb_checkpoint_creations_total`.
     pub checkpoints: Counter,
     /// `prometheus_tsdb_checkpoint_creations_failed_total`.
@@ -78,6 +84,21 @@ impl WalMetrics {
             part_bytes: counter("record_parts_bytes_written_total", part_bytes),
             bytes_saved: registry.counter(&name("record_bytes_saved_total"), saved, &[("compression", "snappy")]),
             corruptions: counter("corruptions_total", "Total number of WAL corruptions."),
+            chunk_corruptions: registry.counter(
+                "prometheus_tsdb_mmap_chunk_corruptions_total",
+                "Total number of memory-mapped chunk corruptions.",
+                &[],
+            ),
+            refusing: registry.gauge(
+                "watchfire_wal_refusing",
+                "1 while the disk does not take the write log, so that samples are refused.",
+                &[],
+            ),
+            lost_samples: registry.counter(
+                "watchfire_wal_lost_samples_total",
+                "Samples that damage of the write log has cost, as far as it can be told.",
+                &[],
+            ),
             checkpoints: total("creations_total", "Total number of checkpoint creations attempted."),
             checkpoints_failed: total("creations_failed_total", "Total number of checkpoint creations that failed."),
             unknown_metadata_refs: registry.counter(

@@ -13,12 +13,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::SharedFs;
+use crate::storage::reserve;
 
 pub mod checkpoint;
 pub mod exemplar_record;
 pub mod fragment;
 pub mod histogram_record;
 mod load;
+pub mod loss;
 pub mod metadata_record;
 pub mod metrics;
 pub mod progress;
@@ -26,6 +28,7 @@ pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+mod start_record;
 pub mod tombstone_record;
 pub mod writer;
 
@@ -144,11 +147,15 @@ impl Log {
         let checkpoint = segments::list_checkpoints(&**fs, &dir)?.last().copied();
         let newest = segments::list_segments(&**fs, &dir)?.last().map(|s| s.segment);
         let next = newest.max(checkpoint).map_or(0, |newest| newest + 1);
-        let writer = Writer::create(fs.clone(), &dir, next, options, metrics.clone())?;
+        let begin = || Writer::create(fs.clone(), &dir, next, options, metrics.clone());
+        let writer = reserve::with_room(fs, data_dir, begin)?;
+        reserve::hold(fs, data_dir);
         metrics.progress.read(next);
-        Ok((writer, report))
+        Ok((writer.with_reserve(data_dir), report))
     }
 }
 
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod tests;

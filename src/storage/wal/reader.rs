@@ -13,6 +13,8 @@ use crate::storage::wal::fragment::{
 };
 use crate::storage::wal::record::{RECORD_LEN_MAX, RecordError};
 
+/// Bytes that a byte of a compressed record can become: a copy of 64 bytes takes three.
+const SNAPPY_RATIO_MAX: usize = 22;
 /// Pages that are read from the file at once.
 const WINDOW_PAGES: usize = 16;
 
@@ -230,7 +232,8 @@ impl Inflater {
             Compression::None => Ok(data),
             Compression::Snappy => {
                 let len = snap::raw::decompress_len(data).map_err(|_| RecordError::Compression)?;
-                if RECORD_LEN_MAX < len {
+                // The format cannot make more of a byte: a length that says so is not worth the room.
+                if RECORD_LEN_MAX < len || data.len().saturating_mul(SNAPPY_RATIO_MAX) < len {
                     return Err(RecordError::Compression);
                 }
                 if self.buffer.len() < len {

@@ -12,22 +12,22 @@ use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, enco
 use crate::storage::wal::segments::{list_checkpoints, list_segments};
 use crate::telemetry::metrics::Registry;
 
-const DATA: &str = "/data";
+pub(super) const DATA: &str = "/data";
 
-fn metrics() -> WalMetrics {
+pub(super) fn metrics() -> WalMetrics {
     let clock: SharedClock = ManualClock::at(TimestampMs(0));
     WalMetrics::new(&Registry::default(), &clock)
 }
 
 /// Small segments, so that tests cross them.
-fn options() -> WalOptions {
+pub(super) fn options() -> WalOptions {
     WalOptions { segment_len: 2 * PAGE_LEN as u64, compression: Compression::None, hold_unsynced: true }
 }
 
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     series: Vec<u64>,
-    times: Vec<i64>,
+    pub(super) times: Vec<i64>,
     others: usize,
 }
 
@@ -46,7 +46,7 @@ impl RecordSink for Seen {
     }
 }
 
-fn open(fs: &SimFs) -> Result<(Writer, LoadReport, Seen), WalError> {
+pub(super) fn open(fs: &SimFs) -> Result<(Writer, LoadReport, Seen), WalError> {
     let fs: SharedFs = Arc::new(fs.clone());
     fs.create_dir_all(Path::new(DATA)).context("create", Path::new(DATA))?;
     fs.sync_dir(Path::new("/")).context("sync", Path::new("/"))?;
@@ -56,13 +56,13 @@ fn open(fs: &SimFs) -> Result<(Writer, LoadReport, Seen), WalError> {
 }
 
 /// Records of a batch with one sample at `t`, `width` more of the same time, so that batches have a size.
-fn batch(t: i64, width: u64) -> Vec<Record> {
+pub(super) fn batch(t: i64, width: u64) -> Vec<Record> {
     let mut records = Vec::new();
     encode_samples((0..=width).map(|i| RefSample { series: SeriesRef(i + 1), t, value: 0.5 }), &mut records);
     records
 }
 
-fn distinct(mut times: Vec<i64>) -> Vec<i64> {
+pub(super) fn distinct(mut times: Vec<i64>) -> Vec<i64> {
     times.sort_unstable();
     times.dedup();
     times

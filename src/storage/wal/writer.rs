@@ -6,12 +6,15 @@
 //! - After a failed sync nobody knows which of the written pages are on the disk, and a second sync would not tell. The
 //!   records since the last sync are still here: they are written again to a new segment, and that one is synced.
 //!   Reading a record twice changes nothing.
+//! - A full disk is the same. To write the unsynced records again, and to end in order, the room is used that is kept for it
+//!   (`storage::reserve`).
 //! - After a panic in a write the segment is cut back like after a failed one; an append whose waiters were never
 //!   answered can be taken back ([`Writer::undo_append`]).
 
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::{File, SharedFs};
+use crate::storage::reserve;
 use crate::storage::wal::fragment::{Compression, PAGE_LEN, frame, framed_len_max, pad_page};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::Record;
@@ -44,6 +47,8 @@ pub struct Writer {
     unsynced_len: usize,
     state: State,
     last_append: Option<LastAppend>,
+    /// Where room is kept for a full disk, if any is.
+    reserve_in: Option<PathBuf>,
     buffer: Vec<u8>,
     encoder: snap::raw::Encoder,
     /// Where the next call of its kind is to panic.
@@ -107,6 +112,7 @@ impl Writer {
             unsynced_len: 0,
             state: State::Sound,
             last_append: None,
+            reserve_in: None,
             buffer: Vec::new(),
             encoder: snap::raw::Encoder::new(),
             #[cfg(debug_assertions)]
@@ -114,6 +120,11 @@ impl Writer {
         };
         writer.measure();
         Ok(writer)
+    }
+
+    /// The same, with room kept in the data directory.
+    pub(crate) fn with_reserve(self, data_dir: &Path) -> Self {
+        Self { reserve_in: Some(data_dir.to_path_buf()), ..self }
     }
 
     /// Where the next record will stand at the earliest.
@@ -197,6 +208,20 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a page could be written behind the last record: for whoever waits for a full disk to have room again.
+    pub fn probe(&mut self) -> Result<(), WalError> {
+        self.recover()?;
+        self.state = State::MustCut;
+        let written = self.file.write_all_at(&[0; PAGE_LEN], self.good_len);
+        let cut = self.cut_back();
+        written.context("write", &self.segment_path())?;
+        cut?;
+        if let Some(data_dir) = &self.reserve_in {
+            reserve::hold(&self.fs, data_dir);
+        }
+        Ok(())
+    }
+
     /// Returns when all records so far survive a power cut. On an error they are still held and a later call tries
     /// again; none of them counts as durable.
     pub fn sync(&mut self) -> Result<(), WalError> {
@@ -248,6 +273,9 @@ impl Writer {
             let file = create_segment(&self.fs, &self.dir, before + 1)?;
             self.enter(before + 1, file, 0);
         }
+        if let Some(data_dir) = &self.reserve_in {
+            reserve::hold(&self.fs, data_dir);
+        }
         self.measure();
         Ok(self.segment)
     }
@@ -298,11 +326,16 @@ impl Writer {
             frame(&record.data, record.compression, 0, &mut self.buffer);
         }
         let path = self.dir.join(segment_name(segment));
-        let written = create_segment(&self.fs, &self.dir, segment).and_then(|file| {
+        let write = || {
+            let file = create_segment(&self.fs, &self.dir, segment)?;
             file.write_all_at(&self.buffer, 0).context("write", &path)?;
             file.sync_data().context("sync", &path)?;
             Ok(file)
-        });
+        };
+        let written = match &self.reserve_in {
+            Some(data_dir) => reserve::with_room(&self.fs, data_dir, write),
+            None => write(),
+        };
         match written {
             Ok(file) => {
                 let (doubtful, sound_len) = (self.segment_path(), self.synced_len);
