@@ -539,11 +539,14 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
         }
     }
     let cut = if request.limit == 0 { usize::MAX } else { request.limit };
-    series.sort();
-    series.dedup();
+    // What one selector found is sorted and without repetitions.
+    if 1 < selectors.len() {
+        series.sort();
+        series.dedup();
+        names.sort_unstable();
+        names.dedup();
+    }
     series.truncate(cut);
-    names.sort_unstable();
-    names.dedup();
     names.truncate(cut);
     Ok(match request.listing {
         Listing::Series => Listed::Series(series, view.warnings()),

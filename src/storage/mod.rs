@@ -17,6 +17,7 @@ mod postings;
 pub mod read_only;
 pub mod replay;
 pub mod reserve;
+mod selections;
 pub mod wal;
 
 #[cfg(test)]

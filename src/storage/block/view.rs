@@ -18,7 +18,8 @@ use crate::model::read::{
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::catalog::{Catalog, CatalogState, OnDamage};
 use crate::storage::block::chunks::{ChunkMeta, ReadAhead, encoding_name};
-use crate::storage::block::index_read::{Next, SymbolMemo};
+use crate::storage::block::index_read::{IndexSeries, Next, SymbolMemo};
+use crate::storage::block::pages::KnownInBlock;
 use crate::storage::block::read::Block;
 use crate::storage::block::select::select_ids;
 use crate::storage::block::tombstones::Interval;
@@ -332,34 +333,57 @@ fn select_block(
     budget: &dyn ReadBudget,
     notes: &Arc<Notes>,
 ) -> Result<Vec<SelectedSeries>, ReadError> {
+    let mut selected = Vec::new();
+    let mut take = |id: u32, chunks: &[ChunkMeta], labels: &Labels| -> Result<(), ReadError> {
+        let deleted = block.tombstones.of_series(u64::from(id));
+        let is_deleted = |chunk: &ChunkMeta| deleted.iter().any(|i| i.min_t <= chunk.min_t && chunk.max_t <= i.max_t);
+        let wanted = |chunk: &&ChunkMeta| {
+            range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t)) && !is_deleted(chunk)
+        };
+        let chunks: Box<[ChunkMeta]> = chunks.iter().filter(wanted).copied().collect();
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        budget.charge(labels.encoded_len() + SELECTED_LEN + size_of_val(&*chunks) + size_of_val(deleted))?;
+        let (block, notes) = (Arc::clone(block), Arc::clone(notes));
+        let samples = BlockSeries { block, notes, chunks, deleted: deleted.into() };
+        selected.push(SelectedSeries { labels: labels.clone(), samples: Arc::new(samples) });
+        Ok(())
+    };
+    let (known, number) = block.index.known();
+    if let Some(found) = known.get(&number, matchers) {
+        for (number, one) in found.iter().enumerate() {
+            if number % CHECK_EVERY == 0 {
+                budget.check()?;
+            }
+            take(one.id, &one.chunks, &one.labels)?;
+        }
+        return Ok(selected);
+    }
     let mut memo = SymbolMemo::default();
-    let ids = select_ids(&block.index, matchers, budget)?;
-    let mut selected = Vec::with_capacity(ids.len());
-    for (number, id) in ids.into_iter().enumerate() {
+    // What was found is remembered if it does not take too much.
+    let (mut found, mut len, mut is_whole) = (Vec::new(), 0, true);
+    for (number, id) in select_ids(&block.index, matchers, budget)?.into_iter().enumerate() {
         if number % CHECK_EVERY == 0 {
             budget.check()?;
         }
-        let series = match block.index.series(id, &mut memo) {
+        let IndexSeries { labels, chunks } = match block.index.series(id, &mut memo) {
             Ok(series) => series,
             Err(error) => {
                 notes.met(block, error.into())?;
+                // It is to be told of each time.
+                is_whole = false;
                 continue;
             }
         };
-        let deleted = block.tombstones.of_series(u64::from(id));
-        let chunks: Box<[ChunkMeta]> = series
-            .chunks
-            .into_iter()
-            .filter(|chunk| range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t)))
-            .filter(|chunk| !deleted.iter().any(|i| i.min_t <= chunk.min_t && chunk.max_t <= i.max_t))
-            .collect();
-        if chunks.is_empty() {
-            continue;
+        take(id, &chunks, &labels)?;
+        if len <= known.one_len_max() {
+            len += size_of::<KnownInBlock>() + 64 + labels.encoded_len() + size_of_val(&*chunks);
+            found.push(KnownInBlock { id, labels, chunks: chunks.into() });
         }
-        budget.charge(series.labels.encoded_len() + SELECTED_LEN + size_of_val(&*chunks) + size_of_val(deleted))?;
-        let (block, notes) = (Arc::clone(block), Arc::clone(notes));
-        let samples = BlockSeries { block, notes, chunks, deleted: deleted.into() };
-        selected.push(SelectedSeries { labels: series.labels, samples: Arc::new(samples) });
+    }
+    if is_whole && len <= known.one_len_max() {
+        known.put(number, matchers, found.into(), len);
     }
     Ok(selected)
 }
@@ -552,12 +576,28 @@ impl SampleSource for MergedSamples {
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        self.merge(out, |source, out| source.decode_all(range, out))
+    }
+
+    fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        // The newest of all is the newest of its source.
+        self.merge(out, |source, out| source.decode_newest(range, out))
+    }
+}
+
+impl MergedSamples {
+    /// Merges what `decode` appends of each source.
+    fn merge(
+        &self,
+        out: &mut SampleColumn,
+        decode: impl Fn(&dyn SampleSource, &mut SampleColumn) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         let (floats_from, histograms_from) = (out.floats.len(), out.histograms.len());
         for source in &self.sources {
             let (floats_to, histograms_to) = (out.floats.len(), out.histograms.len());
             let own = |times: &[i64], from: usize| times.get(from..).and_then(|own| own.last().copied());
             let newest = own(&out.floats.timestamps, floats_from).max(own(&out.histograms.timestamps, histograms_from));
-            source.decode_all(range, out)?;
+            decode(&**source, out)?;
             let new_float = out.floats.timestamps.get(floats_to).copied();
             let new_histogram = out.histograms.timestamps.get(histograms_to).copied();
             let oldest_new = new_float.into_iter().chain(new_histogram).min();
@@ -726,6 +766,9 @@ mod tests {
             let mut out = FloatColumn::default();
             out.push(-7, 9.0);
             merged.decode(TimeRange::ALL, &mut out).unwrap();
+            let mut newest = SampleColumn::default();
+            merged.decode_newest(TimeRange::ALL, &mut newest).unwrap();
+            prop_assert_eq!(newest.floats.timestamps.last(), out.timestamps.get(1..).and_then(<[i64]>::last));
             let mut expected = FloatColumn::default();
             expected.push(-7, 9.0);
             for t in 0..60 {

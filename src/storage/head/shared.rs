@@ -11,6 +11,7 @@ use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::starts::{BlockEncodings, StartPolicy};
 use crate::storage::head::table::SERIES_REF_MAX;
+use crate::storage::head::view::KnownSelections;
 
 /// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
 #[derive(Debug)]
@@ -27,11 +28,15 @@ pub(crate) struct HeadShared {
     min_valid: AtomicI64,
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) known: Arc<KnownSelections>,
     pub(crate) deleted: Deleted,
     pub(crate) exemplars: Exemplars,
     pub(crate) starts: StartPolicy,
     pub(crate) encodings: BlockEncodings,
 }
+
+/// Bytes of selections that are remembered: those of some hundred thousand series.
+const KNOWN_LEN_MAX: usize = 32 << 20;
 
 /// Counts since the process started.
 #[derive(Debug, Default)]
@@ -70,6 +75,7 @@ impl HeadShared {
             min_valid: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
             marks: Arc::default(),
+            known: Arc::new(KnownSelections::new(KNOWN_LEN_MAX)),
             deleted: Deleted::default(),
             exemplars: Exemplars::default(),
             starts: StartPolicy::default(),

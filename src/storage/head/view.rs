@@ -16,19 +16,35 @@ use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
-use crate::storage::head::index::segment::{PairId, Segment};
+use crate::storage::head::index::segment::{PairId, Segment, SegmentId};
 use crate::storage::head::index::select::{Ticker, positions};
 use crate::storage::head::index::tail::TailEntry;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::starts::{Run, start_at};
+use crate::storage::selections::Selections;
 
 /// What a selected series takes beside its label text: the entry, the source behind it, and what the allocator adds.
 const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<HeadSeries>() + 64;
 
 /// Bytes that are gathered before they are charged.
 const CHARGED_AT_ONCE: usize = 4 << 10;
+
+/// What a remembered series takes at least.
+const KNOWN_LEN: usize = size_of::<KnownSeries>() + 64;
+
+/// What selectors found in the segments of all shards, in the order of labels. The key names the segments, shard by shard.
+pub(crate) type KnownSelections = Selections<Box<[SegmentId]>, KnownSeries>;
+
+/// A series of a segment, with its labels.
+#[derive(Debug)]
+pub(crate) struct KnownSeries {
+    labels: Labels,
+    shard: u16,
+    segment: u16,
+    position: u32,
+}
 
 /// A view of the head.
 #[derive(Debug)]
@@ -43,6 +59,7 @@ struct ViewInner {
     span: Option<TimeRange>,
     shards: Vec<ShardView>,
     marks: Arc<Marks>,
+    known: Arc<KnownSelections>,
     /// Ranges that are deleted.
     deleted: Arc<Tombstones>,
 }
@@ -72,7 +89,8 @@ impl HeadView {
         let span = shared
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
-        Self { inner: Arc::new(ViewInner { pin, span, shards, marks: Arc::clone(&shared.marks), deleted }) }
+        let (marks, known) = (Arc::clone(&shared.marks), Arc::clone(&shared.known));
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known, deleted }) }
     }
 }
 
@@ -258,15 +276,40 @@ impl ViewInner {
         mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let mut ticker = Ticker::new(budget);
+        self.check_shards(budget)?;
+        self.for_each_in_segments(matchers, &mut ticker, &mut take)?;
+        self.for_each_in_tails(matchers, &mut ticker, &mut take)
+    }
+
+    fn check_shards(&self, budget: &dyn ReadBudget) -> Result<(), ReadError> {
+        budget.check()?;
+        self.shards.iter().try_for_each(|shard| shard.readers.check(shard.generation))
+    }
+
+    fn for_each_in_segments<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        ticker: &mut Ticker<'_>,
+        mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         for (number, shard) in self.shards.iter().enumerate() {
-            budget.check()?;
-            shard.readers.check(shard.generation)?;
             for segment in &shard.index.segments {
-                for position in positions(segment, matchers, &mut ticker)? {
+                for position in positions(segment, matchers, ticker)? {
                     ticker.tick()?;
                     take(number, Found::InSegment(segment, position))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn for_each_in_tails<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        ticker: &mut Ticker<'_>,
+        mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        for (number, shard) in self.shards.iter().enumerate() {
             for entry in shard.index.tail.iter(shard.tail_len) {
                 ticker.tick()?;
                 if matchers.iter().all(|matcher| matcher.matches_labels(&entry.labels)) {
@@ -275,6 +318,43 @@ impl ViewInner {
             }
         }
         Ok(())
+    }
+
+    /// The series of the segments that fulfil all `matchers`, in the order of their labels; from memory where they are known.
+    /// `None` if they are too many to be remembered.
+    fn known(&self, matchers: &[Matcher], ticker: &mut Ticker<'_>) -> Result<Option<Arc<[KnownSeries]>>, ReadError> {
+        let segments = || self.shards.iter().flat_map(|shard| &shard.index.segments);
+        let key: Box<[SegmentId]> = segments().map(|segment| segment.id()).collect();
+        if let Some(found) = self.known.get(&key, matchers) {
+            return Ok(Some(found));
+        }
+        let count_max = self.known.one_len_max() / KNOWN_LEN;
+        let mut places: Vec<(u16, u16, Vec<u32>)> = Vec::with_capacity(key.len());
+        let mut count = 0;
+        for (number, shard) in (0u16..).zip(&self.shards) {
+            for (segment_number, segment) in (0u16..).zip(&shard.index.segments) {
+                let found = positions(segment, matchers, ticker)?;
+                count += found.len();
+                if count_max < count {
+                    return Ok(None);
+                }
+                places.push((number, segment_number, found));
+            }
+        }
+        let (mut all, mut len) = (Vec::with_capacity(count), 0);
+        for ((shard, segment, positions), source) in places.into_iter().zip(segments()) {
+            for position in positions.into_iter().filter(|position| !source.cell(*position).is_gone()) {
+                ticker.tick()?;
+                let labels = source.labels(position);
+                len += KNOWN_LEN + labels.encoded_len();
+                all.push(KnownSeries { labels, shard, segment, position });
+            }
+        }
+        // Runs that are sorted already, one for each segment: the sort finds and merges them.
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let all: Arc<[KnownSeries]> = all.into();
+        self.known.put(key, matchers, Arc::clone(&all), len);
+        Ok(Some(all))
     }
 
     /// Calls `take` for each pair, out of those that `pairs` picks from a segment, that a visible series has, and for
@@ -404,34 +484,38 @@ impl ReadView for HeadView {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<SelectedSeries>, ReadError> {
         let view = &self.inner;
-        let mut selected: Vec<SelectedSeries> = Vec::new();
-        let mut uncharged = 0;
         // Shards are asked even where the range is empty: one that is away must not look like one without samples.
-        let wanted = view.clamp(range);
-        view.for_each(matchers, budget, |shard, found| {
-            let cell = found.cell();
-            let Some(range) = wanted else { return Ok(()) };
-            let series = cell.series();
-            let marks = view.marks_of(shard, series);
-            let column = cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?;
-            let deleted = view.deleted_of(series);
-            if let Some(column) = column
-                && (deleted.is_empty() || column.is_left_in(range, deleted).map_err(|e| corrupt(series, e))?)
-            {
-                let labels = found.labels();
-                uncharged += labels.encoded_len() + SELECTED_LEN;
-                if CHARGED_AT_ONCE < uncharged {
-                    budget.charge(std::mem::take(&mut uncharged))?;
+        view.check_shards(budget)?;
+        let Some(range) = view.clamp(range) else { return Ok(Vec::new()) };
+        let mut ticker = Ticker::new(budget);
+        let mut picked = Picked { view, range, budget, selected: Vec::new(), uncharged: 0 };
+        let known = view.known(matchers, &mut ticker)?;
+        match &known {
+            Some(known) => {
+                picked.selected.reserve_exact(known.len());
+                for one in known.iter() {
+                    ticker.tick()?;
+                    let shard = usize::from(one.shard);
+                    let segments = view.shards.get(shard).map(|shard| &shard.index.segments);
+                    let Some(segment) = segments.and_then(|all| all.get(usize::from(one.segment))) else { continue };
+                    picked.take(shard, segment.cell(one.position), || one.labels.clone())?;
                 }
-                let samples = HeadSeries { view: Arc::clone(view), shard, series, column };
-                selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
             }
-            Ok(())
+            None => view.for_each_in_segments(matchers, &mut ticker, |shard, found| {
+                picked.take(shard, found.cell(), || found.labels())
+            })?,
+        }
+        let from_segments = picked.selected.len();
+        view.for_each_in_tails(matchers, &mut ticker, |shard, found| {
+            picked.take(shard, found.cell(), || found.labels())
         })?;
-        budget.charge(uncharged)?;
+        budget.charge(picked.uncharged)?;
         budget.check()?;
-        // Runs that are sorted already, one for each segment: the sort finds and merges them.
-        selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let mut selected = picked.selected;
+        if known.is_none() || from_segments < selected.len() {
+            // Runs that are sorted already, one for each segment: the sort finds and merges them.
+            selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
         Ok(selected)
     }
 
@@ -530,6 +614,37 @@ impl ReadView for HeadView {
     }
 }
 
+/// A selection as it grows.
+struct Picked<'a> {
+    view: &'a Arc<ViewInner>,
+    range: TimeRange,
+    budget: &'a dyn ReadBudget,
+    selected: Vec<SelectedSeries>,
+    uncharged: usize,
+}
+
+impl Picked<'_> {
+    /// Takes a series that has samples in the range.
+    fn take(&mut self, shard: usize, cell: &SeriesCell, labels: impl FnOnce() -> Labels) -> Result<(), ReadError> {
+        let (view, series) = (self.view, cell.series());
+        let marks = view.marks_of(shard, series);
+        let column = cell.samples_in(view.commit(), self.range, Some(marks)).map_err(|e| corrupt(series, e))?;
+        let deleted = view.deleted_of(series);
+        if let Some(column) = column
+            && (deleted.is_empty() || column.is_left_in(self.range, deleted).map_err(|e| corrupt(series, e))?)
+        {
+            let labels = labels();
+            self.uncharged += labels.encoded_len() + SELECTED_LEN;
+            if CHARGED_AT_ONCE < self.uncharged {
+                self.budget.charge(std::mem::take(&mut self.uncharged))?;
+            }
+            let samples = HeadSeries { view: Arc::clone(view), shard, series, column };
+            self.selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
+        }
+        Ok(())
+    }
+}
+
 /// A selected series: keeps its view, and so all that the view pins.
 #[derive(Debug)]
 struct HeadSeries {
@@ -541,11 +656,16 @@ struct HeadSeries {
 }
 
 impl HeadSeries {
-    fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
+    /// The part of `range` that the head has. Errors if the shard is away.
+    fn readable(&self, range: TimeRange) -> Result<Option<TimeRange>, ReadError> {
         if let Some(shard) = self.view.shards.get(self.shard) {
             shard.readers.check(shard.generation)?;
         }
-        let Some(range) = self.view.clamp(range) else { return Ok(()) };
+        Ok(self.view.clamp(range))
+    }
+
+    fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
+        let Some(range) = self.readable(range)? else { return Ok(()) };
         let marks = self.view.marks_of(self.shard, self.series);
         self.column.decode(self.view.commit(), range, Some(marks), out).map_err(|e| corrupt(self.series, e))
     }
@@ -584,6 +704,15 @@ impl SampleSource for HeadSeries {
 
     fn reference(&self) -> Option<u64> {
         Some(self.series.0)
+    }
+
+    fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        if !self.view.deleted_of(self.series).is_empty() {
+            return self.decode_all(range, out);
+        }
+        let Some(range) = self.readable(range)? else { return Ok(()) };
+        let marks = self.view.marks_of(self.shard, self.series);
+        self.column.decode_newest(self.view.commit(), range, marks, out).map_err(|e| corrupt(self.series, e))
     }
 }
 
