@@ -314,7 +314,7 @@ impl Parts {
         };
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
-        let metrics = WalMetrics::new(registry, clock);
+        let metrics = WalMetrics::of(registry, clock, storage::compression_of(&flags));
         let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
         let catalog = Arc::clone(&self.catalog);
         let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, oldest);

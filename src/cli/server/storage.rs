@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cli::flags::{StorageFlags, WalSync};
+use crate::cli::flags::{StorageFlags, WalCompression, WalSync};
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::fs::SharedFs;
@@ -25,6 +25,15 @@ pub(super) struct OpenStorage {
     pub(super) aliases: Aliases,
 }
 
+/// How the log is to be compressed.
+pub(super) fn compression_of(flags: &StorageFlags) -> Compression {
+    match flags.wal_compression {
+        None => Compression::None,
+        Some(WalCompression::Snappy) => Compression::Snappy,
+        Some(WalCompression::Zstd) => Compression::Zstd,
+    }
+}
+
 /// Opens the directory that the flags name; the error is what the operator reads.
 pub(super) fn open(
     flags: &StorageFlags,
@@ -40,8 +49,7 @@ pub(super) fn open(
     let lock = lock.map_err(|error| error.to_string())?;
     let options = WalOptions {
         segment_len: if flags.wal_segment_len == 0 { SEGMENT_LEN } else { flags.wal_segment_len },
-        // zstd is read by nobody here yet: the records are written as snappy, which every reader knows.
-        compression: if flags.wal_compression.is_some() { Compression::Snappy } else { Compression::None },
+        compression: compression_of(flags),
         hold_unsynced: flags.wal_sync != WalSync::Off,
     };
     catalog.open().map_err(|error| error.to_string())?;

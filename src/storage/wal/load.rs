@@ -14,9 +14,6 @@ use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoin
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
 
-/// First bytes of zstd's frames.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
 /// Takes what a log holds, in its order.
 pub trait RecordSink {
     /// Series of one record; the sink may take them out.
@@ -193,10 +190,6 @@ impl<'a> Loader<'a> {
             };
             match item {
                 Item::Damage(found) => damage.push(lost(found.offset, found.resumed, found.error.to_string())),
-                // Without the magic number it is a flipped bit: the checksum does not cover the flags.
-                Item::Record { compression: Compression::Zstd, data, .. } if data.starts_with(&ZSTD_MAGIC) => {
-                    return Err(WalError::Zstd { path: path.to_path_buf() });
-                }
                 Item::Record { offset, end, compression, data } => {
                     if let Err(error) = self.take(compression, data) {
                         damage.push(lost(offset, end, error.to_string()));

@@ -43,7 +43,8 @@ pub const SEGMENT_LEN: u64 = 128 << 20;
 pub struct WalOptions {
     /// Longest segment in bytes, a multiple of a page (`--storage.tsdb.wal-segment-size`).
     pub segment_len: u64,
-    /// How records are compressed; zstd is not written (`--storage.tsdb.wal-compression`).
+    /// How records are compressed (`--storage.tsdb.wal-compression`, `--storage.tsdb.wal-compression-type`); one that does not
+    /// become smaller is written as it is. Records of all kinds are read.
     pub compression: Compression,
     /// Whether records are kept in memory until they are synced, so that a failed sync loses none. Without it nothing
     /// is synced but whole segments (`--storage.tsdb.wal-sync=off`).
@@ -97,12 +98,6 @@ pub enum WalError {
     /// A checkpoint was given up: which series are in use is not known now.
     #[error("a part of the head is being restored")]
     Unsettled,
-    /// A segment holds records that cannot be decompressed here. It is left as it is.
-    #[error("segment {} holds records compressed with zstd, which are not supported", path.display())]
-    Zstd {
-        /// The segment.
-        path: PathBuf,
-    },
 }
 
 /// Gives I/O errors their place.
