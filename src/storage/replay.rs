@@ -34,8 +34,8 @@ pub type Aliases = HashMap<SeriesRef, SeriesRef>;
 
 impl RecordSink for Restorer<'_> {
     fn series(&mut self, series: &mut Vec<RefSeries>) {
-        for one in series.iter() {
-            Restorer::series(self, one.series, &one.labels);
+        for one in series.drain(..) {
+            self.take_series(one.series, one.labels);
         }
     }
 

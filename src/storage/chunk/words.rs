@@ -77,6 +77,32 @@ impl OpenWords {
         next
     }
 
+    /// Appends one sample after those of `at`, growing if need be, for an owner whom no reader disturbs. Call
+    /// [`OpenWords::set_published`] after the last.
+    pub fn push<B: SampleBits>(&mut self, at: Published, sample: &B) -> Published {
+        if !self.has_room(at, sample.bit_len()) {
+            *self = self.grown(at, sample.bit_len());
+        }
+        let offset = at.bits % 64;
+        for (index, word) in ((at.bits / 64) as usize..).zip(sample.each_word()) {
+            if let Some(to) = self.words.get_mut(index) {
+                *to.get_mut() |= word >> offset;
+            }
+            // The last part of a sample may be all padding that needs no word.
+            if offset != 0
+                && let Some(to) = self.words.get_mut(index + 1)
+            {
+                *to.get_mut() |= word << (64 - offset);
+            }
+        }
+        Published { samples: at.samples + 1, bits: at.bits + sample.bit_len() }
+    }
+
+    /// Sets what readers may read.
+    pub fn set_published(&mut self, at: Published) {
+        *self.published.get_mut() = u64::from(at.samples) << 32 | u64::from(at.bits);
+    }
+
     /// What readers may read now.
     pub fn published(&self) -> Published {
         let raw = self.published.load(Ordering::Acquire);

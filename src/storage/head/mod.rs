@@ -27,6 +27,7 @@ mod index;
 mod marks;
 mod native;
 mod partition;
+mod ref_table;
 pub mod restore;
 pub mod route;
 mod series;

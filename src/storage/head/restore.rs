@@ -1,25 +1,45 @@
 //! Fills the head from the log, past staging: what the log holds was checked when it was appended.
 //!
+//! ```text
+//! log ─ Restorer: whose shard? ─┬─ batch ─ thread of shard 0: series, then samples, series by series
+//!                               └─ batch ─ thread of shard 1 …
+//! ```
+//! The shards' threads work while the log is still being read. A batch holds samples of many commits, so that those of one
+//! series are appended in one go; until the end nothing is shown to readers, and columns are written in place. Batches are
+//! bounded, and so are those that wait. The outcome does not depend on the number of shards.
+//!
 //! Two series with the same labels become the one that was seen first, as in Prometheus; samples of the other go there.
 //! Samples that are not newer than the newest of their series are passed over: a log may hold a sample twice.
 
 use std::collections::HashMap;
-
-use parking_lot::MutexGuard;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use crate::model::append::{HistogramValue, ShardId};
 use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
-use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::partition::Partition;
+use crate::storage::head::ref_table::RefTable;
 use crate::storage::head::route::shard_of;
-use crate::storage::head::series::{Appended, WriterSeries};
-use crate::storage::head::shared::count;
+use crate::storage::head::series::RunCounts;
+use crate::storage::head::shard::Shard;
+use crate::storage::head::shared::{HeadShared, count};
 use crate::storage::head::table::{SERIES_REF_MAX, SeriesId};
+
+/// Samples in the batches of all shards that are being filled, together; few in tests, so that they fill many.
+const BATCHED_MAX: usize = if cfg!(test) { 64 } else { 128 << 10 };
+/// Samples in a batch at least, however many shards there are.
+const BATCH_LEN_MIN: usize = if cfg!(test) { 16 } else { 8 << 10 };
+/// How many samples a series counts for.
+const SERIES_WEIGHT: usize = 8;
+/// Marks the entry of a histogram; above all references that a series can have.
+const HISTOGRAM: u64 = 1 << 63;
+const _: () = assert!(SERIES_REF_MAX <= HISTOGRAM);
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,9 +48,9 @@ pub struct RestoreStats {
     pub series: u64,
     /// Samples in the head.
     pub samples: u64,
-    /// Samples older than the bound.
+    /// Samples before the bound of retention.
     pub too_old: u64,
-    /// Samples not newer than the newest of their series.
+    /// Samples that are not newer than the newest of their series.
     pub not_newer: u64,
     /// Samples of series that the log does not name.
     pub unknown_refs: u64,
@@ -42,40 +62,78 @@ pub struct RestoreStats {
     pub aliases: HashMap<SeriesRef, SeriesRef>,
 }
 
-/// Fills shards that nobody else writes meanwhile; they are locked as long as it lives.
+impl RestoreStats {
+    fn absorb(&mut self, other: Self) {
+        self.series += other.series;
+        self.samples += other.samples;
+        self.too_old += other.too_old;
+        self.not_newer += other.not_newer;
+        self.unknown_refs += other.unknown_refs;
+        self.bad_histograms += other.bad_histograms;
+        self.bad_series += other.bad_series;
+        self.aliases.extend(other.aliases);
+    }
+}
+
+/// Fills shards that nobody else writes meanwhile. What it has been given is in the head after [`Restorer::finish`].
 pub struct Restorer<'a> {
     head: &'a Head,
     /// By shard; `None` for those that are not restored.
-    partitions: Vec<Option<MutexGuard<'a, Partition>>>,
-    places: HashMap<u64, Place, foldhash::fast::FixedState>,
+    lanes: Vec<Option<Lane>>,
+    /// The shard of each series, plus one.
+    shards: RefTable<u16>,
+    batch_len: usize,
     min_valid: i64,
-    span: (i64, i64),
     ref_max: u64,
-    chunks: u64,
     stats: RestoreStats,
 }
 
-/// Where a series went.
+/// The way to one shard.
+struct Lane {
+    batch: Batch,
+    worker: Worker,
+}
+
+enum Worker {
+    Thread {
+        /// `None` after its end.
+        batches: Option<SyncSender<Batch>>,
+        /// Batches to be filled again.
+        emptied: Receiver<Batch>,
+        handle: Option<JoinHandle<ShardRestorer>>,
+    },
+    /// There is no thread to be had.
+    Here(Box<ShardRestorer>),
+}
+
+/// Entries for one shard, in the order of the log.
+#[derive(Default)]
+struct Batch {
+    series: Vec<(SeriesRef, Labels)>,
+    samples: Vec<Entry>,
+    histograms: Vec<HistogramValue>,
+}
+
+/// A sample, or a histogram of the batch: then the mark is set, and `bits` are its index.
 #[derive(Clone, Copy)]
-enum Place {
-    In(ShardId, SeriesId),
-    /// In a shard that is not restored.
-    Elsewhere,
+struct Entry {
+    series: u64,
+    t: i64,
+    bits: u64,
 }
 
 impl Head {
     /// Begins to fill all shards, or only `shard`, which is being rebuilt. Samples before `min_valid` are passed over.
     pub fn restore(&self, shard: Option<ShardId>, min_valid: TimestampMs) -> Restorer<'_> {
         let wanted = |id: ShardId| shard.is_none_or(|only| only == id);
-        let partitions = self.shards.iter().map(|s| wanted(s.id()).then(|| s.lock_partition())).collect();
+        let lane = |shard: &Arc<Shard>| Lane { batch: Batch::default(), worker: Worker::start(shard, &self.shared) };
         Restorer {
             head: self,
-            partitions,
-            places: HashMap::default(),
+            lanes: self.shards.iter().map(|shard| wanted(shard.id()).then(|| lane(shard))).collect(),
+            shards: RefTable::default(),
+            batch_len: (BATCHED_MAX / self.shards.len().max(1)).max(BATCH_LEN_MIN),
             min_valid: min_valid.0.max(self.shared.min_valid()),
-            span: (i64::MAX, i64::MIN),
             ref_max: 0,
-            chunks: 0,
             stats: RestoreStats::default(),
         }
     }
@@ -84,21 +142,248 @@ impl Head {
 impl Restorer<'_> {
     /// A series as the log names it.
     pub fn series(&mut self, reference: SeriesRef, labels: &Labels) {
+        self.take_series(reference, labels.clone());
+    }
+
+    /// The same, for whoever does not need the labels any more.
+    pub fn take_series(&mut self, reference: SeriesRef, labels: Labels) {
         // The counter of references must stay below what the table can hold; zero is none.
         if labels.is_empty() || reference.0 == 0 || SERIES_REF_MAX - 1 <= reference.0 {
             self.stats.bad_series += 1;
             return;
         }
         self.ref_max = self.ref_max.max(reference.0);
-        let shard = shard_of(labels, self.head.shard_count());
-        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else {
-            self.places.insert(reference.0, Place::Elsewhere);
+        let shard = shard_of(&labels, self.head.shard_count()).0;
+        match self.shards.get(reference.0).checked_sub(1) {
+            None => self.shards.set(reference.0, shard + 1),
+            // Said twice, which its shard checks; with labels of another shard it would be another series.
+            Some(before) if before == shard => {}
+            Some(_) => {
+                self.stats.bad_series += 1;
+                return;
+            }
+        }
+        let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) else { return };
+        lane.batch.series.push((reference, labels));
+        lane.pass_on(self.batch_len);
+    }
+
+    /// A sample as the log names it.
+    #[inline]
+    pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
+        let len_max = self.batch_len;
+        if let Some(lane) = self.lane_of(series, t) {
+            lane.batch.samples.push(Entry { series: series.0, t, bits: value.to_bits() });
+            if len_max <= lane.batch.samples.len() {
+                lane.flush();
+            }
+        }
+    }
+
+    /// A histogram as the log names it.
+    pub fn histogram(&mut self, series: SeriesRef, t: i64, value: &HistogramValue) {
+        if !is_sound(value) {
+            self.stats.bad_histograms += 1;
             return;
+        }
+        let len_max = self.batch_len;
+        if let Some(lane) = self.lane_of(series, t) {
+            let bits = lane.batch.histograms.len() as u64;
+            lane.batch.histograms.push(value.clone());
+            lane.batch.samples.push(Entry { series: series.0 | HISTOGRAM, t, bits });
+            lane.pass_on(len_max);
+        }
+    }
+
+    /// The way to the shard of a series, for a sample that is new enough.
+    #[inline]
+    fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<&mut Lane> {
+        let Some(shard) = self.shards.get(series.0).checked_sub(1) else {
+            // One that no series can have is nobody's; it must not use up the references.
+            if series.0 < SERIES_REF_MAX - 1 {
+                self.ref_max = self.ref_max.max(series.0);
+            }
+            // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
+            let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
+            *count += 1;
+            return None;
         };
-        if let Some(before) = self.places.get(&reference.0) {
+        let lane = self.lanes.get_mut(usize::from(shard))?.as_mut()?;
+        if t < self.min_valid {
+            self.stats.too_old += 1;
+            return None;
+        }
+        Some(lane)
+    }
+
+    /// Ends it: readers see what was restored, and new series get references above all that were seen.
+    pub fn finish(mut self) -> RestoreStats {
+        let shared = &self.head.shared;
+        shared.raise_next_ref(self.ref_max + 1);
+        let mut stats = std::mem::take(&mut self.stats);
+        // All of them are told first, so that they end beside each other.
+        self.lanes.iter_mut().flatten().for_each(Lane::close);
+        for lane in self.lanes.drain(..).flatten() {
+            let restored = lane.finish();
+            if restored.counts.oldest <= restored.newest {
+                shared.widen_span(restored.counts.oldest, restored.newest);
+            }
+            count(&shared.counters.chunks_created, restored.counts.chunks);
+            stats.absorb(restored.into_stats());
+        }
+        stats
+    }
+}
+
+impl Lane {
+    /// Hands the batch over if it is full.
+    fn pass_on(&mut self, len_max: usize) {
+        if len_max <= self.batch.weight() {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        match &mut self.worker {
+            Worker::Thread { batches: Some(batches), emptied, .. } => {
+                let next = emptied.try_recv().unwrap_or_default();
+                // A thread that has panicked takes nothing; its end tells.
+                let _ = batches.send(std::mem::replace(&mut self.batch, next));
+            }
+            Worker::Thread { batches: None, .. } => self.batch.clear(),
+            Worker::Here(restorer) => {
+                restorer.take(&mut self.batch);
+                self.batch.clear();
+            }
+        }
+    }
+
+    /// Hands over what is left.
+    fn close(&mut self) {
+        self.flush();
+        if let Worker::Thread { batches, .. } = &mut self.worker {
+            *batches = None;
+        }
+    }
+
+    fn finish(mut self) -> ShardRestorer {
+        self.close();
+        match &mut self.worker {
+            Worker::Thread { handle, .. } => {
+                let handle = handle.take().expect("a lane is finished once");
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+            Worker::Here(restorer) => {
+                restorer.publish();
+                std::mem::take(restorer.as_mut())
+            }
+        }
+    }
+}
+
+impl Drop for Lane {
+    /// A restore that was given up waits for its threads: they write the shard.
+    fn drop(&mut self) {
+        if let Worker::Thread { batches, handle, .. } = &mut self.worker {
+            *batches = None;
+            // A panic was logged by the hook.
+            let _ = handle.take().map(JoinHandle::join);
+        }
+    }
+}
+
+impl Worker {
+    fn start(shard: &Arc<Shard>, shared: &Arc<HeadShared>) -> Self {
+        let (batches, to_take) = sync_channel::<Batch>(1);
+        let (to_fill, emptied) = sync_channel::<Batch>(1);
+        let mut restorer = ShardRestorer::new(shard, shared);
+        let work = move || {
+            while let Ok(mut batch) = to_take.recv() {
+                restorer.take(&mut batch);
+                batch.clear();
+                // One too many is dropped.
+                let _ = to_fill.try_send(batch);
+            }
+            restorer.publish();
+            restorer
+        };
+        match std::thread::Builder::new().name(format!("replay-{}", shard.id().0)).spawn(work) {
+            Ok(handle) => Self::Thread { batches: Some(batches), emptied, handle: Some(handle) },
+            Err(_) => Self::Here(Box::new(ShardRestorer::new(shard, shared))),
+        }
+    }
+}
+
+impl Batch {
+    fn weight(&self) -> usize {
+        self.samples.len() + SERIES_WEIGHT * (self.series.len() + self.histograms.len())
+    }
+
+    fn clear(&mut self) {
+        self.series.clear();
+        self.samples.clear();
+        self.histograms.clear();
+    }
+}
+
+/// Fills one shard.
+#[derive(Default)]
+struct ShardRestorer {
+    /// `None` only in what is left after the end.
+    target: Option<(Arc<Shard>, Arc<HeadShared>)>,
+    /// The place of each series, plus one.
+    places: RefTable<u32>,
+    runs: Runs,
+    newest: i64,
+    counts: RunCounts,
+    stats: RestoreStats,
+}
+
+impl ShardRestorer {
+    fn new(shard: &Arc<Shard>, shared: &Arc<HeadShared>) -> Self {
+        let target = Some((Arc::clone(shard), Arc::clone(shared)));
+        Self { target, newest: i64::MIN, ..Self::default() }
+    }
+
+    fn into_stats(self) -> RestoreStats {
+        RestoreStats { samples: self.counts.appended, not_newer: self.counts.not_newer, ..self.stats }
+    }
+
+    fn take(&mut self, batch: &mut Batch) {
+        let Some((shard, shared)) = self.target.clone() else { return };
+        let mut partition = shard.lock_partition();
+        // A sample comes after its series in the log, so all series may come first.
+        for (reference, labels) in batch.series.drain(..) {
+            self.take_series(&mut partition, reference, &labels);
+        }
+        let places = &mut self.places;
+        let slot = |entry: &Entry| places.get(entry.series & !HISTOGRAM).checked_sub(1);
+        self.stats.unknown_refs += self.runs.sort(&batch.samples, slot, partition.table.slot_count());
+        let rules = shared.rules;
+        for run in self.runs.iter() {
+            let Some(series) = partition.table.get_mut(SeriesId::from_slot(run.slot)) else { continue };
+            let mut entries = run.entries(&batch.samples).peekable();
+            while let Some(next) = entries.peek() {
+                if next.series & HISTOGRAM == 0 {
+                    let floats = std::iter::from_fn(|| entries.next_if(|next| next.series & HISTOGRAM == 0));
+                    let floats = floats.map(|entry| (entry.t, f64::from_bits(entry.bits)));
+                    series.restore(floats, &rules, &mut self.counts);
+                } else if let Some(entry) = entries.next() {
+                    let value = usize::try_from(entry.bits).ok().and_then(|index| batch.histograms.get(index));
+                    let Some(value) = value else { continue };
+                    // Number 0 is before all commits, so every view sees the sample.
+                    let all = CommitId(0);
+                    self.counts.add(entry.t, series.append_histogram(entry.t, value, all, all, &rules));
+                }
+            }
+            self.newest = series.last().map_or(self.newest, |(newest, _)| newest.max(self.newest));
+        }
+    }
+
+    fn take_series(&mut self, partition: &mut Partition, reference: SeriesRef, labels: &Labels) {
+        if let Some(before) = self.places.get(reference.0).checked_sub(1) {
             // Said twice, as after a failed sync or a checkpoint. With other labels it would be another series.
-            let known = partition.restored(labels);
-            if !matches!((before, known), (Place::In(at, id), Some(same)) if *at == shard && *id == same) {
+            if partition.restored(labels).map(SeriesId::slot) != Some(before) {
                 self.stats.bad_series += 1;
             }
             return;
@@ -113,7 +398,7 @@ impl Restorer<'_> {
         } else {
             self.stats.aliases.insert(reference, first);
         }
-        self.places.insert(reference.0, Place::In(shard, id));
+        self.places.set(reference.0, id.slot() + 1);
         if sealed < partition.index.segments.len() {
             while let Some(job) = partition.merge_job() {
                 partition.install(job.run());
@@ -121,66 +406,82 @@ impl Restorer<'_> {
         }
     }
 
-    /// A sample as the log names it.
-    #[inline]
-    pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
-        // Number 0 is before all commits, so every view sees the sample.
-        self.append(series, t, |series, rules| series.append(t, value, CommitId(0), CommitId(0), rules));
-    }
-
-    /// A histogram as the log names it.
-    pub fn histogram(&mut self, series: SeriesRef, t: i64, value: &HistogramValue) {
-        if !is_sound(value) {
-            self.stats.bad_histograms += 1;
-            return;
-        }
-        self.append(series, t, |series, rules| series.append_histogram(t, value, CommitId(0), CommitId(0), rules));
-    }
-
-    #[inline]
-    fn append(&mut self, series: SeriesRef, t: i64, append: impl FnOnce(&mut WriterSeries, &CutRules) -> Appended) {
-        let (shard, id) = match self.places.get(&series.0) {
-            Some(Place::In(shard, id)) => (*shard, *id),
-            Some(Place::Elsewhere) => return,
-            None => {
-                // One that no series can have is nobody's; it must not use up the references.
-                if series.0 < SERIES_REF_MAX - 1 {
-                    self.ref_max = self.ref_max.max(series.0);
-                }
-                // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
-                let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
-                *count += 1;
-                return;
-            }
-        };
-        if t < self.min_valid {
-            self.stats.too_old += 1;
-            return;
-        }
-        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
-        let rules = self.head.shared.rules;
-        let Some(series) = partition.table.get_mut(id) else { return };
-        match append(series, &rules) {
-            Appended::InChunk => {}
-            Appended::NewChunk => self.chunks += 1,
-            Appended::NotNewer => {
-                self.stats.not_newer += 1;
-                return;
+    /// Shows all that was restored.
+    fn publish(&mut self) {
+        let Some((shard, _)) = &self.target else { return };
+        let mut partition = shard.lock_partition();
+        for slot in 0..partition.table.slot_count() {
+            let id = partition.table.id_at(slot);
+            if let Some(series) = partition.table.get_mut(id) {
+                series.publish();
             }
         }
-        self.stats.samples += 1;
-        self.span = (self.span.0.min(t), self.span.1.max(t));
+    }
+}
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// The entries of a batch by series; keeps its buffers.
+#[derive(Default)]
+struct Runs {
+    /// By place in the table: the last entry so far, or [`NONE`].
+    last: Vec<u32>,
+    /// By entry: the next of the same series, or [`NONE`].
+    next: Vec<u32>,
+    /// Places with their first entries, in the order of these.
+    firsts: Vec<(u32, u32)>,
+}
+
+/// The entries of one series in a batch.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    slot: u32,
+    first: u32,
+    next: &'a [u32],
+}
+
+impl Runs {
+    /// Links the entries of each series; returns how many have no place.
+    fn sort(&mut self, entries: &[Entry], mut slot_of: impl FnMut(&Entry) -> Option<u32>, slot_count: usize) -> u64 {
+        let mut unknown = 0;
+        self.last.resize(slot_count.max(self.last.len()), NONE);
+        self.next.clear();
+        self.next.resize(entries.len(), NONE);
+        self.firsts.clear();
+        for (index, entry) in (0u32..).zip(entries) {
+            let slot = slot_of(entry);
+            let Some((slot, last)) = slot.and_then(|slot| Some((slot, self.last.get_mut(slot as usize)?))) else {
+                unknown += 1;
+                continue;
+            };
+            match self.next.get_mut(*last as usize) {
+                Some(next) if *last != NONE => *next = index,
+                _ => self.firsts.push((slot, index)),
+            }
+            *last = index;
+        }
+        for (slot, _) in &self.firsts {
+            if let Some(last) = self.last.get_mut(*slot as usize) {
+                *last = NONE;
+            }
+        }
+        unknown
     }
 
-    /// Ends it: new series get references above all that were seen.
-    pub fn finish(self) -> RestoreStats {
-        let shared = &self.head.shared;
-        shared.raise_next_ref(self.ref_max + 1);
-        if self.span.0 <= self.span.1 {
-            shared.widen_span(self.span.0, self.span.1);
-        }
-        count(&shared.counters.chunks_created, self.chunks);
-        self.stats
+    fn iter(&self) -> impl Iterator<Item = Run<'_>> {
+        self.firsts.iter().map(|(slot, first)| Run { slot: *slot, first: *first, next: &self.next })
+    }
+}
+
+impl<'a> Run<'a> {
+    fn entries(self, entries: &'a [Entry]) -> impl Iterator<Item = &'a Entry> {
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            let entry = entries.get(at as usize)?;
+            at = self.next.get(at as usize).copied().unwrap_or(NONE);
+            Some(entry)
+        })
     }
 }
 
