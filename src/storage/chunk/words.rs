@@ -36,6 +36,20 @@ impl OpenWords {
         new
     }
 
+    /// The published bits of a chunk as it stands in files, to which nothing is appended.
+    pub fn of_chunk(chunk: &[u8]) -> Self {
+        let (count, bits) = chunk.split_first_chunk::<HEADER_LEN>().unwrap_or((&[0; HEADER_LEN], &[]));
+        let word = |raw: &[u8]| {
+            let mut whole = [0; 8];
+            whole.iter_mut().zip(raw).for_each(|(to, from)| *to = *from);
+            AtomicU64::new(u64::from_be_bytes(whole))
+        };
+        let mut new = Self { published: AtomicU64::new(0), words: bits.chunks(8).map(word).collect() };
+        let bit_len = u32::try_from(bits.len() * 8).unwrap_or(u32::MAX);
+        new.set_published(Published { samples: u16::from_be_bytes(*count), bits: bit_len });
+        new
+    }
+
     /// Published words with `samples` samples in `bits`, and room for `more` bits.
     pub fn holding<B: SampleBits>(samples: u16, bits: &B, more: u32) -> Self {
         let needed = (bits.bit_len() + more).div_ceil(64) as usize;

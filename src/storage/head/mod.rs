@@ -23,6 +23,7 @@ pub mod cardinality;
 mod column;
 pub mod commit;
 pub mod export;
+pub mod image;
 mod index;
 mod marks;
 mod native;
@@ -185,6 +186,11 @@ impl Head {
         if taken < table::SERIES_REF_MAX - 1 {
             self.shared.raise_next_ref(taken + 1);
         }
+    }
+
+    /// The reference that the next new series would get.
+    pub fn next_ref(&self) -> u64 {
+        self.shared.next_ref()
     }
 
     /// How many samples of `from ..= to` the series with this reference has; `None` if there is no such series.

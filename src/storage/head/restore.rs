@@ -21,8 +21,10 @@ use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::image::{Adoption, ChunkImage, OpenImage};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::ref_table::RefTable;
 use crate::storage::head::route::shard_of;
@@ -32,14 +34,15 @@ use crate::storage::head::shared::{HeadShared, count};
 use crate::storage::head::table::{SERIES_REF_MAX, SeriesId};
 
 /// Samples in the batches of all shards that are being filled, together; few in tests, so that they fill many.
-const BATCHED_MAX: usize = if cfg!(test) { 64 } else { 128 << 10 };
+const BATCHED_MAX: usize = if cfg!(test) { 64 } else { 96 << 10 };
 /// Samples in a batch at least, however many shards there are.
 const BATCH_LEN_MIN: usize = if cfg!(test) { 16 } else { 8 << 10 };
 /// How many samples a series counts for.
 const SERIES_WEIGHT: usize = 8;
-/// Marks the entry of a histogram; above all references that a series can have.
-const HISTOGRAM: u64 = 1 << 63;
-const _: () = assert!(SERIES_REF_MAX <= HISTOGRAM);
+/// How many bytes of chunks count for a sample.
+const CHUNK_BYTES_WEIGHT: usize = size_of::<Entry>();
+/// Marks the entry of a histogram; above the numbers of series.
+const HISTOGRAM: u32 = 1 << 31;
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,12 +61,15 @@ pub struct RestoreStats {
     pub bad_histograms: u64,
     /// Series without labels, with the reference of another or beyond what references can be.
     pub bad_series: u64,
+    /// Series whose chunks do not fit each other, cannot be read, or lack samples that the log has.
+    pub misfits: u64,
     /// References that stand for the series of another (left: the later one).
     pub aliases: HashMap<SeriesRef, SeriesRef>,
 }
 
 impl RestoreStats {
     fn absorb(&mut self, other: Self) {
+        self.misfits += other.misfits;
         self.series += other.series;
         self.samples += other.samples;
         self.too_old += other.too_old;
@@ -80,16 +86,29 @@ pub struct Restorer<'a> {
     head: &'a Head,
     /// By shard; `None` for those that are not restored.
     lanes: Vec<Option<Lane>>,
-    /// The shard of each series, plus one.
-    shards: RefTable<u16>,
+    /// The shard of each reference, and its number among those of the shard.
+    places: RefTable<Place>,
+    /// Finished chunks of series that the log has not named yet.
+    chunks: HashMap<u64, Vec<ChunkImage>, foldhash::fast::FixedState>,
     batch_len: usize,
     min_valid: i64,
     ref_max: u64,
     stats: RestoreStats,
 }
 
+/// Where a reference stands; zeros: nowhere.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
+    /// The shard, plus one.
+    shard: u16,
+    /// Number in the lane.
+    number: u32,
+}
+
 /// The way to one shard.
 struct Lane {
+    /// References so far.
+    numbers: u32,
     batch: Batch,
     worker: Worker,
 }
@@ -102,23 +121,36 @@ enum Worker {
         emptied: Receiver<Batch>,
         handle: Option<JoinHandle<ShardRestorer>>,
     },
-    /// There is no thread to be had.
+    /// There is no thread to be had, or it has ended.
     Here(Box<ShardRestorer>),
 }
 
 /// Entries for one shard, in the order of the log.
 #[derive(Default)]
 struct Batch {
-    series: Vec<(SeriesRef, Labels)>,
+    series: Vec<NamedSeries>,
+    /// Bytes of their chunks.
+    chunks_len: usize,
+    /// Times of samples count from here.
+    base_t: i64,
     samples: Vec<Entry>,
     histograms: Vec<HistogramValue>,
 }
 
-/// A sample, or a histogram of the batch: then the mark is set, and `bits` are its index.
+/// A series of the log, under its number in the lane.
+struct NamedSeries {
+    number: u32,
+    reference: SeriesRef,
+    labels: Labels,
+    chunks: Option<Box<Adoption>>,
+}
+
+/// A sample, or a histogram of the batch: then the number is marked, and `bits` are its index.
 #[derive(Clone, Copy)]
 struct Entry {
-    series: u64,
-    t: i64,
+    number: u32,
+    /// Less the batch's base.
+    t: i32,
     bits: u64,
 }
 
@@ -126,11 +158,16 @@ impl Head {
     /// Begins to fill all shards, or only `shard`, which is being rebuilt. Samples before `min_valid` are passed over.
     pub fn restore(&self, shard: Option<ShardId>, min_valid: TimestampMs) -> Restorer<'_> {
         let wanted = |id: ShardId| shard.is_none_or(|only| only == id);
-        let lane = |shard: &Arc<Shard>| Lane { batch: Batch::default(), worker: Worker::start(shard, &self.shared) };
+        let lane = |shard: &Arc<Shard>| Lane {
+            numbers: 0,
+            batch: Batch::default(),
+            worker: Worker::start(shard, &self.shared),
+        };
         Restorer {
             head: self,
             lanes: self.shards.iter().map(|shard| wanted(shard.id()).then(|| lane(shard))).collect(),
-            shards: RefTable::default(),
+            places: RefTable::default(),
+            chunks: HashMap::default(),
             batch_len: (BATCHED_MAX / self.shards.len().max(1)).max(BATCH_LEN_MIN),
             min_valid: min_valid.0.max(self.shared.min_valid()),
             ref_max: 0,
@@ -145,8 +182,23 @@ impl Restorer<'_> {
         self.take_series(reference, labels.clone());
     }
 
-    /// The same, for whoever does not need the labels any more.
+    /// The same, for whoever does not need the labels any more. The series begins with the chunks that it was given.
     pub fn take_series(&mut self, reference: SeriesRef, labels: Labels) {
+        self.series_with(reference, labels, None);
+    }
+
+    /// A finished chunk of a series that is yet to come.
+    pub fn chunk(&mut self, reference: SeriesRef, chunk: ChunkImage) {
+        if reference.0 < SERIES_REF_MAX - 1 {
+            self.ref_max = self.ref_max.max(reference.0);
+            if self.min_valid <= chunk.max_t {
+                self.chunks.entry(reference.0).or_default().push(chunk);
+            }
+        }
+    }
+
+    /// A series, with the chunk that was open.
+    pub fn series_with(&mut self, reference: SeriesRef, labels: Labels, open: Option<OpenImage>) {
         // The counter of references must stay below what the table can hold; zero is none.
         if labels.is_empty() || reference.0 == 0 || SERIES_REF_MAX - 1 <= reference.0 {
             self.stats.bad_series += 1;
@@ -154,17 +206,32 @@ impl Restorer<'_> {
         }
         self.ref_max = self.ref_max.max(reference.0);
         let shard = shard_of(&labels, self.head.shard_count()).0;
-        match self.shards.get(reference.0).checked_sub(1) {
-            None => self.shards.set(reference.0, shard + 1),
+        let lane = self.lanes.get_mut(usize::from(shard)).and_then(Option::as_mut);
+        let place = match self.places.get(reference.0) {
+            new if new == Place::default() => {
+                let next = lane.as_ref().map_or(0, |lane| lane.numbers);
+                if HISTOGRAM <= next {
+                    self.stats.bad_series += 1;
+                    return;
+                }
+                let place = Place { shard: shard + 1, number: next };
+                self.places.set(reference.0, place);
+                place
+            }
             // Said twice, which its shard checks; with labels of another shard it would be another series.
-            Some(before) if before == shard => {}
-            Some(_) => {
+            known if known.shard == shard + 1 => known,
+            _ => {
                 self.stats.bad_series += 1;
                 return;
             }
-        }
-        let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) else { return };
-        lane.batch.series.push((reference, labels));
+        };
+        let Some(lane) = lane else { return };
+        lane.numbers = lane.numbers.max(place.number + 1);
+        let sealed = self.chunks.remove(&reference.0).unwrap_or_default();
+        let open = open.filter(|open| self.min_valid <= open.chunk.max_t);
+        let chunks = (open.is_some() || !sealed.is_empty()).then(|| Box::new(Adoption { sealed, open }));
+        lane.batch.chunks_len += chunks.as_ref().map_or(0, |chunks| chunks.data_len());
+        lane.batch.series.push(NamedSeries { number: place.number, reference, labels, chunks });
         lane.pass_on(self.batch_len);
     }
 
@@ -172,8 +239,8 @@ impl Restorer<'_> {
     #[inline]
     pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
         let len_max = self.batch_len;
-        if let Some(lane) = self.lane_of(series, t) {
-            lane.batch.samples.push(Entry { series: series.0, t, bits: value.to_bits() });
+        if let Some((lane, number)) = self.lane_of(series, t) {
+            lane.push(number, t, value.to_bits());
             if len_max <= lane.batch.samples.len() {
                 lane.flush();
             }
@@ -187,18 +254,20 @@ impl Restorer<'_> {
             return;
         }
         let len_max = self.batch_len;
-        if let Some(lane) = self.lane_of(series, t) {
+        if let Some((lane, number)) = self.lane_of(series, t) {
+            lane.pass_on(len_max);
+            lane.make_room_for(t);
             let bits = lane.batch.histograms.len() as u64;
             lane.batch.histograms.push(value.clone());
-            lane.batch.samples.push(Entry { series: series.0 | HISTOGRAM, t, bits });
-            lane.pass_on(len_max);
+            lane.push(number | HISTOGRAM, t, bits);
         }
     }
 
-    /// The way to the shard of a series, for a sample that is new enough.
+    /// The way to the shard of a series and its number there, for a sample that is new enough.
     #[inline]
-    fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<&mut Lane> {
-        let Some(shard) = self.shards.get(series.0).checked_sub(1) else {
+    fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<(&mut Lane, u32)> {
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else {
             // One that no series can have is nobody's; it must not use up the references.
             if series.0 < SERIES_REF_MAX - 1 {
                 self.ref_max = self.ref_max.max(series.0);
@@ -213,7 +282,23 @@ impl Restorer<'_> {
             self.stats.too_old += 1;
             return None;
         }
-        Some(lane)
+        Some((lane, place.number))
+    }
+
+    /// Waits until all that was given so far is in its place; from then on there are no threads. Returns how many series'
+    /// chunks do not fit.
+    pub fn settle(&mut self) -> u64 {
+        // All of them are told first, so that they end beside each other.
+        self.lanes.iter_mut().flatten().for_each(Lane::close);
+        self.lanes.iter_mut().flatten().map(|lane| lane.settle().stats.misfits).sum()
+    }
+
+    /// Gives up: what was restored is to be thrown away.
+    pub fn abandon(mut self) {
+        self.settle();
+        let created = self.lanes.iter_mut().flatten().map(|lane| lane.settle().counts.chunks).sum();
+        // Whoever throws the chunks away counts them as removed.
+        count(&self.head.shared.counters.chunks_created, created);
     }
 
     /// Ends it: readers see what was restored, and new series get references above all that were seen.
@@ -221,10 +306,9 @@ impl Restorer<'_> {
         let shared = &self.head.shared;
         shared.raise_next_ref(self.ref_max + 1);
         let mut stats = std::mem::take(&mut self.stats);
-        // All of them are told first, so that they end beside each other.
-        self.lanes.iter_mut().flatten().for_each(Lane::close);
-        for lane in self.lanes.drain(..).flatten() {
-            let restored = lane.finish();
+        self.settle();
+        for mut lane in self.lanes.drain(..).flatten() {
+            let restored = std::mem::take(lane.settle());
             if restored.counts.oldest <= restored.newest {
                 shared.widen_span(restored.counts.oldest, restored.newest);
             }
@@ -240,6 +324,31 @@ impl Lane {
     fn pass_on(&mut self, len_max: usize) {
         if len_max <= self.batch.weight() {
             self.flush();
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, number: u32, t: i64, bits: u64) {
+        if self.batch.samples.is_empty() {
+            self.batch.base_t = t;
+        }
+        let offset = match i32::try_from(t.wrapping_sub(self.batch.base_t)) {
+            Ok(offset) => offset,
+            Err(_) => {
+                self.make_room_for(t);
+                0
+            }
+        };
+        self.batch.samples.push(Entry { number, t: offset, bits });
+    }
+
+    /// Begins another batch if `t` is too far from this one's base.
+    fn make_room_for(&mut self, t: i64) {
+        if i32::try_from(t.wrapping_sub(self.batch.base_t)).is_err() {
+            if !self.batch.samples.is_empty() {
+                self.flush();
+            }
+            self.batch.base_t = t;
         }
     }
 
@@ -266,17 +375,20 @@ impl Lane {
         }
     }
 
-    fn finish(mut self) -> ShardRestorer {
+    /// What the shard has got by now; its thread has ended.
+    fn settle(&mut self) -> &mut ShardRestorer {
         self.close();
+        if let Worker::Thread { handle, .. } = &mut self.worker {
+            let handle = handle.take().expect("a thread is joined once");
+            let restorer = handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.worker = Worker::Here(Box::new(restorer));
+        }
         match &mut self.worker {
-            Worker::Thread { handle, .. } => {
-                let handle = handle.take().expect("a lane is finished once");
-                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            }
             Worker::Here(restorer) => {
                 restorer.publish();
-                std::mem::take(restorer.as_mut())
+                restorer
             }
+            Worker::Thread { .. } => unreachable!("it was replaced above"),
         }
     }
 }
@@ -316,11 +428,13 @@ impl Worker {
 
 impl Batch {
     fn weight(&self) -> usize {
-        self.samples.len() + SERIES_WEIGHT * (self.series.len() + self.histograms.len())
+        let named = SERIES_WEIGHT * (self.series.len() + self.histograms.len());
+        self.samples.len() + named + self.chunks_len / CHUNK_BYTES_WEIGHT
     }
 
     fn clear(&mut self) {
         self.series.clear();
+        self.chunks_len = 0;
         self.samples.clear();
         self.histograms.clear();
     }
@@ -331,8 +445,10 @@ impl Batch {
 struct ShardRestorer {
     /// `None` only in what is left after the end.
     target: Option<(Arc<Shard>, Arc<HeadShared>)>,
-    /// The place of each series, plus one.
-    places: RefTable<u32>,
+    /// By number: the place of each series in the table, or [`NONE`].
+    slots: Vec<u32>,
+    /// Places of series with chunks, and the samples of these that the log has not named yet.
+    adopted: HashMap<u32, i64, foldhash::fast::FixedState>,
     runs: Runs,
     newest: i64,
     counts: RunCounts,
@@ -353,41 +469,54 @@ impl ShardRestorer {
         let Some((shard, shared)) = self.target.clone() else { return };
         let mut partition = shard.lock_partition();
         // A sample comes after its series in the log, so all series may come first.
-        for (reference, labels) in batch.series.drain(..) {
-            self.take_series(&mut partition, reference, &labels);
-        }
-        let places = &mut self.places;
-        let slot = |entry: &Entry| places.get(entry.series & !HISTOGRAM).checked_sub(1);
-        self.stats.unknown_refs += self.runs.sort(&batch.samples, slot, partition.table.slot_count());
         let rules = shared.rules;
+        for series in batch.series.drain(..) {
+            self.take_series(&mut partition, series, &rules);
+        }
+        let slots = &self.slots;
+        let slot = |entry: &Entry| slots.get((entry.number & !HISTOGRAM) as usize).copied();
+        self.stats.unknown_refs += self.runs.sort(&batch.samples, slot, partition.table.slot_count());
+        let time = |entry: &Entry| batch.base_t.wrapping_add(i64::from(entry.t));
         for run in self.runs.iter() {
             let Some(series) = partition.table.get_mut(SeriesId::from_slot(run.slot)) else { continue };
+            let before = self.counts.not_newer;
             let mut entries = run.entries(&batch.samples).peekable();
             while let Some(next) = entries.peek() {
-                if next.series & HISTOGRAM == 0 {
-                    let floats = std::iter::from_fn(|| entries.next_if(|next| next.series & HISTOGRAM == 0));
-                    let floats = floats.map(|entry| (entry.t, f64::from_bits(entry.bits)));
+                if next.number & HISTOGRAM == 0 {
+                    let floats = std::iter::from_fn(|| entries.next_if(|next| next.number & HISTOGRAM == 0));
+                    let floats = floats.map(|entry| (time(entry), f64::from_bits(entry.bits)));
                     series.restore(floats, &rules, &mut self.counts);
                 } else if let Some(entry) = entries.next() {
                     let value = usize::try_from(entry.bits).ok().and_then(|index| batch.histograms.get(index));
                     let Some(value) = value else { continue };
                     // Number 0 is before all commits, so every view sees the sample.
-                    let all = CommitId(0);
-                    self.counts.add(entry.t, series.append_histogram(entry.t, value, all, all, &rules));
+                    let (t, all) = (time(entry), CommitId(0));
+                    self.counts.add(t, series.append_histogram(t, value, all, all, &rules));
                 }
             }
             self.newest = series.last().map_or(self.newest, |(newest, _)| newest.max(self.newest));
+            let passed = i64::try_from(self.counts.not_newer - before).unwrap_or(i64::MAX);
+            if 0 < passed
+                && let Some(left) = self.adopted.get_mut(&run.slot)
+            {
+                // The log has samples among those of the chunks that the chunks have not.
+                let had = std::mem::replace(left, left.saturating_sub(passed));
+                self.stats.misfits += u64::from(0 <= had && *left < 0);
+            }
         }
     }
 
-    fn take_series(&mut self, partition: &mut Partition, reference: SeriesRef, labels: &Labels) {
-        if let Some(before) = self.places.get(reference.0).checked_sub(1) {
+    fn take_series(&mut self, partition: &mut Partition, named: NamedSeries, rules: &CutRules) {
+        let NamedSeries { number, reference, labels, chunks } = named;
+        let (at, labels) = (number as usize, &labels);
+        if let Some(before) = self.slots.get(at).copied() {
             // Said twice, as after a failed sync or a checkpoint. With other labels it would be another series.
-            if partition.restored(labels).map(SeriesId::slot) != Some(before) {
+            if before == NONE || partition.restored(labels).map(SeriesId::slot) != Some(before) {
                 self.stats.bad_series += 1;
             }
             return;
         }
+        self.slots.resize(at + 1, NONE);
         let sealed = partition.index.segments.len();
         let Some((id, first)) = partition.restore_series(reference, labels) else {
             self.stats.bad_series += 1;
@@ -398,7 +527,18 @@ impl ShardRestorer {
         } else {
             self.stats.aliases.insert(reference, first);
         }
-        self.places.set(reference.0, id.slot() + 1);
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = id.slot();
+        }
+        if let Some(chunks) = chunks
+            && let Some(series) = partition.table.get_mut(id)
+        {
+            let before = self.counts.appended;
+            self.stats.misfits += u64::from(!series.adopt(*chunks, rules, &mut self.counts));
+            let samples = i64::try_from(self.counts.appended - before).unwrap_or(i64::MAX);
+            *self.adopted.entry(id.slot()).or_default() += samples;
+            self.newest = series.last().map_or(self.newest, |(newest, _)| newest.max(self.newest));
+        }
         if sealed < partition.index.segments.len() {
             while let Some(job) = partition.merge_job() {
                 partition.install(job.run());

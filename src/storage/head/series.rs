@@ -118,6 +118,13 @@ impl WriterSeries {
         Self { hidden: true, ..Self::new(series) }
     }
 
+    /// Begins with this column, which an encoder has ended: the next sample begins another chunk.
+    pub(super) fn begin_with(&mut self, column: Column, encoder: Encoder, (min_t, max_t): (i64, i64)) {
+        self.encoder = encoder;
+        (self.start, self.next_at) = (min_t, max_t);
+        self.replace(column);
+    }
+
     /// Shows the samples of a series that was restored.
     pub(crate) fn publish(&mut self) {
         if std::mem::take(&mut self.hidden) {

@@ -103,9 +103,15 @@ pub(crate) fn load_and_repair(
     wal_dir: &Path,
     metrics: &WalMetrics,
     sink: &mut dyn RecordSink,
+    from: Option<Position>,
 ) -> Result<LoadReport, WalError> {
     let mut loader = Loader::new(sink);
-    let (checkpoint, segments) = plan(fs, wal_dir)?;
+    let (mut checkpoint, mut segments) = plan(fs, wal_dir)?;
+    if let Some(from) = from {
+        checkpoint.clear();
+        segments.retain(|file| from.segment <= file.segment);
+        loader.start = from.offset;
+    }
     let newest = segments.last().map(|file| file.segment);
     let files = checkpoint
         .into_iter()
@@ -159,9 +165,16 @@ fn fill_gaps(fs: &SharedFs, wal_dir: &Path, segments: &[SegmentFile], report: &m
     Ok(())
 }
 
+/// Passes one record on, as if it stood in a log.
+pub fn pass_on(record: &[u8], sink: &mut dyn RecordSink) -> Result<(), record::RecordError> {
+    Loader::new(sink).take(Compression::None, record)
+}
+
 struct Loader<'a> {
     sink: &'a mut dyn RecordSink,
     report: LoadReport,
+    /// Where reading begins in the next segment.
+    start: u64,
     inflater: Inflater,
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
@@ -171,13 +184,15 @@ struct Loader<'a> {
 impl<'a> Loader<'a> {
     fn new(sink: &'a mut dyn RecordSink) -> Self {
         let (series, samples, histograms) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sink, report: LoadReport::default(), inflater: Inflater::default(), series, samples, histograms }
+        let (report, inflater) = (LoadReport::default(), Inflater::default());
+        Self { sink, report, start: 0, inflater, series, samples, histograms }
     }
 
     /// Reads one segment; returns what is damaged in it.
     fn read_segment(&mut self, fs: &SharedFs, path: &Path, limit: Option<u64>) -> Result<Vec<SegmentDamage>, WalError> {
         let file = fs.open(path).context("open", path)?;
         let mut reader = SegmentReader::new(file, limit).context("read", path)?;
+        reader.skip_to(std::mem::take(&mut self.start));
         let mut damage = Vec::new();
         self.report.segments += 1;
         while let Some(item) = reader.next_item().context("read", path)? {

@@ -25,11 +25,11 @@ mod repair;
 pub mod segments;
 pub mod writer;
 
-pub use load::{LoadReport, RecordSink, SegmentDamage, read_until};
+pub use load::{LoadReport, RecordSink, SegmentDamage, pass_on, read_until};
 
 use crate::storage::wal::fragment::{Compression, PAGE_LEN};
 use crate::storage::wal::metrics::WalMetrics;
-use crate::storage::wal::writer::Writer;
+use crate::storage::wal::writer::{Position, Writer};
 
 /// Name of the log's folder in the data directory.
 pub const WAL_DIR: &str = "wal";
@@ -124,6 +124,18 @@ impl Log {
         metrics: &WalMetrics,
         sink: &mut dyn RecordSink,
     ) -> Result<(Writer, LoadReport), WalError> {
+        Self::open_from(fs, data_dir, options, metrics, sink, None)
+    }
+
+    /// The same for a log of which what stands before `from` is known already; checkpoints are.
+    pub fn open_from(
+        fs: &SharedFs,
+        data_dir: &Path,
+        options: WalOptions,
+        metrics: &WalMetrics,
+        sink: &mut dyn RecordSink,
+        from: Option<Position>,
+    ) -> Result<(Writer, LoadReport), WalError> {
         if options.segment_len == 0 || !options.segment_len.is_multiple_of(PAGE_LEN as u64) {
             return Err(WalError::SegmentLen { len: options.segment_len });
         }
@@ -131,7 +143,7 @@ impl Log {
         fs.create_dir_all(&dir).context("create", &dir)?;
         fs.sync_dir(data_dir).context("sync", data_dir)?;
         segments::remove_unfinished(&**fs, &dir)?;
-        let report = load::load_and_repair(fs, data_dir, &dir, metrics, sink)?;
+        let report = load::load_and_repair(fs, data_dir, &dir, metrics, sink, from)?;
         let checkpoint = segments::list_checkpoints(&**fs, &dir)?.last().copied();
         let newest = segments::list_segments(&**fs, &dir)?.last().map(|s| s.segment);
         let next = newest.max(checkpoint).map_or(0, |newest| newest + 1);

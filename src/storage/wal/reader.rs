@@ -76,6 +76,11 @@ impl SegmentReader {
         Ok(Self { file, end, window: Vec::new(), window_start: 0, at: 0, record: Vec::new() })
     }
 
+    /// Goes on at `at`, where a record ends.
+    pub fn skip_to(&mut self, at: u64) {
+        self.at = at;
+    }
+
     /// The segment's length.
     pub fn end(&self) -> u64 {
         self.end

@@ -261,6 +261,18 @@ impl Writer {
         Ok(self.segment)
     }
 
+    /// Fills the last page up and syncs all, as at an orderly end. Returns where the log ends.
+    pub fn finish(&mut self) -> Result<Position, WalError> {
+        self.recover()?;
+        self.buffer.clear();
+        pad_page(self.good_len, &mut self.buffer);
+        if !self.buffer.is_empty() {
+            self.write_buffer()?;
+        }
+        self.sync()?;
+        Ok(self.position())
+    }
+
     /// Writes the buffer behind the last good record.
     fn write_buffer(&mut self) -> Result<(), WalError> {
         let end = self.good_len + self.buffer.len() as u64;
