@@ -91,7 +91,8 @@ fn v2() -> Vec<u8> {
 fn filled(message: Message, body: &[u8]) -> SeriesCache {
     let cache = SeriesCache::new();
     let mut held = Budget::new(0).permit();
-    let decoded = decode(message, body, NOW, Lookup::Cached(&cache), &mut held).expect("a good request");
+    let decoded =
+        decode(message, body, NOW, Lookup::Cached(&cache), Extras::default(), &mut held).expect("a good request");
     let handle = |at: u32| SeriesHandle { series: SeriesRef(u64::from(at) + 1), shard: ShardId(0) };
     let resolved = (0..SERIES as u32).map(|at| (at, handle(at))).collect();
     decoded.enter(&cache, &AppendReport { resolved, ..AppendReport::default() }, SERIES);
@@ -105,11 +106,15 @@ fn decoding(c: &mut Criterion) {
     for (name, message, body) in [("v1", Message::V1, v1()), ("v2", Message::V2, v2())] {
         let cache = filled(message, &body);
         group.bench_function(format!("{name}_known_series"), |b| {
-            b.iter(|| decode(message, black_box(&body), NOW, Lookup::Cached(&cache), &mut budget.permit()));
+            b.iter(|| {
+                decode(message, black_box(&body), NOW, Lookup::Cached(&cache), Extras::default(), &mut budget.permit())
+            });
         });
         group.bench_function(format!("{name}_new_series"), |b| {
             let new = SeriesCache::new();
-            b.iter(|| decode(message, black_box(&body), NOW, Lookup::Cached(&new), &mut budget.permit()));
+            b.iter(|| {
+                decode(message, black_box(&body), NOW, Lookup::Cached(&new), Extras::default(), &mut budget.permit())
+            });
         });
         for (packing, packed) in [
             (Packing::Snappy, snap::raw::Encoder::new().compress_vec(&body).expect("short enough")),
@@ -128,7 +133,8 @@ fn decoding(c: &mut Criterion) {
         let body = v1();
         let known = SeriesCache::new();
         let mut held = budget.permit();
-        let decoded = decode(Message::V1, &body, NOW, Lookup::Cached(&known), &mut held).expect("a good request");
+        let decoded = decode(Message::V1, &body, NOW, Lookup::Cached(&known), Extras::default(), &mut held)
+            .expect("a good request");
         let handle = |at: u32| SeriesHandle { series: SeriesRef(u64::from(at) + 1), shard: ShardId(0) };
         let resolved = (0..SERIES as u32).map(|at| (at, handle(at))).collect();
         let report = AppendReport { resolved, ..AppendReport::default() };

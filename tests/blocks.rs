@@ -1,6 +1,8 @@
 //! Blocks through the built binary: those of Prometheus are served, the head becomes blocks, damaged ones are named.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "blocks/admin.rs"]
+mod admin;
 mod support;
 
 use std::fs;

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on panics, and tells what it skipped"
 )]
 
+mod security;
 mod support;
 
 use std::fs;

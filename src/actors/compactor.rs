@@ -42,7 +42,7 @@ use crate::storage::wal::segments::storage_len;
 pub static COMPACTOR: Kind = Kind { name: "compactor", rank: Rank::SHARD, slots: 4 };
 
 /// Series that are written in one step: a few milliseconds of work.
-const STEP_SERIES_MAX: usize = 500;
+pub(super) const STEP_SERIES_MAX: usize = 500;
 /// How long one step may wait and take.
 const STEP_WITHIN: Duration = Duration::from_secs(3600);
 /// How often to look whether commits that began before are over.
@@ -70,19 +70,19 @@ pub type AfterTruncation = Box<dyn Fn(TimestampMs) + Send + Sync>;
 
 /// What the compactor is given.
 pub struct CompactorDeps {
-    head: Arc<Head>,
-    storage: StorageClient,
-    catalog: Arc<Catalog>,
+    pub(super) head: Arc<Head>,
+    pub(super) storage: StorageClient,
+    pub(super) catalog: Arc<Catalog>,
     pool: Arc<ComputePool>,
-    clock: SharedClock,
-    options: CompactorOptions,
+    pub(super) clock: SharedClock,
+    pub(super) options: CompactorOptions,
     random: Mutex<Random>,
     retention: ArcSwap<RetentionRule>,
     /// Nothing is done before the data directory is ours and read.
     is_open: AtomicBool,
     after_truncation: AfterTruncation,
-    /// Held by the round that runs.
-    turn: tokio::sync::Mutex<()>,
+    /// Held by the round, or the order of an operator, that runs.
+    pub(super) turn: tokio::sync::Mutex<()>,
 }
 
 impl CompactorDeps {
@@ -119,6 +119,10 @@ impl CompactorDeps {
     /// The data directory is ours and its blocks are read: rounds may begin.
     pub fn opened(&self) {
         self.is_open.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::SeqCst)
     }
 }
 
@@ -163,6 +167,10 @@ impl Compactor {
     /// A compactor with these deps.
     pub fn new(deps: Arc<CompactorDeps>) -> Self {
         Self { deps, running: false }
+    }
+
+    pub(super) fn deps(&self) -> &Arc<CompactorDeps> {
+        &self.deps
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -222,6 +230,10 @@ impl CompactorDeps {
         let metrics = self.catalog.metrics();
         if let Err(error) = self.reload().await {
             tracing::error!(component = "tsdb", err = %error, "reloadBlocks");
+        }
+        if 0 < self.head.deleted_len() {
+            let head = Arc::clone(&self.head);
+            self.work(move || head.forget_deleted()).await?;
         }
         metrics.triggered.inc();
         let done = self.compact().await;
@@ -340,7 +352,7 @@ impl CompactorDeps {
     }
 
     /// Makes a new block visible; errors if it cannot be opened.
-    async fn show(&self, name: Ulid) -> Result<(), RoundError> {
+    pub(super) async fn show(&self, name: Ulid) -> Result<(), RoundError> {
         self.reload().await?;
         if self.catalog.state().blocks.iter().any(|block| block.meta().ulid == name) {
             return Ok(());
@@ -348,7 +360,7 @@ impl CompactorDeps {
         Err(CompactError::NotOpened { name: name.to_string() }.into())
     }
 
-    async fn reload(&self) -> Result<(), RoundError> {
+    pub(super) async fn reload(&self) -> Result<(), RoundError> {
         let (catalog, rule) = (Arc::clone(&self.catalog), **self.retention.load());
         let look = move || {
             let log_len = storage_len(&**catalog.fs(), &catalog.dir().join(WAL_DIR)).unwrap_or(0);
@@ -358,11 +370,14 @@ impl CompactorDeps {
         Ok(self.work(look).await??)
     }
 
-    async fn work<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, RoundError> {
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RoundError> {
         Ok(self.pool.run(Lane::Storage, Instant::now() + STEP_WITHIN, move |_| job()).await?)
     }
 
-    fn fork_random(&self) -> Random {
+    pub(super) fn fork_random(&self) -> Random {
         Random::seeded(self.random.lock().next_u64())
     }
 }

@@ -118,3 +118,4 @@ pub mod scrape_pool;
 pub mod scrape_target;
 pub mod storage_client;
 pub mod storage_shard;
+pub mod tsdb_admin;

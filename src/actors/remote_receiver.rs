@@ -20,7 +20,7 @@ use crate::remote::otlp::{self, BodyFormat, BodyPacking, Converted, OtlpError, O
 use crate::remote::receive::budget::{Budget, Held};
 use crate::remote::receive::cache::SeriesCache;
 use crate::remote::receive::{
-    Accepted, DECODED_LEN_MAX, DecodeError, Decoded, Format, Lookup, Message, Packing, ReceiveMetrics, Reply,
+    Accepted, DECODED_LEN_MAX, DecodeError, Decoded, Extras, Format, Lookup, Message, Packing, ReceiveMetrics, Reply,
     UnpackError, decode, decoded_len, of_report, unpack,
 };
 use crate::telemetry::repeat::{RepeatLimiter, Verdict};
@@ -61,6 +61,8 @@ pub struct ReceiverDeps {
     pub budget: Arc<Budget>,
     /// Counters.
     pub metrics: ReceiveMetrics,
+    /// What is taken in beside samples.
+    pub extras: Extras,
     /// For OTLP.
     pub otlp: OtlpDeps,
 }
@@ -162,7 +164,12 @@ impl RemoteReceiver {
             let converted = inflate(packing, body, &mut held).and_then(|body| {
                 let config = this.deps.otlp.config.load();
                 let (lookback_ms, now) = (this.deps.otlp.lookback_ms, this.deps.clock.now());
-                otlp::convert(format, &body, Settings { config: &config, lookback_ms, now }, &mut held)
+                otlp::convert(
+                    format,
+                    &body,
+                    Settings { config: &config, lookback_ms, now, extras: this.deps.extras },
+                    &mut held,
+                )
             });
             (converted, held)
         };
@@ -174,7 +181,7 @@ impl RemoteReceiver {
         };
         let mut converted = converted.map_err(|error| Reply::from(&error))?;
         if let Some(metrics) = &self.deps.otlp.metrics {
-            metrics.converted(&converted);
+            metrics.converted(&converted, self.deps.extras);
         }
         if let Some(refusal) = converted.refusal() {
             return Err(refusal);
@@ -182,6 +189,9 @@ impl RemoteReceiver {
         let (batch, deadline) = (std::mem::take(&mut converted.batch), Instant::now() + STORE_WITHIN);
         let stored = self.deps.storage.append_durably(batch, Refusals::Whole, deadline).await;
         let report = stored.map_err(|failure| Reply::refused(503, None, failure.to_string()))?;
+        if let Some(metrics) = &self.deps.otlp.metrics {
+            metrics.stored(&report);
+        }
         Ok(otlp::of_report(&converted, &report))
     }
 
@@ -202,7 +212,7 @@ impl RemoteReceiver {
         let buffer = self.spare.lock().pop().unwrap_or_default();
         let work = Work { format, packed, declared, buffer, len: 0, held };
         let (mut work, mut decoded) = self.decode(work, Known::ByCache).await?;
-        self.deps.metrics.decoded(format.message, &decoded);
+        self.deps.metrics.decoded(format.message, &decoded, self.deps.extras);
         let mut report = self.store(format.message, &mut decoded).await?;
         if report.rejected.iter().any(|(_, rejection)| *rejection == SampleRejection::UnknownSeries) {
             // The head has dropped series that the cache still has; nothing was stored.
@@ -256,7 +266,8 @@ impl RemoteReceiver {
             Known::ByNone => Lookup::ByLabels(&self.cache),
         };
         let message = work.buffer.get(..work.len).unwrap_or_default();
-        let decoded = decode(work.format.message, message, self.deps.clock.now(), lookup, &mut work.held);
+        let (now, extras) = (self.deps.clock.now(), self.deps.extras);
+        let decoded = decode(work.format.message, message, now, lookup, extras, &mut work.held);
         decoded.map(|decoded| (work, decoded)).map_err(Undecodable::Decode)
     }
 

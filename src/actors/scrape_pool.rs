@@ -313,10 +313,11 @@ impl ScrapePool {
 
     fn share(&self, spec: &JobSpec, target: Target) -> Arc<TargetShared> {
         let native = target.native_part(spec.settings.native);
-        let settings = if native == spec.settings.native {
+        let classic = target.classic_part(spec.settings.classic);
+        let settings = if native == spec.settings.native && classic == spec.settings.classic {
             Arc::clone(&spec.settings)
         } else {
-            Arc::new(ScrapeSettings { native, ..ScrapeSettings::clone(&spec.settings) })
+            Arc::new(ScrapeSettings { native, classic, ..ScrapeSettings::clone(&spec.settings) })
         };
         let client = match target.private_labels.get(UNIX_SOCKET) {
             None | Some("") => spec.client.clone(),

@@ -20,6 +20,7 @@ use crate::model::read::Queryable;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::block::view::StoreQueryable;
+use crate::storage::head::exemplars::ExemplarStats;
 use crate::storage::head::shard::Staged;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::{Head, HeadError};
@@ -237,6 +238,11 @@ impl StorageClient {
         }
     }
 
+    /// The log, once storage has opened.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.log.get()
+    }
+
     /// Opens read views of head and blocks.
     pub fn queryable(&self) -> Arc<dyn Queryable> {
         match &self.blocks {
@@ -263,6 +269,11 @@ impl StorageClient {
     /// Figures of the head.
     pub fn stats(&self) -> HeadStats {
         self.head.stats()
+    }
+
+    /// Figures of the exemplars.
+    pub fn exemplar_stats(&self) -> ExemplarStats {
+        self.head.exemplars().stats()
     }
 
     /// The shards, to be drained.

@@ -79,7 +79,7 @@ pub const FLAGS: &[FlagSpec] = &[
     flag("web.route-prefix", Text, "", WEB, "Prefix of the internal routes; the path of --web.external-url by default."),
     effect(Warned, flag("web.user-assets", Text, "", WEB, "Directory to serve under /user.")),
     switch("web.enable-lifecycle", "false", WEB, "Allow POST /-/reload and /-/quit."),
-    effect(Warned, switch("web.enable-admin-api", "false", WEB, "Allow the endpoints that delete and snapshot data.")),
+    switch("web.enable-admin-api", "false", WEB, "Allow the endpoints that delete and snapshot data."),
     switch("web.enable-remote-write-receiver", "false", WEB, "Accept remote write requests on /api/v1/write."),
     flag("web.remote-write-receiver.accepted-protobuf-messages", Messages(MESSAGES), "prometheus.WriteRequest,io.prometheus.write.v2.Request", WEB, "Remote write messages to accept."),
     switch("web.enable-otlp-receiver", "false", WEB, "Accept OTLP metrics on /api/v1/otlp/v1/metrics."),

@@ -80,6 +80,8 @@ pub struct WebFlags {
     pub route_prefix: String,
     /// Whether `/-/reload` and `/-/quit` work.
     pub enable_lifecycle: bool,
+    /// Whether data may be deleted and copied by request.
+    pub enable_admin_api: bool,
     /// Title of the pages.
     pub page_title: String,
     /// Origins that browsers may ask from.
@@ -424,6 +426,7 @@ fn web(values: &Values, config: &ConfigSource) -> Result<WebFlags, FlagError> {
         connections_max: positive(values, "web.max-connections")?,
         external_url,
         enable_lifecycle: values.bool("web.enable-lifecycle"),
+        enable_admin_api: values.bool("web.enable-admin-api"),
         page_title: values.text("web.page-title").to_owned(),
         cors_origin,
         remote_write_receiver: values.bool("web.enable-remote-write-receiver"),

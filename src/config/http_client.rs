@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::claims::Claims;
 use super::path::FilePath;
-use super::url::ConfigUrl;
+use super::url::{ConfigUrl, UrlText};
 use super::yaml::block::{Preset, block};
 use super::yaml::{Abort, Decoded, Decoder, Kind, Node, Out, Yaml, text_of};
 use crate::model::go;
@@ -99,7 +99,7 @@ block! {
         /// Scopes asked for.
         pub scopes: Vec<String> = "scopes", omitempty;
         /// Where tokens are had.
-        pub token_url: String = "token_url", omitempty;
+        pub token_url: UrlText = "token_url", omitempty;
         /// Further parameters of the token request.
         pub endpoint_params: BTreeMap<String, String> = "endpoint_params", omitempty;
         /// TLS towards the token endpoint.
@@ -340,7 +340,7 @@ impl OAuth2 {
         if self.client_id.is_empty() {
             return Err("oauth2 client_id must be configured".to_owned());
         }
-        if self.token_url.is_empty() {
+        if self.token_url.expose().is_empty() {
             return Err("oauth2 token_url must be configured".to_owned());
         }
         let many = |a: bool, b: bool, c: bool| usize::from(a) + usize::from(b) + usize::from(c) > 1;

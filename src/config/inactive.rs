@@ -18,7 +18,7 @@ pub enum Kind {
 /// A setting without effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Names of the fields down to it, joined by dots; `[]` stands for each entry of a list, and a last name that starts
+    /// Names of the fields down to it, joined by dots; `[]` stands for each entry of a list, and a name that starts
     /// with a star for all fields that end with the rest.
     pub field: &'static str,
     /// What ignoring it would do.
@@ -56,8 +56,16 @@ pub const TABLE: &[Row] = &[
     Row { asks: is_too_old, ..protective("scrape_configs[].oauth2.tls_config.max_version", NO_OLD_TLS) },
     protective("scrape_configs[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("scrape_configs[].tls_config.max_version", NO_OLD_TLS) },
+    protective("scrape_configs[].*_sd_configs[].basic_auth.username_ref", NO_MANAGER),
+    protective("scrape_configs[].*_sd_configs[].basic_auth.password_ref", NO_MANAGER),
+    protective("scrape_configs[].*_sd_configs[].authorization.credentials_ref", NO_MANAGER),
+    protective("scrape_configs[].*_sd_configs[].oauth2.client_secret_ref", NO_MANAGER),
+    protective("scrape_configs[].*_sd_configs[].oauth2.client_certificate_key_ref", NO_MANAGER),
+    protective("scrape_configs[].*_sd_configs[].oauth2.tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("scrape_configs[].*_sd_configs[].oauth2.tls_config.max_version", NO_OLD_TLS) },
+    protective("scrape_configs[].*_sd_configs[].tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("scrape_configs[].*_sd_configs[].tls_config.max_version", NO_OLD_TLS) },
     additive("scrape_configs[].*_sd_configs", "targets of this discovery are not found", present),
-    additive("scrape_configs[].convert_classic_histograms_to_nhcb", "histograms are stored as they come", is_true),
     protective("alerting.alertmanagers[].basic_auth.username_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].basic_auth.password_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].authorization.credentials_ref", NO_MANAGER),
@@ -68,11 +76,25 @@ pub const TABLE: &[Row] = &[
     protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
     protective("alerting.alertmanagers[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
+    protective("alerting.alertmanagers[].*_sd_configs[].basic_auth.username_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].*_sd_configs[].basic_auth.password_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].*_sd_configs[].authorization.credentials_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].*_sd_configs[].oauth2.client_secret_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].*_sd_configs[].oauth2.client_certificate_key_ref", NO_MANAGER),
+    protective("alerting.alertmanagers[].*_sd_configs[].oauth2.tls_config.*_ref", NO_MANAGER),
+    Row {
+        asks: is_too_old,
+        ..protective("alerting.alertmanagers[].*_sd_configs[].oauth2.tls_config.max_version", NO_OLD_TLS)
+    },
+    protective("alerting.alertmanagers[].*_sd_configs[].tls_config.*_ref", NO_MANAGER),
+    Row {
+        asks: is_too_old,
+        ..protective("alerting.alertmanagers[].*_sd_configs[].tls_config.max_version", NO_OLD_TLS)
+    },
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("storage.tsdb.out_of_order_time_window", "samples out of order are refused", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
-    additive("storage.exemplars", "exemplars are not stored", present),
     additive("tracing", "traces are not sent", present),
     additive("remote_write", "samples are not sent to remote storage", present),
     additive("remote_read", "remote storage is not asked", present),
@@ -140,7 +162,8 @@ fn visit(node: &Out, path: &[&str], field: &str, place: &str, seen: &mut dyn FnM
     let Out::Mapping(pairs) = node else { return };
     let (name, each) = step.strip_suffix("[]").map_or((*step, false), |name| (name, true));
     let matches = |key: &str| match name.strip_prefix('*') {
-        Some(suffix) => key.ends_with(suffix) && !working_discovery(key),
+        // Of a discovery that does not work nothing is asked, whatever stands in it.
+        Some(suffix) => key.ends_with(suffix) && working_discovery(key) != rest.is_empty(),
         None => key == name,
     };
     let all_of_ec2 = |key: &str, value: &Out| key == "aws_sd_configs" && asks_for_ec2_alone(value);
@@ -178,10 +201,6 @@ fn job_name(item: &Out) -> String {
 
 fn present(_: &Out) -> bool {
     true
-}
-
-fn is_true(value: &Out) -> bool {
-    matches!(value, Out::Plain(text) if text == "true")
 }
 
 fn is_too_old(value: &Out) -> bool {
@@ -248,11 +267,25 @@ remote_write: [{url: http://h}]
         assert_eq!(of("scrape_configs[].tls_config.key_ref"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].nomad_sd_configs"), Some((Kind::Additive, 1)));
-        assert_eq!(of("scrape_configs[].convert_classic_histograms_to_nhcb"), Some((Kind::Additive, 3)));
         assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
         assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 9);
+        assert_eq!(found.len(), 8);
+    }
+
+    #[test]
+    fn discovery_that_works_is_searched_for_what_does_not() {
+        let text = "scrape_configs: [{job_name: a, http_sd_configs: [{url: 'http://h', basic_auth: {password_ref: x}}], \
+                    nomad_sd_configs: [{basic_auth: {password_ref: x}}], consul_sd_configs: [{tls_config: {ca_ref: x, \
+                    max_version: TLS10}}, {tls_config: {max_version: TLS13}}]}]";
+        let expected = [
+            ("http_sd_configs[].basic_auth.password_ref", Kind::Protective),
+            ("consul_sd_configs[].tls_config.ca_ref", Kind::Protective),
+            ("consul_sd_configs[].tls_config.max_version", Kind::Protective),
+            ("nomad_sd_configs", Kind::Additive),
+        ];
+        let expected = expected.map(|(field, kind)| (format!("scrape_configs[].{field}"), kind, 1));
+        assert_eq!(fields(text), expected);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod scrape;
 pub mod size;
 pub mod storage;
 pub mod target_groups;
+pub mod unit_test;
 pub mod url;
 pub mod web;
 mod yaml;

@@ -10,9 +10,9 @@ pub struct ConfigUrl {
 }
 
 impl ConfigUrl {
-    /// Parses a URL. The texts of errors are those of Go's `net/url`.
+    /// Parses a URL. The texts of errors are those of Go's `net/url`, without the password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        check(text).map_err(|reason| format!("parse {}: {reason}", go::quote(text)))?;
+        check(text).map_err(|reason| format!("parse {}: {reason}", go::quote(&with_password_hidden(text))))?;
         Ok(Self { text: Some(text.to_owned()) })
     }
 
@@ -176,6 +176,11 @@ fn check_escapes(text: &str) -> Result<(), String> {
 pub struct UrlText(String);
 
 impl UrlText {
+    /// Keeps a URL as written, right or wrong.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The whole URL, its password included.
     pub fn expose(&self) -> &str {
         &self.0
@@ -184,6 +189,17 @@ impl UrlText {
     /// As written, but with `xxxxx` for the password.
     pub fn redacted(&self) -> String {
         ConfigUrl { text: Some(self.0.clone()) }.without_password()
+    }
+}
+
+/// A text that is no URL, with `xxxxx` for what might be meant as a password.
+fn with_password_hidden(text: &str) -> String {
+    let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    let start = before.find("//").map_or(0, |slashes| slashes + 2);
+    let (scheme, userinfo) = before.split_at_checked(start).unwrap_or(("", before));
+    match userinfo.split_once(':') {
+        Some((user, _)) => format!("{scheme}{user}:xxxxx@{host}"),
+        None => text.to_owned(),
     }
 }
 
@@ -260,6 +276,7 @@ mod tests {
         assert_eq!(error("http://h:x/"), "parse \"http://h:x/\": invalid port \":x\" after host");
         assert_eq!(error(":80"), "parse \":80\": missing protocol scheme");
         assert_eq!(error("127.0.0.1:80"), "parse \"127.0.0.1:80\": first path segment in URL cannot contain colon");
+        assert_eq!(error("://me:p:w@h"), "parse \"://me:xxxxx@h\": missing protocol scheme");
         assert_eq!(error("http://h/%zz"), "parse \"http://h/%zz\": invalid URL escape \"%zz\"");
         assert!(ConfigUrl::parse("http://[::1]:80/x").is_ok());
         assert!(ConfigUrl::parse("").is_ok());

@@ -47,7 +47,7 @@ impl LineParser {
     }
 
     /// Reads what follows a raw series that the caller has recognised; `None` for anything unusual.
-    pub fn scan_sample(&self, rest: &[u8]) -> Option<Scanned> {
+    pub fn scan_sample<'a>(&self, rest: &'a [u8]) -> Option<Scanned<'a>> {
         match self {
             Self::Text(_) => text::scan_sample(rest),
             Self::OpenMetrics(_) => openmetrics::scan_sample(rest),

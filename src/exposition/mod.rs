@@ -7,6 +7,7 @@
 pub mod content_type;
 pub mod encode;
 pub mod escape;
+pub mod exemplar;
 pub mod federation;
 pub mod float;
 mod lexer;

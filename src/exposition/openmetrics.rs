@@ -8,13 +8,14 @@
 //!
 //! Accepted input and error texts are Prometheus's: single blanks only, no other comments, `# EOF` and nothing after it,
 //! but neither order nor suffixes of the samples are checked. `_created` lines are series like others. Exemplars are
-//! checked and not kept.
+//! checked, and read by [`RawExemplar::read`] where they are wanted.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod lexer;
 
 use std::borrow::Cow;
 
+use crate::exposition::exemplar::RawExemplar;
 use crate::exposition::float::{parse_float, scan_sample_value};
 use crate::exposition::lexer::Token;
 use crate::exposition::openmetrics::lexer::{Lexer, State};
@@ -154,18 +155,18 @@ impl OpenMetricsParser {
         let value = number(lexer, line_start, "expected value after metric", token)?;
         let rest = end_of_line(lexer, line_start)?;
         self.stuck = rest.stuck;
-        Ok(SeriesLine { raw, value, timestamp_ms: rest.timestamp_ms, exemplar: rest.exemplar })
+        Ok(SeriesLine { raw, value, timestamp_ms: rest.timestamp_ms, exemplar: rest.exemplar, start_ms: None })
     }
 }
 
 /// Value, time stamp and length of the rest of a sample line after a raw series that the caller has recognised. `None`
 /// for anything unusual: the caller then parses the line in full.
-pub fn scan_sample(rest: &[u8]) -> Option<Scanned> {
+pub fn scan_sample(rest: &[u8]) -> Option<Scanned<'_>> {
     let tail = rest.strip_prefix(b" ")?;
     let (value, len) = scan_sample_value(tail)?;
     let at = 1 + len;
     match tail.get(len)? {
-        b'\n' => Some(Scanned { value, timestamp_ms: None, exemplar: false, len: at + 1 }),
+        b'\n' => Some(Scanned { value, timestamp_ms: None, exemplar: None, len: at + 1 }),
         b' ' => {
             let mut lexer = Lexer::new(rest, at, State::Timestamp);
             let end = end_of_line(&mut lexer, 0).ok().filter(|end| !end.stuck)?;
@@ -238,28 +239,28 @@ fn label_pairs(lexer: &mut Lexer<'_>, line_start: usize, braces: Braces) -> Resu
 }
 
 /// What stands after the value of a sample.
-struct EndOfLine {
+struct EndOfLine<'a> {
     timestamp_ms: Option<i64>,
-    exemplar: bool,
+    exemplar: Option<RawExemplar<'a>>,
     stuck: bool,
 }
 
-fn end_of_line(lexer: &mut Lexer<'_>, line_start: usize) -> Result<EndOfLine, TextError> {
-    let mut end = EndOfLine { timestamp_ms: None, exemplar: false, stuck: false };
+fn end_of_line<'a>(lexer: &mut Lexer<'a>, line_start: usize) -> Result<EndOfLine<'a>, TextError> {
+    let mut end = EndOfLine { timestamp_ms: None, exemplar: None, stuck: false };
     match lexer.next_token() {
         Token::Eof => Err(TextError::EndMissing),
         Token::Linebreak => Ok(end),
         Token::Comment => {
-            end.exemplar = true;
-            exemplar(lexer, line_start).map(|()| end)
+            end.exemplar = Some(exemplar(lexer, line_start)?);
+            Ok(end)
         }
         Token::Timestamp => {
             end.timestamp_ms = Some(timestamp_ms(lexer, line_start)?);
             match lexer.next_token() {
                 Token::Linebreak => Ok(end),
                 Token::Comment => {
-                    end.exemplar = true;
-                    exemplar(lexer, line_start).map(|()| end)
+                    end.exemplar = Some(exemplar(lexer, line_start)?);
+                    Ok(end)
                 }
                 other => Err(unexpected(lexer, line_start, "expected next entry after timestamp", other)),
             }
@@ -272,24 +273,50 @@ fn end_of_line(lexer: &mut Lexer<'_>, line_start: usize) -> Result<EndOfLine, Te
 }
 
 /// Checks an exemplar, from after its opening brace to the line end.
-fn exemplar(lexer: &mut Lexer<'_>, line_start: usize) -> Result<(), TextError> {
+fn exemplar<'a>(lexer: &mut Lexer<'a>, line_start: usize) -> Result<RawExemplar<'a>, TextError> {
+    let labels_start = lexer.at;
     label_pairs(lexer, line_start, Braces::Exemplar)?;
+    let labels = lexer.slice(labels_start, lexer.at);
     let token = lexer.next_token();
-    number(lexer, line_start, "expected value after exemplar labels", token)?;
+    let value = number(lexer, line_start, "expected value after exemplar labels", token)?;
+    let exemplar = |timestamp_ms| RawExemplar::Line { labels, value, timestamp_ms };
     match lexer.next_token() {
         Token::Eof => Err(TextError::EndMissing),
-        Token::Linebreak => Ok(()),
+        Token::Linebreak => Ok(exemplar(None)),
         Token::Timestamp => {
-            timestamp_ms(lexer, line_start).map_err(|error| match error {
+            let at = timestamp_ms(lexer, line_start).map_err(|error| match error {
                 TextError::InvalidTimestamp(text) => TextError::InvalidExemplarTimestamp(text),
                 other => other,
             })?;
             match lexer.next_token() {
-                Token::Linebreak => Ok(()),
+                Token::Linebreak => Ok(exemplar(Some(at))),
                 other => Err(unexpected(lexer, line_start, "expected next entry after exemplar timestamp", other)),
             }
         }
         other => Err(unexpected(lexer, line_start, "expected timestamp or comment", other)),
+    }
+}
+
+/// The labels of an exemplar that was checked; escapes stay, as in Prometheus.
+pub(super) fn exemplar_labels(labels: &[u8]) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    let mut lexer = Lexer::new(labels, 0, State::Exemplar);
+    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    let unquoted = |text: &'_ [u8]| text.len().checked_sub(1).and_then(|end| text.get(1..end).map(|_| (1, end)));
+    loop {
+        let token = lexer.next_token();
+        let text = lexer.token_bytes();
+        let inner = unquoted(text).and_then(|(from, to)| text.get(from..to)).unwrap_or_default();
+        match token {
+            Token::LabelName => pairs.push((String::from_utf8_lossy(text), Cow::Borrowed(""))),
+            Token::QuotedString => pairs.push((String::from_utf8_lossy(inner), Cow::Borrowed(""))),
+            Token::LabelValue => {
+                if let Some((_, value)) = pairs.last_mut() {
+                    *value = String::from_utf8_lossy(inner);
+                }
+            }
+            Token::Equal | Token::Comma => {}
+            _ => return pairs,
+        }
     }
 }
 

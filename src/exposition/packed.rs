@@ -9,14 +9,14 @@
 const SEPARATOR: u8 = 0xff;
 
 /// Starts a series or a metadata entry anew.
-pub(super) fn start(out: &mut Vec<u8>, name: &[u8], suffix: &[u8]) {
+pub fn start(out: &mut Vec<u8>, name: &[u8], suffix: &[u8]) {
     out.clear();
     push(out, name);
     out.extend_from_slice(suffix);
 }
 
 /// Appends a part, which must be UTF-8.
-pub(super) fn push(out: &mut Vec<u8>, part: &[u8]) {
+pub fn push(out: &mut Vec<u8>, part: &[u8]) {
     out.push(SEPARATOR);
     out.extend_from_slice(part);
 }

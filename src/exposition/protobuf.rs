@@ -11,8 +11,9 @@
 mod message;
 mod native;
 
+use crate::exposition::exemplar::RawExemplar;
 use crate::exposition::packed;
-use crate::exposition::protobuf::message::{Histogram, Summary, bucket, metric, quantile};
+use crate::exposition::protobuf::message::{Histogram, Summary, bucket, metric, native_exemplars, quantile};
 use crate::exposition::text::{FamilyKind, SeriesLine, format_bound};
 use crate::exposition::wire::{Fields, Value, WireError, varint};
 use crate::model::append::HistogramValue;
@@ -130,8 +131,10 @@ pub struct NativeSample<'a> {
     pub histogram: &'a HistogramValue,
     /// Milliseconds since the epoch, if there is a time stamp.
     pub timestamp_ms: Option<i64>,
-    /// Exemplars.
-    pub exemplars: u64,
+    /// The exemplars that have a time; others are not taken, as in Prometheus.
+    pub exemplars: &'a [RawExemplar<'a>],
+    /// The time at which it began to count.
+    pub start_ms: Option<i64>,
 }
 
 type Sink<'s, E> = dyn FnMut(Item<'_>) -> Result<(), E> + 's;
@@ -328,8 +331,12 @@ impl Writer {
         self.read_labels(message)?;
         let at = metric.timestamp_ms;
         match kind {
-            FamilyKind::Counter => self.series(family, at, Part::whole(metric.counter.0, metric.counter.1), sink),
-            FamilyKind::Gauge => self.series(family, at, Part::whole(metric.gauge, false), sink),
+            FamilyKind::Counter => {
+                let counter = &metric.counter;
+                let (exemplar, start_ms) = (counter.exemplar, counter.start_ms);
+                self.series(family, at, Part { exemplar, start_ms, ..Part::whole(counter.value) }, sink)
+            }
+            FamilyKind::Gauge => self.series(family, at, Part::whole(metric.gauge), sink),
             FamilyKind::Summary => self.summary(family, at, &metric.summary, sink),
             FamilyKind::Histogram | FamilyKind::GaugeHistogram => {
                 let histogram = &metric.histogram;
@@ -338,11 +345,16 @@ impl Writer {
                     let read = native::read(histogram, kind == FamilyKind::GaugeHistogram).map_err(wire)?;
                     packed::start(&mut self.raw, &family.name, b"");
                     self.raw.extend_from_slice(&self.labels);
+                    let mut found = Vec::new();
+                    native_exemplars(histogram, &mut found).map_err(wire)?;
+                    let found = found.into_iter().map(RawExemplar::Message).filter(RawExemplar::has_time);
+                    let exemplars: Vec<_> = found.collect();
                     sink(Item::Native(NativeSample {
                         raw: &self.raw,
                         histogram: &read,
                         timestamp_ms: Some(at).filter(|at| *at != 0),
-                        exemplars: histogram.exemplars,
+                        exemplars: &exemplars,
+                        start_ms: histogram.start_ms,
                     }))?;
                     if native != NativePart::WithClassic || !histogram.has_buckets {
                         return Ok(());
@@ -350,7 +362,7 @@ impl Writer {
                 }
                 self.buckets(family, at, histogram, sink)
             }
-            _ => self.series(family, at, Part::whole(metric.untyped, false), sink),
+            _ => self.series(family, at, Part::whole(metric.untyped), sink),
         }
     }
 
@@ -374,8 +386,9 @@ impl Writer {
         summary: &Summary<'_>,
         sink: &mut Sink<'_, E>,
     ) -> Result<(), E> {
-        self.series(family, at, Part::suffixed("_count", summary.count), sink)?;
-        self.series(family, at, Part::suffixed("_sum", summary.sum), sink)?;
+        let start_ms = summary.start_ms;
+        self.series(family, at, Part { start_ms, ..Part::suffixed("_count", summary.count) }, sink)?;
+        self.series(family, at, Part { start_ms, ..Part::suffixed("_sum", summary.sum) }, sink)?;
         let mut fields = Fields::new("Summary", summary.bytes);
         while let Some((field, value)) = fields.next().map_err(wire)? {
             if field != 3 {
@@ -384,7 +397,7 @@ impl Writer {
             }
             let (quantile, value) = value.bytes("Quantile").and_then(quantile).map_err(wire)?;
             let bound = format_bound(quantile);
-            let part = Part { suffix: "", bound: Some(("quantile", &bound)), value, exemplar: false };
+            let part = Part { bound: Some(("quantile", &bound)), start_ms, ..Part::whole(value) };
             self.series(family, at, part, sink)?;
         }
         Ok(())
@@ -397,8 +410,9 @@ impl Writer {
         histogram: &Histogram<'_>,
         sink: &mut Sink<'_, E>,
     ) -> Result<(), E> {
-        self.series(family, at, Part::suffixed("_count", histogram.count), sink)?;
-        self.series(family, at, Part::suffixed("_sum", histogram.sum), sink)?;
+        let start_ms = histogram.start_ms;
+        self.series(family, at, Part { start_ms, ..Part::suffixed("_count", histogram.count) }, sink)?;
+        self.series(family, at, Part { start_ms, ..Part::suffixed("_sum", histogram.sum) }, sink)?;
         let mut fields = Fields::new("Histogram", histogram.bytes);
         while let Some((field, value)) = fields.next().map_err(wire)? {
             if field != 3 {
@@ -408,14 +422,14 @@ impl Writer {
             let bucket = value.bytes("Bucket").and_then(bucket).map_err(wire)?;
             let bound = format_bound(bucket.bound);
             let (value, exemplar) = (bucket.count, bucket.exemplar);
-            let part = Part { suffix: "_bucket", bound: Some(("le", &bound)), value, exemplar };
+            let part = Part { suffix: "_bucket", bound: Some(("le", &bound)), value, exemplar, start_ms };
             self.series(family, at, part, sink)?;
             if bucket.bound == f64::INFINITY {
                 return Ok(());
             }
         }
-        let (value, exemplar) = (histogram.count, false);
-        self.series(family, at, Part { suffix: "_bucket", bound: Some(("le", "+Inf")), value, exemplar }, sink)
+        let bound = Some(("le", "+Inf"));
+        self.series(family, at, Part { bound, start_ms, ..Part::suffixed("_bucket", histogram.count) }, sink)
     }
 
     fn series<E>(&mut self, family: &Family, at: i64, part: Part<'_>, sink: &mut Sink<'_, E>) -> Result<(), E> {
@@ -427,7 +441,9 @@ impl Writer {
         }
         // A time stamp of 0 cannot be told from none.
         let timestamp_ms = Some(at).filter(|at| *at != 0);
-        sink(Item::Series(SeriesLine { raw: &self.raw, value: part.value, timestamp_ms, exemplar: part.exemplar }))
+        let exemplar = part.exemplar.map(RawExemplar::Message);
+        let (value, start_ms) = (part.value, part.start_ms);
+        sink(Item::Series(SeriesLine { raw: &self.raw, value, timestamp_ms, exemplar, start_ms }))
     }
 }
 
@@ -436,16 +452,17 @@ struct Part<'a> {
     suffix: &'static str,
     bound: Option<(&'static str, &'a str)>,
     value: f64,
-    exemplar: bool,
+    exemplar: Option<&'a [u8]>,
+    start_ms: Option<i64>,
 }
 
 impl Part<'_> {
-    fn whole(value: f64, exemplar: bool) -> Self {
-        Self { suffix: "", bound: None, value, exemplar }
+    fn whole(value: f64) -> Self {
+        Self::suffixed("", value)
     }
 
     fn suffixed(suffix: &'static str, value: f64) -> Self {
-        Self { suffix, bound: None, value, exemplar: false }
+        Self { suffix, bound: None, value, exemplar: None, start_ms: None }
     }
 }
 

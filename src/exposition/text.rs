@@ -16,6 +16,7 @@
 
 use std::borrow::Cow;
 
+use crate::exposition::exemplar::RawExemplar;
 use crate::exposition::float::{FloatError, parse_float, scan_sample_value};
 use crate::exposition::lexer::{Lexer, Token};
 use crate::exposition::packed;
@@ -72,19 +73,21 @@ pub struct SeriesLine<'a> {
     pub value: f64,
     /// The explicit time stamp, if there is one.
     pub timestamp_ms: Option<i64>,
-    /// An exemplar follows.
-    pub exemplar: bool,
+    /// The exemplar that follows.
+    pub exemplar: Option<RawExemplar<'a>>,
+    /// The time at which a counter began, if that is known from the sample itself; never in the formats made of lines.
+    pub start_ms: Option<i64>,
 }
 
 /// What follows the raw series on a sample line that was recognised by it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scanned {
+pub struct Scanned<'a> {
     /// The value; every NaN is the canonical one.
     pub value: f64,
     /// The explicit time stamp, if there is one.
     pub timestamp_ms: Option<i64>,
-    /// An exemplar follows.
-    pub exemplar: bool,
+    /// The exemplar that follows.
+    pub exemplar: Option<RawExemplar<'a>>,
     /// Bytes read, line end included.
     pub len: usize,
 }
@@ -470,13 +473,13 @@ impl TextParser {
             }
             other => return Err(unexpected(lexer, line_start, "expected timestamp or new record", other)),
         };
-        Ok(SeriesLine { raw, value, timestamp_ms, exemplar: false })
+        Ok(SeriesLine { raw, value, timestamp_ms, exemplar: None, start_ms: None })
     }
 }
 
 /// Value, time stamp and length of the rest of a sample line, line end included, after a raw series that the caller
 /// has recognised. `None` for anything but the plain form: the caller then parses the line in full.
-pub fn scan_sample(rest: &[u8]) -> Option<Scanned> {
+pub fn scan_sample(rest: &[u8]) -> Option<Scanned<'_>> {
     let start = skip_blanks(rest, 0);
     // Without a blank the bytes before may be only the beginning of a longer name.
     if start == 0 {
@@ -485,7 +488,7 @@ pub fn scan_sample(rest: &[u8]) -> Option<Scanned> {
     let (value, len) = scan_sample_value(rest.get(start..)?)?;
     let mut at = skip_blanks(rest, start + len);
     if rest.get(at) == Some(&b'\n') {
-        return Some(Scanned { value, timestamp_ms: None, exemplar: false, len: at + 1 });
+        return Some(Scanned { value, timestamp_ms: None, exemplar: None, len: at + 1 });
     }
     let digits_start = at;
     let mut timestamp_ms = 0_i64;
@@ -498,7 +501,7 @@ pub fn scan_sample(rest: &[u8]) -> Option<Scanned> {
     }
     at = skip_blanks(rest, at);
     let timestamp_ms = Some(timestamp_ms);
-    (rest.get(at) == Some(&b'\n')).then_some(Scanned { value, timestamp_ms, exemplar: false, len: at + 1 })
+    (rest.get(at) == Some(&b'\n')).then_some(Scanned { value, timestamp_ms, exemplar: None, len: at + 1 })
 }
 
 /// Help text without its escapes: `\\` and `\n`; any other backslash stays.
@@ -742,7 +745,7 @@ mod tests {
             let line = format!("a{tail}\n");
             if let Some(scanned) = scan_sample(&format!("{tail}\n").into_bytes()) {
                 let Scanned { value, timestamp_ms, exemplar, len } = scanned;
-                let entry = Entry::Series(SeriesLine { raw: &b"a"[..], value, timestamp_ms, exemplar });
+                let entry = Entry::Series(SeriesLine { raw: &b"a"[..], value, timestamp_ms, exemplar, start_ms: None });
                 prop_assert_eq!(
                     TextParser::new().next_entry(line.as_bytes(), 0, true),
                     Ok(Step::Entry { entry, next: len + 1 })

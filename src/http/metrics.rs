@@ -13,7 +13,7 @@ const SIZES: [f64; 8] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Handles of the server's metrics.
 pub(super) struct HttpMetrics {
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
     handlers: Mutex<HashMap<&'static str, HandlerMetrics>>,
     pub(super) connections_accepted: Counter,
     pub(super) connections_closed: Counter,

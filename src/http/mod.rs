@@ -6,6 +6,7 @@
 pub mod api;
 mod body;
 mod compress;
+mod connections;
 mod cors;
 mod dispatch;
 pub mod envelope;

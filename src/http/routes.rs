@@ -7,7 +7,7 @@ use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
 use crate::http::api::{
-    labels, metadata, query, relabel_steps, rules, status, syntax, targets, tsdb, watchfire, write,
+    admin, labels, metadata, query, relabel_steps, rules, status, syntax, targets, tsdb, watchfire, write,
 };
 use crate::http::error::ApiError;
 use crate::http::federate;
@@ -108,6 +108,10 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Api, Ready, GET => status::build),
     route!("/api/v1/status/tsdb", "/api/v1/status/tsdb", Api, Ready, GET => tsdb::status),
     route!("/api/v1/status/tsdb/blocks", "/api/v1/status/tsdb/blocks", Api, Ready, GET => tsdb::blocks),
+    route!("/api/v1/status/walreplay", "/api/v1/status/walreplay", Api, Open, GET => admin::wal_replay),
+    route!("/api/v1/admin/tsdb/delete_series", "/api/v1/admin/tsdb/delete_series", Api, Ready, POST => admin::delete_series, PUT => admin::delete_series),
+    route!("/api/v1/admin/tsdb/clean_tombstones", "/api/v1/admin/tsdb/clean_tombstones", Api, Ready, POST => admin::clean_tombstones, PUT => admin::clean_tombstones),
+    route!("/api/v1/admin/tsdb/snapshot", "/api/v1/admin/tsdb/snapshot", Api, Ready, POST => admin::snapshot, PUT => admin::snapshot),
     route!("/api/v1/status/runtimeinfo", "/api/v1/status/runtimeinfo", Api, Ready, GET => status::runtime),
 
     route!("/api/watchfire/v1/actors", "/api/watchfire/v1/actors", Api, Open, GET => watchfire::actors),

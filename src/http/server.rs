@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::rt::net::TcpStream;
-use actix_web::{App, HttpRequest, HttpServer, web};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use rustix::net::sockopt;
 
+use crate::http::connections::{self, Busy, Connections};
 use crate::http::dispatch::{self, Bounds};
 use crate::http::guard::Guard;
 use crate::http::routes::ROUTES;
@@ -22,7 +22,6 @@ use crate::http::tls;
 use crate::http::web_file::WebFile;
 use crate::model::clock::{SharedClock, SystemClock};
 use crate::telemetry::limits::is_one_too_many;
-use crate::telemetry::metrics::Counter;
 
 /// How long a client may take to send a request's header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +33,7 @@ const SHUTDOWN_SECS: u64 = 10;
 pub struct HttpOptions {
     /// Addresses as written: `host:port`, `:port` for all interfaces, port 0 for any free one.
     pub listen_addresses: Vec<String>,
-    /// Most connections over all listeners; further ones wait to be accepted.
+    /// Most connections over all listeners; for a further one, the one that has been idle longest is closed.
     pub connections_max: usize,
     /// Longest time to read a request, and to keep an idle connection.
     pub read_timeout: Duration,
@@ -123,9 +122,9 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         body_len_max: bound(options.body_len_max),
         read_timeout: options.read_timeout,
     };
-    // The library counts connections by worker, so that the workers' shares may not exceed the whole.
-    let workers = options.workers.clamp(1, options.connections_max.max(1));
-    let share = (options.connections_max / workers).max(1);
+    let workers = options.workers.max(1);
+    let connections = Connections::new(options.connections_max.max(1), &state.metrics.registry);
+    let share = connections.backstop();
     let write_timeout = options.write_timeout;
     let closed = state.metrics.connections_closed.clone();
     let accepted = state.metrics.connections_accepted.clone();
@@ -135,7 +134,18 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         let bounds = Rc::new(bounds);
         let guard = guard.clone();
         let answer = move |request: HttpRequest, payload: web::Payload| {
-            dispatch::dispatch(Arc::clone(&state), guard.clone(), Rc::clone(&bounds), request, payload)
+            let (state, guard, bounds) = (Arc::clone(&state), guard.clone(), Rc::clone(&bounds));
+            async move {
+                let busy = match Busy::begin(&request) {
+                    Ok(busy) => busy,
+                    Err(refusal) => return refusal,
+                };
+                let answer = strict(dispatch::dispatch(state, guard, bounds, request, payload).await);
+                match busy {
+                    Some(busy) => busy.until_sent(answer),
+                    None => answer,
+                }
+            }
         };
         App::new().default_service(web::to(answer))
     })
@@ -153,7 +163,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
             refused.inc();
         }
         cut_off_stalled(stream, write_timeout);
-        extensions.insert(Connection { closed: closed.clone() });
+        connections.enter(stream, extensions, closed.clone());
     });
     let is_tls = tls.is_some();
     for listener in listeners {
@@ -174,37 +184,34 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     Ok(RunningServer { addresses, handle: finished.handle(), finished })
 }
 
-/// Closes a connection that takes one of the last open files; true if it did.
-fn refuse_one_too_many(stream: &dyn Any) -> bool {
-    let Some(stream) = socket(stream).filter(|stream| is_one_too_many(stream.as_fd())) else { return false };
-    // One that the client has closed already needs no closing.
-    let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both);
-    true
+/// What every answer tells browsers unless it says more itself: nothing in it runs, nobody frames it, nobody guesses its type.
+const STRICT: [(HeaderName, HeaderValue); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+
+fn strict(mut answer: HttpResponse) -> HttpResponse {
+    for (name, value) in STRICT {
+        if !answer.headers().contains_key(&name) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
 }
 
-/// The socket of a connection, with TLS or without.
-fn socket(stream: &dyn Any) -> Option<&TcpStream> {
-    let encrypted = || stream.downcast_ref::<TlsStream<TcpStream>>().map(|stream| stream.get_ref().0);
-    stream.downcast_ref::<TcpStream>().or_else(encrypted)
+/// Closes a connection that takes one of the last open files; true if it did.
+fn refuse_one_too_many(stream: &dyn Any) -> bool {
+    let found = connections::socket(stream).filter(|stream| is_one_too_many(stream.as_fd()));
+    found.inspect(|stream| connections::close(stream)).is_some()
 }
 
 /// Has the system end a connection whose client takes nothing for `within`: its answer would be held for as long as it likes.
 fn cut_off_stalled(stream: &dyn Any, within: Duration) {
-    let Some(stream) = socket(stream) else { return };
+    let Some(stream) = connections::socket(stream) else { return };
     let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
     if let Err(err) = sockopt::set_tcp_user_timeout(stream, within_ms) {
         tracing::debug!(component = "web", %err, "Stalled connections are not cut off");
-    }
-}
-
-/// Lives as long as its connection.
-struct Connection {
-    closed: Counter,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.closed.inc();
     }
 }
 

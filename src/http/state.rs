@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 
 use crate::actors::remote_receiver::RemoteReceiver;
 use crate::config::ScrapeConfig;
+use crate::http::api::admin::{AdminPorts, WalReplay};
 use crate::http::api::types::{
     ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, NewestSamples, QueryAnswer,
     RangeQuery, Reload, RuleGroup, Runtime, SelectRequest, TargetMetadata, Targets, TsdbStatus,
@@ -17,10 +18,12 @@ use crate::http::api::types::{
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
 use crate::model::clock::SharedClock;
+use crate::model::exemplar::SeriesExemplars;
 use crate::model::external_url::ExternalUrl;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::regexp::Regexp;
+use crate::model::time::TimestampMs;
 use crate::promql::parser::ParseOptions;
 use crate::telemetry::metrics::{Gauge, Registry};
 
@@ -63,6 +66,13 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn parse_options(&self) -> ParseOptions {
         ParseOptions::default()
     }
+    /// Exemplars from `start` to `end` of the series that any of the selectors selects, sorted by labels.
+    fn exemplars(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        start: TimestampMs,
+        end: TimestampMs,
+    ) -> Answer<'_, Vec<SeriesExemplars>>;
     /// All targets, active and dropped.
     fn targets(&self) -> Answer<'_, Targets>;
     /// What active targets tell of their metrics, or of one metric if it is named, by pool.
@@ -75,6 +85,14 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn tsdb_status(&self, limit: usize) -> Answer<'_, TsdbStatus>;
     /// Descriptions of the open blocks, each as JSON, by their start.
     fn blocks(&self) -> Answer<'_, Vec<serde_json::Value>>;
+    /// What changes stored data; `None` while that is switched off.
+    fn admin(&self) -> Option<&dyn AdminPorts> {
+        None
+    }
+    /// How far reading the log back is, or was; answers while it is read.
+    fn wal_replay(&self) -> Result<WalReplay, ApiError> {
+        Ok(WalReplay::default())
+    }
     /// All rule groups with their rules and alerts.
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
     /// Groups of alerts as the dispatcher in process has them.

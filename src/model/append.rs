@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::model::exemplar::{Exemplar, ExemplarRejection};
 use crate::model::histogram::{FloatHistogram, Histogram, InvalidHistogram};
 use crate::model::labels::Labels;
+use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 
@@ -118,6 +120,24 @@ pub struct AppendHistogram {
     pub value: HistogramValue,
 }
 
+/// One exemplar to append. Its series is named by labels: the head keeps it under them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppendExemplar {
+    /// The labels of the series, which has samples in the head, or in the same batch.
+    pub series: Labels,
+    /// The exemplar.
+    pub exemplar: Exemplar,
+}
+
+/// What is said of a series, to be noted in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppendMetadata {
+    /// Which series. It has samples in the head, or in the same batch.
+    pub series: SeriesKey,
+    /// Shared by series of one metric.
+    pub metadata: Arc<SeriesMetadata>,
+}
+
 /// Samples that become visible together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AppendBatch {
@@ -125,11 +145,16 @@ pub struct AppendBatch {
     pub samples: Vec<AppendSample>,
     /// Applied after all of `samples`, in this order. In reports their indexes go on behind those of `samples`.
     pub histograms: Vec<AppendHistogram>,
+    /// Exemplars of any series, with numbers of their own in reports. They are not waited for: a view may see one before the
+    /// samples of its batch.
+    pub exemplars: Vec<AppendExemplar>,
+    /// Metadata of any series. What storage knows already, and what is said of series that it does not have, is passed over.
+    pub metadata: Vec<AppendMetadata>,
 }
 
 impl From<Vec<AppendSample>> for AppendBatch {
     fn from(samples: Vec<AppendSample>) -> Self {
-        Self { samples, histograms: Vec::new() }
+        Self { samples, ..Self::default() }
     }
 }
 
@@ -149,7 +174,7 @@ impl AppendBatch {
         self.histograms.push(AppendHistogram { series, at, value: value.into() });
     }
 
-    /// Number of samples, histograms included.
+    /// Number of samples, histograms included, exemplars not.
     pub fn len(&self) -> usize {
         self.samples.len() + self.histograms.len()
     }
@@ -235,6 +260,8 @@ pub struct AppendReport {
     /// Of these, by index, those that stored samples would not have refused: they stand against samples of the same batch,
     /// or of one that is not stored yet. Prometheus drops them without a word to who appends.
     pub against_staged: Vec<u32>,
+    /// Refused exemplars: index among those of the batch and reason. Repetitions are not stored either, and not told.
+    pub exemplars_rejected: Vec<(u32, ExemplarRejection)>,
 }
 
 impl SampleRejection {
@@ -252,6 +279,7 @@ impl AppendReport {
         self.resolved.extend(part.resolved);
         self.rejected.extend(part.rejected);
         self.against_staged.extend(part.against_staged);
+        self.exemplars_rejected.extend(part.exemplars_rejected);
     }
 
     /// The refused samples that Prometheus reports: all but those of [`Self::against_staged`]. For a sorted report.
@@ -264,5 +292,6 @@ impl AppendReport {
         self.resolved.sort_by_key(|(index, _)| *index);
         self.rejected.sort_by_key(|(index, _)| *index);
         self.against_staged.sort_unstable();
+        self.exemplars_rejected.sort_by_key(|(index, _)| *index);
     }
 }

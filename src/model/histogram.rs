@@ -7,6 +7,7 @@
 mod arithmetic;
 mod bounds;
 mod buckets;
+pub mod classic;
 pub mod integer;
 mod kahan;
 pub mod layout;

@@ -234,6 +234,16 @@ pub trait SampleSource: Send + Sync {
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
         self.decode(range, &mut out.floats)
     }
+
+    /// Appends the times in `range` of histograms with whole counts to `out`: for tools that print samples as they are stored.
+    fn whole_histogram_times(&self, _range: TimeRange, _out: &mut Vec<i64>) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    /// The reference of the series in the log, if it stands there alone.
+    fn reference(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The newest sample of a series.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
+use crate::model::append::HistogramValue;
+use crate::model::histogram::classic::ClassicHistogram;
 use crate::model::labels::{BUCKET, Labels, METRIC_NAME};
 use crate::model::read::SampleColumn;
 use crate::promql::parse_bucket_bound;
@@ -11,18 +12,9 @@ use crate::promql::parser::SequenceValue;
 use crate::promqltest::script::LoadCommand;
 use crate::promqltest::show;
 
-/// The parts of one classic histogram at one time.
-#[derive(Default)]
-struct Parts {
-    /// Cumulative counts by bound, ascending.
-    buckets: Vec<(f64, f64)>,
-    count: Option<f64>,
-    sum: f64,
-}
-
 /// The native histograms of a `load`, by series.
 pub(crate) fn converted(load: &LoadCommand) -> Result<Vec<(Labels, SampleColumn)>, String> {
-    let mut histograms: BTreeMap<Labels, BTreeMap<i64, Parts>> = BTreeMap::new();
+    let mut histograms: BTreeMap<Labels, BTreeMap<i64, ClassicHistogram>> = BTreeMap::new();
     for series in &load.series {
         let name = series.labels.metric_name();
         let Some((base, part)) = [("_bucket", Part::Bucket), ("_sum", Part::Sum), ("_count", Part::Count)]
@@ -50,16 +42,15 @@ pub(crate) fn converted(load: &LoadCommand) -> Result<Vec<(Labels, SampleColumn)
         for (place, value) in (0i64..).zip(&series.values) {
             let SequenceValue::Float(value) = value else { continue };
             let parts = at_times.entry(place * load.step_ms).or_default();
-            match part {
-                Part::Bucket => {
-                    parts.insert(bound, *value).map_err(|error| format!("{}: {error}", show::Series(&series.labels)))?
+            let set = match part {
+                Part::Bucket => parts.set_bucket(bound, *value),
+                Part::Count => parts.set_count(*value),
+                Part::Sum => {
+                    parts.set_sum(*value);
+                    Ok(())
                 }
-                Part::Sum => parts.sum = *value,
-                Part::Count if *value < 0.0 => {
-                    return Err(format!("{}: count must be non-negative: count={value}", show::Series(&series.labels)));
-                }
-                Part::Count => parts.count = Some(*value),
-            }
+            };
+            set.map_err(|error| format!("{}: {error}", show::Series(&series.labels)))?;
         }
     }
     let mut all = Vec::new();
@@ -69,7 +60,11 @@ pub(crate) fn converted(load: &LoadCommand) -> Result<Vec<(Labels, SampleColumn)
             let fail = |error: String| format!("{} at {at_ms} ms: {error}", show::Series(&labels));
             let histogram = parts.convert().map_err(fail)?;
             histogram.validate().map_err(|error| fail(error.to_string()))?;
-            column.push_histogram(at_ms, 0, Arc::new(histogram));
+            let histogram = match histogram {
+                HistogramValue::Integer(histogram) => Arc::new(histogram.to_float()),
+                HistogramValue::Float(histogram) => histogram,
+            };
+            column.push_histogram(at_ms, 0, histogram);
         }
         all.push((labels, column));
     }
@@ -81,52 +76,6 @@ enum Part {
     Bucket,
     Sum,
     Count,
-}
-
-impl Parts {
-    fn insert(&mut self, bound: f64, count: f64) -> Result<(), String> {
-        if count < 0.0 {
-            return Err(format!("bucket count must be non-negative: le={bound}, count={count}"));
-        }
-        let place = self.buckets.partition_point(|(other, _)| *other < bound);
-        if self.buckets.get(place).is_some_and(|(other, _)| *other == bound) {
-            return Ok(());
-        }
-        let below = place.checked_sub(1).and_then(|place| self.buckets.get(place)).map_or(0.0, |(_, count)| *count);
-        let above = self.buckets.get(place).map_or(f64::INFINITY, |(_, count)| *count);
-        if count < below || above < count {
-            return Err(format!("count is not cumulative: {count} at le={bound}"));
-        }
-        self.buckets.insert(place, (bound, count));
-        Ok(())
-    }
-
-    fn convert(mut self) -> Result<FloatHistogram, String> {
-        let highest = self.buckets.last().map(|(_, count)| *count);
-        let count = self.count.or(highest).unwrap_or(0.0);
-        if self.buckets.last().is_none_or(|(bound, _)| *bound != f64::INFINITY) {
-            self.buckets.push((f64::INFINITY, count));
-        }
-        let last = self.buckets.last().map_or(0.0, |(_, count)| *count);
-        if count != last {
-            return Err(format!("count mismatch: count={count} != le=+Inf count={last}"));
-        }
-        let mut below = 0.0;
-        let counts = self.buckets.iter().map(|(_, count)| count - std::mem::replace(&mut below, *count)).collect();
-        let mut histogram = FloatHistogram {
-            schema: CUSTOM_BUCKETS_SCHEMA,
-            count,
-            sum: self.sum,
-            positive_spans: vec![Span { offset: 0, length: u32::try_from(self.buckets.len()).unwrap_or(u32::MAX) }],
-            positive_buckets: counts,
-            custom_values: self.buckets.iter().map(|(bound, _)| *bound).filter(|bound| bound.is_finite()).collect(),
-            ..FloatHistogram::default()
-        };
-        let is_whole = self.buckets.iter().all(|(_, count)| count.fract() == 0.0) && count.fract() == 0.0;
-        // Integer histograms keep short runs of empty buckets.
-        histogram.compact(if is_whole { 2 } else { 0 });
-        Ok(histogram)
-    }
 }
 
 #[cfg(test)]

@@ -16,11 +16,14 @@ use crate::exposition::content_type::Format;
 use crate::exposition::openmetrics;
 use crate::exposition::text::{FamilyKind, metadata_parts, unescape_help};
 use crate::model::append::{
-    AppendBatch, AppendHistogram, AppendReport, AppendSample, HistogramValue, SampleRejection, SeriesHandle, SeriesKey,
+    AppendBatch, AppendExemplar, AppendHistogram, AppendReport, AppendSample, HistogramValue, SampleRejection,
+    SeriesHandle, SeriesKey,
 };
+use crate::model::exemplar::ExemplarRejection;
 use crate::model::sample::stale_nan;
 use crate::model::time::TimestampMs;
 use crate::scrape::labels::{assemble, report_labels};
+use crate::scrape::metadata;
 use crate::scrape::report;
 use crate::scrape::sequence::{Role, Sequence};
 use crate::scrape::settings::SamplePlan;
@@ -95,6 +98,8 @@ struct Origins {
     reports: Vec<usize>,
     /// Line of each histogram; they stand behind all samples.
     histograms: Vec<u32>,
+    /// Line of each exemplar; those of a line are neighbours.
+    exemplars: Vec<u32>,
 }
 
 enum Origin {
@@ -104,6 +109,24 @@ enum Origin {
 }
 
 impl Origins {
+    /// Exemplars refused as late, of series whose exemplars were all refused so: others are news of a set that is exposed again
+    /// and again.
+    fn late_exemplars(&self, rejected: &[(u32, ExemplarRejection)]) -> u64 {
+        let is_late = |index: usize| {
+            let at = rejected.binary_search_by_key(&index, |(index, _)| *index as usize).ok();
+            at.and_then(|at| rejected.get(at)).is_some_and(|(_, why)| *why == ExemplarRejection::OutOfOrder)
+        };
+        let (mut late, mut at) = (0, 0);
+        for of_line in self.exemplars.chunk_by(|a, b| a == b) {
+            let indexes = at..at + of_line.len();
+            at = indexes.end;
+            if indexes.into_iter().all(is_late) {
+                late += of_line.len() as u64;
+            }
+        }
+        late
+    }
+
     fn of(&self, index: u32) -> Option<Origin> {
         let index = usize::try_from(index).ok()?;
         if let Some(line) = self.lines.get(index) {
@@ -147,6 +170,8 @@ pub struct Confirmed {
     pub duplicates: u64,
     /// Samples refused as too old or too far ahead.
     pub out_of_bounds: u64,
+    /// Exemplars refused as older than the newest of their series.
+    pub late_exemplars: u64,
     /// Samples refused for want of room for new series.
     pub series_limit: u64,
     /// Samples whose handle storage no longer knows, named by labels: append them at once.
@@ -162,6 +187,9 @@ pub(super) struct Staged {
     pub(super) histograms: Vec<AppendHistogram>,
     /// Line of each histogram.
     pub(super) histogram_lines: Vec<u32>,
+    pub(super) exemplars: Vec<AppendExemplar>,
+    /// Line of each exemplar.
+    pub(super) exemplar_lines: Vec<u32>,
     /// The new lines, unless they are those of the last scrape.
     pub(super) next: Option<Sequence>,
     /// Lines of the last scrape that are missing now.
@@ -203,12 +231,21 @@ impl TargetCache {
     pub(super) fn publish(&self, staged: Staged, report: &report::Report, plan: &SamplePlan) -> (AppendBatch, Pending) {
         let before = self.load();
         let mut samples = staged.samples;
-        let mut origins = Origins { lines: staged.lines, histograms: staged.histogram_lines, ..Origins::default() };
+        let mut origins = Origins {
+            lines: staged.lines,
+            histograms: staged.histogram_lines,
+            exemplars: staged.exemplar_lines,
+            ..Origins::default()
+        };
         let keep_marked = before.marked;
         let (format, scrapes) = (staged.format, before.scrapes + 1);
         let mut next = CacheState { format, marked: false, committed: true, scrapes, ..(*before).clone() };
         let mut lines_len = before.sequence.len();
+        let mut described = Vec::new();
         if let Some(mut sequence) = staged.next {
+            if plan.settings.extras.metadata {
+                described = metadata::news(&before, &sequence, format, plan);
+            }
             lines_len = sequence.len();
             next.retired = retire(&before, &sequence, format);
             if !keep_marked {
@@ -226,7 +263,8 @@ impl TargetCache {
         }
         self.push_report(&mut samples, &mut origins, &before, report, plan);
         self.state.store(Arc::new(next));
-        let batch = AppendBatch { samples, histograms: staged.histograms };
+        let batch =
+            AppendBatch { samples, histograms: staged.histograms, exemplars: staged.exemplars, metadata: described };
         pending(batch, origins, before, lines_len, false, staged.permit)
     }
 
@@ -262,7 +300,11 @@ impl TargetCache {
     /// Notes storage's answer: handles of new series, and the loss of those that storage no longer knows.
     pub fn confirm(&self, pending: Pending, report: &AppendReport, plan: &SamplePlan) -> Confirmed {
         let mut state = (*self.load()).clone();
-        let mut confirmed = Confirmed::default();
+        let late_exemplars = match report.exemplars_rejected.as_slice() {
+            [] => 0,
+            rejected => pending.origins.late_exemplars(rejected),
+        };
+        let mut confirmed = Confirmed { late_exemplars, ..Confirmed::default() };
         let mut again: Vec<u32> = Vec::new();
         let touched = |index: &u32| matches!(pending.origins.of(*index), Some(Origin::Line(_)));
         let changes = pending.lines_len < state.sequence.len()
@@ -379,7 +421,7 @@ impl TargetCache {
         let (values, marked) = (Vec::new(), pending.marked);
         let resent =
             Pending { origins, values, histograms: Vec::new(), before: state, lines_len, marked, _permit: None };
-        Some((AppendBatch { samples, histograms }, resent))
+        Some((AppendBatch { samples, histograms, ..AppendBatch::default() }, resent))
     }
 
     fn push_report(
@@ -485,7 +527,7 @@ fn retire(before: &CacheState, next: &Sequence, format: Format) -> Arc<[Retired]
 }
 
 /// The families that the metadata lines of a sequence describe.
-fn families(sequence: &Sequence, format: Format) -> Vec<FamilyMetadata> {
+pub(super) fn families(sequence: &Sequence, format: Format) -> Vec<FamilyMetadata> {
     let mut order: Vec<FamilyMetadata> = Vec::new();
     let mut index_of = std::collections::HashMap::new();
     for entry in sequence.iter().filter(|entry| matches!(entry.role(), Role::Help | Role::Type | Role::Unit)) {

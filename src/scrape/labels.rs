@@ -7,6 +7,7 @@ use crate::exposition::packed;
 use crate::exposition::text::{FamilyKind, TextParser};
 use crate::model::labels::{Labels, METRIC_NAME, is_legacy_label_name, is_legacy_metric_name};
 use crate::scrape::error::ScrapeError;
+use crate::scrape::report;
 use crate::scrape::settings::{NameScheme, SamplePlan, ScrapeSettings};
 
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -16,7 +17,8 @@ const EXPORTED_PREFIX: &str = "exported_";
 /// Longest part of a name or value that an error shows, in characters.
 const SHOWN_CHARS_MAX: usize = 50;
 
-/// The labels to store for `raw`, the bytes of a series that a parser has accepted; `None` when relabelling drops it.
+/// The labels to store for `raw`, the bytes of a series that a parser has accepted; `None` when relabelling drops it, or when it
+/// stands where the scrape reports about the target.
 pub(super) fn assemble(raw: &[u8], kind: FamilyKind, plan: &SamplePlan) -> Result<Option<Labels>, ScrapeError> {
     let mut exposed: Vec<Pair<'_>> = Vec::with_capacity(16);
     let names_are_utf8 = match packed::parts(raw) {
@@ -47,8 +49,15 @@ pub(super) fn assemble(raw: &[u8], kind: FamilyKind, plan: &SamplePlan) -> Resul
     check_limits(&labels, &plan.settings)?;
     match twice.filter(|name| labels.contains(name)) {
         Some(name) => Err(ScrapeError::LabelTwice(name.into_owned())),
-        None => Ok(Some(labels)),
+        None => Ok(Some(labels).filter(|labels| !is_report(labels, plan))),
     }
+}
+
+/// Whether a target speaks of itself as the report of its scrape does. Prometheus keeps what it says: a target can hide there
+/// that it is down, or claim to be.
+fn is_report(labels: &Labels, plan: &SamplePlan) -> bool {
+    let names = report::NAMES.iter().take(report::count(&plan.settings));
+    names.filter(|name| **name == labels.metric_name()).any(|name| *labels == report_labels(name, &plan.target_labels))
 }
 
 /// Labels of a report series: its name and the target's. As in Prometheus, a target label that has the exported form of a

@@ -3,6 +3,7 @@
 use crate::scrape::cache::Confirmed;
 use crate::scrape::error::ScrapeError;
 use crate::scrape::reader::ReadCounts;
+use crate::scrape::settings::Extras;
 use crate::telemetry::metrics::{Counter, Registry};
 
 /// Counters that all targets share.
@@ -15,6 +16,7 @@ pub struct ScrapeMetrics {
     out_of_order: Counter,
     out_of_bounds: Counter,
     exemplars: Counter,
+    late_exemplars: Counter,
     bucket_limit: Counter,
     failures_not_logged: Counter,
 }
@@ -50,7 +52,11 @@ impl ScrapeMetrics {
             ),
             exemplars: counter(
                 "watchfire_scrape_exemplars_dropped_total",
-                "Exemplars of scrapes, which are not stored yet.",
+                "Exemplars of scrapes that were not stored, as exemplar storage is off.",
+            ),
+            late_exemplars: counter(
+                "prometheus_target_scrapes_exemplar_out_of_order_total",
+                "Total number of exemplar rejected due to not being out of the expected order.",
             ),
             bucket_limit: counter(
                 "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",
@@ -76,10 +82,12 @@ impl ScrapeMetrics {
         }
     }
 
-    /// Counts what was read and is not stored: second samples of a series, exemplars.
-    pub(super) fn read(&self, counts: &ReadCounts) {
+    /// Counts what was read and is not stored: second samples of a series, exemplars without storage for them.
+    pub(super) fn read(&self, counts: &ReadCounts, extras: Extras) {
         self.duplicates.add(counts.duplicates);
-        self.exemplars.add(counts.exemplars);
+        if !extras.exemplars {
+            self.exemplars.add(counts.exemplars);
+        }
     }
 
     /// Counts lines that did not reach the log of failed scrapes.
@@ -92,5 +100,6 @@ impl ScrapeMetrics {
         self.duplicates.add(confirmed.duplicates);
         self.out_of_order.add(confirmed.out_of_order);
         self.out_of_bounds.add(confirmed.out_of_bounds);
+        self.late_exemplars.add(confirmed.late_exemplars);
     }
 }

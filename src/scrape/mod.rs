@@ -4,13 +4,16 @@
 //! labels as the bytes come → an [`AppendBatch`] goes to storage → [`cache::TargetCache::confirm`] takes the answer.
 //! Only the fetch is asynchronous; nothing here knows of actors.
 
+mod aside;
 pub mod cache;
 mod decode;
 pub mod error;
 pub mod failure_log;
 mod frames;
 mod labels;
+mod metadata;
 pub mod metrics;
+mod nhcb;
 pub mod pool_metrics;
 pub mod reader;
 mod report;
@@ -132,7 +135,7 @@ fn conclude(
         Ok(staged) => (staged.filter(|_| 0 < counts.body_len), None),
         Err(error) => (None, Some(error)),
     };
-    context.metrics.read(&counts);
+    context.metrics.read(&counts, context.plan.settings.extras);
     if let Some(error) = &error {
         context.metrics.failed(error);
     }

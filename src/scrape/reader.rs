@@ -12,17 +12,20 @@ use foldhash::fast::RandomState;
 use memchr::{memchr, memrchr};
 
 use crate::exposition::content_type::Format;
+use crate::exposition::exemplar::RawExemplar;
 use crate::exposition::line::LineParser;
 use crate::exposition::protobuf::{FamilyReader, NativeSample};
 use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextError, metadata_parts};
 use crate::model::append::{AppendHistogram, AppendSample, HistogramValue, SeriesKey};
 use crate::model::time::TimestampMs;
+use crate::scrape::aside::Exemplars;
 use crate::scrape::cache::{CacheState, Staged};
 use crate::scrape::error::ScrapeError;
 use crate::scrape::labels::assemble;
+use crate::scrape::nhcb::{Collector, Part};
 use crate::scrape::rewrite::{Rewrite, UNSEEN};
 use crate::scrape::sequence::{Entry, Role, Sequence};
-use crate::scrape::settings::{SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
+use crate::scrape::settings::{ClassicPart, SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingPermit;
 
 /// Input that is read between two looks at the staging budget.
@@ -40,7 +43,7 @@ pub struct ReadCounts {
     pub series_added: u64,
     /// Second samples of a series without time stamp.
     pub duplicates: u64,
-    /// Exemplars, which are not stored yet.
+    /// Exemplars.
     pub exemplars: u64,
     /// Bytes read, decompressed.
     pub body_len: u64,
@@ -76,6 +79,9 @@ pub struct Reader<'a> {
     histogram_lines: Vec<u32>,
     /// That of the series which is being read, in place of its value.
     native: Option<HistogramValue>,
+    /// Parts of classic histograms, where they are converted.
+    collector: Option<Box<Collector>>,
+    exemplars: Exemplars,
     label_bytes: usize,
     appended: u64,
     over_limit: bool,
@@ -115,6 +121,8 @@ impl<'a> Reader<'a> {
             histograms: Vec::new(),
             histogram_lines: Vec::new(),
             native: None,
+            collector: (plan.settings.classic != ClassicPart::Kept).then(Box::default),
+            exemplars: Exemplars::default(),
             label_bytes: 0,
             appended: 0,
             over_limit: false,
@@ -174,6 +182,8 @@ impl<'a> Reader<'a> {
             }
             self.parse(&rest, true)?;
         }
+        let previous = Arc::clone(&self.previous);
+        self.end_collection(&previous.sequence)?;
         if self.format == Format::OpenMetrics && !self.ended && 0 < self.counts.body_len {
             return Err(TextError::EndMissing.into());
         }
@@ -294,6 +304,11 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let Some(entry) = old.get(self.cursor) else { return Ok(None) };
+        if let Some(collector) = &self.collector
+            && (collector.is_collecting() || is_sample(entry) && entry.kind() == FamilyKind::Histogram)
+        {
+            return Ok(None);
+        }
         let raw = old.raw(entry);
         let Some(tail) = rest.strip_prefix(raw) else { return Ok(None) };
         if self.is_seen(self.cursor) {
@@ -306,6 +321,7 @@ impl<'a> Reader<'a> {
                 }
                 if entry.role() == Role::Type {
                     self.parser.set_kind(entry.kind());
+                    self.begin_family(raw);
                 }
                 self.keep(old, self.cursor, entry)?;
                 self.cursor += 1;
@@ -313,15 +329,22 @@ impl<'a> Reader<'a> {
             }
             Role::Series | Role::Dropped | Role::Repeat => {
                 let Some(scanned) = self.parser.scan_sample(tail) else { return Ok(None) };
-                self.counts.exemplars += u64::from(scanned.exemplar);
+                if scanned.exemplar.is_some() {
+                    self.hold_exemplars(raw, entry.kind(), scanned.exemplar, scanned.timestamp_ms)?;
+                }
                 self.known_series(old, self.cursor, entry, scanned.value, scanned.timestamp_ms)?;
+                self.exemplars.release();
                 Ok(Some(raw.len() + scanned.len))
             }
         }
     }
 
     pub(super) fn metadata(&mut self, old: &Sequence, raw: &[u8], role: Role) -> Result<(), ScrapeError> {
+        self.end_collection(old)?;
         let kind = if role == Role::Type { self.parser.kind() } else { FamilyKind::Unknown };
+        if role == Role::Type {
+            self.begin_family(raw);
+        }
         let here = old.get(self.cursor).filter(|entry| entry.role() == role && old.raw(*entry) == raw);
         match here {
             Some(entry) if !self.is_seen(self.cursor) => {
@@ -347,10 +370,58 @@ impl<'a> Reader<'a> {
         old.get(self.cursor).is_some_and(|entry| family(old.raw(entry)) == family(raw))
     }
 
-    /// A series that was parsed in full: met before at another place, or new.
+    /// A series that was parsed in full, on its way into a native histogram or not.
     pub(super) fn series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
-        let SeriesLine { raw, value, timestamp_ms, exemplar } = line;
-        self.counts.exemplars += u64::from(exemplar);
+        let kind = self.parser.kind();
+        let Some(collector) = self.collector.as_mut() else { return self.plain_series(old, line) };
+        let (part, is_other) = collector.look(line.raw, kind);
+        if is_other {
+            self.end_collection(old)?;
+        }
+        if part == Part::None {
+            return self.plain_series(old, line);
+        }
+        if let Some(collector) = self.collector.as_mut() {
+            collector.take_part(part, &line);
+        }
+        match self.plan.settings.classic {
+            ClassicPart::Converted => Ok(()),
+            ClassicPart::Kept | ClassicPart::KeptAndConverted => self.plain_series(old, line),
+        }
+    }
+
+    /// Reads the native series that the collected parts make, if there are any.
+    fn end_collection(&mut self, old: &Sequence) -> Result<(), ScrapeError> {
+        let Some(whole) = self.collector.as_mut().and_then(|collector| collector.end()) else { return Ok(()) };
+        let (raw, timestamp_ms, start_ms) = (&whole.series[..], whole.timestamp_ms, whole.start_ms);
+        self.native = Some(whole.histogram);
+        let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
+        self.native = None;
+        self.exemplars.release();
+        read
+    }
+
+    fn begin_family(&mut self, raw: &[u8]) {
+        if let Some(collector) = self.collector.as_mut()
+            && let Some((name, _)) = metadata_parts(raw)
+        {
+            collector.begin_family(name);
+        }
+    }
+
+    /// A series that was parsed in full: met before at another place, or new.
+    fn plain_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+        let SeriesLine { raw, timestamp_ms, exemplar, .. } = line;
+        if exemplar.is_some() {
+            self.hold_exemplars(raw, self.parser.kind(), exemplar, timestamp_ms)?;
+        }
+        let read = self.any_series(old, line);
+        self.exemplars.release();
+        read
+    }
+
+    fn any_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+        let SeriesLine { raw, value, timestamp_ms, .. } = line;
         let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry) && old.raw(*entry) == raw);
         if let Some(entry) = under_cursor.filter(|_| !self.is_seen(self.cursor)) {
             return self.known_series(old, self.cursor, entry, value, timestamp_ms);
@@ -377,13 +448,36 @@ impl<'a> Reader<'a> {
 
     /// A series that has a native histogram in place of a value.
     pub(super) fn native_series(&mut self, old: &Sequence, sample: NativeSample<'_>) -> Result<(), ScrapeError> {
-        let NativeSample { raw, histogram, timestamp_ms, exemplars } = sample;
-        self.counts.exemplars += exemplars;
+        let NativeSample { raw, histogram, timestamp_ms, exemplars, start_ms } = sample;
+        self.end_collection(old)?;
+        if let Some(collector) = self.collector.as_mut() {
+            collector.inhibit(raw);
+        }
+        self.hold_exemplars(raw, self.parser.kind(), exemplars.iter().copied(), timestamp_ms)?;
         self.native = Some(histogram.clone());
-        let read = self.series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: false });
+        let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
         // One that is dropped or repeated was not taken.
         self.native = None;
+        self.exemplars.release();
         read
+    }
+
+    /// Reads the exemplars of a sample, if they are wanted; they are staged with it.
+    fn hold_exemplars<'e>(
+        &mut self,
+        raw: &[u8],
+        kind: FamilyKind,
+        found: impl IntoIterator<Item = RawExemplar<'e>>,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), ScrapeError> {
+        let at = self.explicit(timestamp_ms).map_or(self.at, TimestampMs);
+        let counts = &mut self.counts.exemplars;
+        let found = found.into_iter().inspect(|_| *counts += 1);
+        if !self.plan.settings.extras.exemplars {
+            found.for_each(drop);
+            return Ok(());
+        }
+        self.exemplars.hold(found, at, (raw, kind, self.plan))
     }
 
     fn new_series(&mut self, raw: &[u8], hash: u64, value: f64, timestamp_ms: Option<i64>) -> Result<(), ScrapeError> {
@@ -570,6 +664,7 @@ impl<'a> Reader<'a> {
             self.lines = Vec::new();
             self.histograms = Vec::new();
             self.histogram_lines = Vec::new();
+            self.exemplars.clear();
             self.label_bytes = 0;
         }
         !self.over_limit
@@ -582,12 +677,14 @@ impl<'a> Reader<'a> {
                 self.over_buckets = true;
                 return Ok(());
             };
+            self.label_bytes += self.exemplars.stage(line as u32);
             value.validate().map_err(|error| ScrapeError::InvalidHistogram(error.to_string()))?;
             self.label_bytes += value.memory_len() + size_of::<AppendHistogram>();
             self.histograms.push(AppendHistogram { series, at, value });
             self.histogram_lines.push(line as u32);
             return Ok(());
         }
+        self.label_bytes += self.exemplars.stage(line as u32);
         self.samples.push(AppendSample { series, at, value });
         self.lines.push(line as u32);
         Ok(())
@@ -640,6 +737,8 @@ impl<'a> Reader<'a> {
             lines: self.lines,
             histograms: self.histograms,
             histogram_lines: self.histogram_lines,
+            exemplars: self.exemplars.staged,
+            exemplar_lines: self.exemplars.lines,
             next: None,
             vanished: Vec::new(),
             format: self.format,

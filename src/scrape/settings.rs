@@ -19,6 +19,18 @@ pub enum NameScheme {
     Legacy,
 }
 
+/// What becomes of classic histograms (`convert_classic_histograms_to_nhcb`, `always_scrape_classic_histograms`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClassicPart {
+    /// They are stored as they come.
+    #[default]
+    Kept,
+    /// They become native histograms with listed bounds.
+    Converted,
+    /// Both.
+    KeptAndConverted,
+}
+
 /// Finest resolution of native histograms that there is, and the coarsest.
 const SCHEMA_MAX: i32 = 8;
 pub(super) const SCHEMA_MIN: i32 = -4;
@@ -46,6 +58,8 @@ pub struct ScrapeSettings {
     pub accept: String,
     /// What becomes of the native part of histograms in protobuf.
     pub native: NativePart,
+    /// Classic histograms become native ones with listed bounds; whether they stay beside them.
+    pub classic: ClassicPart,
     /// Most buckets of a native histogram, whose resolution is lowered to keep to it; 0 for no limit.
     pub bucket_limit: usize,
     /// Finest resolution of native histograms.
@@ -68,6 +82,8 @@ pub struct ScrapeSettings {
     pub extra_scrape_metrics: bool,
     /// Where failed scrapes are noted.
     pub failure_log: Option<FailureLog>,
+    /// What is taken in beside samples.
+    pub extras: Extras,
 }
 
 /// The defaults of a scrape configuration.
@@ -80,6 +96,7 @@ impl Default for ScrapeSettings {
             enable_compression: true,
             accept: accept_header(&ScrapeProtocol::default_list(), "allow-utf-8"),
             native: NativePart::Ignored,
+            classic: ClassicPart::Kept,
             bucket_limit: 0,
             schema_max: SCHEMA_MAX,
             fallback: None,
@@ -91,6 +108,7 @@ impl Default for ScrapeSettings {
             label_value_length_limit: 0,
             extra_scrape_metrics: false,
             failure_log: None,
+            extras: Extras::default(),
         }
     }
 }
@@ -108,6 +126,15 @@ pub struct SamplePlan {
     pub settings: Arc<ScrapeSettings>,
     /// `metric_relabel_configs`, if there are any.
     pub relabel: Option<Arc<MetricRelabel>>,
+}
+
+/// What is taken in beside samples, as feature flags say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Exemplars.
+    pub exemplars: bool,
+    /// Metadata, for the log.
+    pub metadata: bool,
 }
 
 /// Limits of our own that keep the process alive; 0 lifts one (`--watchfire.limit.<name>`).

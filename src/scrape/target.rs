@@ -10,6 +10,7 @@ use crate::model::duration::{DurationError, PromDuration};
 use crate::model::labels::{INSTANCE, JOB, Labels, LabelsBuilder};
 use crate::model::{go, go_url};
 use crate::scrape::schedule::target_hash;
+use crate::scrape::settings::ClassicPart;
 
 /// Label that holds `host:port`.
 pub const ADDRESS: &str = "__address__";
@@ -224,12 +225,26 @@ pub fn resolve(
 }
 
 impl Target {
-    /// What becomes of the native part of its histograms: as its labels say after relabelling, else as the job does.
-    pub fn native_part(&self, of_job: NativePart) -> NativePart {
-        let is_on = |name, default| match self.private_labels.get(name).unwrap_or("") {
+    fn is_on(&self, name: &str, default: bool) -> bool {
+        match self.private_labels.get(name).unwrap_or("") {
             "" => default,
             value => TRUES.contains(&value),
-        };
+        }
+    }
+
+    /// What becomes of its classic histograms: as its labels say after relabelling, else as the job does.
+    pub fn classic_part(&self, of_job: ClassicPart) -> ClassicPart {
+        let keeps = self.is_on(ALWAYS_CLASSIC, of_job == ClassicPart::KeptAndConverted);
+        match (self.is_on(CONVERT_NHCB, of_job != ClassicPart::Kept), keeps) {
+            (false, _) => ClassicPart::Kept,
+            (true, false) => ClassicPart::Converted,
+            (true, true) => ClassicPart::KeptAndConverted,
+        }
+    }
+
+    /// What becomes of the native part of its histograms: as its labels say after relabelling, else as the job does.
+    pub fn native_part(&self, of_job: NativePart) -> NativePart {
+        let is_on = |name, default| self.is_on(name, default);
         if !is_on(NATIVE_HISTOGRAMS, of_job != NativePart::Ignored) {
             NativePart::Ignored
         } else if is_on(ALWAYS_CLASSIC, of_job == NativePart::WithClassic) {

@@ -11,6 +11,7 @@ use crate::exposition::text::FamilyKind;
 use crate::model::append::{
     AppendBatch, AppendReport, HistogramValue, SampleRejection, SeriesHandle, SeriesKey, ShardId,
 };
+use crate::model::exemplar::ExemplarRejection;
 use crate::model::labels::Labels;
 use crate::model::sample::{SeriesRef, is_stale};
 use crate::model::time::TimestampMs;
@@ -18,7 +19,7 @@ use crate::scrape::cache::{Confirmed, Pending, TargetCache};
 use crate::scrape::error::ScrapeError;
 use crate::scrape::reader::{ReadCounts, Reader};
 use crate::scrape::report::{self, Report};
-use crate::scrape::settings::{SamplePlan, ScrapeLimits, ScrapeSettings};
+use crate::scrape::settings::{ClassicPart, Extras, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingBudget;
 
 /// Resolves series as storage does and keeps what it is given.
@@ -575,6 +576,79 @@ fn read_native(target: &mut Target, body: &[u8]) -> Option<ScrapeError> {
     error
 }
 
+/// Series and exemplars of a batch: labels, value and time.
+fn exemplars(batch: &AppendBatch) -> Vec<String> {
+    let show = |one: &crate::model::append::AppendExemplar| {
+        let exemplar = &one.exemplar;
+        let own = if exemplar.has_time { "" } else { " of the sample" };
+        format!("{} {} {} @{}{own}", one.series, exemplar.labels, exemplar.value, exemplar.at.0)
+    };
+    batch.exemplars.iter().map(show).collect()
+}
+
+fn with_exemplars(format: Format, settings: ScrapeSettings) -> Target {
+    let extras = Extras { exemplars: true, ..Extras::default() };
+    Target { format, ..Target::new(ScrapeSettings { extras, ..settings }) }
+}
+
+#[test]
+fn exemplars_go_with_their_samples() {
+    let mut target = with_exemplars(Format::OpenMetrics, ScrapeSettings::default());
+    target.plan.target_labels = Labels::from_pairs([("job", "j")]);
+    let relabel = |labels: Labels| Some(labels).filter(|labels| labels.get("x") != Some("drop"));
+    target.plan.relabel = Some(Arc::new(relabel));
+    let body = "# TYPE a counter\na_total{x=\"1\"} 1 # {id=\"q\",\"ü\"=\"v\"} 1.5 7\na_total{x=\"2\"} 2 # {} 3\n\
+                a_total{x=\"drop\"} 2 # {id=\"d\"} 3\na_total{x=\"2\"} 2 # {id=\"twice\"} 3\n# EOF\n";
+    let expected = |at: i64| {
+        [
+            "{__name__=\"a_total\", job=\"j\", x=\"1\"} {id=\"q\", \"ü\"=\"v\"} 1.5 @7000".to_owned(),
+            format!("{{__name__=\"a_total\", job=\"j\", x=\"2\"}} {{}} 3 @{at} of the sample"),
+        ]
+    };
+    for at in 1..3 {
+        let (batch, pending, counts, error) = target.read(body.as_bytes(), 11);
+        assert_eq!((error, counts.exemplars), (None, 4));
+        assert_eq!(exemplars(&batch), expected(at));
+        let late = AppendReport {
+            exemplars_rejected: vec![(0, ExemplarRejection::OutOfOrder), (1, ExemplarRejection::LabelsTooLong)],
+            ..target.store.append(&batch)
+        };
+        assert_eq!(target.cache.confirm(pending, &late, &target.plan).late_exemplars, 1);
+    }
+    let limited = ScrapeSettings { sample_limit: 1, ..ScrapeSettings::default() };
+    let mut limited = with_exemplars(Format::OpenMetrics, limited);
+    assert_eq!(exemplars(&limited.read(body.as_bytes(), 11).0), Vec::<String>::new());
+}
+
+#[test]
+fn metadata_is_told_of_new_series_and_changed_families() {
+    let mut target = Target::new(ScrapeSettings {
+        extras: Extras { metadata: true, ..Extras::default() },
+        ..ScrapeSettings::default()
+    });
+    let mut told = |body: &str| -> Vec<String> {
+        let (batch, pending, _, error) = target.read(body.as_bytes(), 9);
+        assert_eq!(error, None);
+        target.commit(&batch, pending);
+        let show = |one: &crate::model::append::AppendMetadata| {
+            let series = match &one.series {
+                SeriesKey::Known(handle) => format!("#{}", handle.series.0),
+                SeriesKey::Labels(labels) => labels.metric_name().to_owned(),
+            };
+            format!("{series} {:?} {}", one.metadata.kind, one.metadata.help)
+        };
+        batch.metadata.iter().map(show).collect()
+    };
+    let body = |help: &str, more: &str| {
+        format!("# HELP a {help}\n# TYPE a counter\na_total 1\n# TYPE h histogram\nh_count 1\nh_sum 1\nother 1\n{more}")
+    };
+    let first = ["a_total Counter x", "h_count Histogram ", "h_sum Histogram "];
+    assert_eq!(told(&body("x", "")), first);
+    assert_eq!(told(&body("x", "")), Vec::<String>::new());
+    assert_eq!(told(&body("x", "# TYPE g gauge\ng 1\n")), ["g Gauge "]);
+    assert_eq!(told(&body("y\\n", "")), ["#1 Counter y\n"]);
+}
+
 #[test]
 fn native_histograms_are_stored_known_again_and_marked_when_they_go() {
     let wanted = || ScrapeSettings { native: NativePart::Wanted, ..ScrapeSettings::default() };
@@ -620,6 +694,68 @@ fn native_histograms_keep_to_limits_and_broken_ones_fail_the_scrape() {
     assert!(error.unwrap().starts_with("8 observations found in buckets, but the Count field is 9"));
     let (error, stored) = run(ScrapeSettings { sample_limit: 1, ..wanted() }, &[&body[..], &families(1.0)].concat());
     assert_eq!((error.as_deref(), stored.len()), (Some("sample limit exceeded"), 0));
+}
+
+const CLASSIC: &str = "# HELP h x\n# TYPE h histogram\nh_bucket{a=\"1\",le=\"1\"} 1\nh_bucket{a=\"1\",le=\"+Inf\"} 3\n\
+                       h_sum{a=\"1\"} 5\nh_count{a=\"1\"} 3\nh_bucket{le=\"1\",a=\"2\"} 1.5\nh_bucket{le=\"+Inf\",a=\"2\"} 2\n\
+                       h_sum{a=\"2\"} 6\nh_count{a=\"2\"} 2\n# TYPE g gauge\ng_bucket{le=\"1\"} 4\nh_count 7\n";
+
+#[test]
+fn classic_histograms_become_native_ones() {
+    let with = |classic| ScrapeSettings { classic, ..ScrapeSettings::default() };
+    let expected = |at| {
+        [
+            format!("{{__name__=\"h\", a=\"1\"}} whole -53 3 [1, 1] @{at}"),
+            format!("{{__name__=\"h\", a=\"2\"}} float -53 2 [1.5, 0.5] @{at}"),
+        ]
+    };
+    let mut target = Target::new(with(ClassicPart::Converted));
+    for at in 1..=3 {
+        let (batch, pending, counts, error) = target.read(CLASSIC.as_bytes(), if at == 2 { 3 } else { 1_000 });
+        let mut confirmed = target.commit(&batch, pending);
+        assert!(confirmed.resend.take().is_none());
+        assert_eq!((error, counts.scraped), (None, 4));
+        let mut news = target.store.news();
+        news.sort();
+        let others =
+            ["{__name__=\"g_bucket\", le=\"1\"} 4", "{__name__=\"h_count\"} 7"].map(|text| format!("{text} @{at}"));
+        assert_eq!(news, [&others[..1], &expected(at)[..], &others[1..]].concat());
+        if 1 < at {
+            assert_eq!((counts.series_added, target.store.by_labels), (0, 0), "known series were built anew");
+        }
+    }
+    // A histogram that is gone gets its marker; one that does not add up is left out, its marker too comes.
+    let broken = CLASSIC.replace("h_sum{a=\"1\"} 5\nh_count{a=\"1\"} 3", "h_count{a=\"1\"} 4");
+    target.scrape(&broken);
+    let news = target.store.news();
+    assert!(news.contains(&"{__name__=\"h\", a=\"1\"} stale @4".to_owned()), "{news:?}");
+    assert_eq!(news.iter().filter(|text| text.contains("a=\"1\"")).count(), 1, "{news:?}");
+
+    let mut both = Target::new(with(ClassicPart::KeptAndConverted));
+    for _ in 0..2 {
+        assert_eq!(both.scrape(CLASSIC).0.scraped, 12);
+        assert_eq!(both.store.news().len(), 12);
+    }
+    assert_eq!(both.store.by_labels, 0);
+    let mut plain = Target::new(ScrapeSettings::default());
+    assert_eq!(plain.scrape(CLASSIC).0.scraped, 10);
+}
+
+#[test]
+fn the_classic_part_of_a_native_histogram_is_not_converted() {
+    let classic = ClassicPart::Converted;
+    let body = native_family([1, 2, 0], false);
+    let run = |native| {
+        let mut target = native_target(ScrapeSettings { native, classic, ..ScrapeSettings::default() });
+        let first = read_native(&mut target, &body);
+        target.store.news();
+        assert_eq!((first, read_native(&mut target, &body)), (None, None));
+        assert_eq!(target.store.by_labels, 0);
+        target.store.news()
+    };
+    assert_eq!(run(NativePart::Wanted), ["{__name__=\"h\"} whole 2 3 [1, 1] @2"]);
+    assert_eq!(run(NativePart::Ignored), ["{__name__=\"h\"} whole -53 3 [1, 1] @2"]);
+    assert_eq!(run(NativePart::WithClassic).len(), 5);
 }
 
 #[test]

@@ -278,13 +278,13 @@ fn take_open(rest: &mut &[u8]) -> Option<Option<OpenImage>> {
     let encoding = Encoding::from_id(*encoding).ok()?;
     let data = take_bytes(rest)?.to_vec();
     let last = match encoding {
-        Encoding::Xor => {
+        Encoding::Xor | Encoding::Xor2 => {
             let (_, after) = rest.split_at_checked(FLOAT_PADDING)?;
             *rest = after;
             LastSample::Float(take_u64(rest)?)
         }
-        Encoding::Histogram => LastSample::Histogram(take_value(true, rest)?),
-        Encoding::FloatHistogram => LastSample::Histogram(take_value(false, rest)?),
+        Encoding::Histogram | Encoding::HistogramStarts => LastSample::Histogram(take_value(true, rest)?),
+        Encoding::FloatHistogram | Encoding::FloatHistogramStarts => LastSample::Histogram(take_value(false, rest)?),
     };
     Some(Some(OpenImage { chunk: ChunkImage { min_t, max_t, encoding, data }, last }))
 }
@@ -352,8 +352,6 @@ pub struct Stop<'a> {
     pub options: WalOptions,
     /// References of other series' later records.
     pub aliases: &'a Aliases,
-    /// Records of the log that say what tombstones and exemplars there are.
-    pub others: &'a [Record],
     /// The clock.
     pub clock: &'a SharedClock,
 }
@@ -423,7 +421,7 @@ fn write_parts(
         }
         Ok::<(), SnapshotError>(())
     })?;
-    for other in stop.others {
+    for other in head.other_records()? {
         match RecordKind::of(other.as_bytes()) {
             RecordKind::Tombstones => batch.extend(tombstones_of_snapshot(other.as_bytes())),
             RecordKind::Exemplars => {

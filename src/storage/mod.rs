@@ -16,5 +16,9 @@ pub mod head_chunks;
 pub mod lock;
 mod pattern;
 mod postings;
+pub mod read_only;
 pub mod replay;
 pub mod wal;
+
+#[cfg(test)]
+mod deletion_tests;

@@ -15,9 +15,12 @@ use crate::storage::head::image::OpenImage;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
 use crate::storage::head_chunk_files;
+use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
+use crate::storage::wal::metadata_record::RefMetadata;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
+use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, pass_on, read_until};
 
@@ -70,6 +73,20 @@ impl RecordSink for Restorer<'_> {
             self.histogram(one.series, one.t, &one.value);
         }
     }
+
+    fn tombstones(&mut self, tombstones: &[RefTombstone]) {
+        for one in tombstones {
+            self.tombstone(one.series, one.interval);
+        }
+    }
+
+    fn exemplars(&mut self, exemplars: &[RefExemplar]) {
+        exemplars.iter().for_each(|one| self.exemplar(one));
+    }
+
+    fn metadata(&mut self, metadata: &[RefMetadata]) {
+        metadata.iter().for_each(|one| Restorer::metadata(self, one.series, &one.metadata));
+    }
 }
 
 /// What the head is filled from, in the order in which they are tried.
@@ -116,6 +133,8 @@ pub fn open(
                     // Without this, series whose samples are all too old would stay for ever.
                     head.truncate_blocking(oldest);
                     metrics.unknown_sample_refs.add(restored.unknown_refs);
+                    metrics.unknown_metadata_refs.add(restored.unknown_metadata_refs);
+                    metrics.unknown_exemplar_refs.add(restored.unknown_exemplar_refs);
                     log.damage.splice(0..0, damage);
                     let took = metrics.clock.monotonic().saturating_sub(begun);
                     let late_chunks = late_end.is_some_and(|end| oldest.0 <= end);
@@ -259,5 +278,7 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
     }
 }
 
+#[cfg(test)]
+mod exemplar_tests;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,7 @@ pub(crate) struct Setup {
     pub header_len_max: Option<u64>,
     pub body_len_max: Option<u64>,
     pub read_timeout: Duration,
+    pub connections_max: usize,
     pub web_config: Option<String>,
 }
 
@@ -43,6 +44,7 @@ impl Default for Setup {
             header_len_max: Some(64 << 10),
             body_len_max: Some(1 << 20),
             read_timeout: Duration::from_secs(60),
+            connections_max: 64,
             web_config: None,
         }
     }
@@ -76,6 +78,10 @@ impl Answer {
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
+
+    pub(crate) fn text_lossy(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
 }
 
 impl TestServer {
@@ -101,7 +107,7 @@ impl TestServer {
         let state = HttpState::new(ports.clone(), readiness.clone(), settings, clock.clone(), &registry);
         let options = HttpOptions {
             listen_addresses: vec!["127.0.0.1:0".to_owned()],
-            connections_max: 64,
+            connections_max: setup.connections_max,
             read_timeout: setup.read_timeout,
             write_timeout: Duration::from_millis(500),
             header_len_max: setup.header_len_max,
@@ -156,6 +162,11 @@ impl TestServer {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         parse(&answer)
+    }
+
+    /// How many series the server's own metrics have.
+    pub(crate) fn series(&self) -> usize {
+        self.registry.gather().iter().map(|family| family.metrics.len()).sum()
     }
 
     /// The value of a counter or gauge, 0 if there is none.

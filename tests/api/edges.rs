@@ -165,3 +165,66 @@ fn a_client_that_does_not_read_is_cut_off() {
     wait_until("the connection is closed", || closed() == 1.0);
     drop(client);
 }
+
+/// Whether the server has closed a connection, without waiting for more than there is.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    match stream.read(&mut [0; 1]) {
+        Ok(len) => len == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[test]
+fn idle_and_half_open_connections_make_room() {
+    let server = TestServer::start(Setup { connections_max: 20, ..Setup::default() });
+    let busy: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let mut client = TcpStream::connect(server.address).unwrap();
+            client.write_all(b"GET /api/v1/query?query=hang HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    wait_until("all queries have begun", || server.ports.instant.lock().unwrap().len() == 3);
+    let crowd: Vec<TcpStream> = (0..300)
+        .map(|index| {
+            let mut client = TcpStream::connect(server.address).unwrap();
+            if index % 2 == 0 {
+                // One that was closed meanwhile does not take it any more.
+                let _ = client.write_all(b"GET /api/v1/labels HTTP/1.1\r\nHo");
+            }
+            client
+        })
+        .collect();
+    assert_eq!(server.get("/-/healthy").status, 200);
+    assert_eq!(server.get("/api/v1/labels").status, 200);
+    assert!(busy.iter().all(|client| !is_closed(client)), "a connection with a request in progress was closed");
+    let evicted = || server.metric("watchfire_http_connections_evicted_total", &[]);
+    wait_until("those who came first are gone", || crowd[..250].iter().all(is_closed));
+    assert!(280.0 < evicted(), "{}", evicted());
+    assert!(!is_closed(&crowd[299]), "the last that came was closed");
+}
+
+#[test]
+fn a_few_connections_are_kept_when_all_are_busy() {
+    let server = TestServer::start(Setup { connections_max: 2, ..Setup::default() });
+    let hang = || {
+        let mut client = TcpStream::connect(server.address).unwrap();
+        let _ = client.write_all(b"GET /api/v1/query?query=hang HTTP/1.1\r\nHost: test\r\n\r\n");
+        client
+    };
+    let mut busy: Vec<TcpStream> = Vec::new();
+    for count in 1..=17 {
+        busy.push(hang());
+        wait_until("the query has begun", || server.ports.instant.lock().unwrap().len() == count);
+    }
+    // The last one of the reserve, from this machine.
+    assert_eq!(server.get("/-/healthy").status, 200);
+    assert_eq!(server.get("/api/v1/labels").status, 200);
+    busy.push(hang());
+    wait_until("the query has begun", || server.ports.instant.lock().unwrap().len() == 18);
+    let refused = hang();
+    wait_until("one too many is closed", || is_closed(&refused));
+    assert_eq!(server.metric("watchfire_http_connections_busy_refused_total", &[]), 1.0);
+    assert!(busy.iter().all(|client| !is_closed(client)));
+}

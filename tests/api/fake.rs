@@ -10,6 +10,7 @@ use watchfire::config::{LoadOptions, ScrapeConfig, load_str};
 use watchfire::http::api::types::*;
 use watchfire::http::error::ApiError;
 use watchfire::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
+use watchfire::model::exemplar::{Exemplar, SeriesExemplars, labels_of};
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::{MatchOp, Matcher};
 use watchfire::model::read::NewestSample;
@@ -95,6 +96,31 @@ impl ServerPorts for FakePorts {
                 VectorElement { labels: up("b:1"), point: point(1.0), histogram: None },
             ]))),
         }
+    }
+
+    fn exemplars(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        start: TimestampMs,
+        end: TimestampMs,
+    ) -> Answer<'_, Vec<SeriesExemplars>> {
+        let has_some = selectors.iter().flatten().any(|matcher| matcher.value() == "with_exemplars");
+        let exemplar = |at: i64, value, pairs: &[(&str, &str)]| Exemplar {
+            labels: labels_of(pairs.to_vec()),
+            value,
+            at: TimestampMs(at),
+            has_time: true,
+        };
+        let all = vec![exemplar(1_500, 0.5, &[("trace_id", "a")]), exemplar(2_000, f64::INFINITY, &[])];
+        let exemplars: Vec<_> = all.into_iter().filter(|one| start <= one.at && one.at <= end).collect();
+        async move {
+            Ok(if has_some {
+                vec![SeriesExemplars { series: Labels::from_pairs([("__name__", "up")]), exemplars }]
+            } else {
+                Vec::new()
+            })
+        }
+        .boxed()
     }
 
     fn query_range(&self, query: RangeQuery) -> Answer<'_, QueryAnswer> {

@@ -2,6 +2,7 @@
 //! Prometheus 3.14.0 server.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod attacks;
 mod client;
 mod edges;
 mod fake;

@@ -71,6 +71,12 @@ fn exemplars_are_none_between_two_times() {
     let none = r#"{"status":"success","data":[]}"#;
     assert_eq!(text("/api/v1/query_exemplars?query=up&start=1&end=2"), none);
     assert_eq!(server.post_form("/api/v1/query_exemplars", "query=rate(up[5m])").text(), none);
+    let some = text("/api/v1/query_exemplars?query=rate(with_exemplars[5m])%2Bup&start=1&end=2");
+    let labels = r#"{"__name__":"up"}"#;
+    let exemplars =
+        r#"[{"labels":{"trace_id":"a"},"value":"0.5","timestamp":1.500},{"labels":{},"value":"+Inf","timestamp":2}]"#;
+    let expected = format!(r#"[{{"seriesLabels":{labels},"exemplars":{exemplars}}}]"#);
+    assert_eq!(some, format!(r#"{{"status":"success","data":{expected}}}"#));
     let error = |text: &str| format!(r#"{{"status":"error","errorType":"bad_data","error":"{text}"}}"#);
     let inverted = error("end timestamp must not be before start timestamp");
     assert_eq!(text("/api/v1/query_exemplars?query=up&start=5&end=1"), inverted);

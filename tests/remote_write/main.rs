@@ -446,3 +446,49 @@ fn otlp_becomes_series_by_the_rules_of_the_configuration() {
     assert_eq!(refused(&JSON, delta.as_bytes()), (500, text.to_owned()));
     assert_eq!(values(&server, "{__name__=\"d\"}").len(), 0);
 }
+
+/// Exemplars of a metric: value, time in milliseconds and `id`.
+fn exemplars(server: &Server, metric: &str) -> Vec<(f64, i64, String)> {
+    let json = server.get(&format!("/api/v1/query_exemplars?query={metric}")).json();
+    let of = |one: &serde_json::Value| {
+        let at = (one["timestamp"].as_f64().unwrap() * 1000.0).round() as i64;
+        let value = one["value"].as_str().unwrap().parse().unwrap();
+        (value, at, one["labels"]["id"].as_str().unwrap_or_default().to_owned())
+    };
+    let all = json["data"].as_array().unwrap().clone();
+    all.iter().flat_map(|series| series["exemplars"].as_array().unwrap().iter().map(of)).collect()
+}
+
+#[test]
+fn exemplars_are_stored_where_they_are_wanted_and_survive_a_kill() {
+    let flags = [ON, "--enable-feature=exemplar-storage"];
+    let (server, folder) = start(&flags);
+    let at = now_ms();
+    let with = |value: f64, id: &str, timestamp: i64| Exemplar { labels: labels(&[("id", id)]), value, timestamp };
+    let mut request = v1(vec![series(&[("__name__", "a")], &[(at - 2, 1.0)]), series(&[("b", "1")], &[(at, 1.0)])]);
+    let mut first = WriteRequest::decode(request.as_slice()).unwrap();
+    first.timeseries[0].exemplars = vec![with(1.0, "x", at - 2), with(0.5, "late", at - 9)];
+    request = first.encode_to_vec();
+    assert_eq!(write_v1(&server, &request).status, 204);
+    first.timeseries[0].samples[0].timestamp = at - 1;
+    first.timeseries[0].exemplars = vec![with(2.0, "y", at - 1), with(2.0, &"z".repeat(200), at)];
+    assert_eq!(write_v1(&server, &first.encode_to_vec()).status, 204, "the series is known by now");
+
+    let mut second = V2::new();
+    let (id, name) = (second.symbol("id"), second.symbol("w"));
+    let v2_with = |value: f64, timestamp: i64| messages::ExemplarV2 { labels_refs: vec![id, name], value, timestamp };
+    let one = second.series(&[("__name__", "a")], &[(at, 3.0)]);
+    one.exemplars = vec![v2_with(3.0, at), v2_with(3.0, at), v2_with(9.0, at - 60_000), v2_with(1.0, at + 3_600_000)];
+    let answer = write_v2(&server, &second);
+    assert_eq!(said(&answer), (400, "out of order exemplar for series {__name__=\"a\"}".to_owned()));
+    assert_eq!(written(&answer), figures(1, 0, 2));
+    let expected = [(1.0, at - 2, "x"), (2.0, at - 1, "y"), (3.0, at, "w")].map(|(v, t, id)| (v, t, id.to_owned()));
+    assert_eq!(exemplars(&server, "a"), expected);
+    assert_eq!(metric(&server, "prometheus_tsdb_exemplar_exemplars_in_storage"), 3.0);
+    assert_eq!(metric(&server, "prometheus_tsdb_exemplar_max_exemplars"), 100_000.0);
+    server.kill();
+    let config = "storage: {exemplars: {max_exemplars: 2}}";
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let server = Server::start(folder.path(), &[&["--config.file=prometheus.yml"], &flags[..]].concat());
+    assert_eq!(exemplars(&server, "a"), expected[1..]);
+}

@@ -32,6 +32,11 @@ impl Suite {
         self.cases.push(Case { name: name.to_owned(), failures, error: String::new() });
     }
 
+    /// Adds a case with all its failures.
+    pub(super) fn case_with(&mut self, name: &str, failures: Vec<String>) {
+        self.cases.push(Case { name: name.to_owned(), failures, error: String::new() });
+    }
+
     /// Notes that the suite could not be run, or not to its end.
     pub(super) fn abort(&mut self, error: String) {
         self.cases.push(Case { name: "unknown".to_owned(), failures: Vec::new(), error });

@@ -7,7 +7,13 @@ mod check_rules;
 mod check_service_discovery;
 mod check_web_config;
 mod junit;
+mod test_bench;
 mod test_promql;
+mod test_rules;
+mod tsdb;
+mod tsdb_analyze;
+mod tsdb_dump;
+mod tsdb_import;
 
 use std::io::{self, Write};
 
@@ -39,17 +45,32 @@ struct Given {
     words: Vec<String>,
 }
 
-static COMMANDS: [&Command; 5] = [
+static COMMANDS: [&Command; 11] = [
     &check_config::COMMAND,
     &check_rules::COMMAND,
     &check_service_discovery::COMMAND,
     &check_web_config::COMMAND,
     &test_promql::COMMAND,
+    &test_rules::COMMAND,
+    &tsdb::LIST,
+    &tsdb_analyze::COMMAND,
+    &tsdb_dump::DUMP,
+    &tsdb_dump::DUMP_OPENMETRICS,
+    &tsdb_import::COMMAND,
 ];
 
 /// Sub-commands of Prometheus's promtool that are not there yet.
-const NOT_BUILT: &[&str] =
-    &["check healthy", "check ready", "check metrics", "debug", "promql", "push", "query", "test rules", "tsdb"];
+const NOT_BUILT: &[&str] = &[
+    "check healthy",
+    "check ready",
+    "check metrics",
+    "debug",
+    "promql",
+    "push",
+    "query",
+    "tsdb bench",
+    "tsdb create-blocks-from rules",
+];
 
 const GLOBAL: &str = "Global";
 const OWN: &str = "Flags";
@@ -74,12 +95,25 @@ pub(super) fn run(args: &[String]) -> u8 {
     let Some(command) = command else {
         return if path.is_empty() { without_command(&rest) } else { unknown(&path) };
     };
-    match flag_parser::parse_with_words(command.flags, &rest) {
+    match flag_parser::parse_with_words(command.flags, &long_names(command, rest)) {
         Ok((Outcome::Help, _)) => print(&command.usage()),
         Ok((Outcome::Version, _)) => print(&build_info::version_text("promtool")),
         Ok((Outcome::Values(values), words)) => (command.run)(&Given { values, words }),
         Err(error) => refuse(&error.to_string()),
     }
+}
+
+/// The long names of the letters that some sub-commands know.
+fn long_names(command: &Command, args: Vec<String>) -> Vec<String> {
+    let long = |arg: String| {
+        let name = match arg.as_str() {
+            "-r" => "human-readable",
+            "-q" => "quiet",
+            _ => return arg,
+        };
+        if command.flags.iter().any(|flag| flag.name == name) { format!("--{name}") } else { arg }
+    };
+    args.into_iter().map(long).collect()
 }
 
 impl Command {
@@ -161,8 +195,9 @@ fn unknown(path: &[&str]) -> u8 {
             let _ = writeln!(io::stderr(), "watchfire promtool {known}: not built yet");
             EXIT_USAGE
         }
-        (None, [group @ ("check" | "test")]) => refuse(&format!("must select a subcommand of '{group}'")),
-        (None, ["check" | "test", word, ..] | [word, ..]) => {
+        (None, [group @ ("check" | "test" | "tsdb")]) => refuse(&format!("must select a subcommand of '{group}'")),
+        (None, ["tsdb", "create-blocks-from"]) => refuse("must select a subcommand of 'tsdb create-blocks-from'"),
+        (None, ["tsdb", "create-blocks-from", word, ..] | ["check" | "test" | "tsdb", word, ..] | [word, ..]) => {
             refuse(&format!("expected command but got {}", go::quote(word)))
         }
         (None, []) => EXIT_FAILURE,
@@ -232,7 +267,10 @@ mod tests {
             (found.path.as_slice(), found.rest.iter().map(String::as_str).collect::<Vec<_>>()),
             (path, rest.to_vec())
         );
-        assert_eq!(found.command.is_some(), matches!(path, ["test", "promql"] | ["check", "config"]));
+        assert_eq!(
+            found.command.is_some(),
+            matches!(path, ["test", "promql"] | ["check", "config"] | ["tsdb", "list"])
+        );
     }
 
     #[test]
@@ -250,7 +288,8 @@ mod tests {
         );
         check("test -h", &["test"], &["-h"]);
         check("check --query.lookback-delta 3m config x", &["check", "config"], &["--query.lookback-delta", "3m", "x"]);
-        check("tsdb list x", &["tsdb", "list", "x"], &[]);
+        check("tsdb list x", &["tsdb", "list"], &["x"]);
+        check("query instant x", &["query", "instant", "x"], &[]);
     }
 
     #[test]

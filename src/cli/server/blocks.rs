@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::actors::compactor::{Compactor, CompactorDeps, CompactorOptions};
 use crate::actors::drain::Stage;
+use crate::actors::mailbox::BoundedAddr;
 use crate::actors::policy::Policy;
 use crate::actors::pool::ComputePool;
 use crate::actors::root::Root;
@@ -74,7 +75,7 @@ pub(super) fn start_compactor(
     pool: &Arc<ComputePool>,
     stored: (Arc<Head>, StorageClient, Arc<Catalog>),
     arbiter: &Thread,
-) -> (Arc<CompactorDeps>, watch::Receiver<TimestampMs>) {
+) -> (Arc<CompactorDeps>, BoundedAddr<Compactor>, watch::Receiver<TimestampMs>) {
     let range_ms = range_ms(flags);
     let options = CompactorOptions {
         range_ms,
@@ -91,6 +92,6 @@ pub(super) fn start_compactor(
     let for_actor = Arc::clone(&deps);
     let place = root.parent().place("compactor");
     let addr = supervision::spawn(arbiter, Policy::PERMANENT, place, move |_| Compactor::new(Arc::clone(&for_actor)));
-    root.add(Stage::Shards, addr);
-    (deps, seen)
+    root.add(Stage::Shards, addr.clone());
+    (deps, addr, seen)
 }

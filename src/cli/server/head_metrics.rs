@@ -2,12 +2,50 @@
 
 use crate::actors::storage_client::StorageClient;
 use crate::model::labels::Labels;
+use crate::storage::head::exemplars::ExemplarStats;
 use crate::telemetry::metrics::{MetricFamily, MetricKind, MetricValue, Registry};
 
 /// Registers the figures of the head.
 pub(super) fn register(registry: &Registry, storage: &StorageClient) {
     let storage = storage.clone();
+    let for_exemplars = storage.clone();
     registry.collect_with(move || families(&storage));
+    registry.collect_with(move || exemplar_families(for_exemplars.exemplar_stats()));
+}
+
+fn exemplar_families(stats: ExemplarStats) -> Vec<MetricFamily> {
+    let single = |name: &str, help: &str, kind: MetricKind, value: f64| {
+        MetricFamily::single(&format!("prometheus_tsdb_exemplar_{name}"), help, kind, value)
+    };
+    use MetricKind::{Counter, Gauge};
+    vec![
+        single("exemplars_appended_total", "Total number of appended exemplars.", Counter, stats.appended as f64),
+        single("exemplars_in_storage", "Number of exemplars currently in circular storage.", Gauge, stats.held as f64),
+        single(
+            "series_with_exemplars_in_storage",
+            "Number of series with exemplars currently in circular storage.",
+            Gauge,
+            stats.series as f64,
+        ),
+        single(
+            "last_exemplars_timestamp_seconds",
+            "The timestamp of the oldest exemplar stored in circular storage. Useful to check for what timerange the current exemplar buffer limit allows. This usually means the last timestampfor all exemplars for a typical setup. This is not true though if one of the series timestamp is in future compared to rest series.",
+            Gauge,
+            stats.oldest_at as f64 / 1000.0,
+        ),
+        single(
+            "out_of_order_exemplars_total",
+            "Total number of out of order exemplar ingestion failed attempts.",
+            Counter,
+            stats.out_of_order as f64,
+        ),
+        single(
+            "max_exemplars",
+            "Total number of exemplars the exemplar storage can store, resizeable.",
+            Gauge,
+            stats.capacity as f64,
+        ),
+    ]
 }
 
 fn families(storage: &StorageClient) -> Vec<MetricFamily> {

@@ -13,7 +13,7 @@ use crate::exposition::protobuf::NativePart;
 use crate::model::labels::Labels;
 use crate::scrape::failure_log::{FailureFile, FailureLog};
 use crate::scrape::request::accept_header;
-use crate::scrape::settings::{MetricRelabel, NameScheme, ScrapeSettings, schema_of_factor};
+use crate::scrape::settings::{ClassicPart, Extras, MetricRelabel, NameScheme, ScrapeSettings, schema_of_factor};
 use crate::scrape::target::TargetDefaults;
 use crate::telemetry::build_info;
 use crate::telemetry::metrics::Registry;
@@ -29,6 +29,14 @@ pub(super) fn flag_defaults(flags: &ServerFlags) -> FlagDefaults {
         retention_size: ByteSize::new(i64::try_from(size).unwrap_or(i64::MAX)),
         extra_scrape_metrics: flags.features.is_enabled("extra-scrape-metrics"),
         ..FlagDefaults::default()
+    }
+}
+
+/// What targets are asked for beside samples.
+pub(super) fn extras(flags: &ServerFlags) -> Extras {
+    Extras {
+        exemplars: flags.features.is_enabled("exemplar-storage"),
+        metadata: flags.features.is_enabled("metadata-wal-records"),
     }
 }
 
@@ -67,7 +75,7 @@ pub(super) struct Job {
 
 /// The jobs of a configuration. Those of `before` that have not changed keep their revision; those of which only the choice
 /// of targets has changed keep their generation, and so their targets go on.
-pub(super) fn jobs(before: &[Job], loaded: &LoadedConfig) -> Vec<Job> {
+pub(super) fn jobs(before: &[Job], loaded: &LoadedConfig, extras: Extras) -> Vec<Job> {
     let mut logs: Vec<Arc<FailureFile>> = before
         .iter()
         .filter_map(|job| job.spec.settings.failure_log.as_ref())
@@ -77,7 +85,7 @@ pub(super) fn jobs(before: &[Job], loaded: &LoadedConfig) -> Vec<Job> {
         let known = before.iter().find(|job| job.config.job_name == config.job_name);
         match known {
             Some(known) if known.config == *config => known.clone(),
-            known => Job { config: config.clone(), spec: spec(config, known, &mut logs) },
+            known => Job { config: config.clone(), spec: spec(config, known, &mut logs, extras) },
         }
     };
     loaded.scrape_configs.iter().map(job).collect()
@@ -114,7 +122,7 @@ fn of_samples(config: &ScrapeConfig) -> ScrapeConfig {
     }
 }
 
-fn spec(job: &ScrapeConfig, before: Option<&Job>, logs: &mut Vec<Arc<FailureFile>>) -> JobSpec {
+fn spec(job: &ScrapeConfig, before: Option<&Job>, logs: &mut Vec<Arc<FailureFile>>, extras: Extras) -> JobSpec {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let same_samples = before.filter(|before| of_samples(&before.config) == of_samples(job));
     let same_client = before.filter(|before| before.config.http == job.http);
@@ -127,7 +135,7 @@ fn spec(job: &ScrapeConfig, before: Option<&Job>, logs: &mut Vec<Arc<FailureFile
         generation: same_samples.map_or(number, |before| before.spec.generation),
         removed: false,
         defaults: defaults(job),
-        settings: Arc::new(ScrapeSettings { failure_log: failure_log(job, logs), ..settings(job) }),
+        settings: Arc::new(ScrapeSettings { failure_log: failure_log(job, logs), extras, ..settings(job) }),
         relabel: job.relabel_configs.clone().into(),
         metric_relabel,
         client: same_client.map_or_else(
@@ -171,6 +179,11 @@ fn settings(job: &ScrapeConfig) -> ScrapeSettings {
             (Some(true), _) => NativePart::Wanted,
             _ => NativePart::Ignored,
         },
+        classic: match (job.convert_classic_histograms_to_nhcb, job.always_scrape_classic_histograms) {
+            (Some(true), Some(true)) => ClassicPart::KeptAndConverted,
+            (Some(true), _) => ClassicPart::Converted,
+            _ => ClassicPart::Kept,
+        },
         bucket_limit: count(job.native_histogram_bucket_limit),
         schema_max: schema_of_factor(job.native_histogram_min_bucket_factor),
         fallback: fallback(&job.fallback_scrape_protocol),
@@ -185,6 +198,8 @@ fn settings(job: &ScrapeConfig) -> ScrapeSettings {
         label_value_length_limit: count(job.label_value_length_limit),
         extra_scrape_metrics: job.extra_scrape_metrics.unwrap_or(false),
         failure_log: None,
+        // Given by the flags.
+        extras: Extras::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! ready. It ends by SIGTERM, SIGINT or `/-/quit`: everything drains, sources first, within 30 s; a second signal ends it
 //! at once.
 
+mod admin;
 mod alerting;
 mod alerting_external;
 mod blocks;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::alert_sink::AlertSink;
-use crate::actors::compactor::CompactorDeps;
+use crate::actors::compactor::{Compactor, CompactorDeps};
 use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
@@ -34,6 +34,7 @@ use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
 use crate::actors::supervision::{self, Place};
 use crate::actors::threads::{Thread, Threads};
 use crate::cli::flags::{ServerFlags, WalSync, hostname};
+use crate::cli::server::admin::Admin;
 use crate::cli::server::alerting::Alerting;
 use crate::cli::server::alerting_external::ExternalAlerting;
 use crate::cli::server::blocks;
@@ -62,6 +63,7 @@ use crate::storage::block::catalog::Catalog;
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::lock::DirLock;
 use crate::storage::wal::metrics::WalMetrics;
+use crate::storage::wal::progress::ReplayProgress;
 use crate::telemetry::limits::cpu_count;
 use crate::telemetry::metrics::Registry;
 
@@ -89,6 +91,8 @@ pub(super) struct Parts {
     pool: Arc<ComputePool>,
     catalog: Arc<Catalog>,
     compactor: Arc<CompactorDeps>,
+    compactor_addr: BoundedAddr<Compactor>,
+    replay: Arc<ReplayProgress>,
     in_blocks: watch::Receiver<TimestampMs>,
     writers: Thread,
     opened: Mutex<Option<Opened>>,
@@ -111,6 +115,8 @@ pub(super) struct Parts {
     rules: BoundedAddr<RuleManager>,
     /// Takes remote write and OTLP, if either is switched on.
     receiver: Option<Arc<RemoteReceiver>>,
+    /// Whether exemplars are stored.
+    keeps_exemplars: bool,
     _threads: Threads,
 }
 
@@ -137,7 +143,7 @@ impl Parts {
         let catalog = blocks::catalog(flags, registry);
         let storage = storage.with_blocks(Arc::clone(&catalog));
         let stored = (Arc::clone(&head), storage.clone(), Arc::clone(&catalog));
-        let (compactor, in_blocks) =
+        let (compactor, compactor_addr, in_blocks) =
             blocks::start_compactor(flags, clock, &root, &pool, stored, &threads.start("compactor"));
         head_metrics::register(registry, &storage);
         let (gateway, gateway_deps) =
@@ -174,6 +180,8 @@ impl Parts {
             pool,
             catalog,
             compactor,
+            compactor_addr,
+            replay: Arc::default(),
             in_blocks,
             writers,
             opened,
@@ -191,6 +199,7 @@ impl Parts {
             rule_deps,
             rules,
             receiver,
+            keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
             _threads: threads,
         })
     }
@@ -214,6 +223,9 @@ impl Parts {
     /// bounds what comes back.
     pub(super) fn settle(&self, loaded: &LoadedConfig) {
         self.retention.set(loaded.config.retention().time);
+        if self.keeps_exemplars {
+            storage::settle_exemplars(&self.head, &loaded.config.storage);
+        }
         if let Some(receiver) = &self.receiver {
             receiver.set_otlp(loaded.config.otlp.clone());
         }
@@ -297,6 +309,7 @@ impl Parts {
             running: Arc::clone(running),
             dispatcher: self.notifying.dispatcher.clone(),
             receiver: self.receiver.clone(),
+            admin: Admin { compactor: self.compactor_addr.clone(), replay: Arc::clone(&self.replay) },
             reloader: OnceLock::new(),
             quit,
         })
@@ -318,6 +331,7 @@ impl Parts {
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
         let metrics = WalMetrics::of(registry, clock, storage::compression_of(&flags));
+        let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..metrics };
         let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
         let catalog = Arc::clone(&self.catalog);
         let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, oldest);

@@ -25,12 +25,14 @@ use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
 use crate::actors::scrape_target::TargetShared;
 use crate::cli::flags::ServerFlags;
+use crate::cli::server::admin::Admin;
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
 use crate::cli::server::running::Running;
 use crate::config::ScrapeConfig;
 use crate::exposition::encode::encode;
 use crate::exposition::negotiate::negotiate;
+use crate::http::api::admin::{AdminPorts, WalReplay};
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, AnswerMemory, DroppedTarget, Held, InstantQuery,
     LabelValuesRequest, Listed, MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload,
@@ -40,6 +42,7 @@ use crate::http::api::types::{
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
 use crate::model::clock::SharedClock;
+use crate::model::exemplar::SeriesExemplars;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::ReadError;
@@ -77,6 +80,8 @@ pub(super) struct Ports {
     pub(super) receiver: Option<Arc<RemoteReceiver>>,
     /// Set once the configuration can be read again.
     pub(super) reloader: OnceLock<Reloader>,
+    /// What changes stored data, asked only if it is switched on.
+    pub(super) admin: Admin,
     pub(super) quit: watch::Sender<bool>,
 }
 
@@ -244,6 +249,21 @@ impl ServerPorts for Ports {
         parse_metric_selector(text).map_err(|error| error.to_string())
     }
 
+    fn exemplars(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        start: TimestampMs,
+        end: TimestampMs,
+    ) -> Answer<'_, Vec<SeriesExemplars>> {
+        if !self.head.exemplars().is_enabled() {
+            return async { Ok(Vec::new()) }.boxed();
+        }
+        let head = Arc::clone(&self.head);
+        let select = move |_: &_| head.exemplars().select(&selectors, start.0, end.0);
+        let selected = self.pool.run(Lane::Queries, self.deadline(None), select);
+        async move { selected.await.map_err(|error| ApiError::internal(error.to_string())) }.boxed()
+    }
+
     fn targets(&self) -> Answer<'_, Targets> {
         let mut targets = Targets { missing: self.discovery.missing(), ..Targets::default() };
         for pool in self.scrapes.pools() {
@@ -345,6 +365,15 @@ impl ServerPorts for Ports {
         let described = state.blocks.iter().map(|block| serde_json::to_value(block.meta())).collect::<Result<_, _>>();
         async move { described.map_err(|error| ApiError::internal(format!("error getting block metadata: {error}"))) }
             .boxed()
+    }
+
+    fn admin(&self) -> Option<&dyn AdminPorts> {
+        self.flags.web.enable_admin_api.then_some(&self.admin)
+    }
+
+    fn wal_replay(&self) -> Result<WalReplay, ApiError> {
+        let (min, max, current) = self.admin.replay.get();
+        Ok(WalReplay { min, max, current })
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {

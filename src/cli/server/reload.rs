@@ -93,7 +93,7 @@ impl ServerReload {
     /// Plans what a configuration changes.
     pub(super) fn plan(&self, checked: Checked) -> Planned {
         let before = self.parts.jobs();
-        let jobs = jobs::jobs(&before, &checked.loaded);
+        let jobs = jobs::jobs(&before, &checked.loaded, jobs::extras(&self.flags));
         fn by_name(jobs: &[Job]) -> impl Iterator<Item = (String, &ScrapeConfig)> {
             jobs.iter().map(|job| (job.config.job_name.clone(), &job.config))
         }

@@ -12,7 +12,7 @@ use crate::config::OtlpConfig;
 use crate::model::clock::SharedClock;
 use crate::remote::otlp::OtlpMetrics;
 use crate::remote::receive::budget::Budget;
-use crate::remote::receive::{Accepted, ReceiveMetrics};
+use crate::remote::receive::{Accepted, Extras, ReceiveMetrics};
 use crate::telemetry::metrics::Registry;
 
 /// The receiver; `None` unless `--web.enable-remote-write-receiver` or `--web.enable-otlp-receiver` is given. The rules for
@@ -34,6 +34,10 @@ pub(super) fn receiver(
         accepted: Accepted::named(flags.web.remote_write_messages.iter().map(String::as_str)),
         budget: Budget::new(flags.limits.remote_write.unwrap_or(0)),
         metrics: ReceiveMetrics::new(registry),
+        extras: Extras {
+            exemplars: flags.features.is_enabled("exemplar-storage"),
+            metadata: flags.features.is_enabled("metadata-wal-records"),
+        },
         otlp: OtlpDeps {
             config: ArcSwap::from_pointee(OtlpConfig::default()),
             lookback_ms: flags.query.lookback.as_ms_i64(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::actors::storage_shard::Journal;
 use crate::cli::flags::{StorageFlags, WalCompression, WalSync};
+use crate::config::StorageConfig;
 use crate::model::clock::SharedClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
@@ -28,6 +29,21 @@ pub(super) struct OpenStorage {
     pub(super) aliases: Aliases,
 }
 
+/// Exemplars that are held unless the configuration says how many.
+const EXEMPLARS_MAX: i64 = 100_000;
+
+/// Gives exemplars the room that the configuration wants for them.
+pub(super) fn settle_exemplars(head: &Head, config: &StorageConfig) {
+    let wanted = config.exemplars.as_ref().map_or(EXEMPLARS_MAX, |exemplars| exemplars.max_exemplars);
+    let (before, wanted) = (head.exemplars().capacity(), usize::try_from(wanted).unwrap_or(0));
+    let window_ms = config.tsdb.as_ref().map_or(0, |tsdb| tsdb.out_of_order_time_window.as_ms_i64());
+    head.exemplars().set_window(window_ms);
+    let migrated = head.exemplars().resize(wanted);
+    if before != wanted {
+        tracing::info!(component = "tsdb", from = before, to = wanted, migrated, "Exemplar storage resized");
+    }
+}
+
 /// Leaves a snapshot of a head that is written no more. Without one the next start reads the log.
 pub(super) fn write_snapshot(
     flags: &StorageFlags,
@@ -38,7 +54,7 @@ pub(super) fn write_snapshot(
 ) {
     let begun = clock.monotonic();
     let aliases = journal.aliases.lock();
-    let stop = Stop { position, options: options_of(flags), aliases: &aliases, others: &[], clock };
+    let stop = Stop { position, options: options_of(flags), aliases: &aliases, clock };
     match chunk_snapshot::write(&journal.fs, &journal.data_dir, head, &stop) {
         Ok(num_series) => {
             let duration = clock.monotonic().saturating_sub(begun);

@@ -38,7 +38,7 @@ impl Assertion {
         let mut fixed = Map::new();
         fixed.insert("iss".to_owned(), or(&config.iss, &config.client_id).into());
         fixed.insert("sub".to_owned(), config.client_id.clone().into());
-        fixed.insert("aud".to_owned(), or(&config.audience, &config.token_url).into());
+        fixed.insert("aud".to_owned(), or(&config.audience, config.token_url.expose()).into());
         if !config.scopes.is_empty() {
             fixed.insert("scope".to_owned(), config.scopes.join(" ").into());
         }
@@ -90,6 +90,7 @@ fn random_id() -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::url::UrlText;
     use crate::model::secret::Secret;
 
     const KEY: &str = include_str!("../tests/rsa_key.pem");
@@ -100,7 +101,7 @@ mod tests {
         let mut config = config::OAuth2 {
             grant_type: config::JWT_GRANT.into(),
             client_id: "me".into(),
-            token_url: "http://t/".into(),
+            token_url: UrlText::new("http://t/"),
             client_certificate_key: Secret::new(KEY.into()),
             client_certificate_key_id: "k1".into(),
             ..config::OAuth2::default()

@@ -94,7 +94,7 @@ impl OAuth2 {
             client,
             grant: assertion.map_or(Grant::ClientCredentials, |assertion| Grant::Assertion(Arc::new(assertion))),
             client_id: config.client_id.clone(),
-            token_url: config.token_url.clone(),
+            token_url: config.token_url.expose().to_owned(),
             scopes: config.scopes.join(" "),
             params: config.endpoint_params.clone(),
             secret,

@@ -4,6 +4,7 @@ use super::*;
 use crate::client::oauth2::OAuth2 as Tokens;
 use crate::client::proxy::ProxyEnvironment;
 use crate::config::http_client::{JWT_GRANT, OAuth2};
+use crate::config::url::UrlText;
 
 /// What the endpoint answers to a request of this head (in lower case) and this body.
 type Answers = Box<dyn Fn(&str, &str) -> String + Send + Sync>;
@@ -28,7 +29,7 @@ impl Endpoint {
         OAuth2 {
             client_id: "me".into(),
             client_secret: Secret::new("hunter2".into()),
-            token_url: self.url(),
+            token_url: UrlText::new(self.url()),
             ..OAuth2::default()
         }
     }
@@ -164,7 +165,7 @@ async fn errors_of_the_endpoint_say_so_without_the_secret() {
     assert!(peer.heads.lock().is_empty(), "nothing is asked without a token");
 
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let config = OAuth2 { token_url: format!("http://u:hunter2@{closed}/t"), ..refusing.config() };
+    let config = OAuth2 { token_url: UrlText::new(format!("http://u:hunter2@{closed}/t")), ..refusing.config() };
     let client = client_of(config);
     let error = get(&client, &peer).await.unwrap_err();
     let refused = format!("dial tcp {closed}: connect: connection refused");
@@ -296,7 +297,7 @@ async fn the_endpoint_may_have_a_proxy_of_its_own() {
     })
     .await;
     let variable = |name: &str| (name == "HTTP_PROXY").then(|| proxy.addr.to_string());
-    let mut config = OAuth2 { token_url: "http://login.example/token".into(), ..proxy.config() };
+    let mut config = OAuth2 { token_url: UrlText::new("http://login.example/token"), ..proxy.config() };
     config.proxy.proxy_from_environment = true;
     let tokens = Tokens::new("test", &config, &ProxyEnvironment::of(variable));
     assert_eq!(tokens.authorization(soon()).await.unwrap(), "Bearer t");

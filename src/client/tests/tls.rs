@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::config::http_client::{OAuth2, ProxyConfig, TlsConfig, TlsVersion};
-use crate::config::url::ConfigUrl;
+use crate::config::url::{ConfigUrl, UrlText};
 
 /// A certificate and its key in PEM.
 struct Pair {
@@ -467,7 +467,7 @@ async fn token_endpoints_have_tls_settings_of_their_own() {
     let target = peer(fine).await;
     let oauth2 = OAuth2 {
         client_id: "me".into(),
-        token_url: at(&login, "127.0.0.1"),
+        token_url: UrlText::new(at(&login, "127.0.0.1")),
         tls_config: ca(&authority.pem()),
         ..OAuth2::default()
     };

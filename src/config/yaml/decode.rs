@@ -142,6 +142,8 @@ impl Decoder {
         };
         let value = match value {
             None => String::new(),
+            // Prometheus shows how a secret in the wrong place begins.
+            Some(_) if wanted.contains("Secret") => " `<secret>`".to_owned(),
             Some(text) if text.len() > 10 => {
                 let cut = (0..=7).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
                 format!(" `{}...`", text.get(..cut).unwrap_or(""))

@@ -25,7 +25,7 @@ fn parse(input: &str) -> String {
                     Entry::Series(line) => {
                         let mut labels = Vec::new();
                         assert!(TextParser::new().series_labels(line.raw, parser.kind(), &mut labels));
-                        let exemplar = if line.exemplar { " exemplar" } else { "" };
+                        let exemplar = if line.exemplar.is_some() { " exemplar" } else { "" };
                         out += &format!("{labels:?} {} {:?}{exemplar}\n", line.value, line.timestamp_ms);
                     }
                 }
@@ -106,7 +106,7 @@ proptest! {
         let line = format!("a{tail}\n");
         if let Some(scanned) = scan_sample(&line.as_bytes()[1..]) {
             let Scanned { value, timestamp_ms, exemplar, len } = scanned;
-            let entry = Entry::Series(SeriesLine { raw: &b"a"[..], value, timestamp_ms, exemplar });
+            let entry = Entry::Series(SeriesLine { raw: &b"a"[..], value, timestamp_ms, exemplar, start_ms: None });
             prop_assert_eq!(
                 OpenMetricsParser::new().next_entry(line.as_bytes(), 0, true),
                 Ok(Step::Entry { entry, next: len + 1 })

@@ -2,24 +2,33 @@
 //! is refused before any of its series is handed out.
 #![deny(clippy::indexing_slicing)]
 
+use crate::exposition::exemplar::time_ms;
 use crate::exposition::wire::{Fields, WireError};
 
 /// A metric without its labels.
 #[derive(Default)]
 pub(super) struct Metric<'a> {
     pub(super) gauge: f64,
-    /// Value, and whether there is an exemplar.
-    pub(super) counter: (f64, bool),
+    pub(super) counter: Counter<'a>,
     pub(super) summary: Summary<'a>,
     pub(super) untyped: f64,
     pub(super) histogram: Histogram<'a>,
     pub(super) timestamp_ms: i64,
 }
 
+/// A counter.
+#[derive(Default)]
+pub(super) struct Counter<'a> {
+    pub(super) value: f64,
+    pub(super) exemplar: Option<&'a [u8]>,
+    pub(super) start_ms: Option<i64>,
+}
+
 /// A summary; its quantiles are read from its bytes.
 #[derive(Default)]
 pub(super) struct Summary<'a> {
     pub(super) bytes: &'a [u8],
+    pub(super) start_ms: Option<i64>,
     pub(super) count: f64,
     pub(super) sum: f64,
 }
@@ -28,6 +37,7 @@ pub(super) struct Summary<'a> {
 #[derive(Default)]
 pub(super) struct Histogram<'a> {
     pub(super) bytes: &'a [u8],
+    pub(super) start_ms: Option<i64>,
     pub(super) count: f64,
     /// The float count alone.
     pub(super) count_float: f64,
@@ -50,10 +60,10 @@ pub(super) struct Side {
 }
 
 /// A classic bucket.
-pub(super) struct Bucket {
+pub(super) struct Bucket<'a> {
     pub(super) bound: f64,
     pub(super) count: f64,
-    pub(super) exemplar: bool,
+    pub(super) exemplar: Option<&'a [u8]>,
 }
 
 pub(super) fn metric(bytes: &[u8]) -> Result<Metric<'_>, WireError> {
@@ -86,21 +96,18 @@ fn number(message: &'static str, bytes: &[u8]) -> Result<f64, WireError> {
     Ok(number)
 }
 
-fn counter(bytes: &[u8]) -> Result<(f64, bool), WireError> {
-    let (mut number, mut has_exemplar) = (0.0, false);
+fn counter(bytes: &[u8]) -> Result<Counter<'_>, WireError> {
+    let mut counter = Counter::default();
     let mut fields = Fields::new("Counter", bytes);
     while let Some((field, value)) = fields.next()? {
         match field {
-            1 => number = value.double("Value")?,
-            2 => {
-                exemplar(value.bytes("Exemplar")?)?;
-                has_exemplar = true;
-            }
-            3 => timestamp(value.bytes("StartTimestamp")?)?,
+            1 => counter.value = value.double("Value")?,
+            2 => counter.exemplar = Some(exemplar(value.bytes("Exemplar")?)?),
+            3 => counter.start_ms = Some(time_ms(value.bytes("StartTimestamp")?)?),
             _ => fields.skip(value)?,
         }
     }
-    Ok((number, has_exemplar))
+    Ok(counter)
 }
 
 fn summary(bytes: &[u8]) -> Result<Summary<'_>, WireError> {
@@ -111,7 +118,7 @@ fn summary(bytes: &[u8]) -> Result<Summary<'_>, WireError> {
             1 => summary.count = value.varint("SampleCount")? as f64,
             2 => summary.sum = value.double("SampleSum")?,
             3 => drop(quantile(value.bytes("Quantile")?)?),
-            4 => timestamp(value.bytes("StartTimestamp")?)?,
+            4 => summary.start_ms = Some(time_ms(value.bytes("StartTimestamp")?)?),
             _ => fields.skip(value)?,
         }
     }
@@ -133,18 +140,15 @@ pub(super) fn quantile(bytes: &[u8]) -> Result<(f64, f64), WireError> {
 }
 
 /// A classic bucket; a float count stands in front of a whole one.
-pub(super) fn bucket(bytes: &[u8]) -> Result<Bucket, WireError> {
-    let mut bucket = Bucket { bound: 0.0, count: 0.0, exemplar: false };
+pub(super) fn bucket(bytes: &[u8]) -> Result<Bucket<'_>, WireError> {
+    let mut bucket = Bucket { bound: 0.0, count: 0.0, exemplar: None };
     let mut whole = 0;
     let mut fields = Fields::new("Bucket", bytes);
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => whole = value.varint("CumulativeCount")?,
             2 => bucket.bound = value.double("UpperBound")?,
-            3 => {
-                exemplar(value.bytes("Exemplar")?)?;
-                bucket.exemplar = true;
-            }
+            3 => bucket.exemplar = Some(exemplar(value.bytes("Exemplar")?)?),
             4 => bucket.count = value.double("CumulativeCountFloat")?,
             _ => fields.skip(value)?,
         }
@@ -179,7 +183,7 @@ fn histogram(bytes: &[u8]) -> Result<Histogram<'_>, WireError> {
             12 => histogram.positive.add_span(value.bytes("PositiveSpan")?)?,
             13 => histogram.positive.deltas += value.varint_count("PositiveDelta")?,
             14 => histogram.positive.counts += value.double_count("PositiveCount")?,
-            15 => timestamp(value.bytes("StartTimestamp")?)?,
+            15 => histogram.start_ms = Some(time_ms(value.bytes("StartTimestamp")?)?),
             16 => {
                 exemplar(value.bytes("Exemplars")?)?;
                 histogram.exemplars += 1;
@@ -211,8 +215,8 @@ impl Side {
     }
 }
 
-/// Checks an exemplar.
-fn exemplar(bytes: &[u8]) -> Result<(), WireError> {
+/// The exemplar of a metric or bucket, checked.
+fn exemplar(bytes: &[u8]) -> Result<&[u8], WireError> {
     let mut fields = Fields::new("Exemplar", bytes);
     while let Some((field, value)) = fields.next()? {
         match field {
@@ -227,20 +231,22 @@ fn exemplar(bytes: &[u8]) -> Result<(), WireError> {
                 }
             }
             2 => drop(value.double("Value")?),
-            3 => timestamp(value.bytes("Timestamp")?)?,
+            3 => drop(time_ms(value.bytes("Timestamp")?)?),
             _ => fields.skip(value)?,
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
-/// Checks a time stamp.
-fn timestamp(bytes: &[u8]) -> Result<(), WireError> {
-    let mut fields = Fields::new("Timestamp", bytes);
+/// The exemplars that a native histogram has: its own, or else those of its classic buckets.
+pub(super) fn native_exemplars<'a>(histogram: &Histogram<'a>, found: &mut Vec<&'a [u8]>) -> Result<(), WireError> {
+    found.clear();
+    let wanted = if histogram.exemplars == 0 { 3 } else { 16 };
+    let mut fields = Fields::new("Histogram", histogram.bytes);
     while let Some((field, value)) = fields.next()? {
         match field {
-            1 => drop(value.varint("Seconds")?),
-            2 => drop(value.varint("Nanos")?),
+            3 if wanted == 3 => found.extend(bucket(value.bytes("Bucket")?)?.exemplar),
+            16 if wanted == 16 => found.push(value.bytes("Exemplars")?),
             _ => fields.skip(value)?,
         }
     }

@@ -66,12 +66,12 @@ fn read(family: &Message, native: NativePart) -> Result<Vec<String>, ProtobufErr
             Item::Help { raw } => format!("help {}", text(raw)),
             Item::Unit { raw } => format!("unit {}", text(raw)),
             Item::Type { raw, .. } => format!("type {}", text(raw)),
-            Item::Series(SeriesLine { raw, value, timestamp_ms, exemplar }) => {
+            Item::Series(SeriesLine { raw, value, timestamp_ms, exemplar, .. }) => {
                 let at = timestamp_ms.map(|at| format!(" @{at}")).unwrap_or_default();
-                format!("{} {value}{at}{}", text(raw), if exemplar { " exemplar" } else { "" })
+                format!("{} {value}{at}{}", text(raw), if exemplar.is_some() { " exemplar" } else { "" })
             }
-            Item::Native(NativeSample { raw, histogram, timestamp_ms, exemplars }) => {
-                format!("native {} {histogram:?} {timestamp_ms:?} {exemplars}", text(raw))
+            Item::Native(NativeSample { raw, histogram, timestamp_ms, exemplars, .. }) => {
+                format!("native {} {histogram:?} {timestamp_ms:?} {}", text(raw), exemplars.len())
             }
         });
         Ok::<(), ProtobufError>(())
@@ -226,4 +226,52 @@ proptest! {
         let metric = new().bytes(field, &inner);
         let _ = read(&family("a", kind, metric), NativePart::Wanted);
     }
+}
+
+/// Exemplars as text, with those without a time at 1 ms.
+fn exemplars(family: &Message) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut body = Vec::new();
+    push_varint(&mut body, family.0.len() as u64);
+    body.extend_from_slice(&family.0);
+    let mut sink = |item: Item<'_>| {
+        let (raw, exemplars) = match item {
+            Item::Series(line) => (line.raw, line.exemplar.into_iter().collect()),
+            Item::Native(sample) => (sample.raw, sample.exemplars.to_vec()),
+            _ => return Ok::<(), ProtobufError>(()),
+        };
+        let series = packed::parts(raw).unwrap().collect::<Vec<_>>().join("|");
+        found.extend(exemplars.into_iter().map(|raw| {
+            let one = raw.read(crate::model::time::TimestampMs(1));
+            format!("{series} {} {} @{} {}", one.labels, one.value, one.at.0, one.has_time)
+        }));
+        Ok(())
+    };
+    let mut reader = FamilyReader::default();
+    let mut at = 0;
+    while let Some(read) = reader.step(&body[at..], NativePart::WithClassic, &mut sink).unwrap() {
+        at += read;
+    }
+    found
+}
+
+#[test]
+fn exemplars_are_those_of_their_series() {
+    let exemplar = |name: &str, value: f64| new().message(1, label("id", name)).double(2, value);
+    let timed = |name: &str, value: f64| exemplar(name, value).message(3, new().number(1, 2).number(2, 345_678_901));
+    let counter = new().double(1, 2.5).message(2, exemplar("a", 0.5));
+    assert_eq!(exemplars(&family("c", 0, new().message(3, counter))), ["c {id=\"a\"} 0.5 @1 false"]);
+    let bucket = |bound: f64, exemplar: Message| new().number(1, 1).double(2, bound).message(3, exemplar);
+    let classic =
+        new().number(1, 1).message(3, bucket(1.0, exemplar("b", 0.1))).message(3, bucket(2.0, timed("c", 2.0)));
+    let classic_ones = ["h_bucket|le|1.0 {id=\"b\"} 0.1 @1 false", "h_bucket|le|2.0 {id=\"c\"} 2 @2345 true"];
+    assert_eq!(exemplars(&family("h", 4, new().message(7, classic.clone()))), classic_ones);
+    // A native histogram takes over those of its buckets that have a time, unless it has its own.
+    let native = |own: &[Message]| {
+        let histogram = own.iter().fold(classic.clone().double(6, 0.1), |all, one| all.message(16, one.clone()));
+        exemplars(&family("h", 4, new().message(7, histogram)))
+    };
+    let [first, second] = classic_ones;
+    assert_eq!(native(&[]), ["h {id=\"c\"} 2 @2345 true", first, second]);
+    assert_eq!(native(&[exemplar("x", 1.0), timed("y", 1.0)]), ["h {id=\"y\"} 1 @2345 true", first, second]);
 }

@@ -1,5 +1,6 @@
 //! The endpoints under `/api/v1`, one file a resource, and our own under `/api/watchfire/v1`.
 
+pub mod admin;
 pub(super) mod labels;
 pub(super) mod metadata;
 pub(super) mod query;
@@ -28,14 +29,19 @@ const TRUNCATED: &str = "results truncated due to limit";
 /// Most bytes that the regular expressions of all selectors take.
 const REGEXPS_LEN_MAX: usize = 64 << 20;
 
-/// Selectors of `match[]`; each must say something about some label.
-fn matchers(context: &Context) -> Result<Vec<Vec<Matcher>>, String> {
+/// Selectors of `match[]`.
+fn parse_selectors(context: &Context) -> Result<Vec<Vec<Matcher>>, String> {
     let parse = || -> Result<Vec<_>, String> {
         context.params.all("match[]").map(|text| context.state.ports.parse_selector(text)).collect()
     };
     let left = Cell::new(REGEXPS_LEN_MAX);
     let take = move |bytes: usize| left.get().checked_sub(bytes).map(|less| left.set(less)).is_some();
-    let selectors = regexp::within(Rc::new(take), parse)?;
+    regexp::within(Rc::new(take), parse)
+}
+
+/// Selectors of `match[]`; each must say something about some label.
+fn matchers(context: &Context) -> Result<Vec<Vec<Matcher>>, String> {
+    let selectors = parse_selectors(context)?;
     if selectors.iter().any(|matchers| matchers.iter().all(Matcher::matches_empty)) {
         return Err("match[] must contain at least one non-empty matcher".to_owned());
     }

@@ -1,5 +1,5 @@
 //! `/api/v1/parse_query` and `/api/v1/format_query`, which look at a query's text alone, and `/api/v1/query_exemplars`, which
-//! finds nothing because no exemplars are stored.
+//! looks at its selectors.
 
 use actix_web::web;
 use serde_json::Value;
@@ -42,11 +42,33 @@ pub(crate) async fn query_exemplars(context: Context) -> Result<Response, ApiErr
     if end < start {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    with_query(&context, |query, options| {
+    let selectors = with_query(&context, |query, options| {
         let expr = parse_expr(query, options).map_err(|error| ApiError::bad_data(error.to_string()))?;
-        if has_selector(&expr) { Ok(envelope::data(|json| json.raw("[]"))) } else { Ok(envelope::no_content()) }
+        Ok(expr.selectors().into_iter().map(|selector| selector.matchers.clone()).collect::<Vec<_>>())
     })
-    .await
+    .await?;
+    if selectors.is_empty() {
+        return Ok(envelope::no_content());
+    }
+    let found = context.state.ports.exemplars(selectors, start, end).await?;
+    Ok(envelope::data(|json| {
+        let mut array = json.array();
+        for one in &found {
+            let mut object = array.item().object();
+            object.labels("seriesLabels", &one.series);
+            let mut exemplars = object.key("exemplars").array();
+            for exemplar in &one.exemplars {
+                let mut object = exemplars.item().object();
+                object.labels("labels", &exemplar.labels);
+                object.key("value").sample_value(exemplar.value);
+                object.key("timestamp").sample_time(exemplar.at);
+                object.end();
+            }
+            exemplars.end();
+            object.end();
+        }
+        array.end();
+    }))
 }
 
 fn parse(query: &str, options: &ParseOptions) -> Result<Expr, ApiError> {
@@ -54,10 +76,10 @@ fn parse(query: &str, options: &ParseOptions) -> Result<Expr, ApiError> {
 }
 
 /// Calls `answer` with the query and the language; for a long query off the worker's thread, which other requests share.
-async fn with_query(
+async fn with_query<T: Send + 'static>(
     context: &Context,
-    answer: fn(&str, &ParseOptions) -> Result<Response, ApiError>,
-) -> Result<Response, ApiError> {
+    answer: fn(&str, &ParseOptions) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
     let options = context.state.ports.parse_options();
     let query = context.params.get("query");
     if query.len() <= INLINE_LEN_MAX {
@@ -66,10 +88,6 @@ async fn with_query(
     let query = query.to_owned();
     let answered = web::block(move || answer(&query, &options)).await;
     answered.unwrap_or_else(|error| Err(ApiError::internal(format!("cannot read the query: {error}"))))
-}
-
-fn has_selector(expr: &Expr) -> bool {
-    matches!(expr, Expr::Vector(_) | Expr::Matrix(_)) || expr.children().into_iter().any(has_selector)
 }
 
 /// Writes a value as Prometheus's encoder does.

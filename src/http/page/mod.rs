@@ -60,13 +60,9 @@ fn cached(content_type: &str, body: &'static str) -> Response {
     Response::ok(content_type, body).with("Cache-Control", "max-age=300")
 }
 
-/// Adds the headers that every page has.
+/// Adds the headers that every page has besides those of every answer.
 pub(super) fn with_security_headers(response: Response) -> Response {
-    response
-        .with("Content-Security-Policy", POLICY)
-        .with("X-Content-Type-Options", "nosniff")
-        .with("X-Frame-Options", "DENY")
-        .with("Referrer-Policy", "no-referrer")
+    response.with("Content-Security-Policy", POLICY).with("X-Frame-Options", "DENY")
 }
 
 /// A page that says what went wrong.

@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 
 use crate::config::OtlpConfig;
-use crate::model::append::{AppendBatch, SeriesKey};
+use crate::model::append::{AppendBatch, AppendExemplar, SeriesKey};
+use crate::model::exemplar::Exemplar;
 use crate::model::go;
 use crate::model::histogram::Histogram;
 use crate::model::labels::{BUCKET, Labels, LabelsBuilder, METRIC_NAME};
@@ -16,7 +17,7 @@ use crate::remote::otlp::points::{self, Point};
 use crate::remote::otlp::value::{Attribute, attribute};
 use crate::remote::otlp::{BodyFormat, JSON_BYTES, json};
 use crate::remote::receive::budget::{Held, NoRoom};
-use crate::remote::receive::{AHEAD_MS_MAX, DecodeError};
+use crate::remote::receive::{AHEAD_MS_MAX, DecodeError, Extras};
 use crate::remote::wire::{Fields, Value, WireError};
 
 /// What a sample takes in a batch, in a shard's slice, among the staged ones and in a record, without its labels.
@@ -35,6 +36,8 @@ pub struct Settings<'a> {
     pub lookback_ms: i64,
     /// Tells which samples lie in the future.
     pub now: TimestampMs,
+    /// What is taken in beside samples.
+    pub extras: Extras,
 }
 
 /// A request that was read.
@@ -305,8 +308,10 @@ impl Conversion<'_> {
         let (mut point, number) = points::number(message)?;
         let mut labels = self.labels(&mut point, around)?;
         labels.set(METRIC_NAME, family);
-        self.float(labels.build(), point.t, point.value(number))?;
-        self.exemplars(&point)
+        let labels = labels.build();
+        self.float(labels.clone(), point.t, point.value(number))?;
+        self.count_exemplars(&point)?;
+        self.exemplars(&point, &labels, &point.exemplars)
     }
 
     fn classic(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
@@ -320,15 +325,24 @@ impl Conversion<'_> {
         labels.set(METRIC_NAME, &format!("{family}_count"));
         self.float(labels.build(), point.t, count)?;
         labels.set(METRIC_NAME, &format!("{family}_bucket"));
+        self.count_exemplars(&point)?;
+        let mut above = point.exemplars.as_slice();
         let mut below = 0u64;
         for (bound, in_bucket) in histogram.bounds.iter().zip(&histogram.counts) {
             below = below.wrapping_add(*in_bucket);
             labels.set(BUCKET, &format_bound(*bound));
-            self.float(labels.build(), point.t, point.value(below as f64))?;
+            let labels = labels.build();
+            self.float(labels.clone(), point.t, point.value(below as f64))?;
+            // Both buckets and exemplars come in the order of their values.
+            let len = above.iter().position(|exemplar| *bound < exemplar.value).unwrap_or(above.len());
+            let (within, rest) = above.split_at(len);
+            self.exemplars(&point, &labels, within)?;
+            above = rest;
         }
         labels.set(BUCKET, INFINITE);
-        self.float(labels.build(), point.t, count)?;
-        self.exemplars(&point)
+        let labels = labels.build();
+        self.float(labels.clone(), point.t, count)?;
+        self.exemplars(&point, &labels, above)
     }
 
     fn custom_buckets(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
@@ -356,8 +370,9 @@ impl Conversion<'_> {
         }
         let mut labels = self.labels(point, around)?;
         labels.set(METRIC_NAME, family);
-        self.exemplars(point)?;
+        self.count_exemplars(point)?;
         let labels = labels.build();
+        self.exemplars(point, &labels, &point.exemplars)?;
         self.held.add(SAMPLE_BYTES + labels.encoded_len() as u64 + histogram.memory_len() as u64)?;
         let at = TimestampMs(point.t);
         self.out.batch.push_histogram(SeriesKey::Labels(labels), at, histogram);
@@ -418,8 +433,20 @@ impl Conversion<'_> {
         self.labeller.point(&mut point.attributes, resource, scope, &mut self.out.warnings).map_err(Stop::Metric)
     }
 
-    fn exemplars(&mut self, point: &Point) -> Result<(), Stop> {
-        self.out.exemplars += point.exemplars;
+    /// Stores exemplars of a series, unless the point ends it.
+    fn exemplars(&mut self, point: &Point, series: &Labels, exemplars: &[Exemplar]) -> Result<(), Stop> {
+        if !self.settings.extras.exemplars || point.is_stale {
+            return Ok(());
+        }
+        for exemplar in exemplars {
+            self.held.add(SAMPLE_BYTES + (series.encoded_len() + exemplar.labels.encoded_len()) as u64)?;
+            self.out.batch.exemplars.push(AppendExemplar { series: series.clone(), exemplar: exemplar.clone() });
+        }
+        Ok(())
+    }
+
+    fn count_exemplars(&mut self, point: &Point) -> Result<(), Stop> {
+        self.out.exemplars += point.exemplars.len() as u64;
         match point.bad_exemplar {
             true => Err(Stop::Metric("unsupported exemplar value type: Empty".to_owned())),
             false => Ok(()),

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::model::append::AppendReport;
+use crate::model::exemplar::ExemplarRejection;
 use crate::remote::otlp::convert::Converted;
+use crate::remote::receive::Extras;
 use crate::telemetry::metrics::{Counter, Registry};
 
 /// What is odd about a request that is taken all the same.
@@ -20,34 +23,36 @@ pub enum Warning {
 pub struct OtlpMetrics {
     registry: Arc<Registry>,
     exemplars_dropped: Counter,
+    late_exemplars: Counter,
 }
 
 impl OtlpMetrics {
     /// Registers the metrics.
     pub fn new(registry: &Arc<Registry>) -> Self {
-        // Metadata is not stored, so none can be missing; exemplars neither.
+        // Metadata is not stored, so none can be missing.
         registry.counter(
             "prometheus_api_otlp_appended_samples_without_metadata_total",
             "The total number of samples ingested from OTLP without corresponding metadata.",
             &[],
         );
-        registry.counter(
+        let late_exemplars = registry.counter(
             "prometheus_api_otlp_out_of_order_exemplars_total",
             "The total number of received OTLP exemplars which were rejected because they were out of order.",
             &[],
         );
         Self {
             registry: Arc::clone(registry),
+            late_exemplars,
             exemplars_dropped: registry.counter(
                 "watchfire_otlp_exemplars_dropped_total",
-                "Exemplars received by OTLP and not stored, as there is no storage for them.",
+                "Exemplars received by OTLP and not stored, as exemplar storage is off.",
                 &[],
             ),
         }
     }
 
     /// Counts what was read and is not handed on.
-    pub fn converted(&self, converted: &Converted) {
+    pub fn converted(&self, converted: &Converted, extras: Extras) {
         for warning in &converted.warnings {
             let category = match warning {
                 Warning::EmptyDataPoints => "empty_data_points",
@@ -59,6 +64,14 @@ impl OtlpMetrics {
             let labels = [("category", category)];
             self.registry.counter("prometheus_api_otlp_translation_warnings_total", help, &labels).inc();
         }
-        self.exemplars_dropped.add(converted.exemplars);
+        if !extras.exemplars {
+            self.exemplars_dropped.add(converted.exemplars);
+        }
+    }
+
+    /// Counts exemplars that storage refused.
+    pub fn stored(&self, report: &AppendReport) {
+        let late = report.exemplars_rejected.iter().filter(|(_, why)| *why == ExemplarRejection::OutOfOrder);
+        self.late_exemplars.add(late.count() as u64);
     }
 }

@@ -1,8 +1,10 @@
 //! Data points, and how histograms become native ones.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use crate::model::exemplar::{Exemplar, LABELS_LEN_MAX, labels_of};
 use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Histogram, Span};
 use crate::model::sample::{STALE_NAN_BITS, stale_nan};
+use crate::model::time::TimestampMs;
 use crate::remote::otlp::value::{Attribute, attribute};
 use crate::remote::wire::{Fields, Value, WireError, fixed64s};
 
@@ -24,7 +26,7 @@ pub(super) struct Point {
     pub(super) t: i64,
     pub(super) nanos: u64,
     pub(super) is_stale: bool,
-    pub(super) exemplars: u64,
+    pub(super) exemplars: Vec<Exemplar>,
     /// An exemplar has no value.
     pub(super) bad_exemplar: bool,
 }
@@ -41,13 +43,33 @@ impl Point {
     }
 
     fn exemplar(&mut self, message: &[u8]) -> Result<(), WireError> {
-        let mut has_value = false;
+        let (mut number, mut t) = (None, 0);
+        let (mut pairs, mut attributes): (Vec<(String, String)>, _) = (Vec::new(), Vec::new());
         let mut fields = Fields::new("Exemplar", message);
-        while let Some((field, _)) = fields.next()? {
-            has_value |= matches!(field, 3 | 6);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                2 => t = fixed(value, "TimeUnixNano")?.cast_signed() / 1_000_000,
+                3 => number = Some(value.double("AsDouble")?),
+                4 | 5 => {
+                    let id = value.bytes("Id")?;
+                    if id.iter().any(|byte| *byte != 0) {
+                        let name = if field == 4 { "span_id" } else { "trace_id" };
+                        pairs.push((name.to_owned(), id.iter().map(|byte| format!("{byte:02x}")).collect()));
+                    }
+                }
+                6 => number = Some(fixed(value, "AsInt")?.cast_signed() as f64),
+                7 => attributes.push(attribute(value.bytes("FilteredAttributes")?)?),
+                _ => {}
+            }
         }
-        self.exemplars += 1;
-        self.bad_exemplar |= !has_value;
+        let ids = pairs.iter().flat_map(|(name, value)| [name, value]);
+        let texts = ids.chain(attributes.iter().flat_map(|one| [&one.key, &one.value]));
+        if texts.map(|text| text.chars().count()).sum::<usize>() <= LABELS_LEN_MAX {
+            pairs.extend(attributes.into_iter().map(|one| (one.key, one.value)));
+        }
+        self.bad_exemplar |= number.is_none();
+        let (labels, value) = (labels_of(pairs), number.unwrap_or(0.0));
+        self.exemplars.push(Exemplar { labels, value, at: TimestampMs(t), has_time: t != 0 });
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use crate::config::OtlpConfig;
 use crate::model::append::{AppendReport, HistogramValue, SampleRejection, SeriesKey};
 use crate::model::sample::is_stale;
 use crate::model::time::TimestampMs;
+use crate::remote::receive::Extras;
 use crate::remote::receive::budget::{Budget, NoRoom};
 
 const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
@@ -19,7 +20,8 @@ fn config(strategy: &str) -> OtlpConfig {
 }
 
 fn read(config: &OtlpConfig, text: &str) -> Converted {
-    let settings = Settings { config, lookback_ms: 300_000, now: NOW };
+    let settings =
+        Settings { config, lookback_ms: 300_000, now: NOW, extras: Extras { exemplars: true, ..Extras::default() } };
     convert(BodyFormat::Json, text.as_bytes(), settings, &mut Budget::new(0).permit()).unwrap()
 }
 
@@ -109,7 +111,7 @@ fn histograms_and_summaries_become_series() {
             r#"{__name__="h_seconds_bucket", le="+Inf"} 6@5"#,
         ]
     );
-    assert_eq!(converted.exemplars, 1);
+    assert_eq!((converted.exemplars, converted.batch.exemplars.len()), (1, 1));
     let custom = OtlpConfig { convert_histograms_to_nhcb: true, ..rules.clone() };
     let native = read(&custom, &request("", histogram));
     assert_eq!(lines(&native), [r#"{__name__="h_seconds"} schema -53 count 6 sum 2.5 [4, -2]"#]);
@@ -166,7 +168,12 @@ fn a_target_that_was_there_for_ages_takes_no_more_than_is_given() {
         NOW.0 * 1_000_000
     );
     let rules = config("UnderscoreEscapingWithSuffixes");
-    let settings = Settings { config: &rules, lookback_ms: 300_000, now: NOW };
+    let settings = Settings {
+        config: &rules,
+        lookback_ms: 300_000,
+        now: NOW,
+        extras: Extras { exemplars: true, ..Extras::default() },
+    };
     let body = request(&resource, &metrics);
     let refused = convert(BodyFormat::Json, body.as_bytes(), settings, &mut Budget::new(1 << 20).permit());
     assert!(matches!(refused, Err(OtlpError::Room(NoRoom::Ever { .. }))));
@@ -176,7 +183,7 @@ proptest::proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
         let rules = config("UnderscoreEscapingWithSuffixes");
-        let settings = Settings { config: &rules, lookback_ms: 300_000, now: NOW };
+        let settings = Settings { config: &rules, lookback_ms: 300_000, now: NOW, extras: Extras { exemplars: true, ..Extras::default() } };
         for format in [BodyFormat::Protobuf, BodyFormat::Json] {
             let _ = convert(format, &body, settings, &mut Budget::new(1 << 24).permit());
         }

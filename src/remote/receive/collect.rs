@@ -1,14 +1,20 @@
 //! What both versions of the protocol have in common: samples become a batch, series are looked up, and what is needed to
 //! tell the sender about single series later is remembered.
 
-use crate::model::append::{AppendBatch, AppendReport, HistogramValue, SeriesHandle, SeriesKey};
+use std::sync::Arc;
+
+use crate::model::append::{
+    AppendBatch, AppendExemplar, AppendMetadata, AppendReport, HistogramValue, SeriesHandle, SeriesKey,
+};
+use crate::model::exemplar::Exemplar;
 use crate::model::labels::Labels;
+use crate::model::metadata::SeriesMetadata;
 use crate::model::time::TimestampMs;
 use crate::remote::receive::budget::{Held, NoRoom};
 use crate::remote::receive::cache::{CacheKey, Reader, SeriesCache};
 use crate::remote::receive::histogram::histogram;
 use crate::remote::receive::problems::{About, Place, Problems};
-use crate::remote::receive::{AHEAD_MS_MAX, DecodeError, Lookup};
+use crate::remote::receive::{AHEAD_MS_MAX, DecodeError, Extras, Lookup};
 
 /// What a sample takes in a batch, in a shard's slice, among the staged ones and in a record.
 const SAMPLE_BYTES: u64 = 160;
@@ -55,6 +61,8 @@ pub struct Decoded {
     future_samples: Vec<u32>,
     future_histograms: Vec<u32>,
     spans: Vec<Span>,
+    /// The series of each exemplar of the batch: its number, and where its message stands.
+    exemplar_series: Vec<(u32, u32, u32)>,
     misses: Vec<Miss>,
 }
 
@@ -86,6 +94,13 @@ impl Decoded {
         let message = span.and_then(|span| body.get(span.at as usize..)?.get(..span.len as usize));
         let series = span.map_or(0, |span| span.series);
         Subject { place: (series, about), message: message.unwrap_or_default(), is_future }
+    }
+
+    /// The exemplar with this number among those of the batch.
+    pub(super) fn exemplar<'a>(&self, index: u32, body: &'a [u8]) -> Subject<'a> {
+        let (series, at, len) = self.exemplar_series.get(index as usize).copied().unwrap_or_default();
+        let message = body.get(at as usize..).and_then(|rest| rest.get(..len as usize)).unwrap_or_default();
+        Subject { place: (series, About::Exemplars), message, is_future: false }
     }
 
     /// Float samples in the batch, also when it has been given away.
@@ -121,11 +136,13 @@ pub struct Rows<'a> {
     cache: &'a SeriesCache,
     reader: Option<Reader<'a>>,
     held: &'a mut Held,
+    extras: Extras,
     /// Later samples are too far ahead.
     max_t: i64,
     /// Of the series that is being read.
     points: Vec<(i64, f64)>,
     histograms: Vec<(i64, HistogramValue)>,
+    metadata: Option<Arc<SeriesMetadata>>,
     /// Samples that are still paid for.
     paid: usize,
     /// Series that were closed or refused.
@@ -135,7 +152,7 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// For a request of `len` bytes.
-    pub(super) fn new(now: TimestampMs, lookup: Lookup<'a>, held: &'a mut Held, len: usize) -> Self {
+    pub(super) fn new(now: TimestampMs, lookup: Lookup<'a>, extras: Extras, held: &'a mut Held, len: usize) -> Self {
         let (cache, reader) = match lookup {
             Lookup::Cached(cache) => (cache, Some(cache.reader())),
             Lookup::ByLabels(cache) => (cache, None),
@@ -144,8 +161,8 @@ impl<'a> Rows<'a> {
         // A usual series has some hundred bytes of labels for each sample; what that takes is below what is paid for.
         out.batch.samples.reserve((len / 256).min(SAMPLES_PER_DRAW * 16));
         let max_t = now.0.saturating_add(AHEAD_MS_MAX);
-        let (points, histograms) = (Vec::new(), Vec::new());
-        Self { cache, reader, held, max_t, points, histograms, paid: 0, series: 0, out }
+        let (points, histograms, metadata) = (Vec::new(), Vec::new(), None);
+        Self { cache, reader, held, extras, max_t, points, histograms, metadata, paid: 0, series: 0, out }
     }
 
     pub(super) fn done(mut self) -> Result<Decoded, DecodeError> {
@@ -223,6 +240,7 @@ impl<'a> Rows<'a> {
     pub(super) fn leave_out(&mut self, problem: impl FnOnce() -> String) {
         self.points.clear();
         self.histograms.clear();
+        self.metadata = None;
         self.out.problems.add((self.series, About::Labels), problem);
         self.series += 1;
     }
@@ -232,8 +250,38 @@ impl<'a> Rows<'a> {
         self.out.problems.add((self.series.saturating_sub(1), About::Exemplars), problem);
     }
 
+    /// What is said of the series that is being read, if that is wanted.
+    pub(super) fn describe(&mut self, make: impl FnOnce() -> SeriesMetadata) -> Result<(), DecodeError> {
+        if self.extras.metadata {
+            let metadata = make();
+            self.held.add(SAMPLE_BYTES + (metadata.help.len() + metadata.unit.len()) as u64)?;
+            self.metadata = Some(Arc::new(metadata));
+        }
+        Ok(())
+    }
+
+    /// True if exemplars are to be given to [`Self::exemplar`]; else they are counted.
+    pub(super) fn keeps_exemplars(&self) -> bool {
+        self.extras.exemplars
+    }
+
     pub(super) fn count_exemplars(&mut self, count: u64) {
         self.out.exemplars += count;
+    }
+
+    /// An exemplar of the series that was closed last, which has these labels and whose message stands at `at`.
+    pub(super) fn exemplar(
+        &mut self,
+        labels: &Labels,
+        exemplar: Exemplar,
+        at: usize,
+        len: usize,
+    ) -> Result<(), DecodeError> {
+        self.held.add(SAMPLE_BYTES + exemplar.labels.encoded_len() as u64)?;
+        let number = self.series.saturating_sub(1);
+        self.out.exemplar_series.push((number, bound(at)?, bound(len)?));
+        self.out.batch.exemplars.push(AppendExemplar { series: labels.clone(), exemplar });
+        Ok(())
     }
 
     pub(super) fn is_future(&self, t: i64) -> bool {
@@ -244,10 +292,12 @@ impl<'a> Rows<'a> {
     fn close(&mut self, series: &SeriesKey, at: usize, len: usize) -> Result<(), DecodeError> {
         let number = self.series;
         self.series += 1;
+        let metadata = self.metadata.take();
         if self.points.is_empty() && self.histograms.is_empty() {
             return Ok(());
         }
         let batch = &mut self.out.batch;
+        batch.metadata.extend(metadata.map(|metadata| AppendMetadata { series: series.clone(), metadata }));
         let (first, first_histogram) = (bound(batch.samples.len())?, bound(batch.histograms.len())?);
         bound(batch.len() + self.points.len() + self.histograms.len())?;
         let (at, len) = (bound(at)?, bound(len)?);

@@ -1,5 +1,6 @@
 //! Metrics of the receiver: Prometheus's, and ours for what it does not tell.
 
+use crate::remote::receive::Extras;
 use crate::remote::receive::collect::Decoded;
 use crate::remote::receive::format::Message;
 use crate::telemetry::metrics::{Counter, Registry};
@@ -30,7 +31,7 @@ impl ReceiveMetrics {
             ),
             exemplars_dropped: counter(
                 "watchfire_remote_write_exemplars_dropped_total",
-                "Exemplars received by remote write and not stored, as there is no storage for them.",
+                "Exemplars received by remote write and not stored, as exemplar storage is off.",
             ),
             refused: counter(
                 "watchfire_remote_write_refused_total",
@@ -44,12 +45,14 @@ impl ReceiveMetrics {
     }
 
     /// Counts what was read and is not handed on.
-    pub fn decoded(&self, message: Message, decoded: &Decoded) {
+    pub fn decoded(&self, message: Message, decoded: &Decoded, extras: Extras) {
         // Prometheus counts series in version 1, and samples in version 2.
         self.invalid_labels.add(match message {
             Message::V1 => decoded.invalid_series,
             Message::V2 => decoded.invalid_samples,
         });
-        self.exemplars_dropped.add(decoded.exemplars);
+        if !extras.exemplars {
+            self.exemplars_dropped.add(decoded.exemplars);
+        }
     }
 }

@@ -58,15 +58,25 @@ pub enum Lookup<'a> {
     ByLabels(&'a SeriesCache),
 }
 
+/// What is taken in beside samples, as feature flags say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Exemplars.
+    pub exemplars: bool,
+    /// Metadata of version 2.0, for the log.
+    pub metadata: bool,
+}
+
 /// Reads the bytes of a request. `now` tells which samples lie in the future.
 pub fn decode(
     message: Message,
     body: &[u8],
     now: TimestampMs,
     lookup: Lookup<'_>,
+    extras: Extras,
     held: &mut Held,
 ) -> Result<Decoded, DecodeError> {
-    let mut rows = Rows::new(now, lookup, held, body.len());
+    let mut rows = Rows::new(now, lookup, extras, held, body.len());
     match message {
         Message::V1 => v1::decode(body, &mut rows)?,
         Message::V2 => v2::decode(body, &mut rows)?,

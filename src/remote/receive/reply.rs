@@ -1,6 +1,7 @@
 //! The answer: what storage says of a batch, in the words and status codes of Prometheus.
 
 use crate::model::append::{AppendReport, SampleRejection};
+use crate::model::exemplar::ExemplarRejection;
 use crate::remote::receive::budget::NoRoom;
 use crate::remote::receive::collect::{Decoded, Subject};
 use crate::remote::receive::format::Message;
@@ -99,7 +100,9 @@ pub fn of_report(message: Message, body: &[u8], decoded: &Decoded, report: &Appe
     let (mut samples, mut histograms) = (decoded.batch_samples_len(), u64::from(decoded.histograms_len));
     // It was read before, so it can be read again.
     let symbols = match message {
-        Message::V2 if !report.rejected.is_empty() => v2::symbols(body).unwrap_or_default(),
+        Message::V2 if !report.rejected.is_empty() || !report.exemplars_rejected.is_empty() => {
+            v2::symbols(body).unwrap_or_default()
+        }
         _ => Vec::new(),
     };
     // Samples that stand against others of the request are counted as written, as in Prometheus, which drops them later on.
@@ -117,7 +120,16 @@ pub fn of_report(message: Message, body: &[u8], decoded: &Decoded, report: &Appe
             format!("{} for series {series}", text_of(subject, rejection))
         });
     }
-    let written = Written { samples, histograms, exemplars: decoded.exemplars };
+    for (index, rejection) in &report.exemplars_rejected {
+        if message == Message::V2 && *rejection == ExemplarRejection::OutOfOrder {
+            let subject = decoded.exemplar(*index, body);
+            problems.add(subject.place, || {
+                format!("{rejection} for series {}", v2::show_labels(subject.message, &symbols))
+            });
+        }
+    }
+    let exemplars = decoded.exemplars.saturating_sub(report.exemplars_rejected.len() as u64);
+    let written = Written { samples, histograms, exemplars };
     let written = (message == Message::V2).then_some(written);
     if problems.is_empty() {
         return Reply { status: NO_CONTENT, written, text: String::new() };

@@ -92,7 +92,7 @@ fn points(samples: &[(i64, f64)]) -> Vec<SampleMessage> {
 }
 
 fn read(message: Message, body: &[u8], lookup: Lookup<'_>) -> Result<Decoded, DecodeError> {
-    decode(message, body, NOW, lookup, &mut Budget::new(0).permit())
+    decode(message, body, NOW, lookup, Extras::default(), &mut Budget::new(0).permit())
 }
 
 /// What storage would say to a batch: each series by labels gets a reference.
@@ -223,10 +223,10 @@ fn a_request_takes_no_more_than_it_is_given() {
     let mut body = vec![0x0a, 0xc0, 0x9a, 0x0c];
     body.extend(&inner);
     let (cache, budget) = (SeriesCache::new(), Budget::new(1 << 20));
-    let refused = decode(Message::V1, &body, NOW, Lookup::Cached(&cache), &mut budget.permit());
+    let refused = decode(Message::V1, &body, NOW, Lookup::Cached(&cache), Extras::default(), &mut budget.permit());
     assert!(matches!(refused, Err(DecodeError::Room(NoRoom::Ever { .. }))));
     assert_eq!(budget.used(), 0);
     let symbols = [0x22, 0].repeat(100_000);
-    let refused = decode(Message::V2, &symbols, NOW, Lookup::Cached(&cache), &mut budget.permit());
+    let refused = decode(Message::V2, &symbols, NOW, Lookup::Cached(&cache), Extras::default(), &mut budget.permit());
     assert!(matches!(refused, Err(DecodeError::Room(NoRoom::Ever { .. }))));
 }

@@ -4,10 +4,13 @@
 //! WriteRequest { 1 TimeSeries …, 3 MetricMetadata … }        metadata is stepped over, as in Prometheus
 //! TimeSeries   { 1 Label …, 2 Sample …, 3 Exemplar …, 4 Histogram … }
 //! Label { 1 name, 2 value }     Sample { 1 value double, 2 timestamp int64 }
+//! Exemplar     { 1 Label …, 2 value double, 3 timestamp int64 }
 //! ```
 //! Labels mostly stand first, and their bytes are the key by which a series is looked up.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use crate::model::exemplar::{Exemplar, labels_of};
+use crate::model::time::TimestampMs;
 use crate::remote::receive::DecodeError;
 use crate::remote::receive::collect::Rows;
 use crate::remote::receive::labels::Pairs;
@@ -69,17 +72,27 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
             _ => {}
         }
     }
+    let wants_exemplars = 0 < exemplars && rows.keeps_exemplars();
     let key = match scattered {
         false => rows.cache().key_v1(labels),
         true => rows.cache().key_v1(&gathered(message)?),
     };
-    if let Some(series) = rows.find(key) {
+    let known = rows.find(key);
+    if let Some(series) = known.filter(|_| !wants_exemplars) {
         rows.known(series, at, message.len())?;
     } else {
         let mut pairs = Pairs::default();
         read_labels(message, &mut pairs)?;
         match pairs.check() {
-            Ok(labels) => rows.unknown(labels, key, at, message.len())?,
+            Ok(labels) => {
+                match known {
+                    Some(series) => rows.known(series, at, message.len())?,
+                    None => rows.unknown(labels.clone(), key, at, message.len())?,
+                }
+                if wants_exemplars {
+                    read_exemplars(message, |exemplar| rows.exemplar(&labels, exemplar, at, message.len()))?;
+                }
+            }
             Err(fault) => {
                 rows.refuse(|| pairs.describe(fault));
                 return Ok(());
@@ -88,6 +101,48 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
     }
     rows.count_exemplars(exemplars);
     Ok(())
+}
+
+/// Reads the exemplars of a `TimeSeries`.
+fn read_exemplars(
+    message: &[u8],
+    mut take: impl FnMut(Exemplar) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let mut fields = Fields::new("TimeSeries", message);
+    while let Some((field, value)) = fields.next()? {
+        if field != 3 {
+            continue;
+        }
+        let (mut pairs, mut number, mut t) = (Vec::new(), 0.0, 0);
+        let mut exemplar = Fields::new("Exemplar", value.bytes("Exemplars")?);
+        while let Some((field, value)) = exemplar.next()? {
+            match field {
+                1 => {
+                    let (name, value) = label(value.bytes("Labels")?)?;
+                    pairs.push((String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
+                }
+                2 => number = value.double("Value")?,
+                3 => t = value.varint("Timestamp")?.cast_signed(),
+                _ => {}
+            }
+        }
+        take(Exemplar { labels: labels_of(pairs), value: number, at: TimestampMs(t), has_time: t != 0 })?;
+    }
+    Ok(())
+}
+
+/// Name and value of a `Label`.
+fn label(message: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    let (mut name, mut text) = (&[][..], &[][..]);
+    let mut label = Fields::new("Label", message);
+    while let Some((field, value)) = label.next()? {
+        match field {
+            1 => name = value.bytes("Name")?,
+            2 => text = value.bytes("Value")?,
+            _ => {}
+        }
+    }
+    Ok((name, text))
 }
 
 /// The bytes of all labels that stand in front of everything else.
@@ -141,15 +196,7 @@ fn read_labels<'a>(message: &'a [u8], pairs: &mut Pairs<'a>) -> Result<(), WireE
         if field != 1 {
             continue;
         }
-        let (mut name, mut text) = (&[][..], &[][..]);
-        let mut label = Fields::new("Label", value.bytes("Labels")?);
-        while let Some((field, value)) = label.next()? {
-            match field {
-                1 => name = value.bytes("Name")?,
-                2 => text = value.bytes("Value")?,
-                _ => {}
-            }
-        }
+        let (name, text) = label(value.bytes("Labels")?)?;
         pairs.push(name, text);
     }
     Ok(())

@@ -8,9 +8,12 @@
 //! Metadata   { 1 type enum, 3 help_ref uint32, 4 unit_ref uint32 }
 //! ```
 //! References are places in the table of symbols. The strings of a series' labels, each after its length, are the key by
-//! which it is looked up. Metadata is checked and not kept, as in Prometheus without `metadata-wal-records`.
+//! which it is looked up. Metadata is checked, and kept with the feature `metadata-wal-records` alone.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use crate::model::exemplar::{Exemplar, labels_of};
+use crate::model::metadata::{MetricType, SeriesMetadata};
+use crate::model::time::TimestampMs;
 use crate::remote::receive::DecodeError;
 use crate::remote::receive::collect::Rows;
 use crate::remote::receive::labels::Pairs;
@@ -84,6 +87,7 @@ struct Scratch<'a> {
     exemplars: Vec<&'a [u8]>,
     /// So many of them are paid for; each series uses the same room.
     exemplars_paid: usize,
+    kind: u64,
     help_ref: u32,
     unit_ref: u32,
 }
@@ -92,7 +96,7 @@ impl<'a> Scratch<'a> {
     fn read(&mut self, message: &'a [u8], rows: &mut Rows<'_>) -> Result<(), DecodeError> {
         self.refs.clear();
         self.exemplars.clear();
-        (self.help_ref, self.unit_ref) = (0, 0);
+        (self.kind, self.help_ref, self.unit_ref) = (0, 0, 0);
         let mut fields = Fields::new("TimeSeries", message);
         while let Some((field, value)) = fields.next()? {
             match field {
@@ -120,7 +124,7 @@ impl<'a> Scratch<'a> {
         let mut fields = Fields::new("Metadata", message);
         while let Some((field, value)) = fields.next()? {
             match field {
-                1 => drop(value.varint("Type")?),
+                1 => self.kind = value.varint("Type")?,
                 3 => self.help_ref = value.varint("HelpRef")? as u32,
                 4 => self.unit_ref = value.varint("UnitRef")? as u32,
                 _ => {}
@@ -149,6 +153,14 @@ impl<'a> Scratch<'a> {
             });
             return Ok(());
         }
+        rows.describe(|| {
+            let text = |reference: u32| {
+                let text = symbols.get(reference as usize).copied().unwrap_or_default();
+                String::from_utf8_lossy(text).into_owned()
+            };
+            let kind = MetricType::from_number(self.kind);
+            SeriesMetadata { kind, unit: text(self.unit_ref), help: text(self.help_ref) }
+        })?;
         self.make_key(symbols);
         let key = rows.cache().key_v2(&self.key);
         let known = rows.find(key);
@@ -170,12 +182,17 @@ impl<'a> Scratch<'a> {
         }
         match known {
             Some(series) => rows.known(series, at, message.len())?,
-            None => rows.unknown(labels, key, at, message.len())?,
+            None => rows.unknown(labels.clone(), key, at, message.len())?,
         }
         for exemplar in &self.exemplars {
-            match exemplar_refs(exemplar, symbols)? {
-                Ok(t) if rows.is_future(t) => {}
-                Ok(_) => rows.count_exemplars(1),
+            match read_exemplar(exemplar, symbols)? {
+                Ok(exemplar) if rows.is_future(exemplar.at.0) => {}
+                Ok(exemplar) => {
+                    rows.count_exemplars(1);
+                    if rows.keeps_exemplars() {
+                        rows.exemplar(&labels, exemplar, at, message.len())?;
+                    }
+                }
                 Err(reason) => rows.bad_exemplar(|| format!("parsing exemplar for series {pairs}: {reason}")),
             }
         }
@@ -227,19 +244,28 @@ fn resolve<'a>(refs: &[u32], symbols: &[&'a [u8]], pairs: &mut Pairs<'a>) -> Res
     Ok(())
 }
 
-/// The time of an exemplar whose labels are there, or why they are not.
-fn exemplar_refs(message: &[u8], symbols: &[&[u8]]) -> Result<Result<i64, String>, WireError> {
-    let (mut refs, mut t) = (Vec::new(), 0);
+/// An exemplar whose labels are there, or why they are not.
+fn read_exemplar(message: &[u8], symbols: &[&[u8]]) -> Result<Result<Exemplar, String>, WireError> {
+    let (mut refs, mut number, mut t) = (Vec::new(), 0.0, 0);
     let mut fields = Fields::new("Exemplar", message);
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => value.varints("LabelsRefs", |reference| refs.push(reference as u32))?,
-            2 => drop(value.double("Value")?),
+            2 => number = value.double("Value")?,
             3 => t = value.varint("Timestamp")?.cast_signed(),
             _ => {}
         }
     }
-    Ok(resolve(&refs, symbols, &mut Pairs::default()).map(|()| t))
+    if let Err(reason) = resolve(&refs, symbols, &mut Pairs::default()) {
+        return Ok(Err(reason));
+    }
+    let text = |reference: &u32| {
+        let text = symbols.get(*reference as usize).copied().unwrap_or_default();
+        String::from_utf8_lossy(text)
+    };
+    let pairs = refs.chunks_exact(2).filter_map(|pair| Some((text(pair.first()?), text(pair.last()?))));
+    let labels = labels_of(pairs.collect());
+    Ok(Ok(Exemplar { labels, value: number, at: TimestampMs(t), has_time: t != 0 }))
 }
 
 /// `[1 2 3]`, as Go prints a slice.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -84,13 +85,23 @@ pub struct Catalog {
     metrics: BlockMetrics,
     state: ArcSwap<CatalogState>,
     changing: Mutex<()>,
+    /// Odd while a deletion is being shown, of head and blocks together.
+    deletions: AtomicU64,
 }
 
 impl Catalog {
     /// A catalog of `dir` that is still empty; [`Catalog::open`] fills it.
     pub fn new(fs: SharedFs, dir: &Path, cache: Arc<PageCache>, metrics: BlockMetrics) -> Arc<Self> {
         let dir = dir.to_path_buf();
-        Arc::new(Self { fs, dir, cache, metrics, state: ArcSwap::default(), changing: Mutex::default() })
+        Arc::new(Self {
+            fs,
+            dir,
+            cache,
+            metrics,
+            state: ArcSwap::default(),
+            changing: Mutex::default(),
+            deletions: AtomicU64::new(0),
+        })
     }
 
     /// Removes what a crash has left half-done, then opens the blocks. Nothing else is removed.
@@ -110,9 +121,48 @@ impl Catalog {
         Ok(())
     }
 
+    /// Opens the blocks as they stand, those that others have replaced as well, and changes nothing on the disk.
+    pub fn open_as_it_is(&self) -> Result<(), BlockError> {
+        let _changing = self.changing.lock();
+        let (found, damaged) = self.look()?;
+        self.install(found, damaged, &BTreeSet::new());
+        Ok(())
+    }
+
     /// The blocks now.
     pub fn state(&self) -> Arc<CatalogState> {
         self.state.load_full()
+    }
+
+    /// Shows blocks with their new deleted ranges in place of what they were, in one step with what `also` shows.
+    pub fn show_deleted<T>(&self, changed: Vec<Arc<Block>>, also: impl FnOnce() -> T) -> T {
+        let _changing = self.changing.lock();
+        let now = self.state.load_full();
+        let replaced = |block: &Arc<Block>| {
+            let same = changed.iter().find(|new| new.meta().ulid == block.meta().ulid && new.dir() == block.dir());
+            Arc::clone(same.unwrap_or(block))
+        };
+        let (blocks, damaged) = (now.blocks.iter().map(replaced).collect(), now.damaged.clone());
+        let next = CatalogState { blocks, damaged };
+        self.metrics.measure(&next);
+        let _showing = Showing::begin(&self.deletions);
+        self.state.store(Arc::new(next));
+        also()
+    }
+
+    /// Calls `open` such that what it opens lies wholly before or behind each deletion.
+    pub(super) fn beside_deletions<T>(&self, open: impl Fn() -> T) -> T {
+        loop {
+            let before = self.deletions.load(Ordering::SeqCst);
+            if before.is_multiple_of(2) {
+                let opened = open();
+                if self.deletions.load(Ordering::SeqCst) == before {
+                    return opened;
+                }
+            }
+            // Two stores are all that is waited for.
+            std::thread::yield_now();
+        }
     }
 
     /// What it counts.
@@ -226,6 +276,22 @@ impl Catalog {
         self.fs.remove_dir_all(&leaving).context("remove", &leaving)?;
         tracing::info!(component = "tsdb", block = %name, "Deleting obsolete block");
         Ok(())
+    }
+}
+
+/// A deletion that is being shown.
+struct Showing<'a>(&'a AtomicU64);
+
+impl<'a> Showing<'a> {
+    fn begin(deletions: &'a AtomicU64) -> Self {
+        deletions.fetch_add(1, Ordering::SeqCst);
+        Self(deletions)
+    }
+}
+
+impl Drop for Showing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -126,6 +126,15 @@ impl BlockMeta {
         Self { ulid, min_time, max_time, stats: BlockStats::default(), compaction, version: VERSION }
     }
 
+    /// A block like `parent` without what is deleted of it.
+    pub fn cleaned(ulid: Ulid, parent: &Self) -> Self {
+        let mut meta = Self::from_head(ulid, parent.min_time, parent.max_time);
+        meta.compaction.parents = vec![parent.desc()];
+        let kept = [HINT_OUT_OF_ORDER, HINT_STALE_SERIES, HINT_SELECTED_SERIES].into_iter();
+        meta.compaction.hints = kept.filter(|hint| parent.has_hint(hint)).map(str::to_owned).collect();
+        meta
+    }
+
     /// The block that replaces `parents`, of which there is at least one.
     pub fn merged(ulid: Ulid, parents: &[&Self]) -> Self {
         let level = parents.iter().map(|p| p.compaction.level).max().unwrap_or(0) + 1;

@@ -33,6 +33,8 @@ pub struct BlockMetrics {
     pub populating: Gauge,
     /// Seconds that writing a block took.
     pub duration: Histogram,
+    /// Seconds that writing blocks anew without deleted samples took.
+    pub tombstone_cleanup: Histogram,
     /// Of chunks that leave the head: bytes.
     pub chunk_size: Histogram,
     /// Samples.
@@ -116,6 +118,11 @@ impl BlockMetrics {
                 "prometheus_tsdb_compaction_duration_seconds",
                 "Duration of compaction runs",
                 exponential(1.0, 2.0, 14),
+            ),
+            tombstone_cleanup: histogram(
+                "prometheus_tsdb_tombstone_cleanup_seconds",
+                "The time taken to recompact blocks to remove tombstones.",
+                Vec::new(),
             ),
             chunk_size: histogram(
                 "prometheus_tsdb_compaction_chunk_size_bytes",

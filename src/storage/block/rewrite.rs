@@ -5,7 +5,9 @@ use crate::storage::block::chunks::ChunkData;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
-use crate::storage::chunk::histogram::encode::encode_chunks;
+use crate::storage::chunk::histogram::encode::{EncodedChunk, encode_chunks};
+use crate::storage::chunk::histogram::starts::{STARTED_SAMPLES_MAX, with_starts};
+use crate::storage::chunk::xor2::{StartedSample, encode_xor2};
 use crate::storage::chunk::{ChunkError, Encoding, encode_xor};
 
 /// Samples of a chunk that is merged of others.
@@ -41,14 +43,22 @@ impl Value {
     }
 }
 
-fn decode(encoding: Encoding, data: &[u8]) -> Result<Vec<(i64, Value)>, ChunkError> {
+/// A sample of any kind with its start, which is 0 where it is not known.
+#[derive(Clone, Debug)]
+struct Sample {
+    t: i64,
+    start: i64,
+    value: Value,
+}
+
+fn decode(encoding: Encoding, data: &[u8]) -> Result<Vec<Sample>, ChunkError> {
     fn natives<H: Native>(
         mut decoder: HistogramDecoder<'_, [u8], H>,
         of: impl Fn(Box<H>) -> Value,
-    ) -> Result<Vec<(i64, Value)>, ChunkError> {
+    ) -> Result<Vec<Sample>, ChunkError> {
         let mut samples = Vec::new();
         while let Some(t) = decoder.advance()? {
-            samples.push((t, of(Box::new(decoder.histogram()))));
+            samples.push(Sample { t, start: decoder.start(), value: of(Box::new(decoder.histogram())) });
         }
         Ok(samples)
     }
@@ -56,7 +66,14 @@ fn decode(encoding: Encoding, data: &[u8]) -> Result<Vec<(i64, Value)>, ChunkErr
         ChunkDecoder::Floats(mut decoder) => {
             let mut samples = Vec::new();
             while let Some((t, value)) = decoder.next_sample()? {
-                samples.push((t, Value::Float(value)));
+                samples.push(Sample { t, start: 0, value: Value::Float(value) });
+            }
+            Ok(samples)
+        }
+        ChunkDecoder::StartedFloats(mut decoder) => {
+            let mut samples = Vec::new();
+            while let Some(StartedSample { t, start, value }) = decoder.next_sample()? {
+                samples.push(Sample { t, start, value: Value::Float(value) });
             }
             Ok(samples)
         }
@@ -65,30 +82,70 @@ fn decode(encoding: Encoding, data: &[u8]) -> Result<Vec<(i64, Value)>, ChunkErr
     }
 }
 
+/// Whether chunks have room for start times.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Starts {
+    Kept,
+    None,
+}
+
+impl Starts {
+    /// As the chunks have it that are rewritten.
+    fn of(encodings: impl IntoIterator<Item = Encoding>) -> Self {
+        let has_some = encodings.into_iter().any(|encoding| encoding == encoding.with_starts());
+        if has_some { Self::Kept } else { Self::None }
+    }
+}
+
 /// Chunks of these samples: another one where the kind changes, and after `split` samples.
-fn encode(samples: Vec<(i64, Value)>, split: u16, out: &mut Vec<ChunkData>) {
+fn encode(samples: Vec<Sample>, split: u16, kept: Starts, out: &mut Vec<ChunkData>) -> Result<(), ChunkError> {
+    let split = if kept == Starts::Kept { split.min(STARTED_SAMPLES_MAX) } else { split };
     let mut samples = samples.into_iter().peekable();
-    while let Some((_, first)) = samples.peek() {
-        let encoding = first.encoding();
+    while let Some(first) = samples.peek() {
+        let encoding = first.value.encoding();
         let (mut floats, mut wholes, mut float_histograms) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some((t, value)) = samples.next_if(|(_, value)| value.encoding() == encoding) {
+        let mut starts: Vec<(i64, i64)> = Vec::new();
+        while let Some(Sample { t, start, value }) = samples.next_if(|sample| sample.value.encoding() == encoding) {
+            starts.push((t, start));
             match value {
                 Value::Float(value) => floats.push((t, value)),
                 Value::Whole(histogram) => wholes.push((t, *histogram)),
                 Value::FloatHistogram(histogram) => float_histograms.push((t, *histogram)),
             }
         }
+        let start_of = |t: i64| {
+            let at = starts.binary_search_by_key(&t, |(t, _)| *t).ok();
+            at.and_then(|at| starts.get(at)).map_or(0, |(_, start)| *start)
+        };
         for part in floats.chunks(usize::from(split)) {
-            if let (Some((min_t, _)), Some((max_t, _))) = (part.first(), part.last()) {
-                let data = encode_xor(part);
-                out.push(ChunkData { min_t: *min_t, max_t: *max_t, encoding: encoding.id(), data });
-            }
+            let (Some((min_t, _)), Some((max_t, _))) = (part.first(), part.last()) else { continue };
+            let (encoding, data) = match kept {
+                Starts::None => (encoding, encode_xor(part)),
+                Starts::Kept => {
+                    let started = |(t, value): &(i64, f64)| StartedSample { t: *t, start: start_of(*t), value: *value };
+                    (Encoding::Xor2, encode_xor2(&part.iter().map(started).collect::<Vec<_>>()))
+                }
+            };
+            out.push(ChunkData { min_t: *min_t, max_t: *max_t, encoding: encoding.id(), data });
         }
-        for chunk in encode_chunks(&wholes, split).into_iter().chain(encode_chunks(&float_histograms, split)) {
-            let (min_t, max_t) = (chunk.min_t, chunk.max_t);
-            out.push(ChunkData { min_t, max_t, encoding: encoding.id(), data: chunk.data });
+        let mut push = |chunk: EncodedChunk, started: Result<Vec<u8>, ChunkError>| {
+            let (encoding, data) = match kept {
+                Starts::None => (encoding, chunk.data),
+                Starts::Kept => (encoding.with_starts(), started?),
+            };
+            out.push(ChunkData { min_t: chunk.min_t, max_t: chunk.max_t, encoding: encoding.id(), data });
+            Ok(())
+        };
+        for chunk in encode_chunks(&wholes, split) {
+            let started = with_starts::<Histogram>(&chunk.data, start_of);
+            push(chunk, started)?;
+        }
+        for chunk in encode_chunks(&float_histograms, split) {
+            let started = with_starts::<FloatHistogram>(&chunk.data, start_of);
+            push(chunk, started)?;
         }
     }
+    Ok(())
 }
 
 /// What is left of a chunk without the samples at some times: one chunk, or none; more if what is left does not fit together.
@@ -98,21 +155,21 @@ pub(crate) fn without(
     drops: impl Fn(i64) -> bool,
 ) -> Result<Vec<ChunkData>, ChunkError> {
     let mut samples = decode(encoding, data)?;
-    samples.retain(|(t, _)| !drops(*t));
+    samples.retain(|sample| !drops(sample.t));
     let mut out = Vec::new();
-    encode(samples, u16::MAX, &mut out);
+    encode(samples, u16::MAX, Starts::of([encoding]), &mut out)?;
     Ok(out)
 }
 
 /// Samples of one chunk on their way into a merge.
 struct Source {
-    samples: Vec<(i64, Value)>,
+    samples: Vec<Sample>,
     next: usize,
 }
 
 impl Source {
     fn t(&self) -> i64 {
-        self.samples.get(self.next).map_or(i64::MAX, |(t, _)| *t)
+        self.samples.get(self.next).map_or(i64::MAX, |sample| sample.t)
     }
 
     fn has_more(&self) -> bool {
@@ -188,7 +245,8 @@ pub(crate) fn merge(chunks: &[(Encoding, &[u8])], out: &mut Vec<ChunkData>) -> R
     let Some(mut current) = rest.next() else { return Ok(()) };
     let mut heap = Heap::default();
     rest.for_each(|source| heap.push(source));
-    let mut merged: Vec<(i64, Value)> = Vec::new();
+    let kept = Starts::of(chunks.iter().map(|(encoding, _)| *encoding));
+    let mut merged: Vec<Sample> = Vec::new();
     let mut last = None;
     let mut has_changed = true;
     loop {
@@ -206,8 +264,7 @@ pub(crate) fn merge(chunks: &[(Encoding, &[u8])], out: &mut Vec<ChunkData>) -> R
                 heap.push(current);
             }
             let Some(next) = heap.pop() else {
-                encode(merged, MERGED_SAMPLES, out);
-                return Ok(());
+                return encode(merged, MERGED_SAMPLES, kept, out);
             };
             (current, has_changed) = (next, true);
             if last != Some(current.t()) {
@@ -215,13 +272,13 @@ pub(crate) fn merge(chunks: &[(Encoding, &[u8])], out: &mut Vec<ChunkData>) -> R
             }
             current.next += 1;
         }
-        if let Some((t, value)) = current.samples.get(current.next) {
-            let mut value = value.clone();
+        if let Some(sample) = current.samples.get(current.next) {
+            let mut sample = sample.clone();
             if std::mem::take(&mut has_changed) {
-                value.cut_off();
+                sample.value.cut_off();
             }
-            last = Some(*t);
-            merged.push((*t, value));
+            last = Some(sample.t);
+            merged.push(sample);
         }
         current.next += 1;
     }

@@ -64,6 +64,11 @@ impl Tombstones {
         self.by_series.get(&series).map_or(&[], Vec::as_slice)
     }
 
+    /// All ranges with their series, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Interval)> + '_ {
+        self.by_series.iter().flat_map(|(series, of_series)| of_series.iter().map(|interval| (*series, *interval)))
+    }
+
     /// Number of ranges.
     pub fn len(&self) -> usize {
         self.by_series.values().map(Vec::len).sum()
@@ -140,6 +145,14 @@ impl Tombstones {
         let data = self.encode();
         super::write::write_in_one_step(fs, dir, TOMBSTONES_FILE, &data)?;
         Ok(data.len() as u64)
+    }
+}
+
+impl FromIterator<(u64, Interval)> for Tombstones {
+    fn from_iter<I: IntoIterator<Item = (u64, Interval)>>(ranges: I) -> Self {
+        let mut tombstones = Self::default();
+        ranges.into_iter().for_each(|(series, interval)| tombstones.add(series, interval));
+        tombstones
     }
 }
 

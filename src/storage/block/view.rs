@@ -24,6 +24,7 @@ use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::xor2::{StartedSample, Xor2Decoder};
 use crate::storage::chunk::{ChunkError, Encoding};
 
 /// Steps between two looks at the budget.
@@ -46,9 +47,12 @@ impl StoreQueryable {
 
 impl Queryable for StoreQueryable {
     fn view(&self) -> Result<Arc<dyn ReadView>, ReadError> {
-        // The head first: what it gives up between the two steps stands in a block by then.
-        let head = self.head.view()?;
-        Ok(Arc::new(StoreView { head: Some(head), blocks: self.catalog.state() }))
+        self.catalog.beside_deletions(|| {
+            // The head first: what it gives up between the two steps stands in a block by then.
+            let head = self.head.view()?;
+            let view: Arc<dyn ReadView> = Arc::new(StoreView { head: Some(head), blocks: self.catalog.state() });
+            Ok(view)
+        })
     }
 }
 
@@ -375,6 +379,24 @@ impl BlockSeries {
         })
     }
 
+    fn take_started(
+        &self,
+        range: TimeRange,
+        mut decoder: Xor2Decoder<'_, [u8]>,
+        last: &mut Option<i64>,
+        mut take: impl FnMut(StartedSample),
+    ) -> Result<(), ChunkError> {
+        while let Some(sample) = decoder.next_sample()? {
+            if range.contains(TimestampMs(sample.t)) && last.is_none_or(|last| last < sample.t) {
+                *last = Some(sample.t);
+                if !self.is_deleted(sample.t) {
+                    take(sample);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn take_histograms<H: Native>(
         &self,
         range: TimeRange,
@@ -398,7 +420,7 @@ impl BlockSeries {
                 histogram.counter_reset_hint = CounterResetHint::Unknown;
             }
             is_first = false;
-            out.push_histogram(t, 0, Arc::new(histogram));
+            out.push_histogram(t, decoder.start(), Arc::new(histogram));
         }
         Ok(())
     }
@@ -409,6 +431,9 @@ impl SampleSource for BlockSeries {
         let mut last = None;
         self.each_chunk(range, |decoder| match decoder {
             ChunkDecoder::Floats(decoder) => self.take_floats(range, decoder, &mut last, out),
+            ChunkDecoder::StartedFloats(decoder) => {
+                self.take_started(range, *decoder, &mut last, |sample| out.push(sample.t, sample.value))
+            }
             ChunkDecoder::Histograms(_) | ChunkDecoder::FloatHistograms(_) => Ok(()),
         })
     }
@@ -423,8 +448,22 @@ impl SampleSource for BlockSeries {
                 }
                 Ok(())
             }
+            ChunkDecoder::StartedFloats(decoder) => self.take_started(range, *decoder, &mut last, |sample| {
+                out.push_float(sample.t, sample.start, sample.value);
+            }),
             ChunkDecoder::Histograms(decoder) => self.take_histograms(range, *decoder, &mut last, out),
             ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(range, *decoder, &mut last, out),
+        })
+    }
+
+    fn whole_histogram_times(&self, range: TimeRange, out: &mut Vec<i64>) -> Result<(), ReadError> {
+        self.each_chunk(range, |decoder| {
+            if let ChunkDecoder::Histograms(mut decoder) = decoder {
+                while let Some(t) = decoder.advance()? {
+                    out.push(t);
+                }
+            }
+            Ok(())
         })
     }
 }
@@ -435,6 +474,10 @@ struct MergedSamples {
 }
 
 impl SampleSource for MergedSamples {
+    fn whole_histogram_times(&self, range: TimeRange, out: &mut Vec<i64>) -> Result<(), ReadError> {
+        self.sources.iter().try_for_each(|source| source.whole_histogram_times(range, out))
+    }
+
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
         // A float may give way to a histogram of an older source, so histograms are looked at as well.
         let mut all = SampleColumn::default();

@@ -111,6 +111,20 @@ impl LongBits {
         self.len += count;
     }
 
+    /// Appends an unsigned varint as Go's `binary.PutUvarint` writes it.
+    pub fn push_uvarint(&mut self, mut value: u64) {
+        while 0x80 <= value {
+            self.push(value & 0x7f | 0x80, 8);
+            value >>= 7;
+        }
+        self.push(value, 8);
+    }
+
+    /// Appends a signed varint as Go's `binary.PutVarint` writes it (zigzag).
+    pub fn push_varint(&mut self, value: i64) {
+        self.push_uvarint((value << 1 ^ value >> 63).cast_unsigned());
+    }
+
     /// Appends a signed number in few bits if it is near zero.
     pub fn push_varbit_int(&mut self, value: i64) {
         if value == 0 {

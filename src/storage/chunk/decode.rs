@@ -4,6 +4,7 @@ use crate::model::histogram::{FloatHistogram, Histogram};
 use crate::storage::chunk::bits::{BitReader, WordSource};
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::xor::{HEADER_LEN, XorDecoder};
+use crate::storage::chunk::xor2::Xor2Decoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 
 /// A decoder of one chunk.
@@ -11,6 +12,8 @@ use crate::storage::chunk::{ChunkError, Encoding};
 pub enum ChunkDecoder<'a, S: WordSource + ?Sized> {
     /// Floats.
     Floats(XorDecoder<'a, S>),
+    /// Floats that may have start times.
+    StartedFloats(Box<Xor2Decoder<'a, S>>),
     /// Histograms with whole counts.
     Histograms(Box<HistogramDecoder<'a, S, Histogram>>),
     /// Histograms with float counts.
@@ -32,6 +35,13 @@ impl<'a, S: WordSource + ?Sized> ChunkDecoder<'a, S> {
             Encoding::Xor => Self::Floats(XorDecoder::new(source, bit_len, count)),
             Encoding::Histogram => Self::Histograms(Box::new(HistogramDecoder::new(source, bit_len, count))),
             Encoding::FloatHistogram => Self::FloatHistograms(Box::new(HistogramDecoder::new(source, bit_len, count))),
+            Encoding::Xor2 => Self::StartedFloats(Box::new(Xor2Decoder::new(source, bit_len, count))),
+            Encoding::HistogramStarts => {
+                Self::Histograms(Box::new(HistogramDecoder::with_starts(source, bit_len, count)))
+            }
+            Encoding::FloatHistogramStarts => {
+                Self::FloatHistograms(Box::new(HistogramDecoder::with_starts(source, bit_len, count)))
+            }
         }
     }
 
@@ -39,6 +49,7 @@ impl<'a, S: WordSource + ?Sized> ChunkDecoder<'a, S> {
     pub fn next_t(&mut self) -> Result<Option<i64>, ChunkError> {
         match self {
             Self::Floats(decoder) => Ok(decoder.next_sample()?.map(|(t, _)| t)),
+            Self::StartedFloats(decoder) => Ok(decoder.next_sample()?.map(|sample| sample.t)),
             Self::Histograms(decoder) => decoder.advance(),
             Self::FloatHistograms(decoder) => decoder.advance(),
         }
@@ -50,7 +61,13 @@ pub fn first_t<S: WordSource + ?Sized>(encoding: Encoding, source: &S, bit_len: 
     const NONE: ChunkError = ChunkError::Truncated { samples: 0 };
     match encoding {
         Encoding::Xor => BitReader::new(source, bit_len).read_varint().ok_or(NONE),
-        Encoding::Histogram => HistogramDecoder::<S, Histogram>::new(source, bit_len, 1).first_t(),
-        Encoding::FloatHistogram => HistogramDecoder::<S, FloatHistogram>::new(source, bit_len, 1).first_t(),
+        Encoding::Xor2 => Xor2Decoder::new(source, bit_len, 1).first_t().ok_or(NONE),
+        // Before the first sample both have a byte of header.
+        Encoding::Histogram | Encoding::HistogramStarts => {
+            HistogramDecoder::<S, Histogram>::new(source, bit_len, 1).first_t()
+        }
+        Encoding::FloatHistogram | Encoding::FloatHistogramStarts => {
+            HistogramDecoder::<S, FloatHistogram>::new(source, bit_len, 1).first_t()
+        }
     }
 }

@@ -10,8 +10,10 @@ pub mod cut;
 pub mod decode;
 pub mod histogram;
 pub mod sealed;
+mod starts;
 pub mod words;
 pub mod xor;
+pub mod xor2;
 
 /// A chunk of these samples, which are at most 65,535, as it stands in files.
 pub fn encode_xor(samples: &[(i64, f64)]) -> Vec<u8> {
@@ -42,16 +44,34 @@ pub enum Encoding {
     Histogram = 2,
     /// Histograms with float counts.
     FloatHistogram = 3,
+    /// Floats that may have start times.
+    Xor2 = 4,
+    /// Histograms with whole counts and start times.
+    HistogramStarts = 5,
+    /// Histograms with float counts and start times.
+    FloatHistogramStarts = 6,
 }
 
 impl Encoding {
-    /// The encoding with this number; errors for numbers that are not read yet.
+    /// The encoding with this number; errors for numbers that are none.
     pub fn from_id(id: u8) -> Result<Self, ChunkError> {
         match id {
             1 => Ok(Self::Xor),
             2 => Ok(Self::Histogram),
             3 => Ok(Self::FloatHistogram),
+            4 => Ok(Self::Xor2),
+            5 => Ok(Self::HistogramStarts),
+            6 => Ok(Self::FloatHistogramStarts),
             _ => Err(ChunkError::UnknownEncoding { id }),
+        }
+    }
+
+    /// The encoding of the same samples that has room for start times.
+    pub fn with_starts(self) -> Self {
+        match self {
+            Self::Xor | Self::Xor2 => Self::Xor2,
+            Self::Histogram | Self::HistogramStarts => Self::HistogramStarts,
+            Self::FloatHistogram | Self::FloatHistogramStarts => Self::FloatHistogramStarts,
         }
     }
 
@@ -83,3 +103,6 @@ pub enum ChunkError {
         id: u8,
     },
 }
+
+#[cfg(test)]
+mod golden_tests;

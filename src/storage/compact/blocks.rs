@@ -74,9 +74,33 @@ impl BlockCompaction {
         clock: &SharedClock,
         random: &mut Random,
     ) -> Result<Self, CompactError> {
-        let began = clock.monotonic();
         let parents: Vec<&BlockMeta> = sources.iter().map(|block| block.meta()).collect();
         let meta = BlockMeta::merged(Ulid::new(clock.now(), random), &parents);
+        Self::begin_as(meta, catalog, sources, segment_len, clock)
+    }
+
+    /// Begins the block that replaces `source` without what is deleted of it. It begins anew as a block of the first level, as in
+    /// Prometheus.
+    pub fn clean(
+        catalog: &Arc<Catalog>,
+        source: Arc<Block>,
+        segment_len: u64,
+        clock: &SharedClock,
+        random: &mut Random,
+    ) -> Result<Self, CompactError> {
+        let meta = BlockMeta::cleaned(Ulid::new(clock.now(), random), source.meta());
+        Self::begin_as(meta, catalog, vec![source], segment_len, clock)
+    }
+
+    fn begin_as(
+        meta: BlockMeta,
+        catalog: &Arc<Catalog>,
+        sources: Vec<Arc<Block>>,
+        segment_len: u64,
+        clock: &SharedClock,
+    ) -> Result<Self, CompactError> {
+        let began = clock.monotonic();
+        let parents: Vec<&BlockMeta> = sources.iter().map(|block| block.meta()).collect();
         let mut end = i64::MIN;
         let overlaps = parents.iter().any(|parent| {
             let overlaps = parent.min_time < end;

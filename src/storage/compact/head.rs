@@ -1,5 +1,6 @@
 //! The head's oldest samples become a block.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,26 @@ impl HeadCompaction {
             None => None,
         };
         Ok(Self { export, writer, catalog: Arc::clone(catalog), clock: SharedClock::clone(clock), began })
+    }
+
+    /// Begins a block of all that the head shows now, in the folder `dir`; `None` while the head is empty. The head keeps what it has.
+    pub fn copy(
+        head: &Head,
+        catalog: &Arc<Catalog>,
+        dir: &Path,
+        segment_len: u64,
+        clock: &SharedClock,
+        random: &mut Random,
+    ) -> Result<Option<Self>, CompactError> {
+        let began = clock.monotonic();
+        let Some((export, until)) = head.export_visible() else { return Ok(None) };
+        let Some(first) = export.first_t()? else { return Ok(None) };
+        let meta = BlockMeta::from_head(Ulid::new(clock.now(), random), first, until);
+        tracing::info!(component = "tsdb", mint = first, maxt = until, ulid = %meta.ulid, "write block started");
+        catalog.metrics().populating.set(1.0);
+        let writer = BlockWriter::create(catalog.fs(), dir, meta, export.symbols(), segment_len)?;
+        let (catalog, clock) = (Arc::clone(catalog), SharedClock::clone(clock));
+        Ok(Some(Self { export, writer: Some(writer), catalog, clock, began }))
     }
 
     /// Writes up to `series_max` series.

@@ -308,6 +308,20 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let ino = disk.find(from)?;
+        let (parent, name) = disk.parent(to)?;
+        disk.data(ino)?;
+        let entries = disk.entries(parent)?;
+        if entries.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        entries.insert(name, ino);
+        Ok(())
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.step()?;

@@ -15,7 +15,8 @@ use arc_swap::ArcSwapOption;
 use crate::model::histogram::CounterResetHint;
 use crate::model::read::{FloatColumn, SampleColumn};
 use crate::model::sample::SeriesRef;
-use crate::model::time::TimeRange;
+use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::bits::WordSource;
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
 use crate::storage::chunk::histogram::Native;
@@ -23,8 +24,10 @@ use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::sealed::SealedChunks;
 use crate::storage::chunk::words::{OpenWords, Published};
 use crate::storage::chunk::xor::XorDecoder;
+use crate::storage::chunk::xor2::Xor2Decoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
+use crate::storage::head::deletion::covers;
 use crate::storage::head::marks::{ChunkKey, Marks};
 
 /// The part of a series that readers hold on to.
@@ -79,6 +82,36 @@ impl SeriesCell {
             Some(column) if column.has_visible(commit) && column.reaches_into(range, marks)? => Ok(Some(column)),
             _ => Ok(None),
         }
+    }
+
+    /// Time of the newest sample that a view of `commit` sees.
+    pub(crate) fn newest_visible(&self, commit: CommitId) -> Result<Option<i64>, ChunkError> {
+        let Some(column) = self.column.load_full() else { return Ok(None) };
+        // In this order: the time belongs to the commit that is looked at next, or to an older one.
+        let last_t = column.last_t.load(Ordering::Acquire);
+        let tail = column.tail.load(Ordering::Acquire);
+        if tail & TAIL_HAS_OLDER == 0 && unpack_tail(tail).0 <= commit {
+            return Ok(Some(last_t));
+        }
+        let mut seen = SampleColumn::default();
+        column.decode(commit, TimeRange::ALL, None, Output::All(&mut seen))?;
+        Ok(seen.floats.timestamps.last().max(seen.histograms.timestamps.last()).copied())
+    }
+
+    /// Times of the samples that a view of `commit` sees: those up to a time, of which all are named if others are between.
+    pub(crate) fn visible_times(&self, commit: CommitId) -> Result<(i64, Option<Vec<i64>>), ChunkError> {
+        let Some(column) = self.column.load_full() else { return Ok((i64::MIN, None)) };
+        let last_t = column.last_t.load(Ordering::Acquire);
+        let (_, end) = column.index_span(column.words.published());
+        if column.hidden(commit, end).is_empty() {
+            return Ok((last_t, None));
+        }
+        let mut seen = SampleColumn::default();
+        column.decode(commit, TimeRange::ALL, None, Output::All(&mut seen))?;
+        let mut times = seen.floats.timestamps;
+        times.extend(seen.histograms.timestamps);
+        times.sort_unstable();
+        Ok((last_t, Some(times)))
     }
 
     /// Calls `take` with each chunk as it stands in files, oldest first, the open one as it is now.
@@ -326,6 +359,23 @@ impl Column {
         Ok(false)
     }
 
+    /// True if a chunk that overlaps `range` is not deleted as a whole. The open chunk never is, as in Prometheus's head.
+    pub(crate) fn is_left_in(&self, range: TimeRange, deleted: &[Interval]) -> Result<bool, ChunkError> {
+        if self.open_first_t()? <= range.max().0 {
+            return Ok(true);
+        }
+        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
+            let (min_t, max_t) = (chunk.min_t()?, chunk.max_t()?);
+            if max_t < range.min().0 {
+                break;
+            }
+            if min_t <= range.max().0 && !covers(deleted, min_t, max_t) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn open_first_t(&self) -> Result<i64, ChunkError> {
         first_t(self.open.encoding(), self.words.words(), self.words.published().bits as usize)
     }
@@ -355,6 +405,23 @@ impl Column {
             return Ok(());
         }
         sink.take(self.open_decoder(published), self.open.index())
+    }
+
+    /// Times of histograms with whole counts.
+    pub(super) fn whole_histogram_times(&self, out: &mut Vec<i64>) -> Result<(), ChunkError> {
+        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter()) {
+            if let ChunkDecoder::Histograms(mut decoder) = chunk.decoder()? {
+                while let Some(t) = decoder.advance()? {
+                    out.push(t);
+                }
+            }
+        }
+        if let ChunkDecoder::Histograms(mut decoder) = self.open_decoder(self.words.published()) {
+            while let Some(t) = decoder.advance()? {
+                out.push(t);
+            }
+        }
+        Ok(())
     }
 
     /// Commits kept beside the newest.
@@ -530,6 +597,7 @@ impl Sink<'_> {
     fn take<S: WordSource + ?Sized>(&mut self, decoder: ChunkDecoder<'_, S>, index: u64) -> Result<(), ChunkError> {
         match decoder {
             ChunkDecoder::Floats(decoder) => self.take_floats(decoder, index),
+            ChunkDecoder::StartedFloats(decoder) => self.take_started(*decoder, index),
             ChunkDecoder::Histograms(decoder) => self.take_histograms(*decoder, index),
             ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(*decoder, index),
         }
@@ -569,6 +637,23 @@ impl Sink<'_> {
         Ok(())
     }
 
+    fn take_started<S: WordSource + ?Sized>(
+        &mut self,
+        mut decoder: Xor2Decoder<'_, S>,
+        mut index: u64,
+    ) -> Result<(), ChunkError> {
+        while let Some(sample) = decoder.next_sample()? {
+            let is_seen = self.range.contains(TimestampMs(sample.t)) && !hides(&self.hidden, index);
+            match &mut self.out {
+                _ if !is_seen => {}
+                Output::Floats(out) => out.push(sample.t, sample.value),
+                Output::All(out) => out.push_float(sample.t, sample.start, sample.value),
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
     fn take_histograms<S: WordSource + ?Sized, H: Native>(
         &mut self,
         mut decoder: HistogramDecoder<'_, S, H>,
@@ -589,7 +674,7 @@ impl Sink<'_> {
                     histogram.counter_reset_hint = CounterResetHint::Unknown;
                 }
                 is_first = false;
-                out.push_histogram(t, 0, Arc::new(histogram));
+                out.push_histogram(t, decoder.start(), Arc::new(histogram));
             }
             index += 1;
         }

@@ -15,6 +15,7 @@ use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::deletion::hits;
 use crate::storage::head::view::{HeadView, Place};
 
 /// Commits that had begun when a range was looked at; see [`Head::settling`].
@@ -54,8 +55,20 @@ impl Head {
 
     /// Begins to take out the samples before `until`, which must be settled.
     pub fn export(&self, until: i64) -> HeadExport {
+        self.begin_export(until, Commits::All)
+    }
+
+    /// Begins to take out all samples that a view sees which is opened now; with the time behind the newest. `None` while there
+    /// is none.
+    pub fn export_visible(&self) -> Option<(HeadExport, i64)> {
+        let (_, newest) = self.shared.time_span()?;
+        let until = newest.saturating_add(1);
+        Some((self.begin_export(until, Commits::Visible), until))
+    }
+
+    fn begin_export(&self, until: i64, commits: Commits) -> HeadExport {
         let view = HeadView::open(&self.shared, self.shards());
-        let mut export = HeadExport { places: BinaryHeap::new(), from: self.shared.min_valid(), until, view };
+        let mut export = HeadExport { places: BinaryHeap::new(), from: self.shared.min_valid(), until, commits, view };
         for place in export.view.first_places() {
             export.enter(place);
         }
@@ -68,7 +81,17 @@ pub struct HeadExport {
     view: HeadView,
     from: i64,
     until: i64,
+    commits: Commits,
     places: BinaryHeap<Reverse<Entry>>,
+}
+
+/// Samples of which commits are taken out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Commits {
+    /// Of all: the range is settled.
+    All,
+    /// Of those that the view sees.
+    Visible,
 }
 
 /// The next series of one sorted run.
@@ -152,8 +175,20 @@ impl HeadExport {
     fn chunks(&self, place: &Place) -> Result<Vec<ChunkData>, ReadError> {
         let Some(cell) = self.view.cell_at(place) else { return Ok(Vec::new()) };
         let mut chunks = Vec::new();
+        let deleted = self.view.deleted_of(cell.series());
+        let (until, visible) = match self.commits {
+            Commits::All => (i64::MAX, None),
+            Commits::Visible => cell.visible_times(self.view.commit()).map_err(|error| corrupt(cell, error))?,
+        };
+        let keeps = |t: i64| {
+            self.from <= t
+                && t < self.until
+                && t <= until
+                && !hits(deleted, t)
+                && visible.as_ref().is_none_or(|times| times.binary_search(&t).is_ok())
+        };
         cell.for_each_chunk(&mut |encoding, data| {
-            chunks.extend(cut_to(encoding, data, self.from, self.until)?);
+            chunks.extend(cut_to(encoding, data, &keeps)?);
             Ok(())
         })
         .map_err(|error| corrupt(cell, error))?;
@@ -161,12 +196,12 @@ impl HeadExport {
     }
 }
 
-/// The part of a chunk with samples in `from .. until`; more than one if what is left does not fit together any more.
-fn cut_to(encoding: Encoding, data: &[u8], from: i64, until: i64) -> Result<Vec<ChunkData>, ChunkError> {
+/// The part of a chunk with samples at times that are kept; more than one if what is left does not fit together any more.
+fn cut_to(encoding: Encoding, data: &[u8], keeps: impl Fn(i64) -> bool) -> Result<Vec<ChunkData>, ChunkError> {
     let mut decoder = ChunkDecoder::of_chunk(encoding, data)?;
     let (mut range, mut is_cut) = (None, false);
     while let Some(t) = decoder.next_t()? {
-        if from <= t && t < until {
+        if keeps(t) {
             range = Some((range.map_or(t, |(min_t, _)| min_t), t));
         } else {
             is_cut = true;
@@ -174,7 +209,7 @@ fn cut_to(encoding: Encoding, data: &[u8], from: i64, until: i64) -> Result<Vec<
     }
     let Some((min_t, max_t)) = range else { return Ok(Vec::new()) };
     if is_cut {
-        return rewrite::without(encoding, data, |t| t < from || until <= t);
+        return rewrite::without(encoding, data, |t| !keeps(t));
     }
     Ok(vec![ChunkData { min_t, max_t, encoding: encoding.id(), data: data.to_vec() }])
 }

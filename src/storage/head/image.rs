@@ -1,8 +1,10 @@
 //! Series on their way out of the head as they are, and back into it: whole chunks, nothing is encoded anew.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::append::HistogramValue;
+use crate::model::exemplar::Exemplar;
 use crate::model::histogram::{FloatHistogram, Histogram};
 use crate::model::labels::Labels;
 use crate::model::read::ReadError;
@@ -19,6 +21,9 @@ use crate::storage::head::commit::CommitId;
 use crate::storage::head::native::NativeWriter;
 use crate::storage::head::series::{Encoder, RunCounts, WriterSeries};
 use crate::storage::head::view::HeadView;
+use crate::storage::wal::exemplar_record::encode_exemplars;
+use crate::storage::wal::record::Record;
+use crate::storage::wal::tombstone_record::{RefTombstone, encode_tombstones};
 
 /// A chunk with the times of its first and last sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +80,11 @@ fn for_each_sample(encoding: Encoding, data: &[u8], take: &mut dyn FnMut(i64, La
         ChunkDecoder::Floats(mut decoder) => {
             while let Some((t, value)) = decoder.next_sample()? {
                 take(t, LastSample::Float(value.to_bits()));
+            }
+        }
+        ChunkDecoder::StartedFloats(mut decoder) => {
+            while let Some(sample) = decoder.next_sample()? {
+                take(sample.t, LastSample::Float(sample.value.to_bits()));
             }
         }
         ChunkDecoder::Histograms(mut decoder) => {
@@ -214,6 +224,29 @@ impl Head {
         }
         view.check()?;
         Ok(())
+    }
+
+    /// Records that say what is deleted and which exemplars there are, oldest first, as the log has them.
+    pub fn other_records(&self) -> Result<Vec<Record>, ReadError> {
+        let mut records = Vec::new();
+        let deleted = self.shared.deleted.load();
+        let ranges = deleted.iter().map(|(series, interval)| RefTombstone { series: SeriesRef(series), interval });
+        encode_tombstones(ranges, &mut records);
+        let held = self.exemplars().select(&[Vec::new()], i64::MIN, i64::MAX);
+        if held.is_empty() {
+            return Ok(records);
+        }
+        let mut wanted: HashMap<Labels, Vec<Exemplar>> =
+            held.into_iter().map(|found| (found.series, found.exemplars)).collect();
+        let mut found: Vec<(SeriesRef, Exemplar)> = Vec::new();
+        self.for_each_series(|series| {
+            let exemplars = wanted.remove(&series.labels).unwrap_or_default();
+            found.extend(exemplars.into_iter().map(|exemplar| (series.series, exemplar)));
+            Ok::<(), ReadError>(())
+        })?;
+        found.sort_by_key(|(_, exemplar)| exemplar.at);
+        encode_exemplars(found.iter().map(|(series, exemplar)| (*series, exemplar)), &mut records);
+        Ok(records)
     }
 
     /// Throws away all that was restored, to begin anew.

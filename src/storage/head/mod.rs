@@ -22,6 +22,9 @@ pub mod bounds;
 pub mod cardinality;
 mod column;
 pub mod commit;
+pub mod deletion;
+mod exemplar_restore;
+pub mod exemplars;
 pub mod export;
 pub mod image;
 mod index;
@@ -40,7 +43,7 @@ mod truncate;
 mod view;
 
 pub use index::{MergeJob, MergedSegment};
-pub use partition::{NewSeries, StagedHistogram, StagedSample};
+pub use partition::{NewSeries, StagedExemplar, StagedHistogram, StagedMetadata, StagedSample};
 pub use truncate::Reclaimed;
 
 use crate::storage::chunk::cut::CutRules;
@@ -123,6 +126,11 @@ impl Head {
     /// Parts `batch` into slices for the shards; samples keep their index in the batch.
     pub fn route(&self, batch: AppendBatch) -> Vec<(ShardId, Slice)> {
         route::route(batch, self.shard_count())
+    }
+
+    /// The exemplars of its series; nothing is stored there before it is given room.
+    pub fn exemplars(&self) -> &exemplars::Exemplars {
+        &self.shared.exemplars
     }
 
     /// Opens read views.

@@ -147,7 +147,7 @@ fn indexes_in_reports_go_on_behind_the_samples() {
     assert_eq!(report.resolved.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (0..8).collect::<Vec<u32>>());
     let handle: SeriesHandle = report.resolved[3].1;
     let known = AppendHistogram { series: SeriesKey::Known(handle), at: TimestampMs(2000), value: whole(0, 2).into() };
-    let batch = AppendBatch { samples: Vec::new(), histograms: vec![known] };
+    let batch = AppendBatch { histograms: vec![known], ..AppendBatch::default() };
     assert_eq!((batch.len(), batch.first_at()), (1, Some(TimestampMs(2000))));
     assert_eq!(head.append_blocking(batch).unwrap().appended, 1);
     assert_eq!(read(&*head.queryable().view().unwrap())["a_h"].len(), 2);

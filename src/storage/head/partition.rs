@@ -9,21 +9,24 @@
 //! called in: a later sample of a series never overtakes an earlier one. A batch that is given up leaves no trace but
 //! the places of series that it created, which the next truncation collects.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use crate::model::append::{AppendReport, HistogramValue, SampleRejection, SeriesHandle, ShardId};
+use crate::model::exemplar::{Exemplar, ExemplarRejection};
 use crate::model::labels::Labels;
+use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::storage::head::bounds::AppendBounds;
 use crate::storage::head::commit::Commit;
+use crate::storage::head::exemplars::{Exemplars, Verdict};
 use crate::storage::head::index::tail::{Tail, TailEntry};
 use crate::storage::head::index::{Index, build};
 use crate::storage::head::native::Newest;
-use crate::storage::head::route::{RoutedHistogram, RoutedKey, RoutedSample, Slice};
+use crate::storage::head::route::{RoutedExemplar, RoutedHistogram, RoutedKey, RoutedSample, Slice};
 use crate::storage::head::series::{Appended, NOT_STAGED, WriterSeries};
 use crate::storage::head::shard::{Applying, ShardReaders};
 use crate::storage::head::shared::{HeadShared, count};
@@ -64,6 +67,26 @@ pub struct StagedHistogram {
     pub(crate) id: SeriesId,
 }
 
+/// A checked exemplar.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StagedExemplar {
+    /// The series, as the log names it.
+    pub series: SeriesRef,
+    /// The exemplar.
+    pub exemplar: Exemplar,
+    labels: Labels,
+    hash: u64,
+}
+
+/// Metadata that the log does not have yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StagedMetadata {
+    /// The series, as the log names it.
+    pub series: SeriesRef,
+    /// What is said of it.
+    pub metadata: Arc<SeriesMetadata>,
+}
+
 /// What staging a slice has found; never changed afterwards.
 #[derive(Debug, Default)]
 pub(crate) struct StagedBatch {
@@ -71,9 +94,16 @@ pub(crate) struct StagedBatch {
     pub(crate) samples: Vec<StagedSample>,
     /// In the numbers that series keep they follow the samples.
     pub(crate) histograms: Vec<StagedHistogram>,
+    pub(crate) exemplars: Vec<StagedExemplar>,
+    pub(crate) metadata: Vec<StagedMetadata>,
 }
 
 impl StagedBatch {
+    /// Stores the exemplars. Called once the log has them, whatever becomes of the partition: they are not part of it.
+    pub(crate) fn store_exemplars(&self, exemplars: &Exemplars) {
+        self.exemplars.iter().for_each(|one| exemplars.add(&one.labels, one.hash, &one.exemplar));
+    }
+
     /// The series of all samples, in the order of their numbers.
     fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
         self.samples.iter().map(|sample| sample.id).chain(self.histograms.iter().map(|sample| sample.id))
@@ -124,6 +154,8 @@ pub(crate) struct Partition {
     pub(super) truncation: Option<super::truncate::Truncation>,
     /// Series that are gone and still stand in segments.
     pub(super) gone_in_index: usize,
+    /// What the log says of series; empty unless something wants it there.
+    pub(super) metadata: HashMap<SeriesRef, Arc<SeriesMetadata>, foldhash::fast::FixedState>,
 }
 
 impl Partition {
@@ -139,6 +171,7 @@ impl Partition {
             index: Arc::default(),
             truncation: None,
             gone_in_index: 0,
+            metadata: HashMap::default(),
         }
     }
 
@@ -160,6 +193,15 @@ impl Partition {
                 self.count_rejection(rejection);
                 report.rejected.push((index, rejection));
             }
+        }
+        for exemplar in slice.exemplars {
+            let index = exemplar.index;
+            if let Err(rejection) = self.stage_exemplar(exemplar, &mut batch) {
+                report.exemplars_rejected.push((index, rejection));
+            }
+        }
+        for (key, metadata) in slice.metadata {
+            self.stage_metadata(key, metadata, &mut batch);
         }
         let batch = Arc::new(batch);
         self.staged.push_back(Slot { batch: Arc::clone(&batch), state: SlotState::Waiting });
@@ -256,6 +298,36 @@ impl Partition {
         batch.histograms.push(StagedHistogram { series, t, value: sample.value, id });
         report.appended += 1;
         Ok(())
+    }
+
+    /// Checks an exemplar against those that are stored. Its series has been logged, or has samples that wait for it: those of
+    /// a commit are logged together, series first.
+    fn stage_exemplar(&self, new: RoutedExemplar, batch: &mut StagedBatch) -> Result<(), ExemplarRejection> {
+        if !self.shared.exemplars.is_enabled() {
+            return Ok(());
+        }
+        let RoutedExemplar { series: labels, hash, exemplar, .. } = new;
+        let found = self.find(&labels, hash).and_then(|id| self.table.get(id));
+        let known = found.filter(|series| series.logged || series.staged != NOT_STAGED);
+        let series = known.ok_or(ExemplarRejection::UnknownSeries)?.cell.series();
+        if self.shared.exemplars.check(&labels, hash, &exemplar)? == Verdict::Store {
+            batch.exemplars.push(StagedExemplar { series, exemplar, labels, hash });
+        }
+        Ok(())
+    }
+
+    /// Notes metadata that is news, of a series that is there as for an exemplar.
+    fn stage_metadata(&self, key: RoutedKey, metadata: Arc<SeriesMetadata>, batch: &mut StagedBatch) {
+        let id = match key {
+            RoutedKey::Known(series) => self.table.find(series),
+            RoutedKey::Labels(labels, hash) => self.find(&labels, hash),
+        };
+        let found = id.and_then(|id| self.table.get(id));
+        let known = found.filter(|series| series.logged || series.staged != NOT_STAGED);
+        let Some(series) = known.map(|series| series.cell.series()) else { return };
+        if self.metadata.get(&series) != Some(&metadata) {
+            batch.metadata.push(StagedMetadata { series, metadata });
+        }
     }
 
     /// Finds or creates the series of a sample.
@@ -393,6 +465,11 @@ impl Partition {
     pub(crate) fn apply(&mut self, slot: u64, commit: Commit) {
         if let Some(slot) = self.slot_mut(slot) {
             slot.state = SlotState::Ready(commit);
+            let batch = Arc::clone(&slot.batch);
+            batch.store_exemplars(&self.shared.exemplars);
+            for one in &batch.metadata {
+                self.metadata.insert(one.series, Arc::clone(&one.metadata));
+            }
         }
         self.apply_ready();
     }
@@ -518,6 +595,7 @@ impl Partition {
     pub(super) fn forget_removed(&mut self) {
         let table = &self.table;
         self.young.retain(|young| table.get(young.id).is_some());
+        self.metadata.retain(|series, _| table.find(*series).is_some());
     }
 
     fn count_rejection(&self, rejection: SampleRejection) {

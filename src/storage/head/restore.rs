@@ -11,7 +11,7 @@
 //! Two series with the same labels become the one that was seen first, as in Prometheus; samples of the other go there.
 //! Samples that are not newer than the newest of their series are passed over: a log may hold a sample twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -19,11 +19,15 @@ use std::thread::JoinHandle;
 use crate::model::append::{HistogramValue, ShardId};
 use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
+use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::deletion::RestoredDeletions;
+use crate::storage::head::exemplar_restore::ReplayedExemplars;
 use crate::storage::head::image::{Adoption, ChunkImage, OpenImage};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::ref_table::RefTable;
@@ -32,6 +36,7 @@ use crate::storage::head::series::RunCounts;
 use crate::storage::head::shard::Shard;
 use crate::storage::head::shared::{HeadShared, count};
 use crate::storage::head::table::{SERIES_REF_MAX, SeriesId};
+use crate::storage::wal::exemplar_record::RefExemplar;
 
 /// Samples in the batches of all shards that are being filled, together; few in tests, so that they fill many.
 const BATCHED_MAX: usize = if cfg!(test) { 64 } else { 96 << 10 };
@@ -61,6 +66,10 @@ pub struct RestoreStats {
     pub bad_histograms: u64,
     /// Series without labels, with the reference of another or beyond what references can be.
     pub bad_series: u64,
+    /// Metadata of series that the log does not name.
+    pub unknown_metadata_refs: u64,
+    /// Exemplars of series that the log does not name.
+    pub unknown_exemplar_refs: u64,
     /// Series whose chunks do not fit each other, cannot be read, or lack samples that the log has.
     pub misfits: u64,
     /// References that stand for the series of another (left: the later one).
@@ -70,6 +79,8 @@ pub struct RestoreStats {
 impl RestoreStats {
     fn absorb(&mut self, other: Self) {
         self.misfits += other.misfits;
+        self.unknown_metadata_refs += other.unknown_metadata_refs;
+        self.unknown_exemplar_refs += other.unknown_exemplar_refs;
         self.series += other.series;
         self.samples += other.samples;
         self.too_old += other.too_old;
@@ -93,6 +104,7 @@ pub struct Restorer<'a> {
     batch_len: usize,
     min_valid: i64,
     ref_max: u64,
+    exemplars: ReplayedExemplars,
     stats: RestoreStats,
 }
 
@@ -135,6 +147,9 @@ struct Batch {
     base_t: i64,
     samples: Vec<Entry>,
     histograms: Vec<HistogramValue>,
+    metadata: Vec<(u32, SeriesMetadata)>,
+    /// After all samples.
+    tombstones: Vec<(u32, Interval)>,
 }
 
 /// A series of the log, under its number in the lane.
@@ -171,6 +186,8 @@ impl Head {
             batch_len: (BATCHED_MAX / self.shards.len().max(1)).max(BATCH_LEN_MIN),
             min_valid: min_valid.0.max(self.shared.min_valid()),
             ref_max: 0,
+            // A shard that is rebuilt finds the ring as it was.
+            exemplars: ReplayedExemplars::new(if shard.is_none() { self.shared.exemplars.capacity() } else { 0 }),
             stats: RestoreStats::default(),
         }
     }
@@ -263,6 +280,40 @@ impl Restorer<'_> {
         }
     }
 
+    /// A deleted range as the log names it.
+    pub fn tombstone(&mut self, series: SeriesRef, interval: Interval) {
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else {
+            if series.0 < SERIES_REF_MAX - 1 {
+                self.ref_max = self.ref_max.max(series.0);
+            }
+            return;
+        };
+        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
+            lane.batch.tombstones.push((place.number, interval));
+            // It is about what the series has by now.
+            lane.flush();
+        }
+    }
+
+    /// What the log says of a series; what it says later counts.
+    pub fn metadata(&mut self, series: SeriesRef, metadata: &SeriesMetadata) {
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else {
+            self.stats.unknown_metadata_refs += 1;
+            return;
+        };
+        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
+            lane.batch.metadata.push((place.number, metadata.clone()));
+            lane.pass_on(self.batch_len);
+        }
+    }
+
+    /// An exemplar as the log names it.
+    pub fn exemplar(&mut self, exemplar: &RefExemplar) {
+        self.exemplars.push(exemplar);
+    }
+
     /// The way to the shard of a series and its number there, for a sample that is new enough.
     #[inline]
     fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<(&mut Lane, u32)> {
@@ -307,14 +358,20 @@ impl Restorer<'_> {
         shared.raise_next_ref(self.ref_max + 1);
         let mut stats = std::mem::take(&mut self.stats);
         self.settle();
+        let mut indexes = Vec::new();
         for mut lane in self.lanes.drain(..).flatten() {
-            let restored = std::mem::take(lane.settle());
+            let mut restored = std::mem::take(lane.settle());
+            indexes.extend(restored.target.as_ref().map(|(shard, _)| shard.readers.index.load_full()));
+            shared.deleted.add(std::mem::take(&mut restored.deletions).into_ranges());
             if restored.counts.oldest <= restored.newest {
                 shared.widen_span(restored.counts.oldest, restored.newest);
             }
             count(&shared.counters.chunks_created, restored.counts.chunks);
             stats.absorb(restored.into_stats());
         }
+        let exemplars = std::mem::take(&mut self.exemplars);
+        let indexes = indexes.iter().map(|index| &**index);
+        stats.unknown_exemplar_refs = exemplars.store(&shared.exemplars, &stats.aliases, indexes);
         stats
     }
 }
@@ -428,7 +485,7 @@ impl Worker {
 
 impl Batch {
     fn weight(&self) -> usize {
-        let named = SERIES_WEIGHT * (self.series.len() + self.histograms.len());
+        let named = SERIES_WEIGHT * (self.series.len() + self.histograms.len() + self.metadata.len());
         self.samples.len() + named + self.chunks_len / CHUNK_BYTES_WEIGHT
     }
 
@@ -437,6 +494,8 @@ impl Batch {
         self.chunks_len = 0;
         self.samples.clear();
         self.histograms.clear();
+        self.metadata.clear();
+        self.tombstones.clear();
     }
 }
 
@@ -451,6 +510,9 @@ struct ShardRestorer {
     adopted: HashMap<u32, i64, foldhash::fast::FixedState>,
     runs: Runs,
     newest: i64,
+    /// Metadata that is shared by series.
+    metadata: HashSet<Arc<SeriesMetadata>>,
+    deletions: RestoredDeletions,
     counts: RunCounts,
     stats: RestoreStats,
 }
@@ -504,6 +566,29 @@ impl ShardRestorer {
                 self.stats.misfits += u64::from(0 <= had && *left < 0);
             }
         }
+        for (number, metadata) in batch.metadata.drain(..) {
+            self.take_metadata(&mut partition, number, metadata);
+        }
+        for (number, interval) in batch.tombstones.drain(..) {
+            let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+            if let Some(found) = partition.table.get(SeriesId::from_slot(slot)) {
+                self.deletions.add(found.cell.series(), interval, found.last().map(|(t, _)| t));
+            }
+        }
+    }
+
+    fn take_metadata(&mut self, partition: &mut Partition, number: u32, metadata: SeriesMetadata) {
+        let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+        let Some(series) = partition.table.get(SeriesId::from_slot(slot)) else { return };
+        let shared = match self.metadata.get(&metadata) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let shared = Arc::new(metadata);
+                self.metadata.insert(Arc::clone(&shared));
+                shared
+            }
+        };
+        partition.metadata.insert(series.cell.series(), shared);
     }
 
     fn take_series(&mut self, partition: &mut Partition, named: NamedSeries, rules: &CutRules) {

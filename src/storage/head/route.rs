@@ -1,9 +1,13 @@
 //! Parts a batch by shard. The shard of a series is a pure function of its labels, so the usual scrape goes to one shard.
 
+use std::sync::Arc;
+
 use twox_hash::XxHash64;
 
 use crate::model::append::{AppendBatch, HistogramValue, SeriesKey, ShardId};
+use crate::model::exemplar::Exemplar;
 use crate::model::labels::{INSTANCE, JOB, Labels};
+use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 
@@ -16,6 +20,10 @@ pub struct Slice {
     pub(crate) samples: Vec<RoutedSample>,
     /// Applied after the samples.
     pub(crate) histograms: Vec<RoutedHistogram>,
+    /// Looked at after both.
+    pub(crate) exemplars: Vec<RoutedExemplar>,
+    /// Looked at last.
+    pub(crate) metadata: Vec<(RoutedKey, Arc<SeriesMetadata>)>,
 }
 
 /// A sample with its place in the batch, and the hash of its labels where it has them.
@@ -36,6 +44,15 @@ pub(crate) struct RoutedHistogram {
     pub(crate) key: RoutedKey,
 }
 
+/// An exemplar with its place among those of the batch.
+#[derive(Debug)]
+pub(crate) struct RoutedExemplar {
+    pub(crate) index: u32,
+    pub(crate) series: Labels,
+    pub(crate) hash: u64,
+    pub(crate) exemplar: Exemplar,
+}
+
 #[derive(Debug)]
 pub(crate) enum RoutedKey {
     Known(SeriesRef),
@@ -43,14 +60,14 @@ pub(crate) enum RoutedKey {
 }
 
 impl Slice {
-    /// Number of samples.
+    /// Number of samples, exemplars and metadata.
     pub fn len(&self) -> usize {
-        self.samples.len() + self.histograms.len()
+        self.samples.len() + self.histograms.len() + self.exemplars.len() + self.metadata.len()
     }
 
-    /// True if there is no sample.
+    /// True if there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.samples.is_empty() && self.histograms.is_empty()
+        self.len() == 0
     }
 
     /// Indexes of the samples in their batch.
@@ -80,6 +97,16 @@ pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
         slice.histograms.push(RoutedHistogram { index, at: histogram.at, value: histogram.value, key });
         index += 1;
     }
+    for (index, one) in (0..).zip(batch.exemplars) {
+        let hash = one.series.hash64();
+        let shard = shard_of_hashed(&one.series, Some(hash), shards);
+        let exemplar = RoutedExemplar { index, series: one.series, hash, exemplar: one.exemplar };
+        router.open_slice(shard).exemplars.push(exemplar);
+    }
+    for one in batch.metadata {
+        let (slice, key) = router.slice_of(one.series);
+        slice.metadata.push((key, one.metadata));
+    }
     router.slices
 }
 
@@ -104,17 +131,22 @@ impl Router {
                 (shard_of_hashed(&labels, Some(hash), self.shards), RoutedKey::Labels(labels, hash))
             }
         };
+        (self.open_slice(shard), key)
+    }
+
+    #[inline]
+    fn open_slice(&mut self, shard: ShardId) -> &mut Slice {
         let slot = &mut self.open[usize::from(shard.0)];
         let at = match *slot {
             Some(at) if self.slices[at].1.len() < SLICE_LEN_MAX => at,
             _ => {
                 let room = if self.slices.is_empty() { self.expected } else { 0 };
-                self.slices.push((shard, Slice { samples: Vec::with_capacity(room), histograms: Vec::new() }));
+                self.slices.push((shard, Slice { samples: Vec::with_capacity(room), ..Slice::default() }));
                 *slot = Some(self.slices.len() - 1);
                 self.slices.len() - 1
             }
         };
-        (&mut self.slices[at].1, key)
+        &mut self.slices[at].1
     }
 }
 

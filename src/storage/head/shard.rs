@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::model::append::{AppendReport, ShardId};
+use crate::model::metadata::SeriesMetadata;
 use crate::model::read::ReadError;
 use crate::model::sample::SeriesRef;
 use crate::storage::head::HeadError;
@@ -18,7 +19,9 @@ use crate::storage::head::bounds::AppendBounds;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, MergeJob, MergedSegment};
-use crate::storage::head::partition::{NewSeries, Partition, StagedBatch, StagedHistogram, StagedSample};
+use crate::storage::head::partition::{
+    NewSeries, Partition, StagedBatch, StagedExemplar, StagedHistogram, StagedMetadata, StagedSample,
+};
 use crate::storage::head::route::Slice;
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::truncate::Reclaimed;
@@ -172,6 +175,7 @@ pub struct Shard {
 struct Dropped {
     generation: u64,
     slot: u64,
+    batch: Arc<StagedBatch>,
     /// Of a batch in the log.
     logged: Option<Commit>,
 }
@@ -213,6 +217,16 @@ impl Staged {
         &self.batch.histograms
     }
 
+    /// Exemplars to be logged, after the histograms.
+    pub fn exemplars(&self) -> &[StagedExemplar] {
+        &self.batch.exemplars
+    }
+
+    /// Metadata to be logged, behind the series.
+    pub fn metadata(&self) -> &[StagedMetadata] {
+        &self.batch.metadata
+    }
+
     /// The log has it: from now on it is applied, whatever becomes of this value.
     pub fn set_logged(&mut self) {
         self.unlogged = None;
@@ -228,7 +242,8 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(commit) = self.commit.take() {
             let logged = self.unlogged.is_none().then_some(commit);
-            self.dropped.lock().push(Dropped { generation: self.generation, slot: self.slot, logged });
+            let (generation, slot, batch) = (self.generation, self.slot, Arc::clone(&self.batch));
+            self.dropped.lock().push(Dropped { generation, slot, batch, logged });
         }
     }
 }
@@ -284,6 +299,9 @@ impl Shard {
         let mut partition = self.ready()?;
         if staged.generation != self.readers.generation() {
             if staged.unlogged.is_none() {
+                staged.batch.store_exemplars(&self.shared.exemplars);
+                // Its commit goes with it: what the log has was read back.
+                staged.commit = None;
                 return Ok(std::mem::take(&mut staged.report));
             }
             return Err(self.unavailable("it was rebuilt after the samples were checked"));
@@ -369,6 +387,11 @@ impl Shard {
         self.partition.lock().table.find(series).is_some()
     }
 
+    /// What the log says of the series with this reference.
+    pub fn metadata(&self, series: SeriesRef) -> Option<Arc<SeriesMetadata>> {
+        self.partition.lock().metadata.get(&series).cloned()
+    }
+
     /// What readers know of the series with this reference.
     pub(super) fn cell(&self, series: SeriesRef) -> Option<Arc<SeriesCell>> {
         let mut partition = self.partition.lock();
@@ -426,8 +449,10 @@ impl Shard {
     fn collect_dropped(&self, partition: &mut Partition) {
         let dropped = std::mem::take(&mut *self.dropped.lock());
         let generation = self.readers.generation();
-        for one in dropped.into_iter().filter(|one| one.generation == generation) {
+        for one in dropped {
             match one.logged {
+                Some(_) if one.generation != generation => one.batch.store_exemplars(&self.shared.exemplars),
+                None if one.generation != generation => {}
                 Some(commit) => partition.apply(one.slot, commit),
                 None => partition.abandon(one.slot),
             }

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
+use crate::storage::head::deletion::Deleted;
+use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::table::SERIES_REF_MAX;
 
-/// State of a head beside its shards. All of it is atomics: shards and readers use it without waiting.
+/// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
 #[derive(Debug)]
 pub(crate) struct HeadShared {
     pub(crate) horizon: Arc<Horizon>,
@@ -24,6 +26,8 @@ pub(crate) struct HeadShared {
     min_valid: AtomicI64,
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) deleted: Deleted,
+    pub(crate) exemplars: Exemplars,
 }
 
 /// Counts since the process started.
@@ -63,6 +67,8 @@ impl HeadShared {
             min_valid: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
             marks: Arc::default(),
+            deleted: Deleted::default(),
+            exemplars: Exemplars::default(),
         }
     }
 

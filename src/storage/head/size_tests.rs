@@ -38,3 +38,8 @@ fn chunks_and_samples_in_flight_keep_to_their_budget() {
     assert_eq!(size_of::<StagedSample>(), 32);
     assert_eq!(size_of::<RoutedSample>(), 48);
 }
+
+#[test]
+fn exemplars_keep_to_their_budget() {
+    assert_eq!(super::exemplars::SIZES, (56, 32));
+}

@@ -10,9 +10,11 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::tombstones::{Interval, Tombstones};
 use crate::storage::chunk::ChunkError;
 use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
+use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
 use crate::storage::head::index::segment::{PairId, Segment};
 use crate::storage::head::index::select::{Ticker, positions};
@@ -40,6 +42,8 @@ struct ViewInner {
     span: Option<TimeRange>,
     shards: Vec<ShardView>,
     marks: Arc<Marks>,
+    /// Ranges that are deleted.
+    deleted: Arc<Tombstones>,
 }
 
 #[derive(Debug)]
@@ -54,6 +58,8 @@ impl HeadView {
     pub(crate) fn open(shared: &Arc<HeadShared>, shards: &[Arc<Shard>]) -> Self {
         // The commit number is fixed first: what is loaded after it holds all that the view must see.
         let pin = ViewPin::open(&shared.horizon);
+        // Before the lower bound: what is forgotten of it lies below.
+        let deleted = shared.deleted.load();
         let open_shard = |shard: &Arc<Shard>| {
             let generation = shard.readers.generation();
             let index = shard.readers.index.load_full();
@@ -65,7 +71,7 @@ impl HeadView {
         let span = shared
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
-        Self { inner: Arc::new(ViewInner { pin, span, shards, marks: Arc::clone(&shared.marks) }) }
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks: Arc::clone(&shared.marks), deleted }) }
     }
 }
 
@@ -157,6 +163,39 @@ impl HeadView {
         }
     }
 
+    /// Calls `take` with the series that fulfil all `matchers`, and the first and the last of its times in `range`.
+    pub(crate) fn for_each_selected(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        budget: &dyn ReadBudget,
+        mut take: impl FnMut(SeriesRef, i64, i64),
+    ) -> Result<(), ReadError> {
+        let view = &self.inner;
+        let Some(range) = view.clamp(range) else { return Ok(()) };
+        view.for_each(matchers, budget, |_, found| {
+            let cell = found.cell();
+            let ends = cell.newest_visible(view.commit()).and_then(|last| Ok((cell.first_t(i64::MIN)?, last)));
+            if let (Some(first), Some(last)) = ends.map_err(|error| corrupt(cell.series(), error))? {
+                let (min_t, max_t) = (first.max(range.min().0), last.min(range.max().0));
+                if min_t <= max_t {
+                    take(cell.series(), min_t, max_t);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The deleted ranges of a series, ascending.
+    pub(crate) fn deleted_of(&self, series: SeriesRef) -> &[Interval] {
+        self.inner.deleted_of(series)
+    }
+
+    /// The newest commit that the view sees.
+    pub(crate) fn commit(&self) -> CommitId {
+        self.inner.commit()
+    }
+
     /// Errors if a shard is away, or was since the view opened.
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         self.inner.shards.iter().try_for_each(|shard| shard.readers.check(shard.generation))
@@ -188,6 +227,10 @@ impl Found<'_> {
 impl ViewInner {
     fn commit(&self) -> CommitId {
         self.pin.commit()
+    }
+
+    fn deleted_of(&self, series: SeriesRef) -> &[Interval] {
+        self.deleted.of_series(series.0)
     }
 
     fn marks_of(&self, shard: usize, series: SeriesRef) -> SeriesMarks<'_> {
@@ -365,7 +408,10 @@ impl ReadView for HeadView {
             let series = cell.series();
             let marks = view.marks_of(shard, series);
             let column = cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?;
-            if let Some(column) = column {
+            let deleted = view.deleted_of(series);
+            if let Some(column) = column
+                && (deleted.is_empty() || column.is_left_in(range, deleted).map_err(|e| corrupt(series, e))?)
+            {
                 let labels = found.labels();
                 uncharged += labels.encoded_len() + SELECTED_LEN;
                 if CHARGED_AT_ONCE < uncharged {
@@ -501,11 +547,31 @@ impl HeadSeries {
 
 impl SampleSource for HeadSeries {
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
-        self.decode_to(range, Output::Floats(out))
+        let from = out.len();
+        self.decode_to(range, Output::Floats(out))?;
+        match self.view.deleted_of(self.series) {
+            [] => {}
+            deleted => deletion::drop_floats(deleted, from, out),
+        }
+        Ok(())
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
-        self.decode_to(range, Output::All(out))
+        let from = (out.floats.len(), out.histograms.len());
+        self.decode_to(range, Output::All(out))?;
+        match self.view.deleted_of(self.series) {
+            [] => {}
+            deleted => deletion::drop_samples(deleted, from, out),
+        }
+        Ok(())
+    }
+
+    fn whole_histogram_times(&self, _: TimeRange, out: &mut Vec<i64>) -> Result<(), ReadError> {
+        self.column.whole_histogram_times(out).map_err(|error| corrupt(self.series, error))
+    }
+
+    fn reference(&self) -> Option<u64> {
+        Some(self.series.0)
     }
 }
 

@@ -4,16 +4,21 @@
 //! folder, synced and renamed; only then the segments are removed. A crash in between leaves segments that the
 //! checkpoint stands for, and the next start passes them over.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::storage::fs::SharedFs;
+use crate::storage::wal::exemplar_record::{RefExemplar, encode_exemplars};
 use crate::storage::wal::histogram_record::{RefHistogram, encode_histograms};
 use crate::storage::wal::load::{RecordSink, read_until};
+use crate::storage::wal::metadata_record::{RefMetadata, encode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, encode_samples, encode_series};
 use crate::storage::wal::segments::{checkpoint_name, list_checkpoints, list_segments, segment_name};
+use crate::storage::wal::tombstone_record::{RefTombstone, encode_tombstones};
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{IoContext, WalError, WalOptions};
 
@@ -91,8 +96,8 @@ impl CheckpointJob {
         let metrics = WalMetrics::new(&Default::default(), &self.metrics.clock);
         let writer = Writer::create(self.fs.clone(), &temporary, 0, options, metrics)?;
         let stats = CheckpointStats { covered: self.last, ..CheckpointStats::default() };
-        let mut filter =
-            Filter { keep, min_valid: min_valid.0, writer, stats, batch: Vec::new(), len: 0, failed: None };
+        let (batch, metadata) = (Vec::new(), BTreeMap::new());
+        let mut filter = Filter { keep, min_valid: min_valid.0, writer, stats, batch, metadata, len: 0, failed: None };
         let until = Position { segment: self.last, offset: u64::MAX };
         let read = read_until(&self.fs, &self.dir, until, &mut filter)?;
         if let Some(damage) = read.damage.into_iter().next() {
@@ -139,6 +144,8 @@ struct Filter<'a> {
     writer: Writer,
     stats: CheckpointStats,
     batch: Vec<Record>,
+    /// The latest of each series, written at the end.
+    metadata: BTreeMap<SeriesRef, SeriesMetadata>,
     len: usize,
     failed: Option<WalError>,
 }
@@ -163,6 +170,7 @@ impl Filter<'_> {
     }
 
     fn finish(mut self) -> Result<CheckpointStats, WalError> {
+        encode_metadata(self.metadata.iter().map(|(series, metadata)| (*series, metadata)), &mut self.batch);
         self.flush();
         match self.failed {
             Some(error) => Err(error),
@@ -207,6 +215,39 @@ impl RecordSink for Filter<'_> {
         self.stats.samples.1 += histograms.len() as u64 - count;
         encode_histograms(kept.map(|h| (h.series, h.t, &h.value)), &mut self.batch);
         self.count(from);
+    }
+
+    fn tombstones(&mut self, tombstones: &[RefTombstone]) {
+        let from = self.batch.len();
+        let mut kept = Vec::with_capacity(tombstones.len());
+        for one in tombstones.iter().filter(|one| self.min_valid <= one.interval.max_t) {
+            match (self.keep)(one.series) {
+                Some(true) => kept.push(*one),
+                Some(false) => {}
+                None => {
+                    self.failed.get_or_insert(WalError::Unsettled);
+                }
+            }
+        }
+        encode_tombstones(kept, &mut self.batch);
+        self.count(from);
+    }
+
+    fn exemplars(&mut self, exemplars: &[RefExemplar]) {
+        let from = self.batch.len();
+        let kept = exemplars.iter().filter(|e| self.min_valid <= e.exemplar.at.0);
+        encode_exemplars(kept.map(|e| (e.series, &e.exemplar)), &mut self.batch);
+        self.count(from);
+    }
+
+    fn metadata(&mut self, metadata: &[RefMetadata]) {
+        for RefMetadata { series, metadata } in metadata {
+            match (self.keep)(*series) {
+                Some(true) => drop(self.metadata.insert(*series, metadata.clone())),
+                Some(false) => {}
+                None => drop(self.failed.get_or_insert(WalError::Unsettled)),
+            }
+        }
     }
 
     fn keeps_start_times(&self) -> bool {

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::SharedFs;
+use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_histograms};
+use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
 use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_samples, decode_series};
 use crate::storage::wal::repair::repair_segment;
 use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
+use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
 
@@ -22,6 +25,12 @@ pub trait RecordSink {
     fn samples(&mut self, samples: &[RefSample]);
     /// Histograms of one record.
     fn histograms(&mut self, histograms: &[RefHistogram]);
+    /// Deleted ranges of one record.
+    fn tombstones(&mut self, _: &[RefTombstone]) {}
+    /// Exemplars of one record.
+    fn exemplars(&mut self, _: &[RefExemplar]) {}
+    /// Metadata of one record.
+    fn metadata(&mut self, _: &[RefMetadata]) {}
     /// True if records with start times, which would be lost, are to come as other records.
     fn keeps_start_times(&self) -> bool {
         false
@@ -66,8 +75,8 @@ impl LoadReport {
     /// Records that were passed over, by kind.
     pub fn skipped(&self) -> impl Iterator<Item = (RecordKind, u64)> + '_ {
         let skipped = |kind: &RecordKind| {
-            use RecordKind::{Histograms, Samples, SamplesV2, Series};
-            !matches!(kind, Series | Samples | SamplesV2 | Histograms)
+            use RecordKind::{Exemplars, Histograms, Metadata, Samples, SamplesV2, Series, Tombstones};
+            !matches!(kind, Series | Samples | SamplesV2 | Histograms | Tombstones | Exemplars | Metadata)
         };
         self.records.iter().filter(move |(kind, _)| skipped(kind)).map(|(kind, n)| (*kind, *n))
     }
@@ -113,12 +122,17 @@ pub(crate) fn load_and_repair(
         loader.start = from.offset;
     }
     let newest = segments.last().map(|file| file.segment);
+    let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
+    let first = covered.or_else(|| segments.first().map(|file| file.segment)).unwrap_or(0);
+    // The segment that is begun behind the last counts as well.
+    metrics.progress.begin(first, newest.max(covered).map_or(0, |newest| newest + 1));
     let files = checkpoint
         .into_iter()
-        .map(|(dir, file)| (dir.join(segment_name(file.segment)), false))
-        .chain(segments.iter().map(|f| (wal_dir.join(segment_name(f.segment)), Some(f.segment) == newest)));
-    for (path, is_newest) in files {
+        .map(|(dir, file)| (dir.join(segment_name(file.segment)), false, first))
+        .chain(segments.iter().map(|f| (wal_dir.join(segment_name(f.segment)), Some(f.segment) == newest, f.segment)));
+    for (path, is_newest, number) in files {
         let mut damage = loader.read_segment(fs, &path, None)?;
+        metrics.progress.read(number);
         if damage.is_empty() {
             continue;
         }
@@ -247,6 +261,25 @@ impl<'a> Loader<'a> {
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.samples.len() as u64;
                 self.sink.samples(&self.samples);
+            }
+            RecordKind::Tombstones => {
+                let tombstones = decode_tombstones(bytes)?;
+                // Of a series that is gone its ranges may be all that is left, and its reference must not be used again.
+                let max = tombstones.iter().map(|one| one.series.0).max().unwrap_or(0);
+                self.report.ref_max = self.report.ref_max.max(max);
+                self.sink.tombstones(&tombstones);
+            }
+            RecordKind::Metadata => {
+                let mut metadata = Vec::new();
+                decode_metadata(bytes, &mut metadata)?;
+                self.sink.metadata(&metadata);
+            }
+            RecordKind::Exemplars => {
+                let mut exemplars = Vec::new();
+                decode_exemplars(bytes, &mut exemplars)?;
+                let max = exemplars.iter().map(|e| e.series.0).max().unwrap_or(0);
+                self.report.ref_max = self.report.ref_max.max(max);
+                self.sink.exemplars(&exemplars);
             }
             _ => self.sink.other(kind, bytes),
         }

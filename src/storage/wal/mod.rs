@@ -15,14 +15,18 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::SharedFs;
 
 pub mod checkpoint;
+pub mod exemplar_record;
 pub mod fragment;
 pub mod histogram_record;
 mod load;
+pub mod metadata_record;
 pub mod metrics;
+pub mod progress;
 pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+pub mod tombstone_record;
 pub mod writer;
 
 pub use load::{LoadReport, RecordSink, SegmentDamage, pass_on, read_until};
@@ -148,6 +152,7 @@ impl Log {
         let newest = segments::list_segments(&**fs, &dir)?.last().map(|s| s.segment);
         let next = newest.max(checkpoint).map_or(0, |newest| newest + 1);
         let writer = Writer::create(fs.clone(), &dir, next, options, metrics.clone())?;
+        metrics.progress.read(next);
         Ok((writer, report))
     }
 }

@@ -6,14 +6,16 @@
 //! 11 samples with start times
 //!           varint ref₀, varint t₀, varint st₀, value u64, { varint(ref − last ref), varint(t − t₀), start, value u64 } …
 //! ```
-//! Histograms have a file of their own (`histogram_record`). Other types of Prometheus are known by name and passed over.
+//! Histograms, exemplars and metadata have files of their own (`histogram_record`, …). Other types of Prometheus are known by name and passed over.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use crate::model::labels::{Labels, LabelsBuilder};
 use crate::model::sample::SeriesRef;
 use crate::storage::head::shard::Staged;
+use crate::storage::wal::exemplar_record::encode_exemplars;
 use crate::storage::wal::histogram_record::{encode_histograms, take_start};
+use crate::storage::wal::metadata_record::encode_metadata;
 
 const SERIES: u8 = 1;
 const SAMPLES: u8 = 2;
@@ -150,8 +152,7 @@ pub fn encode_series<'a>(series: impl IntoIterator<Item = (SeriesRef, &'a Labels
         put_uvarint(labels.len() as u64, &mut bytes);
         for (name, value) in labels {
             for text in [name, value] {
-                put_uvarint(text.len() as u64, &mut bytes);
-                bytes.extend_from_slice(text.as_bytes());
+                put_str(text, &mut bytes);
             }
         }
         if RECORD_LEN_TARGET <= bytes.len() {
@@ -186,13 +187,15 @@ pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Ve
     }
 }
 
-/// The records of staged slices: all their series before all their samples, and their histograms behind.
+/// The records of staged slices: all their series before all that refers to them, exemplars last.
 pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
     let mut records = Vec::new();
     encode_series(staged.iter().flat_map(|s| s.new_series()).map(|new| (new.series, &new.labels)), &mut records);
+    encode_metadata(staged.iter().flat_map(|s| s.metadata()).map(|m| (m.series, &*m.metadata)), &mut records);
     let samples = staged.iter().flat_map(|s| s.samples());
     encode_samples(samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value }), &mut records);
     encode_histograms(staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value)), &mut records);
+    encode_exemplars(staged.iter().flat_map(|s| s.exemplars()).map(|e| (e.series, &e.exemplar)), &mut records);
     records
 }
 
@@ -355,7 +358,12 @@ pub(crate) fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     take_str(rest)
 }
 
-fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn put_str(text: &str, out: &mut Vec<u8>) {
+    put_uvarint(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
+}
+
+pub(super) fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(take_uvarint(rest)?).ok()?;
     let (text, after) = rest.split_at_checked(len)?;
     *rest = after;

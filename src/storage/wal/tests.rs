@@ -268,7 +268,7 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
     let labels = Labels::from_pairs([("a", "b")]);
     let mut first = Vec::new();
     encode_series([(SeriesRef(1), &labels), (SeriesRef(2), &labels)], &mut first);
-    first.push(Record::from_bytes(vec![4, 1, 2, 3]));
+    first.push(Record::from_bytes(vec![200, 1, 2, 3]));
     writer.append(&first).unwrap();
     (0..100).for_each(|t| writer.append(&batch(t, 300)).unwrap());
     let before = fs.fork();

@@ -7,7 +7,9 @@ use crate::storage::chunk::bits::{BitReader, WordSource};
 use crate::storage::chunk::histogram::ResetHeader;
 use crate::storage::chunk::histogram::field::Xor;
 use crate::storage::chunk::histogram::layout::{Layout, bucket_count};
+use crate::storage::chunk::histogram::starts::STARTED_SAMPLES_MAX;
 use crate::storage::chunk::histogram::state::{Counts, Native};
+use crate::storage::chunk::starts::StartDecoder;
 
 /// Finest resolution that is handed out; finer ones, of later versions, are reduced to it.
 const SCHEMA_MAX: i32 = 8;
@@ -19,6 +21,9 @@ pub struct HistogramDecoder<'a, S: WordSource + ?Sized, H: Native> {
     count: u16,
     read: u16,
     header: ResetHeader,
+    has_starts: bool,
+    /// Set from the first sample on, if there are start times.
+    starts: Option<StartDecoder>,
     t: i64,
     t_change: i64,
     /// Set from the first sample on.
@@ -36,7 +41,19 @@ impl<'a, S: WordSource + ?Sized, H: Native> HistogramDecoder<'a, S, H> {
     /// A decoder of `count` samples in the first `bit_len` bits of `source`, which begins behind the sample count.
     pub fn new(source: &'a S, bit_len: usize, count: u16) -> Self {
         let bits = BitReader::new(source, bit_len);
-        Self { bits, count, read: 0, header: ResetHeader::Unknown, t: 0, t_change: 0, sample: None }
+        let (has_starts, starts) = (false, None);
+        Self { bits, count, read: 0, header: ResetHeader::Unknown, has_starts, starts, t: 0, t_change: 0, sample: None }
+    }
+
+    /// The same for a chunk with start times, whose `count` says more than that.
+    pub fn with_starts(source: &'a S, bit_len: usize, count: u16) -> Self {
+        let header = ResetHeader::from_bits(u64::from(count >> 14));
+        Self { header, has_starts: true, ..Self::new(source, bit_len, count & STARTED_SAMPLES_MAX) }
+    }
+
+    /// When the current sample began to count; 0 if that is not known.
+    pub fn start(&self) -> i64 {
+        self.starts.as_ref().map_or(0, StartDecoder::start)
     }
 
     /// Time of the first sample, from a decoder that has read none.
@@ -49,7 +66,12 @@ impl<'a, S: WordSource + ?Sized, H: Native> HistogramDecoder<'a, S, H> {
         if self.read == self.count {
             return Ok(None);
         }
+        let before = self.t;
         let read = if self.sample.is_none() { self.read_first() } else { self.read_next() };
+        let read = read.and_then(|()| match &mut self.starts {
+            Some(starts) => starts.read(&mut self.bits, self.read, self.t, before),
+            None => Some(()),
+        });
         read.ok_or(ChunkError::Truncated { samples: self.read })?;
         self.read += 1;
         Ok(Some(self.t))
@@ -93,7 +115,12 @@ impl<'a, S: WordSource + ?Sized, H: Native> HistogramDecoder<'a, S, H> {
     }
 
     fn read_head(&mut self) -> Option<(Layout, i64)> {
-        self.header = ResetHeader::from_bits(self.bits.read(8)? >> 6);
+        let header = self.bits.read(8)?;
+        if self.has_starts {
+            self.starts = Some(StartDecoder::new(u8::try_from(header).ok()?));
+        } else {
+            self.header = ResetHeader::from_bits(header >> 6);
+        }
         let layout = Layout::read(&mut self.bits)?;
         Some((layout, self.bits.read_varbit_int()?))
     }

@@ -17,6 +17,7 @@ pub mod decode;
 pub mod encode;
 mod field;
 mod layout;
+pub mod starts;
 mod state;
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(crate) fn decoded(encoding: Encoding, chunks: &[Vec<u8>]) -> Result<Vec<(i64
     let mut out = Vec::new();
     for chunk in chunks {
         match ChunkDecoder::of_chunk(encoding, chunk)? {
-            ChunkDecoder::Floats(_) => {}
+            ChunkDecoder::Floats(_) | ChunkDecoder::StartedFloats(_) => {}
             ChunkDecoder::Histograms(mut decoder) => {
                 while let Some(t) = decoder.advance()? {
                     out.push((t, decoder.float_histogram()));

@@ -25,7 +25,7 @@ pub(crate) struct Segment {
     /// Start of each pair's postings, and their end at the end.
     pub(super) posting_starts: Box<[u32]>,
     pub(super) postings: Box<[u32]>,
-    pub(super) cells: Box<[Arc<SeriesCell>]>,
+    pub(crate) cells: Box<[Arc<SeriesCell>]>,
     /// Start of each series' pairs, and their end at the end.
     pub(super) label_starts: Box<[u32]>,
     pub(super) label_pairs: Box<[PairId]>,

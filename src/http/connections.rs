@@ -1,0 +1,189 @@
+//! Who may hold a connection. Prometheus lets further ones wait until one of its 512 is over, so that a few hundred idle
+//! sockets silence it. Here every connection is taken, and the one that has been idle longest goes for it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::Extensions;
+use actix_web::http::StatusCode;
+use actix_web::rt::net::TcpStream;
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use rustix::net::Shutdown;
+
+use crate::telemetry::metrics::{Counter, Registry};
+
+/// Connections beyond the limit for which nobody has to go: when all others are busy, health and this machine still get an answer.
+const RESERVED: usize = 16;
+/// Why a request on a reserved connection is not answered.
+const ALL_BUSY: &str = "all connections of --web.max-connections are busy";
+
+/// All open connections.
+pub(super) struct Connections {
+    max: usize,
+    /// Counts beginnings and ends of requests and connections: a clock that tells which came earlier.
+    events: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Slot>>>,
+    evicted: Counter,
+    refused: Counter,
+}
+
+/// One open connection, as the others see it.
+struct Slot {
+    /// The connection's socket, by a descriptor of our own, so that it can be closed from outside.
+    socket: OwnedFd,
+    used: AtomicU64,
+    requests: AtomicU32,
+    /// Nobody went for it: it serves health and this machine alone.
+    is_reserved: bool,
+}
+
+/// Lives as long as its connection.
+struct Connection {
+    id: u64,
+    slot: Arc<Slot>,
+    all: Arc<Connections>,
+    closed: Counter,
+}
+
+impl Connections {
+    /// At most `max` connections, besides a few that are kept for health and this machine.
+    pub(super) fn new(max: usize, registry: &Registry) -> Arc<Self> {
+        let evicted = "Idle connections closed as another one came and --web.max-connections were open.";
+        let refused = "Connections closed at once as all others were busy, reserved ones included.";
+        Arc::new(Self {
+            max,
+            events: AtomicU64::new(0),
+            open: Mutex::default(),
+            evicted: registry.counter("watchfire_http_connections_evicted_total", evicted, &[]),
+            refused: registry.counter("watchfire_http_connections_busy_refused_total", refused, &[]),
+        })
+    }
+
+    /// The most connections that the HTTP library may see, those that are about to be closed included.
+    pub(super) fn backstop(&self) -> usize {
+        self.max.saturating_mul(2).saturating_add(4 * RESERVED)
+    }
+
+    /// Takes a connection in; `closed` counts when it is over.
+    pub(super) fn enter(self: &Arc<Self>, stream: &dyn Any, extensions: &mut Extensions, closed: Counter) {
+        let Some(socket) = socket(stream) else { return };
+        let Ok(own) = socket.as_fd().try_clone_to_owned() else {
+            self.refused.inc();
+            return close(socket.as_fd());
+        };
+        let id = self.tick();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_reserved = false;
+        if self.max <= open.len() {
+            match longest_idle(&open) {
+                Some(idle) => {
+                    if let Some(slot) = open.remove(&idle) {
+                        close(slot.socket.as_fd());
+                    }
+                    self.evicted.inc();
+                }
+                None if self.max + RESERVED <= open.len() => {
+                    self.refused.inc();
+                    close(own.as_fd());
+                }
+                None => is_reserved = true,
+            }
+        }
+        let slot = Arc::new(Slot { socket: own, used: AtomicU64::new(id), requests: AtomicU32::new(0), is_reserved });
+        open.insert(id, Arc::clone(&slot));
+        drop(open);
+        extensions.insert(Connection { id, slot, all: Arc::clone(self), closed });
+    }
+
+    fn tick(&self) -> u64 {
+        self.events.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.closed.inc();
+    }
+}
+
+/// A request that is being answered: while there is one, its connection is not idle.
+pub(super) struct Busy {
+    slot: Arc<Slot>,
+    all: Arc<Connections>,
+}
+
+impl Busy {
+    /// Marks the connection of a request as busy; an error is the answer for one that may not be served.
+    pub(super) fn begin(request: &HttpRequest) -> Result<Option<Self>, HttpResponse> {
+        let Some(connection) = request.conn_data::<Connection>() else { return Ok(None) };
+        let is_ours = || request.peer_addr().is_some_and(|peer| is_loopback(peer.ip()));
+        let is_health = || request.path().ends_with("/-/healthy") || request.path().ends_with("/-/ready");
+        if connection.slot.is_reserved && !is_health() && !is_ours() {
+            let mut builder = HttpResponse::build(StatusCode::SERVICE_UNAVAILABLE);
+            return Err(builder.force_close().content_type("text/plain; charset=utf-8").body(ALL_BUSY));
+        }
+        connection.slot.requests.fetch_add(1, Ordering::AcqRel);
+        Ok(Some(Self { slot: Arc::clone(&connection.slot), all: Arc::clone(&connection.all) }))
+    }
+
+    /// Keeps the connection busy until the body of an answer is with it.
+    pub(super) fn until_sent(self, answer: HttpResponse) -> HttpResponse {
+        answer.map_body(|_, body| BoxBody::new(BusyBody { body, _busy: self }))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.slot.used.store(self.all.tick(), Ordering::Release);
+        self.slot.requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+struct BusyBody {
+    body: BoxBody,
+    _busy: Busy,
+}
+
+impl MessageBody for BusyBody {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
+}
+
+/// The connection without a request whose last one ended first.
+fn longest_idle(open: &HashMap<u64, Arc<Slot>>) -> Option<u64> {
+    let idle = open.iter().filter(|(_, slot)| slot.requests.load(Ordering::Acquire) == 0);
+    idle.min_by_key(|(_, slot)| slot.used.load(Ordering::Acquire)).map(|(id, _)| *id)
+}
+
+/// Ends a connection whatever it is doing; its task notices and lets go of it.
+pub(super) fn close(socket: impl rustix::fd::AsFd) {
+    // One that the client has closed already needs no closing.
+    let _ = rustix::net::shutdown(socket, Shutdown::Both);
+}
+
+/// The socket of a connection, with TLS or without.
+pub(super) fn socket(stream: &dyn Any) -> Option<&TcpStream> {
+    let encrypted = || stream.downcast_ref::<TlsStream<TcpStream>>().map(|stream| stream.get_ref().0);
+    stream.downcast_ref::<TcpStream>().or_else(encrypted)
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
