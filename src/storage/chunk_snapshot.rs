@@ -215,8 +215,9 @@ impl Notes {
         for (reference, first) in &self.aliases {
             let _ = writeln!(text, "alias {} {}", reference.0, first.0);
         }
+        let _ = write!(text, "end {}", self.series);
         let checksum = crc32c::crc32c(text.as_bytes());
-        let _ = writeln!(text, "end {} {checksum}", self.series);
+        let _ = writeln!(text, " {checksum}");
         text
     }
 }
@@ -225,7 +226,7 @@ fn parse_notes(text: &str) -> Option<Notes> {
     let mut notes = Notes::default();
     let mut before = 0;
     for line in text.split_inclusive('\n') {
-        let checked = text.get(..before)?;
+        let checked = text.get(..before + line.rfind(' ')?)?;
         before += line.len();
         let mut words = line.strip_suffix('\n')?.split(' ');
         let (kind, first) = (words.next()?, words.next()?.parse().ok()?);
@@ -481,4 +482,83 @@ fn write_notes(fs: &SharedFs, dir: &Path, notes: &Notes) -> Result<(), SnapshotE
 pub fn prepare_truncation(fs: &SharedFs, data_dir: &Path, bound: TimestampMs) -> Result<(), WalError> {
     remove_all(fs, data_dir, None)?;
     head_chunk_files::remove_before(&**fs, data_dir, bound.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::storage::chunk::encode_xor;
+
+    #[derive(Default)]
+    struct Seen {
+        series: Vec<(SeriesRef, Labels, Option<OpenImage>)>,
+        records: Vec<Vec<u8>>,
+    }
+
+    impl SnapshotSink for Seen {
+        fn series(&mut self, series: SeriesRef, labels: Labels, open: Option<OpenImage>) {
+            self.series.push((series, labels, open));
+        }
+
+        fn record(&mut self, bytes: &[u8]) {
+            self.records.push(bytes.to_vec());
+        }
+    }
+
+    fn series() -> Record {
+        let samples = [(10, 1.5), (20, 2.5)];
+        let open = OpenImage::of(Encoding::Xor, encode_xor(&samples)).unwrap();
+        series_record(SeriesRef(258), &Labels::from_pairs([("a", "bc")]), Some(&open))
+    }
+
+    #[test]
+    fn records_have_the_bytes_of_the_format() {
+        let bytes = series().as_bytes().to_vec();
+        let head = [1, 0, 0, 0, 0, 0, 0, 1, 2, 1, 1, b'a', 2, b'b', b'c', 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(bytes[..head.len()], head);
+        let times = [[0, 0, 0, 0, 0, 0, 0, 10], [0, 0, 0, 0, 0, 0, 0, 20]].concat();
+        assert_eq!(bytes[head.len()..head.len() + 16], times);
+        assert_eq!(bytes[head.len() + 16], 1, "the encoding");
+        assert_eq!(bytes[bytes.len() - 8..], 2.5f64.to_be_bytes());
+        assert!(bytes[bytes.len() - 64..bytes.len() - 8].iter().all(|byte| *byte == 0));
+        let mut seen = Seen::default();
+        pass_on(&bytes, &mut seen).unwrap();
+        let tombstones = [3, 0, 0, 0, 0, 0, 0, 0, 4, 2, 200, 1];
+        let record = tombstones_of_snapshot(&tombstones).unwrap();
+        assert_eq!(record.as_bytes(), [2, 5, 1, 4, 2, 200, 1]);
+        pass_on(record.as_bytes(), &mut seen).unwrap();
+        assert_eq!((seen.series.len(), seen.records), (1, vec![tombstones.to_vec()]));
+        assert!(pass_on(&[9], &mut Seen::default()).is_err());
+    }
+
+    #[test]
+    fn notes_that_were_changed_are_refused() {
+        let aliases = Aliases::from([(SeriesRef(9), SeriesRef(3))]);
+        let notes = Notes { next_ref: 17, aliases, files: vec![(1, 4096)], series: 5 };
+        let text = notes.to_text();
+        assert_eq!(parse_notes(&text), Some(notes));
+        for at in 0..text.len() {
+            let mut wrong = text.clone().into_bytes();
+            wrong[at] ^= 1;
+            assert_eq!(parse_notes(&String::from_utf8(wrong).unwrap()), None, "byte {at}");
+            assert_eq!(parse_notes(&text[..at]), None, "cut at {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoders_never_panic(bytes in vec(any::<u8>(), 0..200), at: usize, to: u8, cut: usize) {
+            for kind in [SERIES, TOMBSTONES, EXEMPLARS] {
+                let _ = pass_on(&[&[kind], &bytes[..]].concat(), &mut Seen::default());
+            }
+            let mut record = series().as_bytes().to_vec();
+            let len = record.len();
+            record[at % len] = to;
+            let _ = pass_on(&record[..cut % (len + 1)], &mut Seen::default());
+            let _ = pass_on(&record, &mut Seen::default());
+        }
+    }
 }
