@@ -169,15 +169,16 @@ pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChu
         return Ok(header.iter().all(|byte| *byte == 0));
     }
     let mut window: Vec<u8> = Vec::new();
-    let (mut at, mut used) = (HEADER_LEN, 0usize);
+    let (mut at, mut used, mut at_end) = (HEADER_LEN, 0usize, false);
     loop {
         // The longest chunk fits into what is kept ready.
-        if window.len() - used < READ_LEN + DATA_LEN_MAX as usize {
+        if !at_end && window.len() - used < READ_LEN + DATA_LEN_MAX as usize {
             window.drain(..used);
             used = 0;
             let have = window.len();
             window.resize(2 * READ_LEN + DATA_LEN_MAX as usize, 0);
             let read = file.read_at(window.get_mut(have..).unwrap_or(&mut []), at + have as u64)?;
+            at_end = have + read < window.len();
             window.truncate(have + read);
         }
         let rest = window.get(used..).unwrap_or(&[]);
