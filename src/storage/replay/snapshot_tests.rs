@@ -42,6 +42,8 @@ fn stored() -> (SimFs, Head, Writer, Aliases) {
     encode_histograms(histograms.iter().map(|(r, t, h)| (*r, *t, h)), &mut records);
     encode_samples([RefSample { series: SeriesRef(70), t: 301 * 15_000, value: 7.0 }], &mut records);
     writer.append(&records).unwrap();
+    writer.sync().unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
     drop(writer);
     let head = new_head(3);
     let (writer, report) = reopen(&fs, &head, FOREVER);
@@ -183,7 +185,7 @@ fn deletions_and_exemplars_go_through_a_snapshot() {
     let (mut writer, _) = reopen(&fs, &before, FOREVER);
     for at in [5, 3, 9] {
         let labels_of = Labels::from_pairs([("trace", &at.to_string())]);
-        let exemplar = Exemplar { at: TimestampMs(at), value: at as f64, labels: labels_of, has_time: true };
+        let exemplar = Exemplar { at: TimestampMs(at), value: at as f64, labels: labels_of, has_time: false };
         before.exemplars().add(&labels, labels.hash64(), &exemplar);
     }
     let matchers = vec![vec![Matcher::equal("instance", "2")]];
