@@ -244,7 +244,7 @@ impl LogHealth {
 /// The thread that writes the log. Outlives the actor's restarts.
 pub struct LogThread {
     orders: Mutex<Option<SyncSender<Order>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<Option<Position>>>>,
     panics: Arc<Panics>,
     announcements: Arc<Announcements>,
     written: watch::Receiver<Position>,
@@ -265,7 +265,7 @@ impl LogThread {
         let work = move || {
             let waiters = Waiters::default();
             let (panics, health) = (for_thread, for_work);
-            Work { writer, mode, unsynced_since: None, panics, waiters, expected, told, health }.run(&queue);
+            Work { writer, mode, unsynced_since: None, panics, waiters, expected, told, health }.run(&queue)
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
@@ -299,14 +299,13 @@ impl LogThread {
         }
     }
 
-    /// Lets the thread write and sync what is queued, and waits until it has ended.
-    pub fn close(&self) {
+    /// Lets the thread write and sync what is queued, and waits until it has ended. Returns where the log ends, if all of it is
+    /// on the disk.
+    pub fn close(&self) -> Option<Position> {
         self.orders.lock().take();
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            // A panic of the thread was logged by the hook.
-            let _ = thread.join();
-        }
+        // A panic of the thread was logged by the hook.
+        thread.and_then(|thread| thread.join().ok().flatten())
     }
 }
 
@@ -366,7 +365,7 @@ impl Work {
         }
     }
 
-    fn run(mut self, queue: &Receiver<Order>) {
+    fn run(mut self, queue: &Receiver<Order>) -> Option<Position> {
         loop {
             let first = match queue.recv_timeout(self.patience()) {
                 Ok(order) => Some(order),
@@ -376,7 +375,7 @@ impl Work {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = panics::catch(|| self.sync_for_waiters());
-                    return;
+                    return panics::catch(|| self.writer.finish()).ok()?.ok();
                 }
             };
             let (mut jobs, mut plan, mut len): (Vec<Job>, _, usize) = (Vec::new(), None, 0);

@@ -48,7 +48,7 @@ const NOT_BUILT: &str = "This option for --enable-feature is known and has no ef
 #[rustfmt::skip]
 const KNOWN: &[(&str, LogLevel, &str, bool, Works)] = &[
     ("exemplar-storage", Info, "Experimental in-memory exemplar storage enabled", false, Yes),
-    ("memory-snapshot-on-shutdown", Info, "Experimental memory snapshot on shutdown enabled", false, NotBuilt),
+    ("memory-snapshot-on-shutdown", Info, "Experimental memory snapshot on shutdown enabled", false, Yes),
     ("extra-scrape-metrics", Warn, "This option for --enable-feature is being phased out. It currently changes the default for the extra_scrape_metrics config setting to true, but will become a no-op in a future version. Stop using this option and set extra_scrape_metrics in the config instead.", true, Yes),
     ("metadata-wal-records", Info, "Experimental metadata records in WAL enabled", false, Yes),
     ("promql-per-step-stats", Info, "Experimental per-step statistics reporting", false, Yes),

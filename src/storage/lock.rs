@@ -116,7 +116,7 @@ impl Drop for DirLock {
     }
 }
 
-/// Errors if `data_dir` holds late samples or a snapshot, which are not read yet; blocks, a write log and its checkpoints
+/// Errors if `data_dir` holds late samples, which are not read yet; snapshots, blocks, a write log and its checkpoints
 /// are fine, and so are head chunks as far as the log holds their samples (`storage::head_chunks`). Changes nothing. A directory that does not exist is fine as well.
 pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
     let list = |path: &Path| match fs.list(path) {
@@ -127,7 +127,6 @@ pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
     for entry in list(data_dir)?.into_iter().filter(|entry| entry.is_dir) {
         let path = data_dir.join(&entry.name);
         let what = match entry.name.as_str() {
-            name if name.starts_with("chunk_snapshot.") => "a memory snapshot",
             "wbl" if holds_data(&list(&path)?) => "late samples",
             _ => continue,
         };
@@ -178,8 +177,6 @@ mod tests {
         assert_eq!(refused(&["wal/00000000", "01BKGV7JC0RY8A6MACW02A2PJD/meta.json"]), None);
         let late = refused(&["wbl/00000000"]).unwrap();
         assert!(late.contains("late samples") && late.contains("/data/wbl"), "{late}");
-        for file in ["wbl/00000000", "chunk_snapshot.000001.0000000001/00000000"] {
-            assert!(refused(&[file]).is_some(), "{file}");
-        }
+        assert_eq!(refused(&["chunk_snapshot.000001.0000000001/00000000"]), None);
     }
 }

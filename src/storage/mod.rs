@@ -7,9 +7,11 @@
 
 pub mod block;
 pub mod chunk;
+pub mod chunk_snapshot;
 pub mod compact;
 pub mod fs;
 pub mod head;
+pub mod head_chunk_files;
 pub mod head_chunks;
 pub mod lock;
 mod pattern;

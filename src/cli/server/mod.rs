@@ -294,7 +294,10 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         () = handle.stop(true) => {}
         _ = signals.next() => return Ok(ExitCode::from(EXIT_FAILURE)),
     }
-    parts.close_storage();
+    tokio::select! {
+        () = parts.close_storage(&flags) => {}
+        _ = signals.next() => return Ok(ExitCode::from(EXIT_FAILURE)),
+    }
     tracing::info!(component = "main", "See you next time!");
     Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }

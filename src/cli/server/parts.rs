@@ -80,6 +80,9 @@ const SERIES_BYTES: u64 = 1_000;
 /// How long a manager may take to say who of its children has confirmed: longer than they have.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long a snapshot at the end may wait and take.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(30);
+
 /// What is held of the data directory while the server runs.
 struct Opened {
     thread: Arc<LogThread>,
@@ -360,7 +363,8 @@ impl Parts {
         let is_agent = flags.agent.is_some();
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
-        let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..WalMetrics::new(registry, clock) };
+        let metrics = WalMetrics::of(registry, clock, storage::compression_of(&flags));
+        let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..metrics };
         let (catalog, steady, retention) =
             (Arc::clone(&self.catalog), Arc::clone(&self.steady), Arc::clone(&self.retention));
         let read = move |_: &_| storage::open(&flags, &head, &catalog, &metrics, (&steady, &retention));
@@ -417,12 +421,22 @@ impl Parts {
         }
     }
 
-    /// Writes and syncs what the logs still hold, and lets the data directory go.
-    pub(super) fn close_storage(&self) {
+    /// Writes and syncs what the logs still hold, leaves a snapshot of the head for the next start, and lets the data directory
+    /// go.
+    pub(super) async fn close_storage(&self, flags: &ServerFlags) {
         self.gateway_deps.close_logs();
         self.notifying.close();
-        if let Some(opened) = self.opened.lock().take() {
-            opened.thread.close();
+        let Some(opened) = self.opened.lock().take() else { return };
+        let Some(position) = opened.thread.close() else { return };
+        let (flags, head, log) = (flags.storage.clone(), Arc::clone(&self.head), Arc::clone(&self.log));
+        let clock = SharedClock::clone(&self.runtime.clock);
+        let write = move |_: &_| {
+            if let Some(journal) = log.get() {
+                storage::write_snapshot(&flags, journal, &head, position, &clock);
+            }
+        };
+        if let Err(error) = self.pool.run(Lane::Storage, Instant::now() + SNAPSHOT_WITHIN, write).await {
+            tracing::warn!(component = "tsdb", err = %error, "No chunk snapshot was written");
         }
     }
 

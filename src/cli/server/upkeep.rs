@@ -21,6 +21,7 @@ use crate::model::clock::Clock;
 use crate::model::duration::PromDuration;
 use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
+use crate::storage::chunk_snapshot;
 use crate::storage::head::Head;
 use crate::storage::head::shard::ShardState;
 use crate::storage::replay;
@@ -197,6 +198,9 @@ impl Upkeep {
             // A shard that is being rebuilt reads the files that would go.
             let _files = journal.files.try_lock()?;
             let aliases = journal.aliases.lock().clone();
+            if let Err(error) = chunk_snapshot::prepare_truncation(&journal.fs, &journal.data_dir, bound) {
+                return Some(Err(error));
+            }
             Some(job.run(bound, &mut replay::keeper(&head, &aliases)))
         };
         match self.pool.run(Lane::Storage, Instant::now() + CHECKPOINT_WITHIN, make).await {

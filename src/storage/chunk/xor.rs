@@ -39,6 +39,11 @@ impl Default for XorEncoder {
 }
 
 impl XorEncoder {
+    /// An encoder whose chunk has ended with this sample.
+    pub fn ended(t: i64, value_bits: u64) -> Self {
+        Self { t, value_bits, ..Self::default() }
+    }
+
     /// Time stamp of the newest sample; meaningless before the first.
     pub fn last_t(&self) -> i64 {
         self.t

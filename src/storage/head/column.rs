@@ -522,6 +522,23 @@ impl Column {
         }
     }
 
+    /// A column of whole chunks, visible to every view; the newest ends at `last_t`.
+    pub(super) fn whole(
+        (words, encoding): (OpenWords, Encoding),
+        last_t: i64,
+        sealed: Option<Arc<SealedChunks>>,
+    ) -> Self {
+        let first_index = sealed.as_ref().map_or(0, |sealed| u64::from(sealed.sample_count()));
+        Self {
+            words,
+            tail: AtomicU64::new(pack_tail(CommitId(0), 0, false)),
+            last_t: AtomicI64::new(last_t),
+            open: OpenStart::new(encoding, first_index),
+            older: ArcSwapOption::empty(),
+            sealed,
+        }
+    }
+
     /// The commits that must be kept when the open chunk is sealed.
     fn all_commits(&self, low: CommitId) -> Option<Arc<OlderCommits>> {
         let (commit, in_chunk) = unpack_tail(self.tail.load(Ordering::Relaxed));

@@ -26,10 +26,12 @@ pub mod deletion;
 mod exemplar_restore;
 pub mod exemplars;
 pub mod export;
+pub mod image;
 mod index;
 mod marks;
 mod native;
 mod partition;
+mod ref_table;
 pub mod restore;
 pub mod route;
 mod series;
@@ -137,6 +139,11 @@ impl Head {
         &self.shared.exemplars
     }
 
+    /// Whether start times are stored.
+    pub fn stores_starts(&self) -> bool {
+        self.shared.starts.stored
+    }
+
     /// Whether chunks of blocks that the head becomes have room for start times, from now on.
     pub fn set_block_encodings(&self, floats_with_starts: bool, histograms_with_starts: bool) {
         self.shared.encodings.set(floats_with_starts, histograms_with_starts);
@@ -203,6 +210,11 @@ impl Head {
         if taken < table::SERIES_REF_MAX - 1 {
             self.shared.raise_next_ref(taken + 1);
         }
+    }
+
+    /// The reference that the next new series would get.
+    pub fn next_ref(&self) -> u64 {
+        self.shared.next_ref()
     }
 
     /// How many samples of `from ..= to` the series with this reference has; `None` if there is no such series.

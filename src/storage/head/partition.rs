@@ -525,7 +525,7 @@ impl Partition {
         if let Some(id) = self.find(labels, hash) {
             return self.table.get(id).map(|series| (id, series.cell.series()));
         }
-        let id = self.table.insert(WriterSeries::new(reference))?;
+        let id = self.table.insert(WriterSeries::restoring(reference))?;
         self.shared.restored_series();
         self.young.insert_unique(hash, YoungSeries { hash, labels: labels.clone(), id }, |young| young.hash);
         self.enter_index(&NewSeries { series: reference, labels: labels.clone(), hash, id });

@@ -99,6 +99,11 @@ impl HeadShared {
         self.next_ref.fetch_max(above, Ordering::Relaxed);
     }
 
+    /// The reference that comes next.
+    pub(crate) fn next_ref(&self) -> u64 {
+        self.next_ref.load(Ordering::Relaxed)
+    }
+
     /// Counts a series that comes from the log, whatever the limit.
     pub(crate) fn restored_series(&self) {
         self.series_count.fetch_add(1, Ordering::Relaxed);

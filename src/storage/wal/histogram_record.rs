@@ -99,10 +99,7 @@ pub fn encode_histograms<'a>(
         }
         put_varint(series.0.wrapping_sub(record.base.0).cast_signed(), &mut record.bytes);
         put_varint(t.wrapping_sub(record.base.1), &mut record.bytes);
-        match value {
-            HistogramValue::Integer(histogram) => put_whole(histogram, &mut record.bytes),
-            HistogramValue::Float(histogram) => put_float(histogram, &mut record.bytes),
-        }
+        put_histogram(value, &mut record.bytes);
         if RECORD_LEN_TARGET <= record.bytes.len() {
             open.flush(out);
         }
@@ -147,6 +144,14 @@ pub fn encode_started_histograms<'a>(
         }
     }
     flush(&mut open, out);
+}
+
+/// Appends a histogram.
+pub(crate) fn put_histogram(value: &HistogramValue, out: &mut Vec<u8>) {
+    match value {
+        HistogramValue::Integer(histogram) => put_whole(histogram, out),
+        HistogramValue::Float(histogram) => put_float(histogram, out),
+    }
 }
 
 fn put_head(hint: CounterResetHint, schema: i32, zero_threshold: f64, out: &mut Vec<u8>) {
@@ -259,7 +264,7 @@ fn read(bytes: &[u8], out: &mut Vec<RefHistogram>, starts: &mut Vec<i64>) -> Opt
     Some(())
 }
 
-fn take_value(is_whole: bool, rest: &mut &[u8]) -> Option<HistogramValue> {
+pub(crate) fn take_value(is_whole: bool, rest: &mut &[u8]) -> Option<HistogramValue> {
     if is_whole {
         let mut histogram = take_whole(rest)?;
         histogram.reduce_resolution(SCHEMA_MAX);

@@ -20,9 +20,6 @@ use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
 
-/// First bytes of zstd's frames.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
 /// Takes what a log holds, in its order.
 pub trait RecordSink {
     /// Series of one record; the sink may take them out.
@@ -126,10 +123,18 @@ pub(crate) fn load_and_repair(
     wal_dir: &Path,
     metrics: &WalMetrics,
     sink: &mut dyn RecordSink,
+    from: Option<Position>,
 ) -> Result<LoadReport, WalError> {
     let mut loader = Loader::new(sink);
-    fill_checkpoint(fs, wal_dir, &mut loader.report)?;
-    let (checkpoint, segments) = plan(fs, wal_dir)?;
+    if from.is_none() {
+        fill_checkpoint(fs, wal_dir, &mut loader.report)?;
+    }
+    let (mut checkpoint, mut segments) = plan(fs, wal_dir)?;
+    if let Some(from) = from {
+        checkpoint.clear();
+        segments.retain(|file| from.segment <= file.segment);
+        loader.start = from.offset;
+    }
     let newest = segments.last().map(|file| file.segment);
     let mut before: Option<PathBuf> = None;
     let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
@@ -260,9 +265,16 @@ fn fill_checkpoint(fs: &SharedFs, wal_dir: &Path, report: &mut LoadReport) -> Re
     Ok(())
 }
 
+/// Passes one record on, as if it stood in a log.
+pub fn pass_on(record: &[u8], sink: &mut dyn RecordSink) -> Result<(), record::RecordError> {
+    Loader::new(sink).take(Compression::None, record)
+}
+
 struct Loader<'a> {
     sink: &'a mut dyn RecordSink,
     report: LoadReport,
+    /// Where reading begins in the next segment.
+    start: u64,
     inflater: Inflater,
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
@@ -272,13 +284,15 @@ struct Loader<'a> {
 impl<'a> Loader<'a> {
     fn new(sink: &'a mut dyn RecordSink) -> Self {
         let (series, samples, histograms) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sink, report: LoadReport::default(), inflater: Inflater::default(), series, samples, histograms }
+        let (report, inflater) = (LoadReport::default(), Inflater::default());
+        Self { sink, report, start: 0, inflater, series, samples, histograms }
     }
 
     /// Reads one segment; returns what is damaged in it.
     fn read_segment(&mut self, fs: &SharedFs, path: &Path, limit: Option<u64>) -> Result<Vec<SegmentDamage>, WalError> {
         let file = fs.open(path).context("open", path)?;
         let mut reader = SegmentReader::new(file, limit).context("read", path)?;
+        reader.skip_to(std::mem::take(&mut self.start));
         let mut damage = Vec::new();
         self.report.segments += 1;
         while let Some(item) = reader.next_item().context("read", path)? {
@@ -292,10 +306,6 @@ impl<'a> Loader<'a> {
             };
             match item {
                 Item::Damage(found) => damage.push(lost(found.offset, found.resumed, found.error.to_string())),
-                // Without the magic number it is a flipped bit: the checksum does not cover the flags.
-                Item::Record { compression: Compression::Zstd, data, .. } if data.starts_with(&ZSTD_MAGIC) => {
-                    return Err(WalError::Zstd { path: path.to_path_buf() });
-                }
                 Item::Record { offset, end, compression, data } => {
                     if let Err(error) = self.take(compression, data) {
                         damage.push(lost(offset, end, error.to_string()));

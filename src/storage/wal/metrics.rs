@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::clock::SharedClock;
+use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::progress::ReplayProgress;
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 use crate::telemetry::summary::Summary;
@@ -30,7 +31,7 @@ pub struct WalMetrics {
     pub part_writes: Counter,
     /// `prometheus_tsdb_wal_record_parts_bytes_written_total`.
     pub part_bytes: Counter,
-    /// `prometheus_tsdb_wal_record_bytes_saved_total{compression="snappy"}`.
+    /// `prometheus_tsdb_wal_record_bytes_saved_total`, for the compression in use.
     pub bytes_saved: Counter,
     /// `prometheus_tsdb_wal_corruptions_total`.
     pub corruptions: Counter,
@@ -56,8 +57,13 @@ pub struct WalMetrics {
 }
 
 impl WalMetrics {
-    /// Registers the metrics, at zero.
+    /// Registers the metrics, at zero, for a log that is compressed with Snappy.
     pub fn new(registry: &Registry, clock: &SharedClock) -> Self {
+        Self::of(registry, clock, Compression::Snappy)
+    }
+
+    /// The same for a log that is compressed as given.
+    pub fn of(registry: &Registry, clock: &SharedClock, compression: Compression) -> Self {
         let name = |name: &str| format!("prometheus_tsdb_wal_{name}");
         let counter = |of: &str, help: &str| registry.counter(&name(of), help, &[]);
         let gauge = |of: &str, help: &str| registry.gauge(&name(of), help, &[]);
@@ -82,7 +88,11 @@ impl WalMetrics {
             storage_bytes: gauge("storage_size_bytes", "Size of the write log directory."),
             part_writes: counter("record_part_writes_total", "Total number of record parts written before flushing."),
             part_bytes: counter("record_parts_bytes_written_total", part_bytes),
-            bytes_saved: registry.counter(&name("record_bytes_saved_total"), saved, &[("compression", "snappy")]),
+            bytes_saved: registry.counter(
+                &name("record_bytes_saved_total"),
+                saved,
+                &[("compression", compression.as_str())],
+            ),
             corruptions: counter("corruptions_total", "Total number of WAL corruptions."),
             chunk_corruptions: registry.counter(
                 "prometheus_tsdb_mmap_chunk_corruptions_total",

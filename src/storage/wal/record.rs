@@ -338,7 +338,29 @@ fn read_samples_with_starts(bytes: &[u8], out: &mut Vec<RefSample>, starts: &mut
     Some(())
 }
 
-pub(super) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
+/// Appends a label set: the number of labels, names and values.
+pub(crate) fn put_labels(labels: &Labels, out: &mut Vec<u8>) {
+    put_uvarint(labels.len() as u64, out);
+    for text in labels.iter().flat_map(|(name, value)| [name, value]) {
+        put_uvarint(text.len() as u64, out);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Takes a label set.
+pub(crate) fn labels_from(rest: &mut &[u8]) -> Result<Labels, RecordError> {
+    const MALFORMED: RecordError = RecordError::Malformed { kind: "labels" };
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for _ in 0..take_uvarint(rest).ok_or(MALFORMED)? {
+        // A count that is too high ends here at the latest, as each label takes bytes.
+        let (name, value) = take_bytes(rest).zip(take_bytes(rest)).ok_or(MALFORMED)?;
+        let text = |raw| std::str::from_utf8(raw).map_err(|_| RecordError::NotUtf8);
+        pairs.push((text(name)?, text(value)?));
+    }
+    Ok(labels_of(&pairs))
+}
+
+pub(crate) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
     while 0x80 <= n {
         // The low seven bits, with the mark that more follow.
         out.push(n as u8 | 0x80);
@@ -347,18 +369,18 @@ pub(super) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
     out.push(n as u8);
 }
 
-pub(super) fn put_varint(n: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint(n: i64, out: &mut Vec<u8>) {
     put_uvarint((n << 1 ^ n >> 63).cast_unsigned(), out);
 }
 
-pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     let (raw, after) = rest.split_first_chunk::<8>()?;
     *rest = after;
     Some(u64::from_be_bytes(*raw))
 }
 
 #[inline]
-pub(super) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
     let mut n = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, after) = rest.split_first()?;
@@ -376,9 +398,14 @@ pub(super) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 #[inline]
-pub(super) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
+pub(crate) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
     let n = take_uvarint(rest)?;
     Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
+}
+
+/// Bytes behind their length.
+pub(crate) fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    take_str(rest)
 }
 
 pub(super) fn put_str(text: &str, out: &mut Vec<u8>) {

@@ -21,6 +21,9 @@ use crate::storage::wal::record::Record;
 use crate::storage::wal::segments::{list_segments, segment_name, storage_len};
 use crate::storage::wal::{IoContext, WalError, WalOptions};
 
+/// What Prometheus's encoder calls its default speed.
+const ZSTD_LEVEL: i32 = 3;
+
 /// A place in the log: everything before it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -51,6 +54,8 @@ pub struct Writer {
     reserve_in: Option<PathBuf>,
     buffer: Vec<u8>,
     encoder: snap::raw::Encoder,
+    /// Only where records are written so.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
     /// Where the next call of its kind is to panic.
     #[cfg(debug_assertions)]
     tear: Option<Tear>,
@@ -115,6 +120,10 @@ impl Writer {
             reserve_in: None,
             buffer: Vec::new(),
             encoder: snap::raw::Encoder::new(),
+            zstd: (options.compression == Compression::Zstd)
+                .then(|| zstd::bulk::Compressor::new(ZSTD_LEVEL))
+                .transpose()
+                .context("compress with zstd into", dir)?,
             #[cfg(debug_assertions)]
             tear: None,
         };
@@ -280,6 +289,18 @@ impl Writer {
         Ok(self.segment)
     }
 
+    /// Fills the last page up and syncs all, as at an orderly end. Returns where the log ends.
+    pub fn finish(&mut self) -> Result<Position, WalError> {
+        self.recover()?;
+        self.buffer.clear();
+        pad_page(self.good_len, &mut self.buffer);
+        if !self.buffer.is_empty() {
+            self.write_buffer()?;
+        }
+        self.sync()?;
+        Ok(self.position())
+    }
+
     /// Writes the buffer behind the last good record.
     fn write_buffer(&mut self) -> Result<(), WalError> {
         let end = self.good_len + self.buffer.len() as u64;
@@ -376,14 +397,16 @@ impl Writer {
         let mut packed = Vec::with_capacity(records.len());
         for record in records {
             let raw = record.as_bytes();
-            let compressed = match self.options.compression {
-                Compression::Snappy => self.encoder.compress_vec(raw).ok().filter(|data| data.len() < raw.len()),
-                Compression::None | Compression::Zstd => None,
+            let compression = self.options.compression;
+            let compressed = match compression {
+                Compression::Snappy => self.encoder.compress_vec(raw).ok(),
+                Compression::Zstd => self.zstd.as_mut().and_then(|zstd| zstd.compress(raw).ok()),
+                Compression::None => None,
             };
-            packed.push(match compressed {
+            packed.push(match compressed.filter(|data| data.len() < raw.len()) {
                 Some(data) => {
                     self.metrics.bytes_saved.add((raw.len() - data.len()) as u64);
-                    Packed { compression: Compression::Snappy, data }
+                    Packed { compression, data }
                 }
                 None => Packed { compression: Compression::None, data: raw.to_vec() },
             });
