@@ -1,5 +1,6 @@
 //! `sum by (job) (rate(x[5m]))` at one time over a million series: 500 targets in 10 jobs, 2,000 series each, one sample
-//! each 15 s for five minutes. Prints the time of each run, wall clock and processor, and what the query held at most.
+//! each 15 s for five minutes. Prints the time of each run, wall clock and processor, and what the query held at most. Then
+//! selections and listings, of which one label has a value for each series.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring program that prints its figures")]
 
@@ -8,7 +9,9 @@ use std::time::Instant;
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
-use watchfire::model::time::TimestampMs;
+use watchfire::model::matcher::{MatchOp, Matcher};
+use watchfire::model::read::Unlimited;
+use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::{EngineOptions, QueryContext, evaluate_instant};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
 use watchfire::storage::head::{Head, HeadOptions};
@@ -28,6 +31,7 @@ fn labels(target: usize, series: usize) -> Labels {
         ("instance", format!("10.0.{}.{}:8080", target / 250, target % 250)),
         ("job", format!("job-{}", target % 10)),
         ("method", ["GET", "PUT", "POST", "DELETE"][series % 4].to_owned()),
+        ("uid", format!("{target:03}{}{series:04}", if series % 100 == 7 { "-foo-" } else { "-" })),
     ])
 }
 
@@ -59,6 +63,13 @@ fn main() {
             }
         }
     }
+    // As shards do in idle moments.
+    for shard in head.shards() {
+        shard.seal_tail();
+        while let Some(job) = shard.merge_job() {
+            shard.install(job.run());
+        }
+    }
     let view = head.queryable().view().unwrap();
     let at = TimestampMs(START_MS + (SAMPLES - 1) * 15_000);
     for query in ["sum by (job) (rate(x[5m]))", "count(x)", "sum by (job) (rate(x{method=\"GET\"}[5m]))"] {
@@ -74,6 +85,27 @@ fn main() {
                 result.stats.peak_bytes >> 20,
                 result.stats.total_samples
             );
+        }
+    }
+    let selectors = [
+        ("instance", MatchOp::Equal, "10.0.0.7:8080"),
+        ("uid", MatchOp::Equal, "007-0011"),
+        ("uid", MatchOp::Regex, ".*foo.*"),
+    ];
+    for (name, op, value) in selectors {
+        let matchers = [Matcher::new(op, name, value).unwrap()];
+        for _ in 0..3 {
+            // The first time series are looked for; later they are known, unless they are too many.
+            let began = Instant::now();
+            let found = view.select(&matchers, TimeRange::ALL, &Unlimited).unwrap();
+            println!("{{{}}}: {} series in {:.2} ms", matchers[0], found.len(), began.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    for name in ["instance", "handler", "uid"] {
+        for _ in 0..3 {
+            let began = Instant::now();
+            let found = view.label_values(name, &[], TimeRange::ALL, &Unlimited).unwrap();
+            println!("values of {name}: {} in {:.2} ms", found.len(), began.elapsed().as_secs_f64() * 1e3);
         }
     }
 }

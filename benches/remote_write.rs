@@ -10,7 +10,7 @@ use watchfire::model::sample::SeriesRef;
 use watchfire::model::time::TimestampMs;
 use watchfire::remote::receive::budget::Budget;
 use watchfire::remote::receive::cache::SeriesCache;
-use watchfire::remote::receive::{Lookup, Message, Packing, decode, decoded_len, unpack};
+use watchfire::remote::receive::{Extras, Lookup, Message, Packing, decode, decoded_len, unpack};
 
 const SERIES: u64 = 2000;
 const NOW: TimestampMs = TimestampMs(1_700_000_000_000);

@@ -20,6 +20,7 @@ mod regexp;
 #[path = "../tests/promql_differential/samples.rs"]
 #[expect(dead_code, reason = "samples are not sent anywhere here")]
 mod samples;
+mod storage;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -30,6 +30,9 @@ mod process;
 #[cfg(debug_assertions)]
 #[path = "actor_faults/reload.rs"]
 mod reload;
+#[cfg(debug_assertions)]
+#[path = "actor_faults/remote.rs"]
+mod remote;
 #[path = "actor_faults/rules.rs"]
 mod rules;
 #[path = "actor_faults/scene.rs"]

@@ -1,7 +1,8 @@
-//! Who may import whom: reads every `crate::` path under `src/` and fails on an arrow that the table does not have.
+//! Who may import whom: reads every `crate::` path under `src/` and fails on an arrow that the table does not have. And that
+//! `docs/upstream-cases.md` names tests which exist.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -167,4 +168,32 @@ fn only_the_actor_layer_uses_actix_actors() {
         let uses = text.lines().any(|l| l.trim_start().starts_with("use actix::"));
         assert!(inside || !uses, "{} uses actix's actors", file.display());
     }
+}
+
+#[test]
+fn the_list_of_upstream_cases_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = BTreeSet::new();
+    for folder in ["src", "tests", "fuzz"] {
+        let mut files = Vec::new();
+        rust_files(&root.join(folder), &mut files);
+        for path in files {
+            let text = fs::read_to_string(path).unwrap();
+            let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn "));
+            tests.extend(names.filter_map(|rest| Some(rest.split_once(['(', '<'])?.0.to_owned())));
+        }
+    }
+    let list = fs::read_to_string(root.join("docs/upstream-cases.md")).unwrap();
+    let mut rows = 0;
+    for line in list.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert!(2 <= cells.len() && cells.iter().all(|cell| !cell.is_empty()), "an empty row: {line}");
+        let names = cells.last().unwrap().split('`').skip(1).step_by(2);
+        for name in names.filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+        {
+            assert!(tests.contains(name), "no test is called {name}: {line}");
+        }
+        rows += 1;
+    }
+    assert!(680 < rows, "{rows} rows");
 }

@@ -91,6 +91,17 @@ fn a_damaged_block_is_named_by_queries_of_its_range_and_kept() {
     assert!(error.starts_with("422") && error.contains(NAMES[1]), "{error}");
     assert!(server.log().contains(NAMES[1]), "{}", server.log());
     assert_eq!(metric(&server, "watchfire_blocks_damaged"), 1.0);
+    assert_eq!(metric(&server, "watchfire_block_corruptions_total"), 1.0);
+    server.kill();
+    let warn = ["--config.file=prometheus.yml", KEEP_ALL, "--storage.tsdb.damaged-blocks=warn"];
+    let server = Server::start(folder.path(), &warn);
+    let all = |path: &str| server.get(&format!("{path}&start={}&end={}", MIDDLE - 600, MIDDLE + 600)).json();
+    for path in ["/api/v1/query_range?query=up&step=60", "/api/v1/series?match[]=up", "/api/v1/labels?x=y"] {
+        let json = all(path);
+        assert_eq!(json["status"], "success", "{path}: {json}");
+        assert!(json["warnings"][0].as_str().is_some_and(|text| text.contains(NAMES[1])), "{path}: {json}");
+    }
+    assert_eq!(at(&server, "count(up)", MIDDLE - 600), Ok(2.0));
     assert_eq!(fs::read(&index).unwrap(), bytes);
 }
 

@@ -41,9 +41,11 @@ fn bad_arguments_are_refused() {
     );
     check_refused(&["--storage.agent.path=x"], 3, "The following flag(s) can only be used in agent mode: ");
     check_refused(&["--auto-gomemlimit.ratio=0"], 1, "--auto-gomemlimit.ratio must be greater than 0 ");
-    check_refused(&["promtool", "tsdb", "list"], 2, "watchfire promtool tsdb: not built yet\n");
     check_refused(&["amtool", "alert"], 2, "watchfire amtool: not built yet\n");
-    check_refused(&["--agent"], 2, "--agent is not built yet");
+    let server_only = "The following flag(s) can not be used in agent mode: [\"--storage.tsdb.path\"]";
+    check_refused(&["--agent", "--storage.tsdb.path=x"], 3, server_only);
+    let batch = "--storage.agent.checkpoint-batch-size must be greater than 0.";
+    check_refused(&["--agent", "--storage.agent.checkpoint-batch-size=0"], 1, batch);
     check_refused(&["--web.config.file=/absent.yml"], 1, "");
 }
 

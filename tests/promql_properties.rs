@@ -22,7 +22,7 @@ use watchfire::model::clock::ManualClock;
 use watchfire::model::read::ReadView;
 use watchfire::model::time::TimestampMs;
 use watchfire::promql::ast::Expr;
-use watchfire::promql::eval::EngineOptions;
+use watchfire::promql::eval::{EngineOptions, Helpers, Shortcuts};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
 use watchfire::promql::signatures::ValueType;
 use watchfire::storage::head::{Head, HeadOptions};
@@ -32,6 +32,8 @@ use samples::{COUNT, START_MS, STEP_MS, Series, Value};
 
 /// Queries of each property.
 const QUERIES: u64 = 1_000;
+/// Queries that each shortcut is tried with.
+const SHORTCUT_QUERIES: u64 = 300;
 const SEED: u64 = 7;
 
 /// Calls `check` with queries that parse and yield an instant vector or a scalar.
@@ -166,9 +168,13 @@ fn head_view(all: &[Series], shards: u16) -> Arc<dyn ReadView> {
             by_time.entry(*at_ms).or_default().push(sample);
         }
     }
-    for samples in by_time.into_values() {
+    for (number, samples) in by_time.into_values().enumerate() {
         let report = head.append_blocking(AppendBatch::from(samples)).unwrap();
         assert!(report.rejected.is_empty(), "{report:?}");
+        if number == 0 {
+            // What came first stands in the inverted part of the index, the rest in the list of new series.
+            head.shards().iter().for_each(|shard| shard.seal_tail());
+        }
     }
     head.queryable().view().unwrap()
 }
@@ -189,6 +195,35 @@ fn shards_change_no_byte() {
         with_values += u64::from(expected["data"]["result"].as_array().is_some_and(|result| !result.is_empty()));
     });
     assert!(with_values > QUERIES / 4, "{with_values}");
+}
+
+/// Each shortcut alone and all of them, on heads of 1, 2 and 7 shards, give what none gives on plain maps. What a selector has
+/// found is known from the second query on.
+#[test]
+fn shortcuts_shards_and_threads_change_no_byte_and_no_figure() {
+    let mut floats = samples::dataset(SEED);
+    floats.retain(|series| series.samples.iter().all(|(_, value)| matches!(value, Value::Float(_))));
+    let memory = answer::view_of(&floats);
+    let views = [1, 2, 7].map(|shards| head_view(&floats, shards));
+    let shortcuts = [
+        Shortcuts { helpers: Helpers::Always, ..Shortcuts::NONE },
+        Shortcuts { newest_only: true, ..Shortcuts::NONE },
+        Shortcuts { late_names: true, ..Shortcuts::NONE },
+        Shortcuts { helpers: Helpers::Always, ..Shortcuts::default() },
+    ];
+    let plain = EngineOptions { shortcuts: Shortcuts::NONE, ..EngineOptions::default() };
+    let mut with_values = 0;
+    for_each_query(SHORTCUT_QUERIES, |query, _| {
+        let expected = answer::with_figures(&*memory, query, &plain);
+        let text = expected.0.to_string();
+        for (view, shortcuts) in views.iter().flat_map(|view| shortcuts.map(|shortcuts| (view, shortcuts))) {
+            let opts = EngineOptions { shortcuts, ..plain.clone() };
+            let (answer, figures) = answer::with_figures(&**view, query, &opts);
+            assert_eq!((answer.to_string(), figures), (text.clone(), expected.1), "{query:?} {shortcuts:?}");
+        }
+        with_values += u64::from(expected.0["data"]["result"].as_array().is_some_and(|result| !result.is_empty()));
+    });
+    assert!(with_values > SHORTCUT_QUERIES / 4, "{with_values}");
 }
 
 /// Where only count and sum of histograms matter, their buckets are not kept; the figures are those of whole histograms.

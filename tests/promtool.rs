@@ -1,7 +1,11 @@
 //! `watchfire promtool`, run as users run it: output, exit codes, files it writes.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on should say where")]
 
+#[path = "promtool/query.rs"]
+mod query;
 mod support;
+#[path = "promtool/tsdb.rs"]
+mod tsdb;
 
 use std::fs;
 use std::path::Path;
@@ -423,8 +427,8 @@ fn help_and_what_is_not_built() {
     assert!(help.stdout.contains("test promql [<flags>] <test-file>..."), "{}", help.stdout);
     let help = ran(&["promtool", "test", "promql", "-h"]);
     assert!(help.stdout.contains("--engine=test|server (test)") && help.stdout.contains("--junit="), "{}", help.stdout);
-    let other = ran(&["promtool", "tsdb", "list"]);
-    assert_eq!((other.code, other.stderr.as_str()), (2, "watchfire promtool tsdb: not built yet\n"));
+    let other = ran(&["promtool", "tsdb", "bench", "write"]);
+    assert_eq!((other.code, other.stderr.as_str()), (2, "watchfire promtool tsdb bench: not built yet\n"));
     let unknown = ran(&["promtool", "foo"]);
     assert_eq!(
         (unknown.code, unknown.stderr.as_str()),

@@ -1,8 +1,14 @@
 //! Panics of shards and of the log's thread in the built binary: what is stored is the same before and after a kill -9,
-//! and the log that retention shortens keeps what is within it.
+//! and the log that retention shortens keeps what is within it. Kills, a full disk and a damaged log have files of their own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "storage_faults/full_disk.rs"]
+mod full_disk;
+#[path = "storage_faults/kill.rs"]
+mod kill;
 mod support;
+#[path = "support/torture.rs"]
+mod torture;
 
 use std::fs;
 use std::path::Path;
@@ -194,4 +200,29 @@ fn the_log_is_shortened_as_data_grows_old_and_keeps_the_rest() {
     assert_eq!(recent(&server), before);
     // What is older than the retention goes from memory as well.
     wait_for("the end of all samples", || query(&server, "m", Some(&at)).filter(Vec::is_empty));
+}
+
+#[test]
+fn a_flipped_byte_of_the_log_costs_a_record_and_the_start_says_so() {
+    let (exporter, folder) = scene();
+    let server = Server::start(folder.path(), &ARGS);
+    let at = scrapes(&server, 6.0);
+    let before = content(&server, &at);
+    server.kill();
+    exporter.set(Behaviour::Hang);
+    let segment = folder.path().join("data/wal/00000000");
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&segment, &bytes).unwrap();
+    let server = Server::start(folder.path(), &ARGS);
+    let samples = |lines: &[String]| lines.iter().map(|line| line.matches("],[").count() + 1).sum::<usize>();
+    let after = content(&server, &at);
+    let lost = samples(&before) - samples(&after);
+    assert!(0 < lost && lost <= 25, "{lost} lost: a scrape has 25 samples");
+    let metrics = server.get("/metrics").text();
+    assert!(metrics.contains("\nprometheus_tsdb_wal_corruptions_total 1\n"), "{metrics}");
+    assert!(metrics.contains(&format!("\nwatchfire_wal_lost_samples_total {lost}\n")), "{lost}: {}", server.log());
+    assert!(server.log().contains(&format!("samples={lost}")), "{}", server.log());
+    assert_eq!(fs::read(folder.path().join("data/wal.damaged/00000000")).unwrap(), bytes);
 }

@@ -23,6 +23,7 @@ use crate::actors::storage_client::StorageClient;
 use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::random::Random;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::BlockError;
 use crate::storage::block::catalog::Catalog;
@@ -82,6 +83,8 @@ pub struct CompactorDeps {
     retention: ArcSwap<RetentionRule>,
     /// Nothing is done before the data directory is ours and read.
     is_open: AtomicBool,
+    /// By which blocks are too old.
+    steady: Arc<SteadyClock>,
     after_truncation: AfterTruncation,
     /// Late samples wait for blocks of their own.
     late_due: AtomicBool,
@@ -99,6 +102,19 @@ impl CompactorDeps {
         options: CompactorOptions,
         after_truncation: AfterTruncation,
     ) -> Arc<Self> {
+        let steady = SteadyClock::new(&clock);
+        Self::by_clock((head, storage, catalog), pool, clock, options, after_truncation, steady)
+    }
+
+    /// The same with a clock that others have observed as well.
+    pub fn by_clock(
+        (head, storage, catalog): (Arc<Head>, StorageClient, Arc<Catalog>),
+        pool: Arc<ComputePool>,
+        clock: SharedClock,
+        options: CompactorOptions,
+        after_truncation: AfterTruncation,
+        steady: Arc<SteadyClock>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             head,
             storage,
@@ -109,6 +125,7 @@ impl CompactorDeps {
             random: Mutex::new(Random::from_process()),
             retention: ArcSwap::default(),
             is_open: AtomicBool::new(false),
+            steady,
             after_truncation,
             late_due: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
@@ -314,8 +331,15 @@ impl CompactorDeps {
             self.show(meta.ulid).await?;
         }
         // What is dropped now can be read from the block.
-        self.storage.truncate(TimestampMs(range.max_time));
-        (self.after_truncation)(TimestampMs(range.max_time));
+        let mut until = range.max_time;
+        if made.is_none() {
+            // A clock that was wrong may have left a gap of years.
+            let (head, range_ms) = (Arc::clone(&self.head), self.options.range_ms);
+            let next = self.work(move || head.next_range(range_ms)).await?.map_err(CompactError::from)?;
+            until = next.map_or(until, |next| next.max(until));
+        }
+        self.storage.truncate(TimestampMs(until));
+        (self.after_truncation)(TimestampMs(until));
         Ok(made.is_some())
     }
 
@@ -411,11 +435,12 @@ impl CompactorDeps {
     }
 
     pub(super) async fn reload(&self) -> Result<(), RoundError> {
-        let (catalog, rule) = (Arc::clone(&self.catalog), **self.retention.load());
+        let (catalog, rule, steady) = (Arc::clone(&self.catalog), **self.retention.load(), Arc::clone(&self.steady));
         let look = move || {
             let len_of = |folder| storage_len(&**catalog.fs(), &catalog.dir().join(folder)).unwrap_or(0);
             let log_len = len_of(WAL_DIR) + len_of(WBL_DIR);
-            let retention = rule.on_disk(|| catalog.fs().capacity(catalog.dir()));
+            let newest = catalog.state().blocks.iter().map(|block| block.meta().max_time).max();
+            let retention = rule.on_disk(|| catalog.fs().capacity(catalog.dir())).by_clock(&steady, newest);
             catalog.reload(retention, log_len)
         };
         Ok(self.work(look).await??)

@@ -3,8 +3,8 @@
 
 use crate::actors::{
     aggregation_group, alert_dispatcher, compactor, config_reloader, discovery, discovery_provider, log_writer,
-    notifier, notifier_manager, query_gateway, receiver, root, rule_group, rule_manager, scrape_manager, scrape_pool,
-    scrape_target, storage_shard,
+    notifier, notifier_manager, query_gateway, receiver, remote_write_manager, remote_write_queue, root, rule_group,
+    rule_manager, scrape_manager, scrape_pool, scrape_target, storage_shard,
 };
 
 /// Where an actor stands in the order of asking: [`ask`](super::mailbox::BoundedAddr::ask) goes from a lower number to a
@@ -64,6 +64,8 @@ pub const ALL: &[&Kind] = &[
     &alert_dispatcher::ALERT_DISPATCHER,
     &aggregation_group::AGGREGATION_GROUP,
     &receiver::RECEIVER,
+    &remote_write_manager::REMOTE_WRITE_MANAGER,
+    &remote_write_queue::REMOTE_WRITE_QUEUE,
     &storage_shard::STORAGE_SHARD,
     &compactor::COMPACTOR,
     &log_writer::LOG_WRITER,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::WrapFuture;
 use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, Supervised};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
@@ -249,12 +249,27 @@ impl Panics {
     }
 }
 
+/// Whether the disk takes the log.
+#[derive(Default)]
+pub struct LogHealth {
+    refusing: Mutex<Option<Arc<str>>>,
+}
+
+impl LogHealth {
+    /// Why samples are refused now.
+    pub fn refusing(&self) -> Option<Arc<str>> {
+        self.refusing.lock().clone()
+    }
+}
+
 /// The thread that writes the log. Outlives the actor's restarts.
 pub struct LogThread {
     orders: Mutex<Option<SyncSender<Order>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<Option<Position>>>>,
     panics: Arc<Panics>,
     announcements: Arc<Announcements>,
+    written: watch::Receiver<Position>,
+    health: Arc<LogHealth>,
 }
 
 impl LogThread {
@@ -270,18 +285,32 @@ impl LogThread {
         let for_thread = Arc::clone(&panics);
         let announcements = Arc::<Announcements>::default();
         let expected = Arc::clone(&announcements);
+        let (told, written) = watch::channel(writer.position());
+        let health = Arc::<LogHealth>::default();
+        let for_work = Arc::clone(&health);
         let work = move || {
             let waiters = Waiters::default();
-            Work { writer, late, mode, unsynced_since: None, panics: for_thread, waiters, expected }.run(&queue);
+            let (panics, health) = (for_thread, for_work);
+            Work { writer, late, mode, unsynced_since: None, panics, waiters, expected, told, health }.run(&queue)
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
-        Ok(Arc::new(Self { orders, thread, panics, announcements }))
+        Ok(Arc::new(Self { orders, thread, panics, announcements, written, health }))
+    }
+
+    /// Up to where the log holds whole records that are not taken back any more, for those who read along.
+    pub fn written(&self) -> watch::Receiver<Position> {
+        self.written.clone()
     }
 
     /// Where durable writes are announced.
     pub fn announcements(&self) -> Arc<Announcements> {
         Arc::clone(&self.announcements)
+    }
+
+    /// Whether the disk takes the log.
+    pub fn health(&self) -> Arc<LogHealth> {
+        Arc::clone(&self.health)
     }
 
     /// Leaves an order to the thread; one that it cannot take is answered.
@@ -296,14 +325,13 @@ impl LogThread {
         }
     }
 
-    /// Lets the thread write and sync what is queued, and waits until it has ended.
-    pub fn close(&self) {
+    /// Lets the thread write and sync what is queued, and waits until it has ended. Returns where the log ends, if all of it is
+    /// on the disk.
+    pub fn close(&self) -> Option<Position> {
         self.orders.lock().take();
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            // A panic of the thread was logged by the hook.
-            let _ = thread.join();
-        }
+        // A panic of the thread was logged by the hook.
+        thread.and_then(|thread| thread.join().ok().flatten())
     }
 }
 
@@ -333,17 +361,48 @@ struct Work {
     panics: Arc<Panics>,
     waiters: Waiters,
     expected: Arc<Announcements>,
+    told: watch::Sender<Position>,
+    health: Arc<LogHealth>,
 }
 
 impl Work {
-    fn run(mut self, queue: &Receiver<Order>) {
+    /// Takes note of how the disk has answered; said once when it begins to refuse, and once when it is over.
+    fn heard(&self, answer: Result<(), &WalError>) {
+        let mut refusing = self.health.refusing.lock();
+        match (answer, refusing.is_some()) {
+            (Err(error), false) => {
+                tracing::error!(component = "tsdb", err = %error,
+                    "The disk does not take the write log: samples are refused until it does");
+                self.writer.metrics().refusing.set(1.0);
+                *refusing = Some(error.to_string().into());
+            }
+            (Ok(()), true) => {
+                tracing::info!(component = "tsdb", "The disk takes the write log again");
+                self.writer.metrics().refusing.set(0.0);
+                *refusing = None;
+            }
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+
+    /// Whether it takes it again, while nobody asks.
+    fn probe(&mut self) {
+        if self.health.refusing().is_some() && self.writer.probe().is_ok() {
+            self.heard(Ok(()));
+        }
+    }
+
+    fn run(mut self, queue: &Receiver<Order>) -> Option<Position> {
         loop {
             let first = match queue.recv_timeout(self.patience()) {
                 Ok(order) => Some(order),
-                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = panics::catch(|| self.probe());
+                    None
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = panics::catch(|| self.sync_for_waiters());
-                    return;
+                    return panics::catch(|| self.writer.finish()).ok()?.ok();
                 }
             };
             let (mut jobs, mut plan, mut cut, mut len): (Vec<Job>, _, _, usize) = (Vec::new(), None, None, 0);
@@ -378,6 +437,8 @@ impl Work {
                     Err(text) => self.recover(text, false),
                 }
             }
+            let position = self.writer.position();
+            self.told.send_if_modified(|told| std::mem::replace(told, position) != position);
             let unsynced = self.mode != SyncMode::Off && self.wants_sync();
             let since = self.unsynced_since.filter(|_| !due);
             self.unsynced_since = unsynced.then(|| since.unwrap_or_else(Instant::now));
@@ -429,13 +490,17 @@ impl Work {
             #[cfg(debug_assertions)]
             self.pass("before-write", "in-write", Tear::Write);
             if let Err(error) = self.append(&records) {
-                tracing::error!(component = "tsdb", err = %error, "Writing the log failed");
+                match &error {
+                    WalError::Io { .. } => self.heard(Err(&error)),
+                    _ => tracing::error!(component = "tsdb", err = %error, "Writing the log failed"),
+                }
                 let text: Arc<str> = error.to_string().into();
                 for job in jobs {
                     let _ = job.done.send(Err(LogFailure::Refused(Arc::clone(&text))));
                 }
                 return;
             }
+            self.heard(Ok(()));
             #[cfg(debug_assertions)]
             failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-write"));
         }
@@ -505,7 +570,7 @@ impl Work {
         self.pass("before-sync", "in-sync", Tear::Sync);
         let synced = self.writer.sync().and_then(|()| self.late.as_mut().map_or(Ok(()), LateLog::sync));
         let synced = synced.map_err(|error| {
-            tracing::error!(component = "tsdb", err = %error, "Syncing the log failed");
+            self.heard(Err(&error));
             LogFailure::NotSynced(error.to_string().into())
         });
         #[cfg(debug_assertions)]

@@ -111,6 +111,8 @@ pub mod query_log;
 mod query_metrics;
 pub mod receiver;
 pub mod remote_receiver;
+pub mod remote_write_manager;
+pub mod remote_write_queue;
 pub mod rule_group;
 pub mod rule_manager;
 pub mod scrape_manager;

@@ -117,10 +117,10 @@ pub struct RunListing {
 /// An answer to [`RunListing`], sorted and without repetitions.
 #[derive(Debug)]
 pub enum Listed {
-    /// Label sets.
-    Series(Vec<Labels>),
-    /// Names or values.
-    Names(Vec<String>),
+    /// Label sets, and what was left out.
+    Series(Vec<Labels>, Vec<String>),
+    /// Names or values, and what was left out.
+    Names(Vec<String>, Vec<String>),
 }
 
 /// Run a rule's job on the lane of the rules: its queries are evaluated within the limits of one query. The job may run
@@ -373,12 +373,13 @@ impl GatewayDeps {
         engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
         engine.lookback_ms = query.lookback_ms.unwrap_or(engine.lookback_ms);
         engine.counts_steps = query.counts_steps;
-        let evaluated = match query.span {
+        let mut evaluated = match query.span {
             QuerySpan::Instant { at } => evaluate_instant(expr, &*view, at, &engine, ctx)?,
             QuerySpan::Range { start, end, step_ms } => {
                 evaluate_range(expr, &*view, start, end, step_ms, &engine, ctx)?
             }
         };
+        evaluated.annotations.warnings.extend(view.warnings());
         self.metrics.samples.add(evaluated.stats.total_samples);
         self.metrics.samples_read.add(evaluated.stats.samples_read);
         let sort = evaluated.stats.sorted_in;
@@ -538,15 +539,18 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
         }
     }
     let cut = if request.limit == 0 { usize::MAX } else { request.limit };
-    series.sort();
-    series.dedup();
+    // What one selector found is sorted and without repetitions.
+    if 1 < selectors.len() {
+        series.sort();
+        series.dedup();
+        names.sort_unstable();
+        names.dedup();
+    }
     series.truncate(cut);
-    names.sort_unstable();
-    names.dedup();
     names.truncate(cut);
     Ok(match request.listing {
-        Listing::Series => Listed::Series(series),
-        Listing::LabelNames | Listing::LabelValues(_) => Listed::Names(names),
+        Listing::Series => Listed::Series(series, view.warnings()),
+        Listing::LabelNames | Listing::LabelValues(_) => Listed::Names(names, view.warnings()),
     })
 }
 

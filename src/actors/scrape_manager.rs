@@ -143,7 +143,7 @@ impl ScrapeManager {
         }
     }
 
-    /// Makes the pools what the jobs say; returns those whose specification has changed.
+    /// Makes the pools what the jobs say; returns those that do not hold to their specification yet.
     fn sync(&self, parent: &Parent) -> Vec<(String, BoundedAddr<ScrapePool>)> {
         let jobs = self.deps.jobs.lock().clone();
         let discovered = self.deps.discovered.lock().clone();
@@ -162,7 +162,7 @@ impl ScrapeManager {
                     deps
                 }
             };
-            let differs = deps.spec.load().revision != job.revision;
+            let differs = deps.applied_revision() != Some(job.revision);
             deps.spec.store(Arc::new(job.clone()));
             let arbiter = &self.deps.arbiters[index % self.deps.arbiters.len()];
             let for_actor = Arc::clone(&deps);

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::ArbiterHandle;
-use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, Supervised};
+use actix::fut::ready;
+use actix::prelude::{Actor, ActorContext, ActorFuture, AsyncContext, AtomicResponse, Handler, Message, Supervised};
 use actix::{ActorFutureExt, WrapFuture};
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use crate::actors::children::Children;
@@ -39,6 +41,9 @@ pub static SCRAPE_POOL: Kind = Kind { name: "scrape_pool", rank: Rank::MANAGER.b
 const RETIRE_WITHIN: Duration = Duration::from_secs(30);
 /// Bad targets that are named in the log when they change; the others are counted.
 const FAILURES_LOGGED_MAX: usize = 10;
+
+/// Targets that are resolved or started without a look at what else the thread has to do.
+const SLICE: usize = 16;
 
 /// What a job is.
 #[derive(Clone)]
@@ -97,6 +102,8 @@ pub struct PoolDeps {
     children: Children<TargetKey, ScrapeTarget>,
     /// Of bad targets: they are the same at each synchronisation.
     repeats: Mutex<RepeatLimiter>,
+    /// The revision that the targets were made of last.
+    applied: Mutex<Option<u64>>,
     /// Targets that still have to write their stale markers; a restarted pool goes on with them.
     retiring: Mutex<Vec<Arc<Gone>>>,
 }
@@ -116,19 +123,28 @@ impl PoolDeps {
             view: ArcSwap::from_pointee(view),
             children: Children::default(),
             repeats: Mutex::default(),
+            applied: Mutex::default(),
             retiring: Mutex::default(),
         })
     }
 }
 
 impl PoolDeps {
+    /// The revision of the specification that the targets were made of last.
+    pub(super) fn applied_revision(&self) -> Option<u64> {
+        *self.applied.lock()
+    }
+
     /// Adds to `section` what would become of the targets with the specification `next`.
     pub fn plan(&self, next: &JobSpec, section: &mut PlanSection) {
         let view = self.view.load_full();
         let mut left: BTreeMap<&Labels, &Arc<TargetShared>> =
             view.active.iter().map(|shared| (&shared.target.labels, shared)).collect();
         let named = |url: &str| format!("{}/{url}", next.name);
-        for (hash, target) in ScrapePool::wanted(next, &self.discovered.load()).targets {
+        let discovered = self.discovered.load_full();
+        let mut resolving = Resolving::new(next, &discovered);
+        while resolving.step(usize::MAX) {}
+        for (hash, target) in resolving.wanted.targets {
             match left.remove(&target.labels) {
                 None => section.added.push(|| named(&target.scrape_url)),
                 Some(known) if key(known) == (hash, next.generation) => section.kept += 1,
@@ -139,66 +155,16 @@ impl PoolDeps {
     }
 }
 
-/// The specification has changed: make targets what it says. Answers when the new targets are started; those that are
-/// gone write their stale markers afterwards.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Apply;
-
-/// The actor.
-pub struct ScrapePool {
-    deps: Arc<PoolDeps>,
-}
-
-/// What the groups of a job come to.
-struct Wanted {
-    targets: BTreeMap<u64, Target>,
-    dropped: Vec<Labels>,
-    dropped_count: u64,
-    failures: Vec<String>,
-}
-
-impl ScrapePool {
-    /// A pool that starts its targets when it starts.
-    pub fn new(deps: Arc<PoolDeps>) -> Self {
-        Self { deps }
-    }
-
-    /// Resolves the groups into targets, one for each label set and URL.
-    fn wanted(spec: &JobSpec, discovered: &[TargetGroup]) -> Wanted {
-        let mut wanted =
-            Wanted { targets: BTreeMap::new(), dropped: Vec::new(), dropped_count: 0, failures: Vec::new() };
-        // A job that is gone has no targets, whatever is found for it.
-        let discovered = if spec.removed { &[] } else { discovered };
-        for group in spec.groups.iter().chain(discovered) {
-            for (index, target) in group.targets.iter().enumerate() {
-                let discovered = discovered_labels(&spec.defaults, target, &group.labels);
-                match resolve(&spec.defaults, discovered, |labels| relabel(labels, &spec.relabel)) {
-                    Ok(Resolved::Target(target)) => drop(wanted.targets.insert(target.hash(), *target)),
-                    Ok(Resolved::Dropped { discovered }) => {
-                        wanted.dropped_count += 1;
-                        if spec.keep_dropped == 0 || (wanted.dropped.len() as u64) < spec.keep_dropped {
-                            wanted.dropped.push(discovered);
-                        }
-                    }
-                    Err(err) => {
-                        wanted.failures.push(format!("instance {index} in group {}: {err}", group.source));
-                    }
-                }
-            }
-        }
-        wanted
-    }
-
+impl PoolDeps {
     /// Logs bad targets when they change, then once a minute.
     fn log_failures(&self, failures: &[String], now: Duration) {
-        let mut repeats = self.deps.repeats.lock();
+        let mut repeats = self.repeats.lock();
         if failures.is_empty() {
             repeats.succeeded();
             return;
         }
         let Verdict::Log { repeated } = repeats.failed(&failures.join("\n"), now) else { return };
-        let spec = self.deps.spec.load();
+        let spec = self.spec.load();
         let (component, pool) = ("scrape manager", spec.name.as_str());
         for err in failures.iter().take(FAILURES_LOGGED_MAX) {
             tracing::error!(component, scrape_pool = pool, err, repeated, "Creating target failed");
@@ -209,22 +175,32 @@ impl ScrapePool {
     }
 
     /// Makes the children what the specification says. A target whose labels and URL are wanted as before goes on
-    /// untouched: schedule, connection, series.
-    fn sync(&self, parent: &Parent) -> Vec<Arc<Gone>> {
-        let metrics = &self.deps.runtime.pools;
+    /// untouched: schedule, connection, series. A long list is gone through in slices, as others share the thread.
+    async fn sync(&self, parent: &Parent) -> (Vec<Arc<Gone>>, Applied) {
+        let metrics = &self.runtime.pools;
         let began = metrics.clock().monotonic();
-        let spec = self.deps.spec.load_full();
-        let wanted = Self::wanted(&spec, &self.deps.discovered.load());
+        let spec = self.spec.load_full();
+        let discovered = self.discovered.load_full();
+        let wanted = {
+            let mut resolving = Resolving::new(&spec, &discovered);
+            while resolving.step(SLICE) {
+                yield_now().await;
+            }
+            resolving.wanted
+        };
         self.log_failures(&wanted.failures, began);
         let barred = over_target_limit(wanted.targets.len(), spec.target_limit);
         if barred.is_some() {
             metrics.over_target_limit();
         }
-        let before = self.deps.view.load_full();
+        let before = self.view.load_full();
         let by_key: HashMap<TargetKey, &Arc<TargetShared>> =
             before.active.iter().map(|known| (key(known), known)).collect();
         let mut active: Vec<Arc<TargetShared>> = Vec::with_capacity(wanted.targets.len());
-        for (hash, target) in wanted.targets {
+        for (index, (hash, target)) in wanted.targets.into_iter().enumerate() {
+            if 0 < index && index % SLICE == 0 {
+                yield_now().await;
+            }
             let shared = match by_key.get(&(hash, spec.generation)) {
                 Some(shared) => {
                     // Labels that relabelling does not look at may have changed: the API shows them.
@@ -240,11 +216,11 @@ impl ScrapePool {
                 }
             };
             shared.bar(barred.clone());
-            let arbiter = &self.deps.arbiters[usize::try_from(hash).unwrap_or(0) % self.deps.arbiters.len()];
+            let arbiter = &self.arbiters[usize::try_from(hash).unwrap_or(0) % self.arbiters.len()];
             let place = parent.place(shared.target.scrape_url.clone());
             let for_actor = Arc::clone(&shared);
-            self.deps.children.adopt_or_spawn(key(&shared), |_| {
-                supervision::spawn(arbiter, self.deps.runtime.policy, place, move |_| {
+            self.children.adopt_or_spawn(key(&shared), |_| {
+                supervision::spawn(arbiter, self.runtime.policy, place, move |_| {
                     ScrapeTarget::new(Arc::clone(&for_actor))
                 })
             });
@@ -252,7 +228,7 @@ impl ScrapePool {
         }
         active.sort_by(|a, b| a.target.labels.cmp(&b.target.labels));
         let kept: std::collections::BTreeSet<TargetKey> = active.iter().map(key).collect();
-        self.deps.view.store(Arc::new(PoolView {
+        self.view.store(Arc::new(PoolView {
             name: spec.name.clone(),
             active,
             dropped: wanted.dropped,
@@ -265,8 +241,8 @@ impl ScrapePool {
             let took = metrics.clock().monotonic().saturating_sub(began);
             metrics.synced(&spec.name, Synced { targets, target_limit: spec.target_limit, failures, took });
         }
-        let now = self.deps.view.load_full();
-        let gone = self.deps.children.take_unwanted(|key| kept.contains(key));
+        let now = self.view.load_full();
+        let gone = self.children.take_unwanted(|key| kept.contains(key));
         let gone = gone.into_iter().map(|(gone, actor)| {
             let shared = by_key.get(&gone).map(|shared| Arc::clone(shared));
             let succession = shared.as_ref().and_then(|shared| {
@@ -278,13 +254,112 @@ impl ScrapePool {
             });
             Arc::new(Gone { actor, shared, succession })
         });
-        gone.collect()
+        *self.applied.lock() = Some(spec.revision);
+        (gone.collect(), (spec, discovered))
     }
 
-    fn apply(&self, ctx: &mut Context<Self>) {
-        let gone = self.sync(&ctx.parent());
-        self.deps.retiring.lock().extend(gone.iter().cloned());
-        self.retire(gone, ctx);
+    fn share(&self, spec: &JobSpec, target: Target) -> Arc<TargetShared> {
+        let native = target.native_part(spec.settings.native);
+        let classic = target.classic_part(spec.settings.classic);
+        let settings = if native == spec.settings.native && classic == spec.settings.classic {
+            Arc::clone(&spec.settings)
+        } else {
+            Arc::new(ScrapeSettings { native, classic, ..ScrapeSettings::clone(&spec.settings) })
+        };
+        let client = match target.private_labels.get(UNIX_SOCKET) {
+            None | Some("") => spec.client.clone(),
+            Some(path) => spec.client.over_unix_socket(path),
+        };
+        let plan = SamplePlan { target_labels: target.labels.clone(), settings, relabel: spec.metric_relabel.clone() };
+        TargetShared::new(target, spec.generation, plan, client, Arc::clone(&self.runtime))
+    }
+}
+
+/// The specification has changed: make targets what it says. Answers when the new targets are started; those that are
+/// gone write their stale markers afterwards.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Apply;
+
+/// The actor.
+pub struct ScrapePool {
+    deps: Arc<PoolDeps>,
+    /// What the targets were made of.
+    applied: Option<Applied>,
+}
+
+/// A specification with what discovery had found for it.
+type Applied = (Arc<JobSpec>, Arc<Vec<TargetGroup>>);
+
+/// What the groups of a job come to.
+#[derive(Default)]
+struct Wanted {
+    targets: BTreeMap<u64, Target>,
+    dropped: Vec<Labels>,
+    dropped_count: u64,
+    failures: Vec<String>,
+}
+
+/// Groups on their way to targets, one for each label set and URL.
+struct Resolving<'a> {
+    spec: &'a JobSpec,
+    groups: std::iter::Peekable<Box<dyn Iterator<Item = &'a TargetGroup> + 'a>>,
+    /// How many of the group at hand are done.
+    done: usize,
+    wanted: Wanted,
+}
+
+impl<'a> Resolving<'a> {
+    fn new(spec: &'a JobSpec, discovered: &'a [TargetGroup]) -> Self {
+        // A job that is gone has no targets, whatever is found for it.
+        let discovered = if spec.removed { &[] } else { discovered };
+        let groups: Box<dyn Iterator<Item = _>> = Box::new(spec.groups.iter().chain(discovered));
+        Self { spec, groups: groups.peekable(), done: 0, wanted: Wanted::default() }
+    }
+
+    /// Resolves at most `count` targets of the group at hand; false when there is none left.
+    fn step(&mut self, count: usize) -> bool {
+        let Some(group) = self.groups.peek() else { return false };
+        let (spec, wanted) = (self.spec, &mut self.wanted);
+        for (index, target) in group.targets.iter().enumerate().skip(self.done).take(count) {
+            let discovered = discovered_labels(&spec.defaults, target, &group.labels);
+            match resolve(&spec.defaults, discovered, |labels| relabel(labels, &spec.relabel)) {
+                Ok(Resolved::Target(target)) => drop(wanted.targets.insert(target.hash(), *target)),
+                Ok(Resolved::Dropped { discovered }) => {
+                    wanted.dropped_count += 1;
+                    if spec.keep_dropped == 0 || (wanted.dropped.len() as u64) < spec.keep_dropped {
+                        wanted.dropped.push(discovered);
+                    }
+                }
+                Err(err) => {
+                    wanted.failures.push(format!("instance {index} in group {}: {err}", group.source));
+                }
+            }
+        }
+        self.done = self.done.saturating_add(count);
+        if group.targets.len() <= self.done {
+            self.done = 0;
+            self.groups.next();
+        }
+        true
+    }
+}
+
+impl ScrapePool {
+    /// A pool that starts its targets when it starts.
+    pub fn new(deps: Arc<PoolDeps>) -> Self {
+        Self { deps, applied: None }
+    }
+
+    /// Nothing else is handled meanwhile.
+    fn apply(&self, ctx: &mut Context<Self>) -> impl ActorFuture<Self, Output = ()> + use<> {
+        let (deps, parent) = (Arc::clone(&self.deps), ctx.parent());
+        let sync = async move { deps.sync(&parent).await };
+        sync.into_actor(self).map(|(gone, applied), pool, ctx| {
+            pool.applied = Some(applied);
+            pool.deps.retiring.lock().extend(gone.iter().cloned());
+            pool.retire(gone, ctx);
+        })
     }
 
     fn retire(&self, gone: Vec<Arc<Gone>>, ctx: &mut Context<Self>) {
@@ -309,22 +384,6 @@ impl ScrapePool {
             let reason = child.entry().last_panic().unwrap_or_default();
             ctx.spawn(async move { shared.mark_failed(&reason).await }.into_actor(self));
         }
-    }
-
-    fn share(&self, spec: &JobSpec, target: Target) -> Arc<TargetShared> {
-        let native = target.native_part(spec.settings.native);
-        let classic = target.classic_part(spec.settings.classic);
-        let settings = if native == spec.settings.native && classic == spec.settings.classic {
-            Arc::clone(&spec.settings)
-        } else {
-            Arc::new(ScrapeSettings { native, classic, ..ScrapeSettings::clone(&spec.settings) })
-        };
-        let client = match target.private_labels.get(UNIX_SOCKET) {
-            None | Some("") => spec.client.clone(),
-            Some(path) => spec.client.over_unix_socket(path),
-        };
-        let plan = SamplePlan { target_labels: target.labels.clone(), settings, relabel: spec.metric_relabel.clone() };
-        TargetShared::new(target, spec.generation, plan, client, Arc::clone(&self.deps.runtime))
     }
 }
 
@@ -407,8 +466,8 @@ impl Actor for ScrapePool {
     fn started(&mut self, ctx: &mut Self::Context) {
         let unfinished = self.deps.retiring.lock().clone();
         self.retire(unfinished, ctx);
-        self.apply(ctx);
-        self.report_failed(ctx);
+        let applied = self.apply(ctx).map(|(), pool, ctx: &mut Context<Self>| pool.report_failed(ctx));
+        ctx.wait(applied);
     }
 }
 
@@ -419,16 +478,25 @@ impl SupervisedActor for ScrapePool {
 }
 
 impl Handler<Admitted<Apply>> for ScrapePool {
-    type Result = ();
+    type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, _: Admitted<Apply>, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: Admitted<Apply>, ctx: &mut Context<Self>) -> Self::Result {
         let metrics = self.deps.runtime.pools.clone();
         let began = metrics.clock().monotonic();
-        self.apply(ctx);
-        let spec = self.deps.spec.load();
-        if !spec.removed {
-            metrics.reloaded(spec.defaults.scrape_interval.to_std(), metrics.clock().monotonic().saturating_sub(began));
+        if let Some((spec, discovered)) = &self.applied
+            && Arc::ptr_eq(spec, &self.deps.spec.load())
+            && Arc::ptr_eq(discovered, &self.deps.discovered.load())
+        {
+            // It did as it started.
+            return AtomicResponse::new(Box::pin(ready(())));
         }
+        AtomicResponse::new(Box::pin(self.apply(ctx).map(move |(), pool: &mut Self, _| {
+            let spec = pool.deps.spec.load();
+            if !spec.removed {
+                let took = metrics.clock().monotonic().saturating_sub(began);
+                metrics.reloaded(spec.defaults.scrape_interval.to_std(), took);
+            }
+        })))
     }
 }
 
@@ -437,7 +505,8 @@ impl Handler<Control<Reload>> for ScrapePool {
 
     /// Discovery has found other groups.
     fn handle(&mut self, _: Control<Reload>, ctx: &mut Context<Self>) {
-        self.apply(ctx);
+        let applied = self.apply(ctx);
+        ctx.wait(applied);
     }
 }
 

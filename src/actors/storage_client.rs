@@ -18,13 +18,13 @@ use crate::actors::storage_shard::{
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::read::Queryable;
 use crate::model::time::TimestampMs;
+use crate::remote::send::metrics::Intake;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::block::view::StoreQueryable;
 use crate::storage::head::exemplars::ExemplarStats;
 use crate::storage::head::shard::Staged;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::{Head, HeadError};
-use crate::storage::head_chunks;
 use crate::storage::wal::record::LogRecords;
 use crate::storage::wbl;
 
@@ -104,6 +104,8 @@ pub struct StorageClient {
     shards: Arc<[ShardAddr]>,
     /// Without it the head is all there is.
     blocks: Option<Arc<Catalog>>,
+    /// Counts what is appended.
+    intake: Arc<Intake>,
 }
 
 impl StorageClient {
@@ -114,7 +116,13 @@ impl StorageClient {
             reserved: addr.reserve(),
             applying: addr.reserve(),
         };
-        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None }
+        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None, intake: Arc::default() }
+    }
+
+    /// The same, with what is appended counted there.
+    #[must_use]
+    pub fn with_intake(self, intake: Arc<Intake>) -> Self {
+        Self { intake, ..self }
     }
 
     /// The same, with views that show the blocks of `catalog` as well.
@@ -160,6 +168,7 @@ impl StorageClient {
         deadline: Instant,
     ) -> Result<Stored, AppendFailure> {
         let first = batch.first_at();
+        self.intake.took(&batch);
         let mut slices = self.head.route(batch);
         if slices.len() <= 1 {
             let Some((shard, slice)) = slices.pop() else { return Ok(Stored::nothing(AppendReport::default())) };
@@ -248,8 +257,8 @@ impl StorageClient {
         }
     }
 
-    /// Removes files that hold nothing but late samples of before [`Self::cut_late_log`], for which blocks stand, and those that
-    /// another program has left. Works on files: not for an actor's thread.
+    /// Removes files that hold nothing but late samples of before [`Self::cut_late_log`], for which blocks stand; lets go of
+    /// chunks that another program has left. Works on files: not for an actor's thread.
     pub fn remove_late_files(&self, first_kept: Option<u64>) -> Result<(), String> {
         let Some(journal) = self.log.get() else { return Ok(()) };
         // A shard that is being rebuilt reads them; the next compaction removes them.
@@ -257,11 +266,8 @@ impl StorageClient {
         if let Some(first_kept) = first_kept {
             wbl::remove_before(&journal.fs, &journal.data_dir, first_kept).map_err(|error| error.to_string())?;
         }
-        let mut last = journal.late_chunk_file.lock();
-        if let Some(last) = *last {
-            head_chunks::remove_up_to(&journal.fs, &journal.data_dir, last).map_err(|error| error.to_string())?;
-        }
-        *last = None;
+        // They go with the rest of their files.
+        *journal.late_chunk_file.lock() = None;
         Ok(())
     }
 

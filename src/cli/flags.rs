@@ -14,6 +14,7 @@ use crate::model::duration::PromDuration;
 use crate::model::external_url::{ExternalUrl, UrlError, external_url, route_prefix};
 use crate::model::go;
 use crate::model::regexp::{Regexp, RegexpError};
+use crate::storage::block::catalog::OnDamage;
 use crate::telemetry::limits::memory_limit;
 use crate::telemetry::logging::{LogFormat, LogLevel};
 
@@ -56,6 +57,10 @@ pub struct ServerFlags {
     pub alerts: AlertFlags,
     /// `--scrape.*`.
     pub scrape: ScrapeFlags,
+    /// `--storage.remote.*` and `--watchfire.remote-write.*`.
+    pub remote: RemoteFlags,
+    /// `--storage.agent.*`, with `--agent`.
+    pub agent: Option<AgentFlags>,
     /// `--watchfire.limit.*`.
     pub limits: ResourceLimits,
     /// Names of given flags that have no effect yet; one warning each.
@@ -118,6 +123,8 @@ pub struct StorageFlags {
     pub lockfile: bool,
     /// `--storage.tsdb.wal-sync`.
     pub wal_sync: WalSync,
+    /// `--storage.tsdb.damaged-blocks`.
+    pub on_damage: OnDamage,
     /// `--storage.tsdb.wal-compression-type`, or `None` without compression.
     pub wal_compression: Option<WalCompression>,
     /// Shortest span of a block.
@@ -184,6 +191,26 @@ pub struct AlertFlags {
     pub storage_path: PathBuf,
 }
 
+/// How an agent shortens its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentFlags {
+    /// Samples younger than that before the last ones sent stay.
+    pub min_time: PromDuration,
+    /// Older samples go, whether they were sent or not.
+    pub max_time: PromDuration,
+    /// How often the log is shortened.
+    pub truncate_every: PromDuration,
+}
+
+/// `--storage.remote.*` and `--watchfire.remote-write.*`.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteFlags {
+    /// How long to go on sending when stopping or reloading.
+    pub flush_deadline: Duration,
+    /// Up to which size the log is kept for destinations; 0 for not at all.
+    pub hold_wal: u64,
+}
+
 /// `--scrape.*`.
 #[derive(Clone, Copy, Debug)]
 pub struct ScrapeFlags {
@@ -232,9 +259,12 @@ pub enum FlagError {
     /// A flag that promises protection or a service which does not exist yet.
     #[error("--{0} is not built yet; the server does not start with it, because it would not do what it promises")]
     NotBuilt(&'static str),
-    /// `--storage.tsdb.wal-segment-size` out of range.
-    #[error("flag 'storage.tsdb.wal-segment-size' must be set between 10MB and 256MB")]
-    SegmentSize,
+    /// The size of a segment of the log out of range.
+    #[error("flag '{0}' must be set between 10MB and 256MB")]
+    SegmentSize(&'static str),
+    /// `--storage.agent.checkpoint-batch-size` of nothing.
+    #[error("--storage.agent.checkpoint-batch-size must be greater than 0.")]
+    CheckpointBatch,
     /// `--storage.tsdb.max-block-chunk-segment-size` too small.
     #[error("flag 'storage.tsdb.max-block-chunk-segment-size' must be set over 1MB")]
     ChunkSegmentSize,
@@ -266,7 +296,8 @@ impl FlagError {
             Self::Features(_)
             | Self::SearchLimit(_)
             | Self::MemoryRatio
-            | Self::SegmentSize
+            | Self::SegmentSize(_)
+            | Self::CheckpointBatch
             | Self::ChunkSegmentSize => EXIT_FAILURE,
             Self::ExternalUrl { .. } | Self::Cors { .. } | Self::NotBuilt(_) | Self::NotPositive { .. } => EXIT_USAGE,
         }
@@ -277,10 +308,17 @@ impl ServerFlags {
     /// Gives parsed values their meaning. `program` is the name we were called by; `exists` looks for files.
     pub fn from_values(values: &Values, program: &str, exists: &dyn Fn(&Path) -> bool) -> Result<Self, FlagError> {
         let features = Features::parse(values.list("enable-feature")).map_err(FlagError::Features)?;
-        check_ranges(values)?;
         check_mode(values)?;
+        if values.bool("agent") && values.integer("storage.agent.checkpoint-batch-size") <= 0 {
+            return Err(FlagError::CheckpointBatch);
+        }
+        check_ranges(values)?;
         let named = values.is_given("config.file").then(|| values.text("config.file"));
-        let config = config_source(named, program, exists);
+        let config = match config_source(named, program, exists) {
+            // The built-in configuration has rules, which an agent does not have.
+            ConfigSource::BuiltIn if values.bool("agent") => ConfigSource::File(values.text("config.file").into()),
+            config => config,
+        };
         let web = web(values, &config)?;
         let inactive = check_effects(values)?;
         let memory = memory_limit().map(|(bytes, _)| bytes);
@@ -316,6 +354,11 @@ impl ServerFlags {
                 timestamp_tolerance: values.go_duration("scrape.timestamp-tolerance"),
                 discovery_reload_interval: values.duration("scrape.discovery-reload-interval"),
             },
+            remote: RemoteFlags {
+                flush_deadline: values.duration("storage.remote.flush-deadline").to_std(),
+                hold_wal: values.size("watchfire.remote-write.hold-wal").unwrap_or(0),
+            },
+            agent: agent(values),
             limits: ResourceLimits::from_values(values, memory),
             inactive,
             config,
@@ -369,8 +412,10 @@ fn check_ranges(values: &Values) -> Result<(), FlagError> {
         return Err(FlagError::MemoryRatio);
     }
     let size = |name| values.size(name).unwrap_or(0);
-    if !matches!(size("storage.tsdb.wal-segment-size"), 0 | WAL_SEGMENT_MIN..=WAL_SEGMENT_MAX) {
-        return Err(FlagError::SegmentSize);
+    for name in ["storage.tsdb.wal-segment-size", "storage.agent.wal-segment-size"] {
+        if !matches!(size(name), 0 | WAL_SEGMENT_MIN..=WAL_SEGMENT_MAX) {
+            return Err(FlagError::SegmentSize(name));
+        }
     }
     if matches!(size("storage.tsdb.max-block-chunk-segment-size"), 1..CHUNK_SEGMENT_MIN) {
         return Err(FlagError::ChunkSegmentSize);
@@ -441,25 +486,46 @@ pub fn hostname() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
+/// With `--agent`, how it shortens its log, with Prometheus's defaults where nothing is given.
+fn agent(values: &Values) -> Option<AgentFlags> {
+    if !values.bool("agent") {
+        return None;
+    }
+    let or = |name: &str, default: PromDuration| match values.duration(name) {
+        PromDuration::ZERO => default,
+        given => given,
+    };
+    let truncate_every = or("storage.agent.wal-truncate-frequency", PromDuration::from_secs(2 * 3600));
+    let min_time = or("storage.agent.retention.min-time", PromDuration::from_secs(300));
+    let max_time = or("storage.agent.retention.max-time", PromDuration::from_secs(4 * 3600));
+    Some(AgentFlags { min_time, max_time: max_time.max(min_time).max(truncate_every), truncate_every })
+}
+
 fn storage(values: &Values) -> StorageFlags {
-    let compression = match values.text("storage.tsdb.wal-compression-type") {
+    let part = if values.bool("agent") { "agent" } else { "tsdb" };
+    let name = |of: &str| format!("storage.{part}.{of}");
+    let compression = match values.text(&name("wal-compression-type")) {
         "zstd" => WalCompression::Zstd,
         _ => WalCompression::Snappy,
     };
     StorageFlags {
-        path: PathBuf::from(values.text("storage.tsdb.path")),
+        path: PathBuf::from(values.text(&name("path"))),
         retention_time: values.duration("storage.tsdb.retention.time"),
         retention_size: values.size("storage.tsdb.retention.size").unwrap_or(0),
-        lockfile: !values.bool("storage.tsdb.no-lockfile"),
+        lockfile: !values.bool(&name("no-lockfile")),
         wal_sync: match values.text("storage.tsdb.wal-sync") {
             "interval" => WalSync::Interval,
             "off" => WalSync::Off,
             _ => WalSync::Commit,
         },
-        wal_compression: values.bool("storage.tsdb.wal-compression").then_some(compression),
+        on_damage: match values.text("storage.tsdb.damaged-blocks") {
+            "warn" => OnDamage::Warn,
+            _ => OnDamage::Fail,
+        },
+        wal_compression: values.bool(&name("wal-compression")).then_some(compression),
         block_span_min: values.duration("storage.tsdb.min-block-duration"),
         block_span_max: values.duration("storage.tsdb.max-block-duration"),
-        wal_segment_len: values.size("storage.tsdb.wal-segment-size").unwrap_or(0),
+        wal_segment_len: values.size(&name("wal-segment-size")).unwrap_or(0),
         chunk_segment_len: values.size("storage.tsdb.max-block-chunk-segment-size").unwrap_or(0),
         samples_per_chunk: values.integer("storage.tsdb.samples-per-chunk"),
         block_reload_interval: values.duration("storage.tsdb.block-reload-interval").max(PromDuration::from_secs(1)),

@@ -178,7 +178,6 @@ mod tests {
         let text = "--web.search.max-limit must be non-negative; got -1 (use 0 to disable the cap)";
         check_fails("watchfire", &["--web.search.max-limit=-1"], 1, text);
         check_fails("watchfire", &["--auto-gomemlimit.ratio=2"], 1, "--auto-gomemlimit.ratio must be greater than 0");
-        check_fails("watchfire", &["--agent"], 2, "--agent is not built yet");
     }
 
     #[test]

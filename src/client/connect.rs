@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use crate::client::proxy::{Kind, Proxy, ProxyRules};
+use crate::client::resolve::{AddressOrder, Resolver};
 use crate::client::tls::TlsParts;
 use crate::client::{Failure, tunnel};
 use crate::telemetry::limits::is_one_too_many;
@@ -49,7 +50,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 /// Connects to `http` and `https` hosts, perhaps through a proxy. Each connection carries its [`History`].
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
     parts: Arc<Parts>,
 }
 
@@ -83,8 +84,9 @@ impl Connector {
         tls: TlsParts,
         user_agent: String,
         unix_socket: Option<String>,
+        order: AddressOrder,
     ) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(order));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));

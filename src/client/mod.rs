@@ -16,6 +16,7 @@ mod no_proxy;
 mod oauth2;
 mod proxy;
 mod redirect;
+mod resolve;
 pub mod sigv4;
 mod source;
 mod tls;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
@@ -166,12 +168,19 @@ impl ResponseBody {
     }
 }
 
+/// Signs requests before they are sent.
+pub trait Signer: Send + Sync {
+    /// Adds the headers that carry the signature; credentials may be fetched for it until the deadline.
+    fn sign<'a>(&'a self, request: &'a mut Request, deadline: Instant) -> BoxFuture<'a, Result<(), Failure>>;
+}
+
 /// Makes requests; clones share connections.
 #[derive(Clone)]
 pub struct HttpClient {
     transport: Transport,
     options: Arc<ClientOptions>,
     credentials: Credentials,
+    signer: Option<Arc<dyn Signer>>,
 }
 
 impl HttpClient {
@@ -204,12 +213,28 @@ impl HttpClient {
 
     fn with_parts(options: ClientOptions, credentials: Credentials, proxies: ProxyRules, tls: TlsSettings) -> Self {
         let transport = Transport::new(proxies, tls, options.user_agent.clone());
-        Self { transport, options: Arc::new(options), credentials }
+        Self { transport, options: Arc::new(options), credentials, signer: None }
+    }
+
+    /// The same client, whose requests are signed.
+    #[must_use]
+    pub fn signed_by(self, signer: Arc<dyn Signer>) -> Self {
+        Self { signer: Some(signer), ..self }
+    }
+
+    /// The same client with connections of its own, spread over all addresses of a host.
+    #[must_use]
+    pub fn spread_over_addresses(&self) -> Self {
+        Self { transport: self.transport.spread(), ..self.clone() }
     }
 
     /// Sends the request and waits for the head of the answer; the body must be read by the same deadline.
     pub async fn send(&self, request: Request, deadline: Instant) -> Result<Response, ClientError> {
         let mut hop = request;
+        if let Some(signer) = &self.signer {
+            let signed = signer.sign(&mut hop, deadline).await;
+            signed.map_err(|failure| ClientError::new(&hop, failure))?;
+        }
         let added = self.credentials.add_to(&mut hop, deadline).await;
         added.map_err(|failure| ClientError::new(&hop, failure))?;
         for followed in 0.. {

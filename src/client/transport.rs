@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::client::connect::Connector;
 use crate::client::proxy::ProxyRules;
+use crate::client::resolve::AddressOrder;
 use crate::client::source::Reader;
 use crate::client::tls::{Material, TlsParts, TlsSettings};
 use crate::client::{Failure, HEAD_LEN_MAX, HEADERS_MAX, IDLE_PER_HOST_MAX, IDLE_TIMEOUT};
@@ -29,6 +30,7 @@ struct Inner {
     proxies: Arc<ProxyRules>,
     user_agent: String,
     unix_socket: Option<String>,
+    order: AddressOrder,
     tls: TlsSettings,
     reader: Reader,
     current: Mutex<Option<Current>>,
@@ -43,24 +45,33 @@ struct Current {
 
 impl Transport {
     pub(super) fn new(proxies: ProxyRules, tls: TlsSettings, user_agent: String) -> Self {
-        Self::with_socket(Arc::new(proxies), tls, user_agent, None)
+        Self::with_parts(Arc::new(proxies), tls, user_agent, None, AddressOrder::System)
     }
 
     /// Connections of its own, with the same settings, all over one socket of the machine.
     pub(super) fn over_unix_socket(&self, path: &str) -> Self {
         let inner = &*self.inner;
         let (proxies, tls, user_agent) = (Arc::clone(&inner.proxies), inner.tls.clone(), inner.user_agent.clone());
-        Self::with_socket(proxies, tls, user_agent, Some(path.to_owned()))
+        Self::with_parts(proxies, tls, user_agent, Some(path.to_owned()), inner.order)
     }
 
-    fn with_socket(
+    /// Connections of its own, with the same settings, spread over all addresses of a host.
+    pub(super) fn spread(&self) -> Self {
+        let inner = &*self.inner;
+        let (proxies, tls, user_agent) = (Arc::clone(&inner.proxies), inner.tls.clone(), inner.user_agent.clone());
+        Self::with_parts(proxies, tls, user_agent, inner.unix_socket.clone(), AddressOrder::Random)
+    }
+
+    fn with_parts(
         proxies: Arc<ProxyRules>,
         tls: TlsSettings,
         user_agent: String,
         unix_socket: Option<String>,
+        order: AddressOrder,
     ) -> Self {
         let shared = tls.shared();
-        let inner = Inner { proxies, user_agent, unix_socket, tls, reader: Reader::new(), current: Mutex::default() };
+        let (reader, current) = (Reader::new(), Mutex::default());
+        let inner = Inner { proxies, user_agent, unix_socket, order, tls, reader, current };
         let current = shared.map(|parts| Current { material: None, connections: inner.with_tls(parts) });
         *inner.current.lock() = current;
         Self { inner: Arc::new(inner) }
@@ -121,6 +132,6 @@ impl Inner {
             .http2_initial_stream_window_size(STREAM_WINDOW)
             .http2_initial_connection_window_size(WINDOW)
             .http2_keep_alive_interval(PING_AFTER)
-            .build(Connector::new(proxies, tls, user_agent, self.unix_socket.clone()))
+            .build(Connector::new(proxies, tls, user_agent, self.unix_socket.clone(), self.order))
     }
 }

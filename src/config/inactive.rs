@@ -73,7 +73,6 @@ pub const TABLE: &[Row] = &[
     protective("alerting.alertmanagers[].oauth2.client_certificate_key_ref", NO_MANAGER),
     protective("alerting.alertmanagers[].oauth2.tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("alerting.alertmanagers[].oauth2.tls_config.max_version", NO_OLD_TLS) },
-    protective("alerting.alertmanagers[].sigv4", "requests to Alertmanagers are not signed yet"),
     protective("alerting.alertmanagers[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("alerting.alertmanagers[].tls_config.max_version", NO_OLD_TLS) },
     protective("alerting.alertmanagers[].*_sd_configs[].basic_auth.username_ref", NO_MANAGER),
@@ -93,9 +92,18 @@ pub const TABLE: &[Row] = &[
     },
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
     additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
-    additive("storage.tsdb.chunk_encoding.floats", "chunks are written as xor", asks_for_xor2),
     additive("tracing", "traces are not sent", present),
-    additive("remote_write", "samples are not sent to remote storage", present),
+    protective("remote_write[].basic_auth.username_ref", NO_MANAGER),
+    protective("remote_write[].basic_auth.password_ref", NO_MANAGER),
+    protective("remote_write[].authorization.credentials_ref", NO_MANAGER),
+    protective("remote_write[].oauth2.client_secret_ref", NO_MANAGER),
+    protective("remote_write[].oauth2.client_certificate_key_ref", NO_MANAGER),
+    protective("remote_write[].oauth2.tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("remote_write[].oauth2.tls_config.max_version", NO_OLD_TLS) },
+    protective("remote_write[].azuread", "requests are not signed in at Azure yet"),
+    protective("remote_write[].google_iam", "requests are not signed in at Google yet"),
+    protective("remote_write[].tls_config.*_ref", NO_MANAGER),
+    Row { asks: is_too_old, ..protective("remote_write[].tls_config.max_version", NO_OLD_TLS) },
     additive("remote_read", "remote storage is not asked", present),
 ];
 
@@ -206,10 +214,6 @@ fn is_too_old(value: &Out) -> bool {
     matches!(value, Out::Text(text) if text == "TLS10" || text == "TLS11")
 }
 
-fn asks_for_xor2(value: &Out) -> bool {
-    matches!(value, Out::Text(text) if text == "xor2")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +227,7 @@ mod tests {
     #[test]
     fn what_works_is_not_listed() {
         let text = "
+remote_write: [{url: 'http://h', round_robin_dns: true, sigv4: {region: r}}, {url: 'http://i', oauth2: {client_id: c, token_url: 'http://t'}}]
 global: {scrape_interval: 5s, sample_limit: 5, external_labels: {a: b}}
 alerting:
   alertmanagers:
@@ -257,7 +262,7 @@ scrape_configs:
 - {job_name: b, bearer_token: x, tls_config: {cert_ref: x, key_ref: y, max_version: TLS11}}
 - {job_name: c, basic_auth: {username: u, password_ref: p}}
 alerting: {alertmanagers: [{nomad_sd_configs: [{}], file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
-remote_write: [{url: http://h}]
+remote_write: [{url: http://h, azuread: {managed_identity: {}}}]
 ";
         let found = fields(text);
         let of = |field: &str| found.iter().find(|(f, ..)| f == field).map(|(_, kind, places)| (*kind, *places));
@@ -267,9 +272,8 @@ remote_write: [{url: http://h}]
         assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
-        assert_eq!(of("alerting.alertmanagers[].sigv4"), Some((Kind::Protective, 1)));
-        assert_eq!(of("remote_write"), Some((Kind::Additive, 1)));
-        assert_eq!(found.len(), 8);
+        assert_eq!(of("remote_write[].azuread"), Some((Kind::Protective, 1)));
+        assert_eq!(found.len(), 7);
     }
 
     #[test]

@@ -194,6 +194,20 @@ impl Preset for RemoteWriteConfig {
 }
 
 impl RemoteWriteConfig {
+    /// MD5 of the block as it is shown, without its secrets; its beginning stands for the name where there is none.
+    pub fn hash(&self) -> String {
+        use md5::Digest as _;
+
+        use super::yaml::Yaml as _;
+        let sum: [u8; 16] = md5::Md5::digest(self.encode().to_yaml().as_bytes()).into();
+        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// True if version 2 of the protocol is to be spoken.
+    pub fn is_version_2(&self) -> bool {
+        self.protobuf_message == WRITE_V2
+    }
+
     pub(super) fn validate(&mut self, scheme: ValidationScheme) -> Result<(), String> {
         self.write_relabel_configs.iter_mut().try_for_each(|rule| rule.validate(scheme))
     }

@@ -40,6 +40,8 @@ pub(super) struct AwsSettings {
     pub(super) profile: String,
     pub(super) role_arn: String,
     pub(super) external_id: String,
+    /// Roles are asked for at the endpoint that follows FIPS.
+    pub(super) fips: bool,
 }
 
 /// Makes signed requests.
@@ -127,6 +129,12 @@ impl Aws {
         form: &[(String, String)],
         deadline: Instant,
     ) -> Result<Element, LookError> {
+        let (region, keys) = self.credentials(deadline).await?;
+        self.post((service, endpoint), form, &region, Some(&keys), deadline).await
+    }
+
+    /// The region and the keys to sign with.
+    pub(super) async fn credentials(&mut self, deadline: Instant) -> Result<(String, AwsCredentials), LookError> {
         let region = self.region().await?;
         let keys = match &self.keys {
             Some(keys) if self.holds(keys) => keys.clone(),
@@ -136,7 +144,7 @@ impl Aws {
                 keys
             }
         };
-        self.post((service, endpoint), form, &region, Some(&keys.credentials), deadline).await
+        Ok((region, keys.credentials))
     }
 
     /// The next call looks for credentials anew.
@@ -161,7 +169,8 @@ impl Aws {
         let configured = endpoint.map(str::to_owned).or_else(|| self.surroundings.variable(&own));
         let configured = configured.or_else(|| self.surroundings.variable("AWS_ENDPOINT_URL"));
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let url = api::url(&configured.unwrap_or_else(|| format!("https://{service}.{region}.{domain}/")))?;
+        let host = if service == "sts" && self.settings.fips { "sts-fips" } else { service };
+        let url = api::url(&configured.unwrap_or_else(|| format!("https://{host}.{region}.{domain}/")))?;
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut request = Request::post(url, HeaderValue::from_static(FORM), body.into());
         if let Some(credentials) = credentials {

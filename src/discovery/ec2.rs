@@ -41,6 +41,7 @@ impl Ec2Source {
             profile: config.profile.clone(),
             role_arn: config.role_arn.clone(),
             external_id: config.external_id.clone(),
+            fips: false,
         };
         let aws = Aws::new(ApiClient::new(&config.http), settings, surroundings, &Arc::clone(clock));
         Self { config: config.clone(), aws, zones: None }

@@ -9,6 +9,7 @@
 
 mod api;
 mod aws_credentials;
+pub mod aws_signer;
 mod aws_xml;
 pub mod consul;
 mod consul_api;

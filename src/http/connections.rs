@@ -124,13 +124,14 @@ pub(super) struct Busy {
 
 impl Busy {
     /// Marks the connection of a request as busy; an error is the answer for one that may not be served.
-    pub(super) fn begin(request: &HttpRequest) -> Result<Option<Self>, HttpResponse> {
+    pub(super) fn begin(request: &HttpRequest) -> Result<Option<Self>, Box<HttpResponse>> {
         let Some(connection) = request.conn_data::<Connection>() else { return Ok(None) };
         let is_ours = || request.peer_addr().is_some_and(|peer| is_loopback(peer.ip()));
         let is_health = || request.path().ends_with("/-/healthy") || request.path().ends_with("/-/ready");
         if connection.slot.is_reserved && !is_health() && !is_ours() {
             let mut builder = HttpResponse::build(StatusCode::SERVICE_UNAVAILABLE);
-            return Err(builder.force_close().content_type("text/plain; charset=utf-8").body(ALL_BUSY));
+            let answer = builder.force_close().content_type("text/plain; charset=utf-8").body(ALL_BUSY);
+            return Err(Box::new(answer));
         }
         connection.slot.requests.fetch_add(1, Ordering::AcqRel);
         Ok(Some(Self { slot: Arc::clone(&connection.slot), all: Arc::clone(&connection.all) }))

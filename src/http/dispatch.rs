@@ -128,7 +128,10 @@ async fn found(
     let response = match gate(&state, route) {
         Some(refusal) => refusal,
         None => {
-            let answer = AssertUnwindSafe(handler(context)).catch_unwind().await;
+            let answer = match state.settings.is_agent && route.is_missing_in_agents() {
+                true => Ok(Err(ApiError::execution("unavailable with Prometheus Agent"))),
+                false => AssertUnwindSafe(handler(context)).catch_unwind().await,
+            };
             let answer = answer.unwrap_or_else(|_| {
                 // The panic hook has logged text and place; here the request is named.
                 state.metrics.panics(route.label).inc();
@@ -144,9 +147,16 @@ async fn found(
 }
 
 /// The answer of a route that does not run before the server is ready.
+/// What an agent says to those who ask for what it does not have, in Prometheus's words.
+fn not_of_agents(state: &HttpState, route: &Route) -> Option<Response> {
+    let text = "unsupported operation with WAL-only storage";
+    let refused = || Response::error(StatusCode::INTERNAL_SERVER_ERROR, text);
+    (state.settings.is_agent && route.label == "/federate").then(refused)
+}
+
 fn gate(state: &HttpState, route: &Route) -> Option<Response> {
     let stopping = match (&*state.readiness.get(), route.gate) {
-        (_, Gate::Open) | (Ready::Yes | Ready::Impaired(_), Gate::Ready) => return None,
+        (_, Gate::Open) | (Ready::Yes | Ready::Impaired(_), Gate::Ready) => return not_of_agents(state, route),
         (Ready::NotYet, Gate::Ready) => "false",
         (Ready::Stopping, Gate::Ready) => "true",
     };

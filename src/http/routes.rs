@@ -118,6 +118,23 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/watchfire/v1/reload", "/api/watchfire/v1/reload", Api, Open, GET => watchfire::last_reload, POST => watchfire::reload),
 ];
 
+/// Labels of routes that an agent refuses.
+const NOT_OF_AGENTS: [&str; 13] = [
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/query_exemplars",
+    "/api/v1/parse_query",
+    "/api/v1/format_query",
+    "/api/v1/series",
+    "/api/v1/labels",
+    "/api/v1/label/:name/values",
+    "/api/v1/alertmanagers",
+    "/api/v1/rules",
+    "/api/v1/alerts",
+    "/api/v1/status/tsdb",
+    "/api/v1/status/tsdb/blocks",
+];
+
 /// `/` when all routes have a prefix.
 pub(super) const ROOT: &Route = &route!("/", "/", Plain, Open, GET => plain::to_prefix);
 
@@ -160,6 +177,13 @@ fn fits(pattern: &str, path: &str) -> Option<Option<String>> {
 }
 
 impl Route {
+    /// True if there is nothing behind it in an agent.
+    pub(super) fn is_missing_in_agents(&self) -> bool {
+        NOT_OF_AGENTS.contains(&self.label)
+            || self.label.starts_with("/api/v1/admin/")
+            || self.label.starts_with("/api/v1/search/")
+    }
+
     pub(super) fn handler(&self, method: &Method) -> Option<Handler> {
         self.methods.iter().find(|(known, _)| known == method).map(|(_, handler)| *handler)
     }

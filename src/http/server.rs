@@ -138,7 +138,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
             async move {
                 let busy = match Busy::begin(&request) {
                     Ok(busy) => busy,
-                    Err(refusal) => return refusal,
+                    Err(refusal) => return *refusal,
                 };
                 let answer = strict(dispatch::dispatch(state, guard, bounds, request, payload).await);
                 match busy {

@@ -176,6 +176,8 @@ pub struct HttpSettings {
     pub page_title: String,
     /// The first listen address, by which we recognise ourselves among the targets.
     pub listen_address: String,
+    /// Whether queries, rules and alerts are refused, as there are none (`--agent`).
+    pub is_agent: bool,
 }
 
 /// What every handler can use.

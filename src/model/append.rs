@@ -138,6 +138,15 @@ pub struct AppendMetadata {
     pub metadata: Arc<SeriesMetadata>,
 }
 
+/// Start times of some samples: number of the sample among those of its kind, ascending, and milliseconds since the epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppendStarts {
+    /// Of [`AppendBatch::samples`].
+    pub samples: Vec<(u32, i64)>,
+    /// Of [`AppendBatch::histograms`].
+    pub histograms: Vec<(u32, i64)>,
+}
+
 /// Samples that become visible together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AppendBatch {
@@ -150,6 +159,8 @@ pub struct AppendBatch {
     pub exemplars: Vec<AppendExemplar>,
     /// Metadata of any series. What storage knows already, and what is said of series that it does not have, is passed over.
     pub metadata: Vec<AppendMetadata>,
+    /// When what samples count has begun, where that is known.
+    pub starts: AppendStarts,
     /// What becomes of samples that are older than the newest of their series.
     pub late: LateSamples,
 }

@@ -26,4 +26,5 @@ pub mod regexp;
 pub mod result;
 pub mod sample;
 pub mod secret;
+pub mod steady_clock;
 pub mod time;

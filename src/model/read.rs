@@ -235,6 +235,12 @@ pub trait SampleSource: Send + Sync {
         self.decode(range, &mut out.floats)
     }
 
+    /// As [`Self::decode_all`] for those who look at the newest sample alone: of those in `range`, older ones may be left out, and
+    /// start timestamps.
+    fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        self.decode_all(range, out)
+    }
+
     /// Appends the times in `range` of histograms with whole counts to `out`: for tools that print samples as they are stored.
     fn whole_histogram_times(&self, _range: TimeRange, _out: &mut Vec<i64>) -> Result<(), ReadError> {
         Ok(())
@@ -316,6 +322,11 @@ pub trait ReadView: Send + Sync {
     fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {
         let _ = (matchers, range);
         Ok(None)
+    }
+
+    /// What reads of this view have left out so far, in words; nothing unless the operator wants answers without what is damaged.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::promql::ast::{
     AggregateExpr, AggregateOp, AtModifier, BinaryExpr, BinaryOp, Cardinality, Expr, MatrixSelector, PosRange,
     RangeExtension, Sign, SubqueryExpr, VectorSelector,
 };
-use crate::promql::eval::{EngineOptions, EvalError};
+use crate::promql::eval::{EngineOptions, EvalError, is_metadata};
 use crate::promql::signatures::ValueType;
 
 use crate::promql::plan::data_times::DataTimes;
@@ -249,7 +249,7 @@ impl Planner<'_> {
         let select =
             |which, inner, k| Operation::SelectK(Box::new(SelectK { which, inner, k, grouping: grouping.clone() }));
         let in_param = Context { place: Place::AggregationParameter, ..context };
-        let operation = match aggregate.op {
+        let mut operation = match aggregate.op {
             AggregateOp::Sum => fold(Fold::Sum, inner, None),
             AggregateOp::Avg => fold(Fold::Avg, inner, None),
             AggregateOp::Count => fold(Fold::Count, inner, None),
@@ -265,6 +265,12 @@ impl Planner<'_> {
             AggregateOp::Limitk => select(WhichK::Any, inner, param(in_param)?),
             AggregateOp::LimitRatio => select(WhichK::Ratio, inner, param(in_param)?),
         };
+        if let Operation::Aggregate(aggregate) = &mut operation
+            && let Operation::RangeCall(call) = &mut aggregate.inner.operation
+        {
+            let Grouping { labels, without } = &aggregate.grouping;
+            call.names_go_late = !without && !labels.iter().any(|name| is_metadata(name.as_bytes()));
+        }
         Ok((node(operation, aggregate.range), invariance))
     }
 

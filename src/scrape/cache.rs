@@ -16,8 +16,8 @@ use crate::exposition::content_type::Format;
 use crate::exposition::openmetrics;
 use crate::exposition::text::{FamilyKind, metadata_parts, unescape_help};
 use crate::model::append::{
-    AppendBatch, AppendExemplar, AppendHistogram, AppendReport, AppendSample, HistogramValue, LateSamples,
-    SampleRejection, SeriesHandle, SeriesKey,
+    AppendBatch, AppendExemplar, AppendHistogram, AppendReport, AppendSample, AppendStarts, HistogramValue,
+    LateSamples, SampleRejection, SeriesHandle, SeriesKey,
 };
 use crate::model::exemplar::ExemplarRejection;
 use crate::model::sample::stale_nan;
@@ -190,6 +190,7 @@ pub(super) struct Staged {
     pub(super) exemplars: Vec<AppendExemplar>,
     /// Line of each exemplar.
     pub(super) exemplar_lines: Vec<u32>,
+    pub(super) starts: AppendStarts,
     /// The new lines, unless they are those of the last scrape.
     pub(super) next: Option<Sequence>,
     /// Lines of the last scrape that are missing now.
@@ -269,6 +270,7 @@ impl TargetCache {
             exemplars: staged.exemplars,
             metadata: described,
             late: LateSamples::MarkersRefused,
+            starts: staged.starts,
         };
         pending(batch, origins, before, lines_len, false, staged.permit)
     }

@@ -6,6 +6,7 @@
 
 mod aside;
 pub mod cache;
+mod created;
 mod decode;
 pub mod error;
 pub mod failure_log;

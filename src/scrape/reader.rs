@@ -20,6 +20,7 @@ use crate::model::append::{AppendHistogram, AppendSample, HistogramValue, Series
 use crate::model::time::TimestampMs;
 use crate::scrape::aside::Exemplars;
 use crate::scrape::cache::{CacheState, Staged};
+use crate::scrape::created::Created;
 use crate::scrape::error::ScrapeError;
 use crate::scrape::labels::assemble;
 use crate::scrape::nhcb::{Collector, Part};
@@ -82,6 +83,9 @@ pub struct Reader<'a> {
     /// Parts of classic histograms, where they are converted.
     collector: Option<Box<Collector>>,
     exemplars: Exemplars,
+    /// The start time of the sample that is being read, if the format tells it there.
+    start_ms: Option<i64>,
+    created: Created,
     label_bytes: usize,
     appended: u64,
     over_limit: bool,
@@ -123,6 +127,8 @@ impl<'a> Reader<'a> {
             native: None,
             collector: (plan.settings.classic != ClassicPart::Kept).then(Box::default),
             exemplars: Exemplars::default(),
+            start_ms: None,
+            created: Created::default(),
             label_bytes: 0,
             appended: 0,
             over_limit: false,
@@ -332,6 +338,7 @@ impl<'a> Reader<'a> {
                 if scanned.exemplar.is_some() {
                     self.hold_exemplars(raw, entry.kind(), scanned.exemplar, scanned.timestamp_ms)?;
                 }
+                self.is_created(raw, scanned.value);
                 self.known_series(old, self.cursor, entry, scanned.value, scanned.timestamp_ms)?;
                 self.exemplars.release();
                 Ok(Some(raw.len() + scanned.len))
@@ -372,6 +379,9 @@ impl<'a> Reader<'a> {
 
     /// A series that was parsed in full, on its way into a native histogram or not.
     pub(super) fn series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+        if self.is_created(line.raw, line.value) {
+            return Ok(());
+        }
         let kind = self.parser.kind();
         let Some(collector) = self.collector.as_mut() else { return self.plain_series(old, line) };
         let (part, is_other) = collector.look(line.raw, kind);
@@ -399,6 +409,7 @@ impl<'a> Reader<'a> {
     fn end_collection(&mut self, old: &Sequence) -> Result<(), ScrapeError> {
         let Some(whole) = self.collector.as_mut().and_then(|collector| collector.end()) else { return Ok(()) };
         let (raw, timestamp_ms, start_ms) = (&whole.series[..], whole.timestamp_ms, whole.start_ms);
+        self.start_ms = start_ms;
         self.exemplars.hold_read(whole.exemplars, (raw, FamilyKind::Histogram, self.plan))?;
         self.native = Some(whole.histogram);
         let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
@@ -408,6 +419,9 @@ impl<'a> Reader<'a> {
     }
 
     fn begin_family(&mut self, raw: &[u8]) {
+        if self.plan.settings.extras.starts && self.format == Format::OpenMetrics {
+            self.created.begin_family(raw);
+        }
         if let Some(collector) = self.collector.as_mut()
             && let Some((name, _)) = metadata_parts(raw)
         {
@@ -417,7 +431,8 @@ impl<'a> Reader<'a> {
 
     /// A series that was parsed in full: met before at another place, or new.
     fn plain_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
-        let SeriesLine { raw, timestamp_ms, exemplar, .. } = line;
+        let SeriesLine { raw, timestamp_ms, exemplar, start_ms, .. } = line;
+        self.start_ms = start_ms;
         if exemplar.is_some() {
             self.hold_exemplars(raw, self.parser.kind(), exemplar, timestamp_ms)?;
         }
@@ -460,12 +475,19 @@ impl<'a> Reader<'a> {
             collector.inhibit(raw);
         }
         self.hold_exemplars(raw, self.parser.kind(), exemplars.iter().copied(), timestamp_ms)?;
+        self.start_ms = start_ms;
         self.native = Some(histogram.clone());
         let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
         // One that is dropped or repeated was not taken.
         self.native = None;
         self.exemplars.release();
         read
+    }
+
+    /// True for a line that tells the start of samples before it, where that is wanted.
+    fn is_created(&mut self, raw: &[u8], value: f64) -> bool {
+        let is_wanted = self.plan.settings.extras.starts && self.format == Format::OpenMetrics;
+        is_wanted && self.created.takes(raw, self.parser.kind(), value)
     }
 
     /// Reads the exemplars of a sample, if they are wanted; they are staged with it.
@@ -671,6 +693,7 @@ impl<'a> Reader<'a> {
             self.histograms = Vec::new();
             self.histogram_lines = Vec::new();
             self.exemplars.clear();
+            self.created = Created::default();
             self.label_bytes = 0;
         }
         !self.over_limit
@@ -678,6 +701,7 @@ impl<'a> Reader<'a> {
 
     fn push(&mut self, line: usize, series: SeriesKey, explicit: Option<i64>, value: f64) -> Result<(), ScrapeError> {
         let at = explicit.map_or(self.at, TimestampMs);
+        let start = self.start_ms.take().filter(|start| *start != 0 && self.plan.settings.extras.starts);
         if let Some(histogram) = self.native.take() {
             let Some(value) = fitted(histogram, &self.plan.settings) else {
                 self.over_buckets = true;
@@ -686,11 +710,15 @@ impl<'a> Reader<'a> {
             self.label_bytes += self.exemplars.stage(line as u32);
             value.validate().map_err(|error| ScrapeError::InvalidHistogram(error.to_string()))?;
             self.label_bytes += value.memory_len() + size_of::<AppendHistogram>();
+            let place = self.histograms.len() as u32;
+            self.created.starts.histograms.extend(start.map(|start| (place, start)));
             self.histograms.push(AppendHistogram { series, at, value });
             self.histogram_lines.push(line as u32);
             return Ok(());
         }
         self.label_bytes += self.exemplars.stage(line as u32);
+        self.created.starts.samples.extend(start.map(|start| (self.samples.len() as u32, start)));
+        self.created.staged(self.samples.len());
         self.samples.push(AppendSample { series, at, value });
         self.lines.push(line as u32);
         Ok(())
@@ -745,6 +773,7 @@ impl<'a> Reader<'a> {
             histogram_lines: self.histogram_lines,
             exemplars: self.exemplars.staged,
             exemplar_lines: self.exemplars.lines,
+            starts: self.created.finish(),
             next: None,
             vanished: Vec::new(),
             format: self.format,

@@ -135,6 +135,8 @@ pub struct Extras {
     pub exemplars: bool,
     /// Metadata, for the log.
     pub metadata: bool,
+    /// Start times; `_created` lines of OpenMetrics are no series then.
+    pub starts: bool,
 }
 
 /// Limits of our own that keep the process alive; 0 lifts one (`--watchfire.limit.<name>`).

@@ -663,6 +663,25 @@ fn metadata_is_told_of_new_series_and_changed_families() {
 }
 
 #[test]
+fn created_lines_tell_starts_where_these_are_wanted() {
+    let extras = Extras { starts: true, ..Extras::default() };
+    let settings = ScrapeSettings { extras, ..ScrapeSettings::default() };
+    let mut target = Target { format: Format::OpenMetrics, ..Target::new(settings) };
+    let body = "# TYPE g gauge\ng 1\ng_created 5\n# TYPE a counter\na_total{x=\"1\"} 1\na_created{x=\"1\"} 1.5\n\
+                a_total{x=\"2\"} 2\na_created{x=\"2\"} 2\na_created{x=\"3\"} 3\n# TYPE h histogram\n\
+                h_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\nh_created 4\n# EOF\n";
+    for _ in 0..2 {
+        let (batch, pending, counts, error) = target.read(body.as_bytes(), 13);
+        assert_eq!((error, counts.scraped), (None, 7));
+        assert_eq!(batch.starts.samples, [(2, 1500), (3, 2000), (4, 4000), (5, 4000), (6, 4000)]);
+        target.commit(&batch, pending);
+    }
+    assert_eq!(target.store.by_labels, 0, "all lines are known");
+    let (_, error) = openmetrics().scrape(body);
+    assert_eq!(error, None);
+}
+
+#[test]
 fn native_histograms_are_stored_known_again_and_marked_when_they_go() {
     let wanted = || ScrapeSettings { native: NativePart::Wanted, ..ScrapeSettings::default() };
     let mut target = native_target(wanted());

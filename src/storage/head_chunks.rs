@@ -19,19 +19,22 @@ use crate::storage::head::Head;
 use crate::storage::head::late::LateValue;
 use crate::storage::head::restore::Restorer;
 use crate::storage::replay::Aliases;
+use crate::storage::wal::record::put_uvarint;
 use crate::storage::wal::{IoContext, WalError};
 
 /// Name of the folder in the data directory.
 pub const HEAD_CHUNKS_DIR: &str = "chunks_head";
 const MAGIC: u32 = 0x0130_BC91;
 const HEADER_LEN: u64 = 8;
+/// What a file begins with.
+pub(crate) const FILE_HEADER: [u8; HEADER_LEN as usize] = [0x01, 0x30, 0xbc, 0x91, 1, 0, 0, 0];
 /// Series, two times, encoding.
 const CHUNK_HEADER_LEN: usize = 25;
 const CHECKSUM_LEN: usize = 4;
 /// Longest chunk that is looked at.
 const DATA_LEN_MAX: u64 = 1 << 20;
 const READ_LEN: usize = 1 << 20;
-const OUT_OF_ORDER: u8 = 0x80;
+pub(crate) const OUT_OF_ORDER: u8 = 0x80;
 
 /// Why a directory with head chunks is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -147,18 +150,6 @@ pub(crate) fn restore_late(
     Ok(last)
 }
 
-/// Removes the files up to `last`: the log or blocks hold what they hold.
-pub fn remove_up_to(fs: &SharedFs, data_dir: &Path, last: u64) -> Result<(), HeadChunksError> {
-    let dir = data_dir.join(HEAD_CHUNKS_DIR);
-    let listed = files(&**fs, &dir);
-    for (number, path) in listed.map_err(|source| HeadChunksError::Io { action: "list", path: dir, source })? {
-        if number <= last {
-            fs.remove_file(&path).map_err(|source| HeadChunksError::Io { action: "remove", path, source })?;
-        }
-    }
-    Ok(())
-}
-
 /// The files of the folder with their numbers, ascending.
 fn files(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let entries = fs.list(dir)?.into_iter().filter(|entry| !entry.is_dir);
@@ -169,12 +160,25 @@ fn files(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 /// A chunk of a file.
-struct HeadChunk<'a> {
-    series: SeriesRef,
-    min_t: i64,
-    max_t: i64,
-    encoding: u8,
-    data: &'a [u8],
+pub(crate) struct HeadChunk<'a> {
+    pub(crate) series: SeriesRef,
+    pub(crate) min_t: i64,
+    pub(crate) max_t: i64,
+    pub(crate) encoding: u8,
+    pub(crate) data: &'a [u8],
+}
+
+/// Appends a chunk as it stands in a file.
+pub(crate) fn put_chunk(series: SeriesRef, (min_t, max_t): (i64, i64), encoding: u8, data: &[u8], out: &mut Vec<u8>) {
+    let from = out.len();
+    out.extend_from_slice(&series.0.to_be_bytes());
+    out.extend_from_slice(&min_t.to_be_bytes());
+    out.extend_from_slice(&max_t.to_be_bytes());
+    out.push(encoding);
+    put_uvarint(data.len() as u64, out);
+    out.extend_from_slice(data);
+    let checksum = crc32c::crc32c(out.get(from..).unwrap_or_default());
+    out.extend_from_slice(&checksum.to_be_bytes());
 }
 
 /// How many samples of the chunk the head lacks; `None` if nobody needs them there.
@@ -200,7 +204,7 @@ fn missing(chunk: &HeadChunk<'_>, head: &Head, aliases: &Aliases, min_valid: i64
 }
 
 /// Calls `take` with each sound chunk; false if the file ends in damage.
-fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) -> io::Result<bool> {
+pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) -> io::Result<bool> {
     let file = fs.open(path)?;
     let mut header = [0; HEADER_LEN as usize];
     if file.read_at(&mut header, 0)? < header.len() || !header.starts_with(&MAGIC.to_be_bytes()) {
@@ -208,15 +212,16 @@ fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) ->
         return Ok(header.iter().all(|byte| *byte == 0));
     }
     let mut window: Vec<u8> = Vec::new();
-    let (mut at, mut used) = (HEADER_LEN, 0usize);
+    let (mut at, mut used, mut at_end) = (HEADER_LEN, 0usize, false);
     loop {
         // The longest chunk fits into what is kept ready.
-        if window.len() - used < READ_LEN + DATA_LEN_MAX as usize {
+        if !at_end && window.len() - used < READ_LEN + DATA_LEN_MAX as usize {
             window.drain(..used);
             used = 0;
             let have = window.len();
             window.resize(2 * READ_LEN + DATA_LEN_MAX as usize, 0);
             let read = file.read_at(window.get_mut(have..).unwrap_or(&mut []), at + have as u64)?;
+            at_end = have + read < window.len();
             window.truncate(have + read);
         }
         let rest = window.get(used..).unwrap_or(&[]);

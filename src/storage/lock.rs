@@ -16,14 +16,6 @@ pub enum LockError {
         /// The lock file.
         path: PathBuf,
     },
-    /// It holds data that would be ignored, and so be missing from every answer.
-    #[error("data directory holds {what} of another program, which cannot be read yet: {}; nothing was changed", path.display())]
-    Foreign {
-        /// What kind of data.
-        what: &'static str,
-        /// The folder in question.
-        path: PathBuf,
-    },
     /// The disk says no.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -116,31 +108,10 @@ impl Drop for DirLock {
     }
 }
 
-/// Errors if `data_dir` holds a snapshot, which is not read yet; blocks, the write logs and their checkpoints are fine, and so are head chunks as far as the log holds their samples (`storage::head_chunks`). Changes nothing. A directory that does not exist is fine as well.
-pub fn refuse_foreign(fs: &SharedFs, data_dir: &Path) -> Result<(), LockError> {
-    let list = |path: &Path| match fs.list(path) {
-        Ok(entries) => Ok(entries),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(LockError::Io { action: "list", path: path.to_path_buf(), source }),
-    };
-    for entry in list(data_dir)?.into_iter().filter(|entry| entry.is_dir) {
-        let path = data_dir.join(&entry.name);
-        let what = match entry.name.as_str() {
-            name if name.starts_with("chunk_snapshot.") => "a memory snapshot",
-            _ => continue,
-        };
-        return Err(LockError::Foreign { what, path });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::storage::fs::RealFs;
-    use crate::storage::fs::sim::SimFs;
 
     #[test]
     fn a_directory_belongs_to_one_process_and_tells_how_the_last_one_ended() {
@@ -155,23 +126,5 @@ mod tests {
         assert!(!data.join("lock").exists());
         std::fs::write(data.join("lock"), "").unwrap();
         assert_eq!(DirLock::acquire(&fs, &data).unwrap().clean_start(), CleanStart::Replaced);
-    }
-
-    #[test]
-    fn data_that_would_be_ignored_is_refused() {
-        let refused = |files: &[&str]| {
-            let sim = SimFs::new();
-            for file in files {
-                sim.put(&Path::new("/data").join(file), b"x").unwrap();
-            }
-            let fs: SharedFs = Arc::new(sim);
-            refuse_foreign(&fs, Path::new("/data")).err().map(|error| error.to_string())
-        };
-        assert_eq!(refused(&[]), None);
-        assert_eq!(refused(&["lock", "queries.active", "wal/00000000", "wal/checkpoint.00000003/00000000"]), None);
-        assert_eq!(refused(&["wal/00000000", "01BKGV7JC0RY8A6MACW02A2PJD/meta.json"]), None);
-        assert_eq!(refused(&["wbl/00000000"]), None);
-        let snapshot = refused(&["chunk_snapshot.000001.0000000001/00000000"]).unwrap();
-        assert!(snapshot.contains("/data/chunk_snapshot.000001.0000000001"), "{snapshot}");
     }
 }

@@ -7,17 +7,25 @@
 
 pub mod block;
 pub mod chunk;
+pub mod chunk_snapshot;
 pub mod compact;
 pub mod fs;
 pub mod head;
+pub mod head_chunk_files;
 pub mod head_chunks;
 pub mod lock;
 mod pattern;
 mod postings;
 pub mod read_only;
 pub mod replay;
+pub mod reserve;
+mod selections;
 pub mod wal;
 pub mod wbl;
 
+#[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod deletion_tests;

@@ -45,7 +45,7 @@ impl ReadOnlyStore {
         let state = catalog.state();
         let replaced =
             |name| state.blocks.iter().any(|block| block.meta().compaction.parents.iter().any(|p| p.ulid == name));
-        let damaged = state.damaged.iter().filter(|damaged| damaged.range.is_some() && !replaced(damaged.name));
+        let damaged = state.damaged.iter().filter(|damaged| damaged.samples.is_some() && !replaced(damaged.name));
         let errors: Vec<String> =
             damaged.map(|damaged| format!("corrupted block {}: {}", damaged.name, damaged.reason)).collect();
         if errors.is_empty() { Ok(Self { fs, catalog }) } else { Err(errors.join("\n")) }
@@ -65,12 +65,17 @@ impl ReadOnlyStore {
             let view = Arc::new(StoreView::of_blocks(state));
             return Ok((ReadOnlyView { view, is_head_alone: false }, Vec::new()));
         }
+        let log = self.catalog.dir().join(WAL_DIR);
+        if !self.fs.exists(&log).unwrap_or(true) {
+            let log = log.display();
+            return Err(format!("read WAL: find last checkpoint: open {log}: no such file or directory"));
+        }
         let head = Head::new(HeadOptions::new(SystemClock::shared()));
         let mut restorer = head.restore(None, TimestampMs(whole_until));
         let until = Position { segment: u64::MAX, offset: u64::MAX };
-        let report = read_until(&self.fs, &self.catalog.dir().join(WAL_DIR), until, &mut restorer);
+        let report = read_until(&self.fs, &log, until, &mut restorer);
         restorer.finish();
-        let report = report.map_err(|error| error.to_string())?;
+        let report = report.map_err(|error| format!("read WAL: {error}"))?;
         let damage = report.damage.iter().filter(|damage| !damage.torn_end);
         let damage =
             damage.map(|damage| format!("{}: byte {}: {}", damage.path.display(), damage.offset, damage.error));

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::append::ShardId;
+use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::chunk_snapshot::{self, Snapshot, SnapshotError, SnapshotSink};
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
+use crate::storage::head::image::OpenImage;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
+use crate::storage::head_chunk_files;
 use crate::storage::head_chunks;
 use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
@@ -19,7 +23,7 @@ use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
 use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
-use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, read_until};
+use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, pass_on, read_until};
 use crate::storage::wbl;
 
 /// What a start has found in the log.
@@ -33,8 +37,22 @@ pub struct ReplayReport {
     pub late_chunk_file: Option<u64>,
     /// Of the head: what came into it.
     pub head: RestoreStats,
+    /// What the head was read from.
+    pub from: ReadFrom,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What a head was read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// A snapshot, the files of finished chunks, and what the log has behind it.
+    Snapshot,
+    /// The files of finished chunks and the log.
+    #[default]
+    ChunksAndLog,
+    /// The log alone: the chunks do not go with it.
+    Log,
 }
 
 /// References of other series' later records, by the later reference. A checkpoint has to keep their records as long as
@@ -43,8 +61,8 @@ pub type Aliases = HashMap<SeriesRef, SeriesRef>;
 
 impl RecordSink for Restorer<'_> {
     fn series(&mut self, series: &mut Vec<RefSeries>) {
-        for one in series.iter() {
-            Restorer::series(self, one.series, &one.labels);
+        for one in series.drain(..) {
+            self.take_series(one.series, one.labels);
         }
     }
 
@@ -58,6 +76,10 @@ impl RecordSink for Restorer<'_> {
         for one in histograms {
             self.histogram(one.series, one.t, &one.value);
         }
+    }
+
+    fn starts(&mut self, starts: &mut dyn Iterator<Item = (SeriesRef, i64, i64)>) {
+        starts.for_each(|(series, t, start)| self.start(series, t, start));
     }
 
     fn tombstones(&mut self, tombstones: &[RefTombstone]) {
@@ -75,8 +97,20 @@ impl RecordSink for Restorer<'_> {
     }
 }
 
-/// Reads the log in `data_dir` into an empty head and makes it ready to be written. Samples before `oldest`, the bound
-/// of retention, are passed over, and so are series that have no others.
+/// What the head is filled from, in the order in which they are tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// A snapshot, finished chunks, and what the log has behind it.
+    Snapshot(Snapshot),
+    /// Finished chunks and the log.
+    ChunksAndLog,
+    /// The log alone.
+    Log,
+}
+
+/// Fills an empty head from what stands in `data_dir`, and makes the log ready to be written: from a snapshot and what the log has
+/// behind it, or from all of the log. Samples before `oldest`, the bound of retention, are passed over, and so are series that
+/// have no others.
 pub fn open(
     fs: &SharedFs,
     data_dir: &Path,
@@ -86,18 +120,132 @@ pub fn open(
     oldest: TimestampMs,
 ) -> Result<(Writer, ReplayReport), WalError> {
     let begun = metrics.clock.monotonic();
-    let mut restorer = head.restore(None, oldest);
-    let (writer, log) = Log::open(fs, data_dir, options, metrics, &mut restorer)?;
-    let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
-    let late_chunk_file = head_chunks::restore_late(fs, data_dir, &mut restorer)?;
-    let restored = restorer.finish();
-    // Without this, series whose samples are all too old would stay for ever.
-    head.truncate_blocking(oldest);
-    metrics.unknown_sample_refs.add(restored.unknown_refs);
-    metrics.unknown_metadata_refs.add(restored.unknown_metadata_refs);
-    metrics.unknown_exemplar_refs.add(restored.unknown_exemplar_refs);
-    let took = metrics.clock.monotonic().saturating_sub(begun);
-    Ok((writer, ReplayReport { log, late_log, late_chunk_file, head: restored, took }))
+    let snapshot = chunk_snapshot::usable(fs, data_dir)?;
+    let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
+    let mut damage = Vec::new();
+    for source in sources {
+        let mut restorer = head.restore(None, oldest);
+        let prepared = prepare(fs, data_dir, &source, &mut restorer);
+        let reason = match prepared {
+            Ok(known) => {
+                let from = known.as_ref().map(|known| known.position);
+                let opened = Log::open_from(fs, data_dir, options, metrics, &mut restorer, from);
+                let (writer, mut log) = opened?;
+                // What is read without chunks fits by itself.
+                if restorer.settle() == 0 || source == Source::Log {
+                    let aliases = known.iter().flat_map(|known| &known.aliases);
+                    aliases.for_each(|(reference, first)| restorer.alias(*reference, *first));
+                    // Whatever the rest comes from: late samples stand in their log alone, which is read from its beginning.
+                    let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
+                    let late_chunk_file = head_chunks::restore_late(fs, data_dir, &mut restorer)?;
+                    let mut restored = restorer.finish();
+                    if let Some(known) = known {
+                        restored.aliases.extend(known.aliases);
+                        head.reserve_refs(known.ref_max);
+                    }
+                    // Without this, series whose samples are all too old would stay for ever.
+                    head.truncate_blocking(oldest);
+                    metrics.unknown_sample_refs.add(restored.unknown_refs);
+                    metrics.unknown_metadata_refs.add(restored.unknown_metadata_refs);
+                    metrics.unknown_exemplar_refs.add(restored.unknown_exemplar_refs);
+                    log.damage.splice(0..0, damage);
+                    let took = metrics.clock.monotonic().saturating_sub(begun);
+                    let from = source.what();
+                    let report = ReplayReport { log, late_log, late_chunk_file, head: restored, from, took };
+                    return Ok((writer, report));
+                }
+                damage.append(&mut log.damage);
+                "the chunks of a series do not fit".to_owned()
+            }
+            Err(SnapshotError::Disk(error)) => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(component = "tsdb", from = ?source.what(), err = reason, "The head is read from more of the log");
+        restorer.abandon();
+        head.forget_restored(&reason);
+    }
+    unreachable!("the log alone is enough")
+}
+
+impl Source {
+    fn what(&self) -> ReadFrom {
+        match self {
+            Self::Snapshot(_) => ReadFrom::Snapshot,
+            Self::ChunksAndLog => ReadFrom::ChunksAndLog,
+            Self::Log => ReadFrom::Log,
+        }
+    }
+}
+
+/// What is known of the log before a place.
+struct Known {
+    position: Position,
+    aliases: Aliases,
+    ref_max: u64,
+}
+
+/// Reads what is there beside the log.
+fn prepare(
+    fs: &SharedFs,
+    data_dir: &Path,
+    source: &Source,
+    restorer: &mut Restorer<'_>,
+) -> Result<Option<Known>, SnapshotError> {
+    let notes = match source {
+        Source::Snapshot(snapshot) => snapshot.notes(fs, data_dir)?,
+        Source::ChunksAndLog => None,
+        Source::Log => return Ok(None),
+    };
+    let is_whole = head_chunk_files::read(&**fs, data_dir, &mut |series, chunk| restorer.chunk(series, chunk))?;
+    let Source::Snapshot(snapshot) = source else { return Ok(None) };
+    if !is_whole {
+        return Err(SnapshotError::Chunks("one is damaged"));
+    }
+    let mut sink = FromSnapshot { restorer: &mut *restorer, series: 0 };
+    snapshot.read(fs, &mut sink)?;
+    let position = snapshot.position;
+    match notes {
+        Some(notes) if notes.series() != sink.series => Err(SnapshotError::Notes),
+        Some(notes) => {
+            let ref_max = notes.next_ref.saturating_sub(1);
+            Ok(Some(Known { position, aliases: notes.aliases, ref_max }))
+        }
+        None => {
+            // Made by another program: the log tells which references are taken, and which series have several.
+            let read = read_until(fs, &data_dir.join(WAL_DIR), position, &mut SeriesAlone(restorer))?;
+            Ok(Some(Known { position, aliases: Aliases::new(), ref_max: read.ref_max }))
+        }
+    }
+}
+
+struct FromSnapshot<'a, 'b> {
+    restorer: &'a mut Restorer<'b>,
+    series: u64,
+}
+
+impl SnapshotSink for FromSnapshot<'_, '_> {
+    fn series(&mut self, series: SeriesRef, labels: Labels, open: Option<OpenImage>) {
+        self.series += 1;
+        self.restorer.series_with(series, labels, open);
+    }
+
+    fn record(&mut self, bytes: &[u8]) {
+        // One that cannot be read is none that we know.
+        let _ = pass_on(bytes, self.restorer);
+    }
+}
+
+/// Passes the names of series on, and nothing else.
+struct SeriesAlone<'a, 'b>(&'a mut Restorer<'b>);
+
+impl RecordSink for SeriesAlone<'_, '_> {
+    fn series(&mut self, series: &mut Vec<RefSeries>) {
+        RecordSink::series(self.0, series);
+    }
+
+    fn samples(&mut self, _: &[RefSample]) {}
+
+    fn histograms(&mut self, _: &[RefHistogram]) {}
 }
 
 /// Fills a shard again from the log after a panic, up to `until`, where the writer stands. Call
@@ -145,5 +293,9 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
 
 #[cfg(test)]
 mod exemplar_tests;
+#[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
+mod start_tests;
 #[cfg(test)]
 mod tests;

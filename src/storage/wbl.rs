@@ -46,7 +46,7 @@ pub(crate) fn load(
         return Ok(LoadReport::default());
     }
     remove_unfinished(&**fs, &dir)?;
-    load_and_repair(fs, data_dir, &dir, metrics, &mut LateSink(restorer))
+    load_and_repair(fs, data_dir, &dir, metrics, &mut LateSink(restorer), None)
 }
 
 /// Reads the log beside a live writer, for a shard that is rebuilt. What is being written meanwhile belongs to other shards.

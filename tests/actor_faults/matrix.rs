@@ -31,6 +31,8 @@ use watchfire::actors::policy::Policy;
 use watchfire::actors::query_gateway::{QUERY_GATEWAY, QueryGateway};
 use watchfire::actors::receiver::{Deliver, RECEIVER, Receiver};
 use watchfire::actors::registry::{ActorState, ActorTree, Entry};
+use watchfire::actors::remote_write_manager::{ApplyDestinations, REMOTE_WRITE_MANAGER, RemoteWriteManager};
+use watchfire::actors::remote_write_queue::{Apply as ApplyQueue, REMOTE_WRITE_QUEUE, RemoteWriteQueue};
 use watchfire::actors::root::{self, ROOT, Root};
 use watchfire::actors::rule_group::{Apply as ApplyGroup, GroupDeps, RULE_GROUP, RuleGroup};
 use watchfire::actors::rule_manager::{ApplyRules, RULE_MANAGER, RuleManager};
@@ -60,6 +62,7 @@ use watchfire::telemetry::metrics::Registry;
 use crate::alerts::{AlertScene, alert, flush_of, receiver_deps};
 use crate::notifiers::{self, Alertmanagers};
 use crate::probe::{Exercise, PROBE, Probe, ProbeDeps, paused, within};
+use crate::remote::RemoteScene;
 use crate::scene::{KeptAlerts, PATIENCE, QUICK, Scene, batch, holds, instant, job, live, record, rule_group, values};
 use crate::support::{Exporter, Webhook};
 
@@ -208,6 +211,18 @@ fn cases() -> Vec<Case> {
             let alertmanagers = Alertmanagers::new(&scene, notifiers::LIMITS);
             let handle = alertmanagers.spawn_notifier(&scene, name, &receiver.addr);
             Box::new(Set { addr: handle.actor.clone(), scene, more: (handle, receiver) })
+        }),
+        live(&REMOTE_WRITE_MANAGER, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, receiver) = (Scene::new(tree, name), Exporter::start(""));
+            let remote = RemoteScene::new(&scene, name);
+            let addr = remote.spawn_manager(&scene, name, &receiver.addr);
+            Box::new(Set { addr, scene, more: (remote, receiver) })
+        }),
+        live(&REMOTE_WRITE_QUEUE, Point::Handler, &[NO_TIMER], |tree, name| {
+            let (scene, receiver) = (Scene::new(tree, name), Exporter::start(""));
+            let remote = RemoteScene::new(&scene, name);
+            let addr = remote.spawn_queue(&scene, name, &receiver.addr);
+            Box::new(Set { addr, scene, more: (remote, receiver) })
         }),
         live(&STORAGE_SHARD, Point::Handler, &[], |tree, name| {
             let scene = Scene::new(tree, "matrix");
@@ -399,6 +414,33 @@ impl Subject for Set<Notifier, (NotifierHandle, Exporter)> {
         let before = received();
         self.more.0.push(&[Arc::new(notifiers::alert("matrix"))]);
         Box::pin(async move { self.until(|| before < received()).await })
+    }
+}
+
+impl Subject for Set<RemoteWriteManager, (RemoteScene, Exporter)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async { self.addr.ask(ApplyDestinations, at_most()).await == Ok(Vec::new()) })
+    }
+}
+
+impl Subject for Set<RemoteWriteQueue, (RemoteScene, Exporter)> {
+    fn entry(&self) -> &Arc<Entry> {
+        self.addr.entry()
+    }
+
+    /// One sample.
+    fn exercise(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async {
+            let (remote, receiver) = &self.more;
+            let before = receiver.requests().len();
+            remote.append().await;
+            self.addr.ask(ApplyQueue, at_most()).await.is_ok()
+                && self.until(|| before < receiver.requests().len()).await
+        })
     }
 }
 

@@ -96,6 +96,7 @@ impl TestServer {
         let ports = Arc::new(FakePorts::default());
         let external_url = external_url(setup.external_url, "vm", ":9090").unwrap();
         let settings = HttpSettings {
+            is_agent: false,
             route_prefix: route_prefix(setup.route_prefix, &external_url),
             external_url,
             cors_origin: Regexp::anchored(setup.cors_origin).unwrap(),

@@ -32,11 +32,16 @@ pub(crate) fn view_of(all: &[Series]) -> Arc<dyn ReadView> {
 
 /// The answer to a query: what the API would say.
 pub(crate) fn of(view: &dyn ReadView, query: &Query, opts: &EngineOptions) -> Json {
+    with_figures(view, query, opts).0
+}
+
+/// The answer with its figures: samples looked at, read, and held at most.
+pub(crate) fn with_figures(view: &dyn ReadView, query: &Query, opts: &EngineOptions) -> (Json, [u64; 3]) {
     let failure = |kind: &str, text: String| json!({ "status": "error", "errorType": kind, "error": text });
     let bad_query = |text: String| failure("bad_data", format!("invalid parameter \"query\": {text}"));
     let parsed = match parse_expr(&query.text, &ParseOptions::ALL) {
         Ok(parsed) => parsed,
-        Err(errors) => return bad_query(errors.to_string()),
+        Err(errors) => return (bad_query(errors.to_string()), [0; 3]),
     };
     let opts = EngineOptions { lookback_ms: query.lookback_ms, ..opts.clone() };
     let ctx = QueryContext::unlimited(query.text.clone());
@@ -47,8 +52,8 @@ pub(crate) fn of(view: &dyn ReadView, query: &Query, opts: &EngineOptions) -> Js
         }
     };
     match evaluated {
-        Err(EvalError::BadQuery(text)) => bad_query(text),
-        Err(error) => failure("execution", error.to_string()),
+        Err(EvalError::BadQuery(text)) => (bad_query(text), [0; 3]),
+        Err(error) => (failure("execution", error.to_string()), [0; 3]),
         Ok(evaluated) => {
             let mut writer = Writer::new();
             let mut object = writer.object();
@@ -63,7 +68,8 @@ pub(crate) fn of(view: &dyn ReadView, query: &Query, opts: &EngineOptions) -> Js
                     answer[name] = json!(texts);
                 }
             }
-            answer
+            let stats = evaluated.stats;
+            (answer, [stats.total_samples, stats.samples_read, stats.peak_samples as u64])
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Remote write through the front door of the built binary: status codes and texts, what is written of a request with
-//! faults, bombs, and that what was acknowledged is there after a kill -9.
+//! faults, bombs, and that what was acknowledged is there after a kill -9. Sending has a file of its own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod messages;
+mod sending;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -530,7 +531,7 @@ fn exemplars_are_stored_where_they_are_wanted_and_survive_a_kill() {
     let (server, folder) = start(&flags);
     let at = now_ms();
     let with = |value: f64, id: &str, timestamp: i64| Exemplar { labels: labels(&[("id", id)]), value, timestamp };
-    let mut request = v1(vec![series(&[("__name__", "a")], &[(at - 2, 1.0)]), series(&[("b", "1")], &[(at, 1.0)])]);
+    let mut request = v1(vec![series(&[("__name__", "a")], &[(at - 2, 1.0)])]);
     let mut first = WriteRequest::decode(request.as_slice()).unwrap();
     first.timeseries[0].exemplars = vec![with(1.0, "x", at - 2), with(0.5, "late", at - 9)];
     request = first.encode_to_vec();

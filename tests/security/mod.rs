@@ -181,8 +181,8 @@ fn main_file(target: &str) -> String {
     }
     for block in ["remote_write", "remote_read"] {
         let _ = writeln!(text, "{block}:");
-        for auth in AUTHS {
-            let entry = format!("- {{url: 'http://me:@@127.0.0.1:1/{block}', {auth}, {ALWAYS}}}\n");
+        for (index, auth) in AUTHS.iter().enumerate() {
+            let entry = format!("- {{name: n{index}, url: 'http://me:@@127.0.0.1:1/{block}', {auth}, {ALWAYS}}}\n");
             text.push_str(&number(&entry, &mut next));
         }
     }

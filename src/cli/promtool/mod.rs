@@ -7,6 +7,8 @@ mod check_rules;
 mod check_service_discovery;
 mod check_web_config;
 mod junit;
+mod query;
+mod server;
 mod test_bench;
 mod test_promql;
 mod test_rules;
@@ -45,11 +47,17 @@ struct Given {
     words: Vec<String>,
 }
 
-static COMMANDS: [&Command; 11] = [
+static COMMANDS: [&Command; 17] = [
     &check_config::COMMAND,
     &check_rules::COMMAND,
     &check_service_discovery::COMMAND,
     &check_web_config::COMMAND,
+    &query::HEALTHY,
+    &query::READY,
+    &query::INSTANT,
+    &query::RANGE,
+    &query::SERIES,
+    &query::LABELS,
     &test_promql::COMMAND,
     &test_rules::COMMAND,
     &tsdb::LIST,
@@ -60,17 +68,8 @@ static COMMANDS: [&Command; 11] = [
 ];
 
 /// Sub-commands of Prometheus's promtool that are not there yet.
-const NOT_BUILT: &[&str] = &[
-    "check healthy",
-    "check ready",
-    "check metrics",
-    "debug",
-    "promql",
-    "push",
-    "query",
-    "tsdb bench",
-    "tsdb create-blocks-from rules",
-];
+const NOT_BUILT: &[&str] =
+    &["check metrics", "debug", "promql", "push", "query analyze", "tsdb bench", "tsdb create-blocks-from rules"];
 
 const GLOBAL: &str = "Global";
 const OWN: &str = "Flags";
@@ -109,6 +108,7 @@ fn long_names(command: &Command, args: Vec<String>) -> Vec<String> {
         let name = match arg.as_str() {
             "-r" => "human-readable",
             "-q" => "quiet",
+            "-o" => "format",
             _ => return arg,
         };
         if command.flags.iter().any(|flag| flag.name == name) { format!("--{name}") } else { arg }
@@ -156,6 +156,9 @@ fn split(args: &[String]) -> Split<'_> {
 
 /// True for a flag of any sub-command whose value is the next argument.
 fn takes_next(arg: &str) -> bool {
+    if arg == "-o" {
+        return true;
+    }
     let Some(name) = arg.strip_prefix("--").filter(|name| !name.contains('=')) else { return false };
     let mut all = COMMANDS.iter().flat_map(|command| command.flags);
     all.any(|flag| flag.name == name && flag.kind != Kind::Switch)
@@ -195,11 +198,14 @@ fn unknown(path: &[&str]) -> u8 {
             let _ = writeln!(io::stderr(), "watchfire promtool {known}: not built yet");
             EXIT_USAGE
         }
-        (None, [group @ ("check" | "test" | "tsdb")]) => refuse(&format!("must select a subcommand of '{group}'")),
-        (None, ["tsdb", "create-blocks-from"]) => refuse("must select a subcommand of 'tsdb create-blocks-from'"),
-        (None, ["tsdb", "create-blocks-from", word, ..] | ["check" | "test" | "tsdb", word, ..] | [word, ..]) => {
-            refuse(&format!("expected command but got {}", go::quote(word)))
+        (None, [group @ ("check" | "query" | "test" | "tsdb")]) => {
+            refuse(&format!("must select a subcommand of '{group}'"))
         }
+        (None, ["tsdb", "create-blocks-from"]) => refuse("must select a subcommand of 'tsdb create-blocks-from'"),
+        (
+            None,
+            ["tsdb", "create-blocks-from", word, ..] | ["check" | "query" | "test" | "tsdb", word, ..] | [word, ..],
+        ) => refuse(&format!("expected command but got {}", go::quote(word))),
         (None, []) => EXIT_FAILURE,
     }
 }
@@ -289,7 +295,7 @@ mod tests {
         check("test -h", &["test"], &["-h"]);
         check("check --query.lookback-delta 3m config x", &["check", "config"], &["--query.lookback-delta", "3m", "x"]);
         check("tsdb list x", &["tsdb", "list"], &["x"]);
-        check("query instant x", &["query", "instant", "x"], &[]);
+        check("query analyze x", &["query", "analyze", "x"], &[]);
     }
 
     #[test]

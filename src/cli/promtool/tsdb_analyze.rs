@@ -98,7 +98,7 @@ fn analyze(given: &Given, path: &str, id: String) -> Result<String, String> {
         ("Highest cardinality metric names", found.metrics.into_iter().collect()),
     ];
     for (title, mut list) in lists {
-        list.sort_by(|a, b| b.1.cmp(&a.1));
+        list.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
         let _ = write!(out, "\n{title}:\n");
         for (key, number) in list.iter().take(limit) {
             let _ = writeln!(out, "{number} {key}");

@@ -199,7 +199,7 @@ fn whole_text(histogram: &FloatHistogram) -> String {
     let zero = (histogram.zero_count != 0.0).then(|| histogram.zero_bucket());
     let positive = histogram.positive().filter(|bucket| bucket.count != 0.0);
     for bucket in negative.into_iter().chain(zero).chain(positive) {
-        let bounds = Bucket { count: 0.0, ..bucket.clone() }.to_string();
+        let bounds = Bucket { count: 0.0, ..bucket }.to_string();
         text.push_str(&format!(", {}:{}", bounds.strip_suffix(":0").unwrap_or(&bounds), bucket.count));
     }
     text.push('}');

@@ -22,6 +22,8 @@ use crate::cli::server::discovery::{self, Discovery, Purpose};
 use crate::client::HttpClient;
 use crate::config::LoadedConfig;
 use crate::discovery::ProviderKit;
+use crate::discovery::aws_signer::AwsSigner;
+use crate::discovery::surroundings::Surroundings;
 use crate::model::clock::SharedClock;
 use crate::notify::endpoint::endpoints;
 use crate::notify::metrics::NotifyMetrics;
@@ -40,6 +42,7 @@ pub(super) struct ExternalAlerting {
     manager: BoundedAddr<NotifierManager>,
     deps: Arc<NotifierManagerDeps>,
     discovery: Discovery,
+    clock: SharedClock,
 }
 
 impl ExternalAlerting {
@@ -68,13 +71,19 @@ impl ExternalAlerting {
         let consumer = Arc::new(NotifierConsumer { deps: Arc::clone(&deps), manager: manager.clone() });
         let purpose = Purpose { place: "alertmanager-discovery", name: "notify", consumer };
         let discovery = Discovery::start(root, for_discovery, registry, clock, kit, purpose);
-        Self { router: Arc::new(AlertRouter::new(Arc::clone(&deps.overview))), manager, deps, discovery }
+        Self {
+            router: Arc::new(AlertRouter::new(Arc::clone(&deps.overview))),
+            manager,
+            deps,
+            discovery,
+            clock: SharedClock::clone(clock),
+        }
     }
 
     /// Makes rules and notifiers what the configuration says; answers with the actors that did not confirm in time.
     pub(super) async fn apply(&self, loaded: &LoadedConfig) -> Vec<String> {
         self.router.set_rules(rules(loaded));
-        let specs = specs(loaded);
+        let specs = specs(loaded, &self.clock);
         for err in specs.iter().flat_map(NotifierSetSpec::failures) {
             tracing::error!(component = "notifier", %err, "Creating discovered Alertmanagers failed");
         }
@@ -92,7 +101,7 @@ impl ExternalAlerting {
 
     /// What would become of the Alertmanagers with this configuration.
     pub(super) fn plan(&self, loaded: &LoadedConfig) -> PlanSection {
-        let after = specs(loaded);
+        let after = specs(loaded, &self.clock);
         let before = self.deps.specs.lock();
         let each = NotifierSetSpec::each;
         PlanSection::compare("alertmanager", before.iter().flat_map(each), after.iter().flat_map(each))
@@ -116,11 +125,14 @@ fn rules(loaded: &LoadedConfig) -> AlertRules {
     }
 }
 
-fn specs(loaded: &LoadedConfig) -> Vec<NotifierSetSpec> {
+fn specs(loaded: &LoadedConfig, clock: &SharedClock) -> Vec<NotifierSetSpec> {
     let mut specs = Vec::new();
     for (index, config) in loaded.config.alerting.alertmanagers.iter().enumerate() {
         let found = endpoints(config, &config.discovery.static_configs);
-        let client = HttpClient::from_config(build_info::user_agent(), &config.http);
+        let mut client = HttpClient::from_config(build_info::user_agent(), &config.http);
+        if let Some(sigv4) = &config.sigv4 {
+            client = client.signed_by(AwsSigner::new(sigv4, &Surroundings::default(), clock));
+        }
         specs.push(NotifierSetSpec::new(config, client, found).discovered_as(set_name(index), config));
     }
     specs

@@ -16,6 +16,7 @@ use crate::actors::threads::Thread;
 use crate::cli::flags::ServerFlags;
 use crate::config::Config;
 use crate::model::clock::SharedClock;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::PageCache;
 use crate::storage::block::catalog::Catalog;
@@ -53,7 +54,9 @@ pub(super) fn catalog(flags: &ServerFlags, registry: &Registry) -> Arc<Catalog> 
         let kind = crate::telemetry::metrics::MetricKind::Gauge;
         vec![crate::telemetry::metrics::MetricFamily::single("watchfire_block_index_cache_bytes", help, kind, value)]
     });
-    Catalog::new(RealFs::shared(), &flags.storage.path, cache, BlockMetrics::new(registry))
+    let catalog = Catalog::new(RealFs::shared(), &flags.storage.path, cache, BlockMetrics::new(registry));
+    catalog.set_on_damage(flags.storage.on_damage);
+    catalog
 }
 
 /// How much the configuration wants kept.
@@ -74,7 +77,7 @@ pub(super) fn start_compactor(
     root: &Root,
     pool: &Arc<ComputePool>,
     stored: (Arc<Head>, StorageClient, Arc<Catalog>),
-    arbiter: &Thread,
+    (arbiter, steady): (&Thread, &Arc<SteadyClock>),
 ) -> (Arc<CompactorDeps>, BoundedAddr<Compactor>, watch::Receiver<TimestampMs>) {
     let range_ms = range_ms(flags);
     let options = CompactorOptions {
@@ -88,7 +91,8 @@ pub(super) fn start_compactor(
     let after_truncation = Box::new(move |bound| {
         in_blocks.send_replace(bound);
     });
-    let deps = CompactorDeps::new(stored, Arc::clone(pool), SharedClock::clone(clock), options, after_truncation);
+    let (pool, clock, steady) = (Arc::clone(pool), SharedClock::clone(clock), Arc::clone(steady));
+    let deps = CompactorDeps::by_clock(stored, pool, clock, options, after_truncation, steady);
     let for_actor = Arc::clone(&deps);
     let place = root.parent().place("compactor");
     let addr = supervision::spawn(arbiter, Policy::PERMANENT, place, move |_| Compactor::new(Arc::clone(&for_actor)));

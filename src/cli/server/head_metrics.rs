@@ -49,6 +49,37 @@ fn exemplar_families(stats: ExemplarStats) -> Vec<MetricFamily> {
     ]
 }
 
+/// Registers what Prometheus's agent says of its storage.
+pub(super) fn register_agent(registry: &Registry, storage: &StorageClient) {
+    let storage = storage.clone();
+    registry.collect_with(move || {
+        let stats = storage.stats();
+        let help = "Total number of samples appended to the storage";
+        let appended = [("float", stats.samples_appended), ("histogram", stats.histograms_appended)];
+        let of_kind = |(kind, n): (&str, u64)| (Labels::from_pairs([("type", kind)]), MetricValue::Number(n as f64));
+        vec![
+            MetricFamily::single(
+                "prometheus_agent_active_series",
+                "Number of active series being tracked by the WAL storage",
+                MetricKind::Gauge,
+                stats.series as f64,
+            ),
+            MetricFamily {
+                name: "prometheus_agent_samples_appended_total".to_owned(),
+                help: help.to_owned(),
+                kind: MetricKind::Counter,
+                metrics: appended.into_iter().map(of_kind).collect(),
+            },
+            MetricFamily::single(
+                "prometheus_agent_out_of_order_samples_total",
+                "Total number of out of order samples ingestion failed attempts.",
+                MetricKind::Counter,
+                stats.out_of_order as f64,
+            ),
+        ]
+    });
+}
+
 fn families(storage: &StorageClient) -> Vec<MetricFamily> {
     let stats = storage.stats();
     let gauge = |name: &str, help: &str, value: f64| MetricFamily::single(name, help, MetricKind::Gauge, value);

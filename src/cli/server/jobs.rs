@@ -27,6 +27,7 @@ pub(super) fn flag_defaults(flags: &ServerFlags) -> FlagDefaults {
     FlagDefaults {
         retention_time: time,
         retention_size: ByteSize::new(i64::try_from(size).unwrap_or(i64::MAX)),
+        proto_first: takes_starts(flags),
         extra_scrape_metrics: flags.features.is_enabled("extra-scrape-metrics"),
         ..FlagDefaults::default()
     }
@@ -37,7 +38,13 @@ pub(super) fn extras(flags: &ServerFlags) -> Extras {
     Extras {
         exemplars: flags.features.is_enabled("exemplar-storage"),
         metadata: flags.features.is_enabled("metadata-wal-records"),
+        starts: takes_starts(flags),
     }
+}
+
+/// Whether start times are read.
+fn takes_starts(flags: &ServerFlags) -> bool {
+    ["st-storage", "created-timestamp-zero-ingestion"].iter().any(|name| flags.features.is_enabled(name))
 }
 
 /// Refuses what protects and is not built; answers with what adds and is not built.

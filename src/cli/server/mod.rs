@@ -15,6 +15,7 @@ mod parts;
 mod ports;
 mod reload;
 mod remote;
+mod remote_write;
 mod rules;
 mod running;
 mod storage;
@@ -92,6 +93,9 @@ pub(crate) enum LoadError {
     /// It asks for protection that is not built.
     #[error("{0}")]
     NotBuilt(String),
+    /// Its destinations of remote write cannot be told apart.
+    #[error("{0}")]
+    Remote(String),
     /// `alertmanager.yml` is not good, or asks for what is not built.
     #[error("--alertmanager.config.file={file}: {reason}")]
     Alertmanager { file: String, reason: String },
@@ -163,7 +167,7 @@ fn flush(log: &LogGuard) {
 fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, LoadError> {
     let loaded = rules::with_checks(flags, |checks| {
         let options = LoadOptions {
-            agent_mode: false,
+            agent_mode: flags.agent.is_some(),
             defaults: jobs::flag_defaults(flags),
             rules: Some(checks),
             built_in_rules: if text.is_some() { &[run_bare::RULES] } else { &[] },
@@ -175,6 +179,8 @@ fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, 
         }
     })?;
     let inactive = jobs::check_built(&loaded).map_err(LoadError::NotBuilt)?;
+    remote_write::check(&loaded).map_err(LoadError::Remote)?;
+    storage::check_starts(flags, &loaded.config.storage).map_err(LoadError::NotBuilt)?;
     let notifies = flags.alerts.config_file.as_deref();
     let digest = alerting::digest(notifies);
     let alertmanager = alerting::load(notifies).map_err(|reason| LoadError::Alertmanager {
@@ -240,7 +246,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let notifier = &reload.notifier;
     notifier.send(State::Ready, "Ready");
     tracing::info!(component = "main", "Server is ready to receive web requests.");
-    let upkeep = actix_rt::spawn(parts.upkeep(&readiness, &clock).run());
+    let upkeep = actix_rt::spawn(parts.upkeep(&flags, &readiness).run());
     let mut alive = notifier.watchdog_interval().map(|interval| tokio::time::interval(interval / 2));
     let ended = loop {
         tokio::select! {
@@ -288,7 +294,10 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         () = handle.stop(true) => {}
         _ = signals.next() => return Ok(ExitCode::from(EXIT_FAILURE)),
     }
-    parts.close_storage();
+    tokio::select! {
+        () = parts.close_storage(&flags) => {}
+        _ = signals.next() => return Ok(ExitCode::from(EXIT_FAILURE)),
+    }
     tracing::info!(component = "main", "See you next time!");
     Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }
@@ -327,6 +336,7 @@ fn announce(flags: &ServerFlags) {
         version = build_info::VERSION,
         compatible = build_info::COMPATIBLE_VERSION,
         revision = build_info::REVISION,
+        mode = if flags.agent.is_some() { "agent" } else { "server" },
         "Starting Watchfire Server"
     );
     let files = raise_file_limit();
@@ -354,6 +364,7 @@ fn http_settings(flags: &ServerFlags) -> HttpSettings {
         enable_lifecycle: flags.web.enable_lifecycle,
         page_title: flags.web.page_title.clone(),
         listen_address: flags.web.listen_addresses[0].clone(),
+        is_agent: flags.agent.is_some(),
     }
 }
 

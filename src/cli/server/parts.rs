@@ -23,6 +23,7 @@ use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
 use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
 use crate::actors::remote_receiver::RemoteReceiver;
+use crate::actors::remote_write_queue::RemoteLog;
 use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::rule_group::RuleRuntime;
 use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
@@ -42,6 +43,7 @@ use crate::cli::server::discovery::{self, Discovery, Purpose};
 use crate::cli::server::jobs::Job;
 use crate::cli::server::ports::Ports;
 use crate::cli::server::reload::{Checked, Planned};
+use crate::cli::server::remote_write::RemoteWriting;
 use crate::cli::server::running::Running;
 use crate::cli::server::upkeep::{Retention, Upkeep};
 use crate::cli::server::{head_metrics, remote, rules, storage};
@@ -51,8 +53,10 @@ use crate::http::state::Readiness;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
+use crate::remote::send::metrics::Intake;
 use crate::rules::spec::GroupSpec;
 use crate::scrape::metrics::ScrapeMetrics;
 use crate::scrape::pool_metrics::PoolMetrics;
@@ -60,10 +64,14 @@ use crate::scrape::schedule::offset_seed;
 use crate::scrape::settings::ScrapeLimits;
 use crate::scrape::staging::StagingBudget;
 use crate::storage::block::catalog::Catalog;
+use crate::storage::fs::SharedFs;
+use crate::storage::head::starts::StartPolicy;
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::lock::DirLock;
+use crate::storage::wal::WAL_DIR;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::progress::ReplayProgress;
+use crate::storage::wal::segments::LogFiles;
 use crate::telemetry::limits::cpu_count;
 use crate::telemetry::metrics::Registry;
 
@@ -71,6 +79,9 @@ use crate::telemetry::metrics::Registry;
 const SERIES_BYTES: u64 = 1_000;
 /// How long a manager may take to say who of its children has confirmed: longer than they have.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long a snapshot at the end may wait and take.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is held of the data directory while the server runs.
 struct Opened {
@@ -85,6 +96,8 @@ pub(super) struct Parts {
     storage: StorageClient,
     head: Arc<Head>,
     log: Arc<OnceLock<Journal>>,
+    /// What is too old, is so by this clock.
+    steady: Arc<SteadyClock>,
     pool: Arc<ComputePool>,
     catalog: Arc<Catalog>,
     compactor: Arc<CompactorDeps>,
@@ -112,8 +125,12 @@ pub(super) struct Parts {
     rules: BoundedAddr<RuleManager>,
     /// Takes remote write and OTLP, if either is switched on.
     receiver: Option<Arc<RemoteReceiver>>,
+    remote_write: RemoteWriting,
     /// Whether exemplars are stored.
     keeps_exemplars: bool,
+    /// Whether floats are written as XOR2 unless the configuration says otherwise, and histograms with start times.
+    prefers_xor2: bool,
+    writes_started_histograms: bool,
     _threads: Threads,
 }
 
@@ -136,13 +153,20 @@ impl Parts {
         let pool = Arc::new(ComputePool::start(PoolOptions::for_cores(cores), registry)?);
         let shard_count = u16::try_from(cores.clamp(1, 16)).unwrap_or(1);
         let shard_arbiters: Vec<_> = (0..shard_count).map(|i| threads.start(format!("storage-{i}"))).collect();
-        let (storage, head, log) = start_storage(flags, clock, &root, &pool, &shard_arbiters);
+        let steady = SteadyClock::new(clock);
+        let by_steady: SharedClock = Arc::clone(&steady) as SharedClock;
+        let (storage, head, log) = start_storage(flags, &by_steady, &root, &pool, &shard_arbiters);
         let catalog = blocks::catalog(flags, registry);
-        let storage = storage.with_blocks(Arc::clone(&catalog));
+        let intake = Arc::<Intake>::default();
+        intake.register(registry);
+        let storage = storage.with_blocks(Arc::clone(&catalog)).with_intake(Arc::clone(&intake));
         let stored = (Arc::clone(&head), storage.clone(), Arc::clone(&catalog));
         let (compactor, compactor_addr, in_blocks) =
-            blocks::start_compactor(flags, clock, &root, &pool, stored, &threads.start("compactor"));
+            blocks::start_compactor(flags, clock, &root, &pool, stored, (&threads.start("compactor"), &steady));
         head_metrics::register(registry, &storage);
+        if flags.agent.is_some() {
+            head_metrics::register_agent(registry, &storage);
+        }
         let (gateway, gateway_deps) =
             start_gateway(flags, registry, clock, &root, &pool, (&storage, &threads.start("query")));
         let scrape_arbiters: Arc<[Thread]> =
@@ -167,6 +191,9 @@ impl Parts {
         let rule_runtime = rules::runtime(flags, registry, clock, &gateway, &storage, sink);
         let (rules, rule_deps) = start_rules(&root, &threads.start("rules"), rule_runtime);
         let receiver = remote::receiver(flags, registry, clock, &storage, &pool);
+        let senders = (0..cores.clamp(1, 2)).map(|i| threads.start(format!("remote-write-{i}"))).collect();
+        let overview = &manager_deps.overview;
+        let remote_write = RemoteWriting::start(flags, (registry, clock), &root, &pool, intake, senders, overview);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -174,6 +201,7 @@ impl Parts {
             storage,
             head,
             log,
+            steady,
             pool,
             catalog,
             compactor,
@@ -196,7 +224,10 @@ impl Parts {
             rule_deps,
             rules,
             receiver,
+            remote_write,
             keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
+            prefers_xor2: flags.features.is_enabled("xor2-encoding"),
+            writes_started_histograms: flags.features.is_enabled("histograms-st-encoding"),
             _threads: threads,
         })
     }
@@ -212,6 +243,7 @@ impl Parts {
         let keyed = |group| -> (String, &GroupSpec) { (GroupSpec::key(group), group) };
         let groups = PlanSection::compare("rule_group", before.iter().map(keyed), groups.iter().map(keyed));
         let mut sections = vec![self.manager_deps.plan_targets(jobs), groups, self.alerting.plan(&checked.loaded)];
+        sections.push(self.remote_write.plan(&checked.loaded));
         sections.extend(checked.alertmanager.iter().map(|config| self.notifying.plan(config)));
         sections
     }
@@ -222,6 +254,8 @@ impl Parts {
         self.retention.set(loaded.config.retention().time);
         let tsdb = loaded.config.storage.tsdb.as_ref();
         self.head.set_late_window(tsdb.map_or(0, |tsdb| tsdb.out_of_order_time_window.as_ms_i64()));
+        let floats_with_starts = storage::writes_xor2(self.prefers_xor2, &loaded.config.storage);
+        self.head.set_block_encodings(floats_with_starts, self.writes_started_histograms);
         if self.keeps_exemplars {
             storage::settle_exemplars(&self.head, &loaded.config.storage);
         }
@@ -253,14 +287,15 @@ impl Parts {
         let scrapes = self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN);
         let rules = self.rules.ask(ApplyRules, Instant::now() + CONFIRM_WITHIN);
         let notifiers = self.alerting.apply(&planned.checked.loaded);
-        let (scrapes, rules, notifiers) = futures::join!(scrapes, rules, notifiers);
+        let remote_write = self.remote_write.apply(&planned.checked.loaded);
+        let (scrapes, rules, notifiers, remote_write) = futures::join!(scrapes, rules, notifiers, remote_write);
         for (manager, answer) in [("scrape_manager", scrapes), ("rule_manager", rules)] {
             match answer {
                 Ok(children) => unconfirmed.extend(children),
                 Err(error) => unconfirmed.push(format!("{manager}: {error}")),
             }
         }
-        unconfirmed.extend(notifiers);
+        unconfirmed.extend(notifiers.into_iter().chain(remote_write));
         if let Some(config) = &planned.checked.alertmanager {
             unconfirmed.extend(self.notifying.apply(Arc::clone(config)).await);
         }
@@ -327,13 +362,15 @@ impl Parts {
             WalSync::Interval => SyncMode::Interval,
             WalSync::Off => SyncMode::Off,
         };
+        let is_agent = flags.agent.is_some();
         let notifies = flags.alerts.config_file.is_some().then(|| flags.alerts.storage_path.clone());
         let (flags, head) = (flags.storage.clone(), Arc::clone(&self.head));
-        let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..WalMetrics::new(registry, clock) };
-        let metrics = (metrics, WalMetrics::of_late(registry, clock));
-        let oldest = self.retention.bound(clock.now()).unwrap_or(TimestampMs::MIN);
-        let catalog = Arc::clone(&self.catalog);
-        let read = move |_: &_| storage::open(&flags, &head, &catalog, (&metrics.0, &metrics.1), oldest);
+        let metrics = WalMetrics::of(registry, clock, storage::compression_of(&flags));
+        let metrics = WalMetrics { progress: Arc::clone(&self.replay), ..metrics };
+        let metrics = (metrics, WalMetrics::of_late(registry, clock, storage::compression_of(&flags)));
+        let (catalog, steady, retention) =
+            (Arc::clone(&self.catalog), Arc::clone(&self.steady), Arc::clone(&self.retention));
+        let read = move |_: &_| storage::open(&flags, &head, &catalog, (&metrics.0, &metrics.1), (&steady, &retention));
         let day = Instant::now() + Duration::from_secs(86_400);
         let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
         let thread = LogThread::start_with(opened.writer, Some(opened.late_log), mode);
@@ -344,6 +381,11 @@ impl Parts {
             LogWriter::new(Arc::clone(&for_actor))
         });
         self.root.add(Stage::Writers, writer.clone());
+        self.remote_write.opened(RemoteLog {
+            files: LogFiles::new(SharedFs::clone(&opened.fs), opened.dir.join(WAL_DIR)),
+            data_dir: opened.dir.clone(),
+            written: thread.written(),
+        });
         let journal = Journal {
             writer,
             fs: opened.fs,
@@ -356,8 +398,11 @@ impl Parts {
         // Storage opens once; a second time would find the directory locked.
         let _ = self.log.set(journal);
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
-        self.compactor.opened();
-        self.open_active_log().await?;
+        // An agent makes no blocks and has no queries.
+        if !is_agent {
+            self.compactor.opened();
+            self.open_active_log().await?;
+        }
         match notifies {
             Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
             None => Ok(()),
@@ -380,12 +425,22 @@ impl Parts {
         }
     }
 
-    /// Writes and syncs what the logs still hold, and lets the data directory go.
-    pub(super) fn close_storage(&self) {
+    /// Writes and syncs what the logs still hold, leaves a snapshot of the head for the next start, and lets the data directory
+    /// go.
+    pub(super) async fn close_storage(&self, flags: &ServerFlags) {
         self.gateway_deps.close_logs();
         self.notifying.close();
-        if let Some(opened) = self.opened.lock().take() {
-            opened.thread.close();
+        let Some(opened) = self.opened.lock().take() else { return };
+        let Some(position) = opened.thread.close() else { return };
+        let (flags, head, log) = (flags.storage.clone(), Arc::clone(&self.head), Arc::clone(&self.log));
+        let clock = SharedClock::clone(&self.runtime.clock);
+        let write = move |_: &_| {
+            if let Some(journal) = log.get() {
+                storage::write_snapshot(&flags, journal, &head, position, &clock);
+            }
+        };
+        if let Err(error) = self.pool.run(Lane::Storage, Instant::now() + SNAPSHOT_WITHIN, write).await {
+            tracing::warn!(component = "tsdb", err = %error, "No chunk snapshot was written");
         }
     }
 
@@ -394,17 +449,21 @@ impl Parts {
     }
 
     /// What is to run beside the actors once storage is open.
-    pub(super) fn upkeep(&self, readiness: &Readiness, clock: &SharedClock) -> Upkeep {
+    pub(super) fn upkeep(&self, flags: &ServerFlags, readiness: &Readiness) -> Upkeep {
         Upkeep {
             storage: self.storage.clone(),
             head: Arc::clone(&self.head),
             log: Arc::clone(&self.log),
+            log_health: self.opened.lock().as_ref().map(|opened| opened.thread.health()),
             pool: Arc::clone(&self.pool),
             tree: Arc::clone(&self.tree),
             retention: Arc::clone(&self.retention),
             in_blocks: self.in_blocks.clone(),
-            clock: SharedClock::clone(clock),
+            steady: Arc::clone(&self.steady),
             readiness: readiness.clone(),
+            remote: Arc::clone(&self.remote_write.deps),
+            hold_wal: flags.remote.hold_wal,
+            agent: flags.agent,
         }
     }
 
@@ -442,6 +501,10 @@ fn start_storage(
         shards: u16::try_from(arbiters.len()).unwrap_or(1),
         series_limit: flags.limits.memory / 2 / SERIES_BYTES,
         rules: blocks::cut_rules(flags),
+        starts: StartPolicy {
+            zero_samples: flags.features.is_enabled("created-timestamp-zero-ingestion"),
+            stored: flags.features.is_enabled("st-storage"),
+        },
         ..HeadOptions::new(SharedClock::clone(clock))
     };
     let head = Arc::new(Head::new(options));

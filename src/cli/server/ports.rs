@@ -110,7 +110,11 @@ impl Ports {
         let SelectRequest { selectors, start, end, hint_limit } = request;
         let Ok(range) = TimeRange::new(start, end) else {
             let series = matches!(listing, Listing::Series);
-            return Ok(if series { ListedNames::Series(Vec::new()) } else { ListedNames::Names(Vec::new()) });
+            return Ok(if series {
+                ListedNames::Series(Vec::new(), Vec::new())
+            } else {
+                ListedNames::Names(Vec::new(), Vec::new())
+            });
         };
         let listing = RunListing { listing, selectors, range, limit: hint_limit };
         self.gateway.read(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)
@@ -118,8 +122,8 @@ impl Ports {
 
     async fn names(&self, listing: Listing, request: SelectRequest) -> Result<Listed<String>, ApiError> {
         match self.list(listing, request).await? {
-            ListedNames::Names(items) => Ok(Listed { items, warnings: Vec::new() }),
-            ListedNames::Series(_) => Err(ApiError::internal("names were asked for and series answered")),
+            ListedNames::Names(items, warnings) => Ok(Listed { items, warnings }),
+            ListedNames::Series(..) => Err(ApiError::internal("names were asked for and series answered")),
         }
     }
 }
@@ -226,8 +230,8 @@ impl ServerPorts for Ports {
     fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
         async move {
             match self.list(Listing::Series, request).await? {
-                ListedNames::Series(items) => Ok(Listed { items, warnings: Vec::new() }),
-                ListedNames::Names(_) => Err(ApiError::internal("series were asked for and names answered")),
+                ListedNames::Series(items, warnings) => Ok(Listed { items, warnings }),
+                ListedNames::Names(..) => Err(ApiError::internal("series were asked for and names answered")),
             }
         }
         .boxed()

@@ -8,6 +8,7 @@ use crate::actors::pool::ComputePool;
 use crate::actors::remote_receiver::{OtlpDeps, ReceiverDeps, RemoteReceiver};
 use crate::actors::storage_client::StorageClient;
 use crate::cli::flags::ServerFlags;
+use crate::cli::server::jobs;
 use crate::config::OtlpConfig;
 use crate::model::clock::SharedClock;
 use crate::remote::otlp::OtlpMetrics;
@@ -37,6 +38,7 @@ pub(super) fn receiver(
         extras: Extras {
             exemplars: flags.features.is_enabled("exemplar-storage"),
             metadata: flags.features.is_enabled("metadata-wal-records"),
+            starts: jobs::extras(flags).starts,
         },
         otlp: OtlpDeps {
             config: ArcSwap::from_pointee(OtlpConfig::default()),

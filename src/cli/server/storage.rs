@@ -1,20 +1,26 @@
-//! Opening the data directory: refuse what cannot be read, lock it, open the blocks, read the log back.
+//! Opening the data directory: lock it, open the blocks, read the log back.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cli::flags::{StorageFlags, WalSync};
+use crate::actors::storage_shard::Journal;
+use crate::cli::flags::{ServerFlags, StorageFlags, WalCompression, WalSync};
+use crate::cli::server::upkeep::Retention;
 use crate::config::StorageConfig;
+use crate::model::clock::{Clock, SharedClock};
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
+use crate::storage::chunk_snapshot::{self, Stop};
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
-use crate::storage::head_chunks::{self, HeadChunksReport};
-use crate::storage::lock::{DirLock, refuse_foreign};
-use crate::storage::replay::{self, Aliases};
+use crate::storage::head_chunks::{self, HeadChunksError, HeadChunksReport};
+use crate::storage::lock::DirLock;
+use crate::storage::replay::{self, Aliases, ReadFrom};
 use crate::storage::wal::fragment::Compression;
+use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metrics::WalMetrics;
-use crate::storage::wal::writer::Writer;
+use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{SEGMENT_LEN, WalOptions};
 use crate::storage::wbl::LateLog;
 
@@ -27,6 +33,23 @@ pub(super) struct OpenStorage {
     pub(super) fs: SharedFs,
     pub(super) dir: PathBuf,
     pub(super) aliases: Aliases,
+}
+
+/// Whether floats of new blocks are written as XOR2.
+pub(super) fn writes_xor2(is_preferred: bool, config: &StorageConfig) -> bool {
+    match config.tsdb.as_ref().map_or("", |tsdb| tsdb.chunk_encoding.floats.as_str()) {
+        "" => is_preferred,
+        floats => floats == "xor2",
+    }
+}
+
+/// Refuses start times where their chunks have no room for them. The text is Prometheus's.
+pub(super) fn check_starts(flags: &ServerFlags, config: &StorageConfig) -> Result<(), String> {
+    if flags.features.is_enabled("st-storage") && !writes_xor2(flags.features.is_enabled("xor2-encoding"), config) {
+        let reason = "XOR chunks do not store start timestamps, use \"xor2\"";
+        return Err(format!("float chunk encoding \"xor\" is incompatible with start-timestamp storage; {reason}"));
+    }
+    Ok(())
 }
 
 /// Exemplars that are held unless the configuration says how many.
@@ -44,39 +67,103 @@ pub(super) fn settle_exemplars(head: &Head, config: &StorageConfig) {
     }
 }
 
+/// Leaves a snapshot of a head that is written no more. Without one the next start reads the log.
+pub(super) fn write_snapshot(
+    flags: &StorageFlags,
+    journal: &Journal,
+    head: &Head,
+    position: Position,
+    clock: &SharedClock,
+) {
+    if head.stores_starts() {
+        // The format has no room for start times, which the log has.
+        tracing::info!(component = "tsdb", "No chunk snapshot is written, as start timestamps are stored");
+        return;
+    }
+    let begun = clock.monotonic();
+    let aliases = journal.aliases.lock();
+    let stop = Stop { position, options: options_of(flags), aliases: &aliases, clock };
+    match chunk_snapshot::write(&journal.fs, &journal.data_dir, head, &stop) {
+        Ok(num_series) => {
+            let duration = clock.monotonic().saturating_sub(begun);
+            tracing::info!(component = "tsdb", ?duration, num_series, "chunk snapshot complete");
+        }
+        Err(error) => tracing::error!(component = "tsdb", err = %error, "No chunk snapshot was written"),
+    }
+}
+
+fn options_of(flags: &StorageFlags) -> WalOptions {
+    WalOptions {
+        segment_len: if flags.wal_segment_len == 0 { SEGMENT_LEN } else { flags.wal_segment_len },
+        compression: compression_of(flags),
+        hold_unsynced: flags.wal_sync != WalSync::Off,
+    }
+}
+
+/// How the log is to be compressed.
+pub(super) fn compression_of(flags: &StorageFlags) -> Compression {
+    match flags.wal_compression {
+        None => Compression::None,
+        Some(WalCompression::Snappy) => Compression::Snappy,
+        Some(WalCompression::Zstd) => Compression::Zstd,
+    }
+}
+
 /// Opens the directory that the flags name; the error is what the operator reads.
 pub(super) fn open(
     flags: &StorageFlags,
     head: &Arc<Head>,
     catalog: &Catalog,
     (metrics, late_metrics): (&WalMetrics, &WalMetrics),
-    oldest: TimestampMs,
+    (steady, retention): (&SteadyClock, &Retention),
 ) -> Result<OpenStorage, String> {
     let fs = catalog.fs().clone();
     let dir = flags.path.clone();
-    refuse_foreign(&fs, &dir).map_err(|error| error.to_string())?;
     let lock = if flags.lockfile { DirLock::acquire(&fs, &dir) } else { DirLock::disabled(&fs, &dir) };
     let lock = lock.map_err(|error| error.to_string())?;
-    let options = WalOptions {
-        segment_len: if flags.wal_segment_len == 0 { SEGMENT_LEN } else { flags.wal_segment_len },
-        // zstd is read by nobody here yet: the records are written as snappy, which every reader knows.
-        compression: if flags.wal_compression.is_some() { Compression::Snappy } else { Compression::None },
-        hold_unsynced: flags.wal_sync != WalSync::Off,
-    };
+    let options = options_of(flags);
     catalog.open().map_err(|error| error.to_string())?;
     let blocks = catalog.state();
     // What stands in blocks is not needed in the head as well.
-    let oldest = oldest.max(TimestampMs(blocks.whole_until().unwrap_or(i64::MIN)));
+    let oldest = TimestampMs(blocks.whole_until().unwrap_or(i64::MIN));
     let opened = replay::open(&fs, &dir, options, metrics, head, oldest);
     let (writer, report) = opened.map_err(|error| error.to_string())?;
-    let head_chunks = head_chunks::check(&fs, &dir, head, &report.head.aliases, oldest.0);
-    let head_chunks = head_chunks.map_err(|error| error.to_string())?;
-    if head_chunks != HeadChunksReport::default() {
-        tracing::info!(component = "tsdb", ?head_chunks, "Head chunks of another program are left as they are");
+    // By the clock alone, one that is a year ahead would hide everything.
+    let newest = head.stats().max_time.max(blocks.blocks.iter().map(|block| block.meta().max_time).max());
+    let mut oldest = oldest;
+    if let Some(newest) = newest.map(TimestampMs) {
+        steady.compare(newest);
+        if let Some(bound) = retention.bound(newest.min(steady.now())) {
+            oldest = oldest.max(bound);
+            head.truncate_blocking(oldest);
+        }
+    }
+    // Chunks that were read are in the head.
+    if report.from == ReadFrom::Log {
+        let head_chunks = head_chunks::check(&fs, &dir, head, &report.head.aliases, oldest.0);
+        let log_is_damaged = report.log.lost != Loss::default() || 0 < report.head.unknown_refs;
+        let head_chunks = match head_chunks {
+            // What damage of the log has cost is told; the files stay, should somebody read them.
+            Err(error @ HeadChunksError::NotInLog { .. }) if log_is_damaged => {
+                tracing::error!(component = "tsdb", err = %error, "The log was damaged, and head chunks hold more than is left of it");
+                HeadChunksReport::default()
+            }
+            checked => checked.map_err(|error| error.to_string())?,
+        };
+        metrics.chunk_corruptions.add(head_chunks.damaged);
+        tracing::warn!(
+            component = "tsdb",
+            ?head_chunks,
+            "Head chunks do not go with the log and were left as they are"
+        );
     }
     late_metrics.unknown_sample_refs.add(report.head.late_unknown_refs);
     for damage in report.log.damage.iter().chain(&report.late_log.damage) {
         tracing::error!(component = "tsdb", ?damage, "The log was damaged and has been repaired");
+    }
+    if 0 < report.head.unknown_refs {
+        tracing::warn!(component = "tsdb", samples = report.head.unknown_refs, range = ?report.head.unknown_span,
+            "The log holds samples of series that it does not name; they are not shown");
     }
     tracing::info!(
         component = "tsdb",
@@ -84,6 +171,7 @@ pub(super) fn open(
         series = report.head.series,
         samples = report.head.samples,
         late_samples = report.head.late,
+        from = ?report.from,
         took = ?report.took,
         "WAL replay completed"
     );

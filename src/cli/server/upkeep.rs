@@ -9,15 +9,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::kind::Kind;
-use crate::actors::log_writer::{self, LOG_WRITER};
+use crate::actors::log_writer::{self, LOG_WRITER, LogHealth};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::registry::{ActorState, ActorTree};
+use crate::actors::remote_write_manager::RemoteWriteDeps;
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, STORAGE_SHARD};
+use crate::cli::flags::AgentFlags;
 use crate::http::state::{Readiness, Ready};
-use crate::model::clock::SharedClock;
+use crate::model::clock::Clock;
 use crate::model::duration::PromDuration;
+use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
+use crate::storage::chunk_snapshot;
 use crate::storage::head::Head;
 use crate::storage::head::shard::ShardState;
 use crate::storage::replay;
@@ -30,6 +34,9 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 const PLAN_WITHIN: Duration = Duration::from_secs(30);
 /// How long making one may wait and take.
 const CHECKPOINT_WITHIN: Duration = Duration::from_secs(3600);
+
+/// How far back an agent compares samples with those that it has.
+const AGENT_HEAD_MS: i64 = 3_600_000;
 
 /// Without these there is no storage.
 const NEEDED: [&Kind; 2] = [&STORAGE_SHARD, &LOG_WRITER];
@@ -52,6 +59,11 @@ impl Retention {
     pub(super) fn bound(&self, now: TimestampMs) -> Option<TimestampMs> {
         let ms = i64::try_from(self.ms()).unwrap_or(i64::MAX);
         (0 < ms).then(|| TimestampMs(now.0.saturating_sub(ms)))
+    }
+
+    /// The same, unless the clock is in doubt.
+    fn settled_bound(&self, clock: &SteadyClock) -> Option<TimestampMs> {
+        self.bound(clock.now()).filter(|_| clock.is_settled())
     }
 
     /// A tenth of the retention: how much more than that may be there. A minute at most, a second at least.
@@ -80,55 +92,106 @@ impl CheckpointRule {
     }
 }
 
+/// Samples before this are not kept in an agent's log, by Prometheus's rule.
+fn agent_bound(now_ms: i64, lowest_sent_ms: i64, agent: AgentFlags) -> i64 {
+    let sent = lowest_sent_ms.saturating_sub(agent.min_time.as_ms_i64()).max(0);
+    sent.max(now_ms.saturating_sub(agent.max_time.as_ms_i64()))
+}
+
 /// The parts that are looked after.
 pub(super) struct Upkeep {
     pub(super) storage: StorageClient,
     pub(super) head: Arc<Head>,
     pub(super) log: Arc<OnceLock<Journal>>,
+    pub(super) log_health: Option<Arc<LogHealth>>,
     pub(super) pool: Arc<ComputePool>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) retention: Arc<Retention>,
     /// Time before which blocks hold what the log holds; changes when the head has become a block.
     pub(super) in_blocks: watch::Receiver<TimestampMs>,
-    pub(super) clock: SharedClock,
+    pub(super) steady: Arc<SteadyClock>,
     pub(super) readiness: Readiness,
+    /// Who else reads the log, and up to which size it is kept for them.
+    pub(super) remote: Arc<RemoteWriteDeps>,
+    pub(super) hold_wal: u64,
+    /// How the log is shortened where there are no blocks.
+    pub(super) agent: Option<AgentFlags>,
 }
 
 impl Upkeep {
     /// Runs until it is dropped.
     pub(super) async fn run(self) {
-        tokio::join!(self.drop_old(), self.watch());
+        match self.agent {
+            Some(agent) => tokio::join!(self.drop_sent(agent), self.watch()),
+            None => tokio::join!(self.drop_old(), self.watch()),
+        };
+    }
+
+    /// What an agent does instead: what was sent some time ago is dropped, and what is too old in any case.
+    async fn drop_sent(&self, agent: AgentFlags) {
+        let every = agent.truncate_every.to_std();
+        let look = every.min(TRUNCATE_EVERY);
+        let mut shortened = self.steady.monotonic();
+        loop {
+            tokio::time::sleep(look).await;
+            if !self.steady.is_settled() {
+                continue;
+            }
+            let now = self.steady.now().0;
+            let bound = agent_bound(now, self.remote.lowest_sent_ms(), agent);
+            // Samples of the last hour are still compared with those that come.
+            self.storage.truncate(TimestampMs(bound.min(now - AGENT_HEAD_MS)));
+            let monotonic = self.steady.monotonic();
+            if every <= monotonic.saturating_sub(shortened) {
+                shortened = monotonic;
+                // One that is held is tried again at the next time.
+                let _ = self.checkpoint(TimestampMs(bound)).await;
+            }
+        }
     }
 
     async fn drop_old(&self) {
-        let now = self.clock.now();
+        let now = self.steady.now();
         let mut rule = CheckpointRule { bound: self.retention.bound(now).unwrap_or(now) };
         let mut in_blocks = self.in_blocks.clone();
+        // A checkpoint that waits for destinations of remote write.
+        let mut held: Option<TimestampMs> = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.retention.slack()) => {}
                 Ok(()) = in_blocks.changed() => {
                     let bound = *in_blocks.borrow_and_update();
-                    self.checkpoint(bound).await;
+                    held = self.checkpoint(bound.max(held.unwrap_or(bound))).await;
                     continue;
                 }
             }
-            let Some(bound) = self.retention.bound(self.clock.now()) else { continue };
+            if let Some(bound) = held {
+                held = self.checkpoint(bound).await;
+            }
+            let Some(bound) = self.retention.settled_bound(&self.steady) else { continue };
             self.storage.truncate(bound);
             if rule.due(bound, self.retention.ms()) {
-                self.checkpoint(bound).await;
+                held = self.checkpoint(bound.max(held.unwrap_or(bound))).await;
             }
         }
     }
 
     /// Replaces the oldest part of the log by what is still needed of it. What goes wrong is tried again another time.
-    async fn checkpoint(&self, bound: TimestampMs) {
-        let Some(journal) = self.log.get() else { return };
+    /// Returns the bound if destinations of remote write still need that part, and there is room for it.
+    async fn checkpoint(&self, bound: TimestampMs) -> Option<TimestampMs> {
+        let journal = self.log.get()?;
+        if self.is_held() {
+            return Some(bound);
+        }
         let job = match log_writer::plan_checkpoint(&journal.writer, PLAN_WITHIN).await {
             Ok(Some(job)) => job,
-            Ok(None) => return,
-            Err(error) => return tracing::error!(component = "tsdb", err = %error, "No checkpoint could be planned"),
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::error!(component = "tsdb", err = %error, "No checkpoint could be planned");
+                return None;
+            }
         };
+        self.remote.pass_over(job.last_segment()).await;
         let (log, head) = (Arc::clone(&self.log), Arc::clone(&self.head));
         let make = move |_: &_| {
             let journal = log.get()?;
@@ -136,6 +199,10 @@ impl Upkeep {
             let _files = journal.files.try_lock()?;
             let aliases = journal.aliases.lock().clone();
             let job = job.keeping_deletions(head.oldest_late());
+            let keeps_late = journal.late_chunk_file.lock().is_some();
+            if let Err(error) = chunk_snapshot::prepare_truncation(&journal.fs, &journal.data_dir, bound, keeps_late) {
+                return Some(Err(error));
+            }
             Some(job.run(bound, &mut replay::keeper(&head, &aliases)))
         };
         match self.pool.run(Lane::Storage, Instant::now() + CHECKPOINT_WITHIN, make).await {
@@ -144,6 +211,21 @@ impl Upkeep {
             Ok(None) => {}
             Err(error) => tracing::error!(component = "tsdb", err = %error, "WAL checkpoint failed"),
         }
+        None
+    }
+
+    /// Whether the log is kept for destinations that have not been sent what the next checkpoint would stand for.
+    fn is_held(&self) -> bool {
+        let (Some(needed), Some(log)) = (self.remote.needs_segment(), self.remote.runtime().log.get()) else {
+            return false;
+        };
+        if self.hold_wal == 0 || log.files.total_len().is_ok_and(|len| self.hold_wal < len) {
+            return false;
+        }
+        let first = log.files.segments().ok().and_then(|files| files.first().map(|file| file.segment));
+        let newest = log.written.borrow().segment;
+        // As a checkpoint is planned.
+        first.is_some_and(|first| needed <= first + newest.saturating_sub(first) * 2 / 3)
     }
 
     async fn watch(&self) {
@@ -173,7 +255,10 @@ impl Upkeep {
             ShardState::Failed { reason } => Some(format!("shard {} could not be restored: {reason}", shard.id().0)),
             ShardState::Ready | ShardState::Rebuilding { .. } => None,
         });
-        let reasons: Vec<String> = actors.chain(shards).collect();
+        let refusing = self.log_health.as_ref().and_then(|health| health.refusing());
+        let disk =
+            refusing.map(|reason| format!("samples are refused, as the disk does not take the write log: {reason}"));
+        let reasons: Vec<String> = actors.chain(shards).chain(disk).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 }
@@ -193,6 +278,33 @@ mod tests {
         assert_eq!(retention.slack(), Duration::from_secs(1));
         retention.set(PromDuration::from_secs(86_400));
         assert_eq!(retention.slack(), TRUNCATE_EVERY);
+    }
+
+    #[test]
+    fn an_agent_keeps_what_was_not_sent_for_some_hours() {
+        let hours = |hours: u64| PromDuration::from_secs(hours * 3600);
+        let agent = AgentFlags { min_time: hours(1), max_time: hours(4), truncate_every: hours(2) };
+        let bound = |sent: i64| agent_bound(36_000_000, sent, agent) / 3_600_000;
+        // Nothing sent, something long ago, something lately.
+        assert_eq!([bound(0), bound(5 * 3_600_000), bound(9 * 3_600_000)], [6, 6, 8]);
+    }
+
+    #[test]
+    fn nothing_is_too_old_while_the_clock_is_in_doubt() {
+        use crate::model::clock::{ManualClock, SharedClock};
+        let manual = ManualClock::at(TimestampMs(1_800_000_000_000));
+        let steady = SteadyClock::new(&(Arc::clone(&manual) as SharedClock));
+        let retention = Retention::default();
+        retention.set(PromDuration::from_secs(30));
+        assert_eq!(retention.settled_bound(&steady), Some(TimestampMs(1_799_999_970_000)));
+        manual.step_to(TimestampMs(1_900_000_000_000));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.advance(Duration::from_secs(599));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.step_to(TimestampMs(1_800_000_599_000));
+        assert_eq!(retention.settled_bound(&steady), None);
+        manual.advance(Duration::from_secs(600));
+        assert_eq!(retention.settled_bound(&steady), Some(TimestampMs(1_800_001_169_000)));
     }
 
     #[test]

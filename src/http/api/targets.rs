@@ -140,6 +140,7 @@ mod tests {
     #[test]
     fn local_targets_get_our_external_name() {
         let settings = |url: &str| HttpSettings {
+            is_agent: false,
             external_url: external_url(url, "vm", "0.0.0.0:9090").unwrap(),
             route_prefix: "/".to_owned(),
             cors_origin: Regexp::anchored(".*").unwrap(),

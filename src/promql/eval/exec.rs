@@ -131,6 +131,15 @@ impl<'a> Exec<'a> {
     }
 }
 
+/// Which samples of a range are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Each.
+    All,
+    /// The newest; others may be there or not.
+    Newest,
+}
+
 /// Samples of one series at a time, in room that is used again and charged.
 pub(crate) struct Decoder {
     column: SampleColumn,
@@ -144,17 +153,22 @@ impl Decoder {
         Ok(Self { column: SampleColumn::default(), held })
     }
 
-    /// Decodes the samples of one series from `min_ms` to `max_ms`, both inclusive, oldest first.
+    /// Decodes the wanted samples of one series from `min_ms` to `max_ms`, both inclusive, oldest first.
     pub(crate) fn decode(
         &mut self,
         pace: &mut Pace<'_>,
         selector: &Selector,
         source: &dyn SampleSource,
         (min_ms, max_ms): (i64, i64),
+        wanted: Wanted,
     ) -> Result<&mut SampleColumn, EvalError> {
         self.column.clear();
         if let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) {
-            source.decode_all(range, &mut self.column).map_err(|error| match error {
+            let decoded = match wanted {
+                Wanted::All => source.decode_all(range, &mut self.column),
+                Wanted::Newest => source.decode_newest(range, &mut self.column),
+            };
+            decoded.map_err(|error| match error {
                 ReadError::Budget(text) => EvalError::Budget(text),
                 other => EvalError::Decode(other),
             })?;
@@ -239,9 +253,13 @@ impl ReadBudget for SelectBudget<'_> {
     }
 }
 
-/// The labels without the name and the other labels that describe what the metric is.
+/// True for the name and the other labels that describe what the metric is.
+pub(crate) fn is_metadata(name: &[u8]) -> bool {
+    matches!(name, b"__name__" | b"__type__" | b"__unit__")
+}
+
+/// The labels without those that describe what the metric is.
 pub(crate) fn without_metadata(labels: &Labels) -> Labels {
-    let is_metadata = |name: &[u8]| matches!(name, b"__name__" | b"__type__" | b"__unit__");
     if labels.iter_raw().any(|pair| is_metadata(pair.name)) {
         labels.filtered(|name| !is_metadata(name))
     } else {

@@ -6,7 +6,7 @@ use crate::model::result::{HistogramPoint, MatrixSeries, Point, QueryValue, Vect
 use crate::model::time::TimestampMs;
 use crate::promql::eval::column::histograms_len;
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, Wanted, without_metadata};
 use crate::promql::eval::ledger::{Charge, allocated, shared};
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::range::extended;
@@ -132,7 +132,8 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
     let mut held = exec.charge(allocated(selection.series.len() * size_of::<MatrixSeries>()))?;
     let mut all = Vec::with_capacity(selection.series.len());
     for series in &selection.series {
-        let column = decoder.decode(&mut exec.pace, &range.selector, &*series.samples, (min_ms, max_ms))?;
+        let column =
+            decoder.decode(&mut exec.pace, &range.selector, &*series.samples, (min_ms, max_ms), Wanted::All)?;
         column.drop_stale_markers();
         if let Some(extension) = range.extension {
             extended::bounded_samples(column, extension, start_ms, end_ms)?;

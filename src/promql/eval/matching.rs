@@ -15,7 +15,7 @@ use crate::promql::eval::samples::StepLoad;
 use crate::promql::eval::scalar::account;
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::{self};
-use crate::promql::functions::label::with_label;
+use crate::promql::functions::label::{with_label, with_labels_of};
 use crate::promql::plan::{Matching, Vectors};
 
 /// Evaluates an operation on two vectors.
@@ -133,10 +133,27 @@ impl<'a> Signatures<'a> {
     }
 }
 
+/// So few names are looked for without regard to their order.
+const FEW_NAMES: usize = 4;
+
 /// Writes the labels in `names`, which are sorted (`keep`), or all others but the metric name, in a form that is equal for
 /// equal labels only: as a label set encodes them.
 pub(crate) fn write_key(labels: &Labels, names: &[String], keep: bool, key: &mut Vec<u8>) {
     key.clear();
+    if keep && names.len() <= FEW_NAMES {
+        // Lengths mostly differ, and soon all are found.
+        let mut left = names.len();
+        let mut pairs = labels.iter_raw();
+        while 0 < left
+            && let Some(pair) = pairs.next()
+        {
+            if names.iter().any(|name| name.as_bytes() == pair.name) {
+                key.extend_from_slice(pair.encoded);
+                left -= 1;
+            }
+        }
+        return;
+    }
     let mut names = names.iter().map(String::as_bytes).peekable();
     for pair in labels.iter_raw() {
         while names.next_if(|name| *name < pair.name).is_some() {}
@@ -289,10 +306,11 @@ fn result_labels(exec: &Exec<'_>, binary: &Vectors, many: &Labels, one: &Labels)
     if matching.is_one_to_one {
         labels = matched_labels(&labels, matching);
     }
-    for name in &matching.include {
-        labels = with_label(&labels, name, one.get(name).unwrap_or(""));
+    match matching.include.as_slice() {
+        [] => labels,
+        [name] => with_label(&labels, name, one.get(name).unwrap_or("")),
+        names => with_labels_of(&labels, names, one),
     }
-    labels
 }
 
 /// The labels in `on`, or those not in `ignoring`.

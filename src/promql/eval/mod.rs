@@ -48,6 +48,8 @@ use crate::promql::eval::tally::Tally;
 use crate::promql::parser;
 use crate::promql::plan::{self, Node, Operation, QueryTimes};
 
+pub(crate) use crate::promql::eval::exec::is_metadata;
+
 pub use crate::promql::eval::error::{EvalError, Phase};
 pub use crate::promql::eval::ledger::{
     Charge, MemoryPool, OverBudget, QUERY_LIMIT_FLAG, QueryLedger, TOTAL_LIMIT_FLAG,
@@ -74,6 +76,41 @@ pub struct EngineOptions {
     pub max_depth: usize,
     /// Samples are counted for each step as well.
     pub counts_steps: bool,
+    /// How the same answers are found sooner.
+    pub shortcuts: Shortcuts,
+}
+
+/// Ways to the same answer in less time. All are taken; tests take them one by one, and none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortcuts {
+    /// Whether threads work on series beside the query's own.
+    pub helpers: Helpers,
+    /// Where a series has one value alone, its newest sample alone is decoded.
+    pub newest_only: bool,
+    /// Names that a grouping drops are not taken off each series before.
+    pub late_names: bool,
+}
+
+impl Shortcuts {
+    /// None of them.
+    pub const NONE: Self = Self { helpers: Helpers::Never, newest_only: false, late_names: false };
+}
+
+impl Default for Shortcuts {
+    fn default() -> Self {
+        Self { helpers: Helpers::WhereWorthIt, newest_only: true, late_names: true }
+    }
+}
+
+/// When threads work on series beside the query's own, if any are free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Helpers {
+    /// Never.
+    Never,
+    /// Where there is enough to do.
+    WhereWorthIt,
+    /// Wherever there are a few series, which they take one by one.
+    Always,
 }
 
 impl Default for EngineOptions {
@@ -87,6 +124,7 @@ impl Default for EngineOptions {
             use_start_timestamps: false,
             max_depth: parser::DEPTH_MAX,
             counts_steps: false,
+            shortcuts: Shortcuts::default(),
         }
     }
 }

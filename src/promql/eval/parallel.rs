@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 
+use crate::promql::eval::Helpers;
 use crate::promql::eval::error::EvalError;
 
 /// Series that a thread takes at a time.
@@ -41,17 +42,18 @@ impl Drop for Turn {
 pub(crate) enum Threads {
     /// The query's own.
     One,
-    /// Helpers as well, where some are free.
-    Many,
+    /// Helpers as well, where some are free; each takes so many series at a time.
+    Many(usize),
 }
 
 impl Threads {
-    /// Whether helpers are worth their start: for so many series, of which each has about so many samples.
-    pub(crate) fn for_series(series: usize, samples: usize) -> Self {
-        if series > BLOCK_LEN && series.saturating_mul(samples.saturating_add(100)) > 250_000 {
-            Self::Many
-        } else {
-            Self::One
+    /// Whether helpers are wanted and worth their start: for so many series, of which each has about so many samples.
+    pub(crate) fn for_series(helpers: Helpers, series: usize, samples: usize) -> Self {
+        let is_worth_it = series > BLOCK_LEN && series.saturating_mul(samples.saturating_add(100)) > 250_000;
+        match helpers {
+            Helpers::WhereWorthIt if is_worth_it => Self::Many(BLOCK_LEN),
+            Helpers::Always => Self::Many(1),
+            Helpers::WhereWorthIt | Helpers::Never => Self::One,
         }
     }
 }
@@ -69,13 +71,12 @@ pub(crate) fn in_order<T: Sync, S, R: Send>(
     end: impl Fn(S) + Sync,
     mut take: impl FnMut(&T, R) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
-    let turns: Vec<Turn> = match threads {
-        Threads::One => Vec::new(),
-        Threads::Many => {
-            let blocks = items.len().div_ceil(BLOCK_LEN);
-            std::iter::from_fn(Turn::take).take((blocks / 2).min(*HELPERS_MAX)).collect()
-        }
+    let block_len = match threads {
+        Threads::One => items.len().max(1),
+        Threads::Many(block_len) => block_len.max(1),
     };
+    let helpers = (items.len().div_ceil(block_len) / 2).min(*HELPERS_MAX);
+    let turns: Vec<Turn> = std::iter::from_fn(Turn::take).take(helpers).collect();
     if turns.is_empty() {
         let mut state = begin()?;
         for item in items {
@@ -84,7 +85,7 @@ pub(crate) fn in_order<T: Sync, S, R: Send>(
         end(state);
         return Ok(());
     }
-    let blocks: Vec<Mutex<Option<BlockResult<R>>>> = items.chunks(BLOCK_LEN).map(|_| Mutex::new(None)).collect();
+    let blocks: Vec<Mutex<Option<BlockResult<R>>>> = items.chunks(block_len).map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     // Blocks behind one with an error need not be done.
     let failed = AtomicUsize::new(usize::MAX);
@@ -92,7 +93,7 @@ pub(crate) fn in_order<T: Sync, S, R: Send>(
         let mut state = begin()?;
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(slot), Some(block)) = (blocks.get(number), items.chunks(BLOCK_LEN).nth(number)) else { break };
+            let (Some(slot), Some(block)) = (blocks.get(number), items.chunks(block_len).nth(number)) else { break };
             if failed.load(Ordering::Relaxed) < number {
                 break;
             }
@@ -127,7 +128,7 @@ pub(crate) fn in_order<T: Sync, S, R: Send>(
         }
         outcome
     })?;
-    for (block, slot) in items.chunks(BLOCK_LEN).zip(blocks) {
+    for (block, slot) in items.chunks(block_len).zip(blocks) {
         let Some((results, outcome)) = slot.into_inner().unwrap_or_else(PoisonError::into_inner) else { break };
         for (item, result) in block.iter().zip(results) {
             take(item, result)?;
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn results_come_in_order_and_the_first_error_counts() {
         let items: Vec<usize> = (0..1000).collect();
-        for threads in [Threads::One, Threads::Many] {
+        for threads in [Threads::One, Threads::Many(BLOCK_LEN), Threads::Many(1)] {
             for first_bad in [5, 500, 5000] {
                 let mut seen = Vec::new();
                 let work = |_: &mut (), item: &usize| match *item {
@@ -185,6 +186,6 @@ mod tests {
     fn a_panic_of_a_helper_is_the_querys() {
         let items: Vec<usize> = (0..1000).collect();
         let work = |_: &mut (), item: &usize| if *item == 77 { panic!("item 77") } else { Ok(()) };
-        let _ = in_order(&items, Threads::Many, || Ok(()), work, |()| {}, |_, ()| Ok(()));
+        let _ = in_order(&items, Threads::Many(BLOCK_LEN), || Ok(()), work, |()| {}, |_, ()| Ok(()));
     }
 }

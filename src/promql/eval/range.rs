@@ -13,7 +13,7 @@ use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries};
 use crate::promql::ast::{PosRange, RangeExtension};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, Pace, SeriesWorker, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, Pace, SeriesWorker, Wanted, is_metadata, without_metadata};
 use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::parallel::{self, Threads};
@@ -54,6 +54,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
         call,
         extension,
         keeps_name: call.function.keeps_name(),
+        is_late: call.names_go_late && exec.opts.shortcuts.late_names,
         is_rate: matches!(call.function, RangeFunction::Rate(RateKind::Rate | RateKind::Increase)),
         last_noted: String::new(),
     };
@@ -99,7 +100,8 @@ fn of_selector(
     let range_ms = selector.selector.clip(windows.time_range());
     let selection = exec.select(&selector.selector, range_ms.0, range_ms.1)?;
     let (call, ctx) = (output.call, exec.ctx);
-    let strips_name = !output.keeps_name && !exec.opts.delayed_name_removal;
+    let loses_name = !output.keeps_name && !exec.opts.delayed_name_removal;
+    let strips_name = loses_name && !output.is_late;
     let uses_starts = exec.opts.use_start_timestamps && mixed::uses_starts(&call.function);
     let steps = windows.steps.count();
     // Windows that leave gaps do not overlap: what they hold is what they read.
@@ -112,7 +114,8 @@ fn of_selector(
         Ok((worker, Kernel::of(call, scalars), held))
     };
     let work = |(worker, kernel, _): &mut (SeriesWorker<'_>, Kernel<'_>, Charge), series: &SelectedSeries| {
-        let column = worker.decoder.decode(&mut worker.pace, &selector.selector, &*series.samples, range_ms)?;
+        let (decoder, pace) = (&mut worker.decoder, &mut worker.pace);
+        let column = decoder.decode(pace, &selector.selector, &*series.samples, range_ms, Wanted::All)?;
         column.drop_stale_markers();
         let has_starts = uses_starts && !column.float_starts.is_empty();
         if selector.extension.is_some() || has_starts || counts_steps || !column.histograms.is_empty() {
@@ -130,14 +133,18 @@ fn of_selector(
     let held = Mutex::new(exec.charge(0)?);
     let end = |(worker, ..): (SeriesWorker<'_>, Kernel<'_>, Charge)| worker.end(&held);
     let threads = match selector.extension {
-        None if !counts_steps => Threads::for_series(selection.series.len(), selection.sample_estimate(range_ms)),
+        None if !counts_steps => {
+            let samples = selection.sample_estimate(range_ms);
+            Threads::for_series(exec.opts.shortcuts.helpers, selection.series.len(), samples)
+        }
         _ => Threads::One,
     };
     let mut alone = Decoder::new(ctx)?;
     let mut distinct = Distinct::default();
     parallel::in_order(&selection.series, threads, begin, work, end, |series, done| {
         let Done::Floats { sizes, fresh, bad_quantiles, series: made } = done else {
-            let column = alone.decode(&mut exec.pace, &selector.selector, &*series.samples, range_ms)?;
+            let (pace, samples) = (&mut exec.pace, &*series.samples);
+            let column = alone.decode(pace, &selector.selector, samples, range_ms, Wanted::All)?;
             column.drop_stale_markers();
             distinct.give_up();
             return output.series(exec, kernel, windows, column, &series.labels, false);
@@ -152,13 +159,16 @@ fn of_selector(
         if output.is_rate {
             output.note_unlikely_counter(exec, &series.labels)?;
         }
-        if strips_name {
-            distinct.add(&series.labels, &made.labels);
+        if loses_name {
+            distinct.add(&series.labels);
         }
         output.matrix.series.push(made);
         Ok(())
     })?;
     output.matrix.absorb(held.into_inner().unwrap_or_else(PoisonError::into_inner));
+    if loses_name && !strips_name && !distinct.holds {
+        output.matrix.series.iter_mut().for_each(|series| series.labels = without_metadata(&series.labels));
+    }
     Ok(distinct.holds)
 }
 
@@ -183,11 +193,16 @@ impl Default for Distinct {
 }
 
 impl Distinct {
-    fn add(&mut self, before: &Labels, after: &Labels) {
-        let first = before.iter_raw().next().filter(|pair| pair.name == METRIC_NAME.as_bytes());
+    /// Adds a series with its name.
+    fn add(&mut self, labels: &Labels) {
+        if !self.holds {
+            return;
+        }
+        let mut pairs = labels.iter_raw().peekable();
+        let first = pairs.next_if(|pair| pair.name == METRIC_NAME.as_bytes());
         let lost = first.map_or(&[][..], |pair| pair.encoded);
         let is_same = self.name.get_or_insert_with(|| lost.to_vec()) == lost;
-        self.holds &= is_same && after.encoded_len() + lost.len() == before.encoded_len();
+        self.holds = is_same && !pairs.any(|pair| is_metadata(pair.name));
     }
 
     fn give_up(&mut self) {
@@ -292,6 +307,8 @@ struct Output<'a> {
     call: &'a RangeCall,
     extension: Option<RangeExtension>,
     keeps_name: bool,
+    /// Names need not be taken off.
+    is_late: bool,
     is_rate: bool,
     /// Name of the metric that a remark was last considered for.
     last_noted: String,

@@ -8,7 +8,7 @@ use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries};
 use crate::model::sample::{is_stale, stale_nan};
 use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, SeriesWorker, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, SeriesWorker, Wanted, without_metadata};
 use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::parallel::{self, Threads};
@@ -22,7 +22,12 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
     let lookup = Lookup { steps, offset_ms, lookback_ms: exec.opts.lookback_ms };
     let range_ms = selector.clip(lookup.time_range());
     let selection = exec.select(selector, range_ms.0, range_ms.1)?;
-    let ctx = exec.ctx;
+    let (ctx, shortcuts) = (exec.ctx, exec.opts.shortcuts);
+    let wanted = if shortcuts.newest_only && steps.count() == 1 { Wanted::Newest } else { Wanted::All };
+    let samples = match wanted {
+        Wanted::Newest => 1,
+        Wanted::All => selection.sample_estimate(range_ms),
+    };
     let begin = || {
         let scratch = ColumnBuilder::len_for(steps.count());
         let scratch = ctx.ledger.charge(scratch).map_err(|over| EvalError::Budget(over.to_string()))?;
@@ -30,7 +35,7 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
     };
     let work = |(worker, _): &mut (SeriesWorker<'_>, Charge), series: &SelectedSeries| {
         let (builder, pace) = (&mut worker.builder, &mut worker.pace);
-        let column: &SampleColumn = worker.decoder.decode(pace, selector, &*series.samples, range_ms)?;
+        let column: &SampleColumn = worker.decoder.decode(pace, selector, &*series.samples, range_ms, wanted)?;
         if column.histograms.is_empty() {
             let floats = &column.floats;
             lookup.for_each(floats, |step, sample| builder.push(step, floats.values[sample]));
@@ -45,7 +50,7 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
     };
     let held = Mutex::new(exec.charge(0)?);
     let end = |(worker, _): (SeriesWorker<'_>, Charge)| worker.end(&held);
-    let threads = Threads::for_series(selection.series.len(), selection.sample_estimate(range_ms));
+    let threads = Threads::for_series(shortcuts.helpers, selection.series.len(), samples);
     let mut matrix = Matrix::new(exec)?;
     parallel::in_order(&selection.series, threads, begin, work, end, |_, made| {
         let held = made.as_ref().map_or(0, |made| made.column.sample_count());
@@ -156,7 +161,8 @@ pub(super) fn visit(
     let mut builder = ColumnBuilder::new();
     let mut decoder = Decoder::new(exec.ctx)?;
     for series in &selection.series {
-        let column: &SampleColumn = decoder.decode(&mut exec.pace, selector, &*series.samples, (min_ms, max_ms))?;
+        let column: &SampleColumn =
+            decoder.decode(&mut exec.pace, selector, &*series.samples, (min_ms, max_ms), Wanted::All)?;
         each(exec, &series.labels, column, &mut builder)?;
     }
     Ok(())

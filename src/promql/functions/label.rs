@@ -73,9 +73,36 @@ pub(crate) fn with_label(labels: &Labels, name: &str, value: &str) -> Labels {
     room.take()
 }
 
+/// `labels` with the values that `other` has of these names; of those that it has not, there is none in the result.
+pub(crate) fn with_labels_of(labels: &Labels, names: &[String], other: &Labels) -> Labels {
+    let is_named = |name: &[u8]| names.iter().any(|n| n.as_bytes() == name);
+    let mut room = LabelsRoom::default();
+    let mut taken = other.iter_raw().filter(|pair| is_named(pair.name)).peekable();
+    for pair in labels.iter_raw().filter(|pair| !is_named(pair.name)) {
+        while let Some(before) = taken.next_if(|other| other.name < pair.name) {
+            room.push_encoded(before.encoded);
+        }
+        room.push_encoded(pair.encoded);
+    }
+    taken.for_each(|pair| room.push_encoded(pair.encoded));
+    room.take()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_labels_are_taken_of_another_set() {
+        let names = ["a", "d", "x", "z"].map(str::to_owned);
+        let other = Labels::from_pairs([("a", "1"), ("b", "no"), ("x", "3"), ("z", "5")]);
+        let mut one_by_one = labels();
+        for name in &names {
+            one_by_one = with_label(&one_by_one, name, other.get(name).unwrap_or(""));
+        }
+        assert_eq!(with_labels_of(&labels(), &names, &other), one_by_one);
+        assert_eq!(one_by_one.to_string(), r#"{a="1", b="2", x="3", z="5"}"#);
+    }
 
     fn labels() -> Labels {
         Labels::from_pairs([("b", "2"), ("d", "4")])

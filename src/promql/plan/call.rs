@@ -190,7 +190,7 @@ fn range_call(function: functions::RangeFunction, name: &str, nodes: Vec<Node>) 
     let (source, source_range, absent) =
         source.ok_or_else(|| EvalError::Execution("function of a range vector without one".to_owned()))?;
     let function = function.with_absent_labels(absent);
-    Ok(Operation::RangeCall(Box::new(RangeCall { function, source, source_range, scalars })))
+    Ok(Operation::RangeCall(Box::new(RangeCall { function, source, source_range, scalars, names_go_late: false })))
 }
 
 fn instant_function(name: &str, args: &[&Expr]) -> Result<InstantFunction, EvalError> {

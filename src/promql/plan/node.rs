@@ -187,6 +187,8 @@ pub(crate) struct RangeCall {
     pub(crate) source_range: PosRange,
     /// Its scalars.
     pub(crate) scalars: Vec<Node>,
+    /// True if whoever takes the result looks neither at names nor at the other labels that go with them.
+    pub(crate) names_go_late: bool,
 }
 
 /// How an aggregation forms its groups.

@@ -98,6 +98,7 @@ pub fn convert(
         held,
         told: HashSet::new(),
         metric: 0,
+        start: 0,
         out: Converted::default(),
     };
     match format {
@@ -137,6 +138,8 @@ struct Conversion<'a> {
     told: HashSet<(u64, i64)>,
     /// Number of the metric, or of the `target_info`, that is being read.
     metric: u32,
+    /// When the point that is being read began to count; 0 if that is not said.
+    start: i64,
     out: Converted,
 }
 
@@ -306,6 +309,7 @@ impl Conversion<'_> {
 
     fn number(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
         let (mut point, number) = points::number(message)?;
+        self.start = point.start;
         let mut labels = self.labels(&mut point, around)?;
         labels.set(METRIC_NAME, family);
         let labels = labels.build();
@@ -316,6 +320,7 @@ impl Conversion<'_> {
 
     fn classic(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
         let (mut point, histogram) = points::explicit(message)?;
+        self.start = point.start;
         let mut labels = self.labels(&mut point, around)?;
         let count = point.value(histogram.count as f64);
         if let Some(sum) = histogram.sum {
@@ -375,12 +380,17 @@ impl Conversion<'_> {
         self.exemplars(point, &labels, &point.exemplars)?;
         self.held.add(SAMPLE_BYTES + labels.encoded_len() as u64 + histogram.memory_len() as u64)?;
         let at = TimestampMs(point.t);
+        if self.settings.extras.starts && point.start != 0 {
+            let place = self.count(self.out.batch.histograms.len())?;
+            self.out.batch.starts.histograms.push((place, point.start));
+        }
         self.out.batch.push_histogram(SeriesKey::Labels(labels), at, histogram);
         Ok(())
     }
 
     fn summary(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
         let (mut point, summary) = points::summary(message)?;
+        self.start = point.start;
         let mut labels = self.labels(&mut point, around)?;
         labels.set(METRIC_NAME, &format!("{family}_sum"));
         self.float(labels.build(), point.t, point.value(summary.sum))?;
@@ -411,6 +421,7 @@ impl Conversion<'_> {
             }
         };
         self.begin()?;
+        self.start = 0;
         self.metric += 1;
         let hash = labels.hash64();
         let step = (self.settings.lookback_ms / 2).max(1).cast_unsigned().saturating_mul(1_000_000);
@@ -458,6 +469,10 @@ impl Conversion<'_> {
         if self.settings.now.0.saturating_add(AHEAD_MS_MAX) < t {
             let index = self.count(self.out.batch.samples.len())?;
             self.out.future.insert(index);
+        }
+        if self.settings.extras.starts && self.start != 0 {
+            let place = self.count(self.out.batch.samples.len())?;
+            self.out.batch.starts.samples.push((place, self.start));
         }
         self.out.batch.push_float(SeriesKey::Labels(labels), TimestampMs(t), value);
         Ok(())

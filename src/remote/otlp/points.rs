@@ -25,6 +25,8 @@ pub(super) struct Point {
     /// Milliseconds since the epoch.
     pub(super) t: i64,
     pub(super) nanos: u64,
+    /// When it began to count, in milliseconds; 0 if that is not said.
+    pub(super) start: i64,
     pub(super) is_stale: bool,
     pub(super) exemplars: Vec<Exemplar>,
     /// An exemplar has no value.
@@ -84,6 +86,7 @@ pub(super) fn number(message: &[u8]) -> Result<(Point, f64), WireError> {
     let mut fields = Fields::new("NumberDataPoint", message);
     while let Some((field, value)) = fields.next()? {
         match field {
+            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
             4 => number = value.double("AsDouble")?,
             5 => point.exemplar(value.bytes("Exemplars")?)?,
@@ -110,6 +113,7 @@ pub(super) fn explicit(message: &[u8]) -> Result<(Point, Explicit), WireError> {
     let mut fields = Fields::new("HistogramDataPoint", message);
     while let Some((field, value)) = fields.next()? {
         match field {
+            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
             4 => histogram.count = fixed(value, "Count")?,
             5 => histogram.sum = Some(value.double("Sum")?),
@@ -138,6 +142,7 @@ pub(super) fn summary(message: &[u8]) -> Result<(Point, Summary), WireError> {
     let mut fields = Fields::new("SummaryDataPoint", message);
     while let Some((field, value)) = fields.next()? {
         match field {
+            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
             4 => summary.count = fixed(value, "Count")?,
             5 => summary.sum = value.double("Sum")?,
@@ -178,6 +183,7 @@ pub(super) fn exponential(message: &[u8]) -> Result<(Point, Exponential), WireEr
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => point.attributes.push(attribute(value.bytes("Attributes")?)?),
+            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
             4 => histogram.count = fixed(value, "Count")?,
             5 => histogram.sum = Some(value.double("Sum")?),

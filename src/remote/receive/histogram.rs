@@ -34,7 +34,7 @@ enum Count {
 }
 
 /// Time stamp and histogram.
-pub(super) fn histogram(message: &[u8]) -> Result<(i64, HistogramValue), WireError> {
+pub(in crate::remote) fn histogram(message: &[u8]) -> Result<(i64, HistogramValue), WireError> {
     let (mut count, mut sum, mut schema, mut zero_threshold) = (Count::Whole(0), 0.0, 0, 0.0);
     let (mut zero_whole, mut zero_float) = (0, 0.0);
     let (mut negative, mut positive) = (Side::default(), Side::default());

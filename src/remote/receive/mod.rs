@@ -22,6 +22,8 @@ mod v2;
 
 pub use collect::{Decoded, Rows};
 pub use format::{Accepted, Format, Message, Packing};
+#[cfg(test)]
+pub(in crate::remote) use histogram::histogram as read_histogram;
 pub use metrics::ReceiveMetrics;
 pub use reply::{Reply, Written, of_report};
 pub use unpack::{DECODED_LEN_MAX, UnpackError, decoded_len, unpack};
@@ -65,6 +67,8 @@ pub struct Extras {
     pub exemplars: bool,
     /// Metadata of version 2.0, for the log.
     pub metadata: bool,
+    /// Start times of OTLP.
+    pub starts: bool,
 }
 
 /// Reads the bytes of a request. `now` tells which samples lie in the future.

@@ -72,6 +72,13 @@ impl<'a> Slice<'a> {
         None
     }
 
+    /// The next `len` bytes.
+    pub(super) fn take(&mut self, len: u64) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(usize::try_from(len).ok()?)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
     pub(super) fn varint(&mut self) -> Option<i64> {
         let raw = self.uvarint()?;
         Some((raw >> 1) as i64 ^ -((raw & 1) as i64))

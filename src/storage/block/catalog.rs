@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::storage::block::meta::BlockMeta;
+use crate::storage::block::meta::{BlockMeta, META_FILE};
 use crate::storage::block::metrics::BlockMetrics;
 use crate::storage::block::pages::PageCache;
 use crate::storage::block::read::Block;
 use crate::storage::block::retention::{Kept, Retention};
 use crate::storage::block::ulid::Ulid;
+use crate::storage::block::verify::range_of;
 use crate::storage::block::{BlockError, CREATION_SUFFIX, DELETION_SUFFIX, IoContext};
 use crate::storage::fs::SharedFs;
 
@@ -29,17 +30,23 @@ const LEGACY_SUFFIX: &str = ".tmp";
 pub struct DamagedBlock {
     /// Its folder's name.
     pub name: Ulid,
-    /// Its range, end exclusive, if its description could be read.
+    /// Its range, end exclusive, if its description or its index could be read. Else it may hold anything that no other block
+    /// holds, up to the time when it was made.
     pub range: Option<(i64, i64)>,
+    /// How many samples it holds, if its description could be read.
+    pub samples: Option<u64>,
     /// What is wrong.
     pub reason: String,
 }
 
-impl DamagedBlock {
-    /// True if it is known to hold samples of `min ..= max`.
-    pub fn overlaps(&self, min: i64, max: i64) -> bool {
-        self.range.is_some_and(|(from, to)| from <= max && min < to)
-    }
+/// What becomes of a query that needs a damaged block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It fails, and names the block.
+    #[default]
+    Fail,
+    /// It is answered without what is damaged, with a warning that names the block.
+    Warn,
 }
 
 /// The blocks at one moment.
@@ -54,8 +61,30 @@ pub struct CatalogState {
 impl CatalogState {
     /// The end of the newest block that holds all samples of its range: the head need not hold older ones.
     pub fn whole_until(&self) -> Option<i64> {
-        let whole = self.blocks.iter().map(|block| block.meta()).filter(|meta| meta.is_whole());
-        whole.map(|meta| meta.max_time).max()
+        let whole = self.blocks.iter().filter(|block| block.meta().is_whole());
+        whole.map(|block| block.holds_until()).max()
+    }
+
+    /// Blocks that cannot be read and may hold samples of `min ..= max`.
+    pub fn damaged_in(&self, min: i64, max: i64) -> impl Iterator<Item = &DamagedBlock> {
+        self.damaged.iter().filter(move |damaged| match damaged.range {
+            Some((from, to)) => from <= max && min < to,
+            None => {
+                let max = max.min(damaged.name.made_at().0);
+                min <= max && !self.covers(min, max)
+            }
+        })
+    }
+
+    /// True if open blocks leave nothing out between `min` and `max`.
+    fn covers(&self, min: i64, max: i64) -> bool {
+        let mut from = min;
+        for meta in self.blocks.iter().map(|block| block.meta()) {
+            if meta.min_time <= from {
+                from = from.max(meta.max_time);
+            }
+        }
+        max < from
     }
 
     /// The oldest time that a block covers.
@@ -84,6 +113,7 @@ pub struct Catalog {
     cache: Arc<PageCache>,
     metrics: BlockMetrics,
     state: ArcSwap<CatalogState>,
+    warns: AtomicBool,
     changing: Mutex<()>,
     /// Odd while a deletion is being shown, of head and blocks together.
     deletions: AtomicU64,
@@ -99,6 +129,7 @@ impl Catalog {
             cache,
             metrics,
             state: ArcSwap::default(),
+            warns: AtomicBool::new(false),
             changing: Mutex::default(),
             deletions: AtomicU64::new(0),
         })
@@ -132,6 +163,16 @@ impl Catalog {
     /// The blocks now.
     pub fn state(&self) -> Arc<CatalogState> {
         self.state.load_full()
+    }
+
+    /// What becomes of queries that need a damaged block.
+    pub fn on_damage(&self) -> OnDamage {
+        if self.warns.load(Ordering::Relaxed) { OnDamage::Warn } else { OnDamage::Fail }
+    }
+
+    /// Sets that.
+    pub fn set_on_damage(&self, what: OnDamage) {
+        self.warns.store(what == OnDamage::Warn, Ordering::Relaxed);
     }
 
     /// Shows blocks with their new deleted ranges in place of what they were, in one step with what `also` shows.
@@ -222,16 +263,29 @@ impl Catalog {
         let (mut found, mut damaged) = (Vec::new(), Vec::new());
         for name in self.folders()?.iter().filter_map(|name| Ulid::parse(name).ok()) {
             let dir = self.dir.join(name.to_string());
-            let mut is_damaged = |range, error: BlockError| {
+            let mut is_damaged = |meta: Option<&BlockMeta>, error: BlockError| {
                 let reason = error.to_string();
+                let listed = range_of(&*self.fs, &dir, &self.cache);
+                let said = meta.map(|meta| (meta.min_time, meta.max_time));
+                let range = match (said, listed) {
+                    (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+                    (said, listed) => said.or(listed),
+                };
+                let samples = meta.map(|meta| meta.stats.num_samples);
                 if !before.damaged.iter().any(|known| known.name == name && known.reason == reason) {
-                    tracing::error!(component = "tsdb", block = %name, err = reason,
+                    self.metrics.corruptions.inc();
+                    tracing::error!(component = "tsdb", block = %name, err = reason, ?samples, ?range,
                         "A block cannot be read; it is kept as it is and left out");
                 }
-                damaged.push(DamagedBlock { name, range, reason });
+                damaged.push(DamagedBlock { name, range, samples, reason });
             };
             let meta = match BlockMeta::read(&*self.fs, &dir) {
-                Ok(meta) => meta,
+                Ok(meta) if meta.ulid == name => meta,
+                Ok(meta) => {
+                    let reason = format!("it describes block {}", meta.ulid);
+                    is_damaged(None, BlockError::corrupt(&dir.join(META_FILE), 0, reason));
+                    continue;
+                }
                 Err(error) => {
                     is_damaged(None, error);
                     continue;
@@ -240,13 +294,17 @@ impl Catalog {
             let known = open.get(dir.as_path()).filter(|block| block.meta().ulid == meta.ulid);
             match known {
                 Some(block) => found.push((Arc::clone(block), meta)),
-                None => match Block::open_as(&*self.fs, &dir, meta.clone(), &self.cache) {
+                None => match self.open_block(&dir, &meta) {
                     Ok(block) => found.push((Arc::new(block), meta)),
-                    Err(error) => is_damaged(Some((meta.min_time, meta.max_time)), error),
+                    Err(error) => is_damaged(Some(&meta), error),
                 },
             }
         }
         Ok((found, damaged))
+    }
+
+    fn open_block(&self, dir: &Path, meta: &BlockMeta) -> Result<Block, BlockError> {
+        Block::open_as(&*self.fs, dir, meta.clone(), &self.cache, Some(self.metrics.corruptions.clone()))
     }
 
     /// Shows readers what was found, less what is to be removed.

@@ -28,7 +28,7 @@ impl Catalog {
     pub fn plan_deletion(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<BlockDeletion, ReadError> {
         let (min, max) = (range.min().0, range.max().0);
         let state = self.state();
-        if let Some(damaged) = state.damaged.iter().find(|damaged| damaged.overlaps(min, max)) {
+        if let Some(damaged) = state.damaged_in(min, max).next() {
             return Err(ReadError::Corrupt(format!("block {} cannot be read: {}", damaged.name, damaged.reason)));
         }
         let mut deletion = BlockDeletion::default();

@@ -17,7 +17,7 @@ use crate::storage::block::BlockError;
 use crate::storage::block::bytes::Slice;
 use crate::storage::block::chunks::ChunkMeta;
 use crate::storage::block::index_write::{MAGIC, SERIES_ALIGN};
-use crate::storage::block::pages::{Cursor, HeldPage, PageCache, PagedFile};
+use crate::storage::block::pages::{Cursor, HeldPage, KnownInBlocks, PageCache, PagedFile};
 use crate::storage::fs::Fs;
 
 const HEADER_LEN: u64 = 5;
@@ -123,6 +123,11 @@ impl IndexReader {
         Ok(Self { file, version, toc, symbols, postings })
     }
 
+    /// What is remembered of all indexes, and the number of this one there.
+    pub(super) fn known(&self) -> (&KnownInBlocks, u64) {
+        self.file.known()
+    }
+
     /// Bytes of the file.
     pub fn len(&self) -> u64 {
         self.file.len()
@@ -173,11 +178,13 @@ impl IndexReader {
         let Some((_, place)) = entries.steps.get(step) else { return Ok(()) };
         let mut cursor = self.file.cursor(*place);
         let mut value = Vec::new();
+        let mut is_reached = from.is_empty();
         for _ in step as u64 * STEP..entries.count {
             let offset = read_entry(&mut cursor, &mut value)?;
             // It was checked when the index was opened.
             let text = std::str::from_utf8(&value).map_err(|_| self.file.corrupt(*place, "a value is not UTF-8"))?;
-            if from <= text && take(text, offset)? == Next::Stop {
+            is_reached = is_reached || from <= text;
+            if is_reached && take(text, offset)? == Next::Stop {
                 break;
             }
         }
@@ -338,12 +345,32 @@ impl IndexReader {
 
 /// The value and the postings' place of the table's next entry.
 fn read_entry(cursor: &mut Cursor<'_>, value: &mut Vec<u8>) -> Result<u64, BlockError> {
+    let rest = cursor.rest()?;
+    let mut on_page = Slice::new(rest);
+    if let Some(offset) = read_entry_on_page(&mut on_page, value) {
+        let len = rest.len() - on_page.len();
+        cursor.skip(len as u64);
+        return Ok(offset);
+    }
     // The number of texts, which was checked, and the name.
     cursor.uvarint()?;
     let len = cursor.uvarint()?;
     cursor.skip(len);
     cursor.text(value)?;
     cursor.uvarint()
+}
+
+/// As [`read_entry`], of what is left of a page; `None` if the entry goes on behind it, or cannot be read.
+fn read_entry_on_page(page: &mut Slice<'_>, value: &mut Vec<u8>) -> Option<u64> {
+    page.uvarint()?;
+    let len = page.uvarint()?;
+    page.take(len)?;
+    let len = page.uvarint()?;
+    let text = page.take(len)?;
+    let offset = page.uvarint()?;
+    value.clear();
+    value.extend_from_slice(text);
+    Some(offset)
 }
 
 /// `None`: the bytes end, or what they say no writer has written.

@@ -110,6 +110,14 @@ fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+/// A key of the compaction that means nothing here: a hint in disguise, as far as anybody can tell.
+fn unknown_key(text: &[u8]) -> Option<String> {
+    const KNOWN: [&str; 7] = ["level", "sources", "deletable", "parents", "failed", "hints", "overlapping"];
+    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let keys = value.get("compaction")?.as_object()?.keys();
+    keys.into_iter().find(|key| !KNOWN.contains(&key.as_str())).cloned()
+}
+
 /// Go writes an empty list as null in places.
 fn null_as_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -186,7 +194,8 @@ impl BlockMeta {
 
     /// True if it holds all samples of its range that came in order, so that the head need not hold them.
     pub fn is_whole(&self) -> bool {
-        ![HINT_OUT_OF_ORDER, HINT_STALE_SERIES, HINT_SELECTED_SERIES].iter().any(|hint| self.has_hint(hint))
+        // Whatever a hint says, also one that is not known: the block is not a usual one.
+        self.compaction.hints.is_empty()
     }
 
     /// Reads the file of the block in `dir`. Errors for versions other than 1, with Prometheus's text.
@@ -200,7 +209,7 @@ impl BlockMeta {
         let mut text = vec![0; usize::try_from(len).unwrap_or(0)];
         let read = file.read_at(&mut text, 0).context("read", &path)?;
         text.truncate(read);
-        let meta: Self =
+        let mut meta: Self =
             serde_json::from_slice(&text).map_err(|error| BlockError::corrupt(&path, 0, error.to_string()))?;
         if meta.version != VERSION {
             return Err(BlockError::corrupt(&path, 0, format!("unexpected meta file version {}", meta.version)));
@@ -208,6 +217,7 @@ impl BlockMeta {
         if meta.max_time < meta.min_time {
             return Err(BlockError::corrupt(&path, 0, "its range ends before it starts"));
         }
+        meta.compaction.hints.extend(unknown_key(&text).map(|key| format!("unknown-{key}")));
         Ok(meta)
     }
 

@@ -11,6 +11,7 @@ pub struct BlockMetrics {
     bytes: Gauge,
     symbol_bytes: Gauge,
     damaged: Gauge,
+    pub(super) corruptions: Counter,
     limit_bytes: Gauge,
     limit_seconds: Gauge,
     limit_percent: Gauge,
@@ -65,6 +66,10 @@ impl BlockMetrics {
                 "Size of symbol table in memory for loaded blocks",
             ),
             damaged: gauge("watchfire_blocks_damaged", "Blocks that cannot be read and are left out."),
+            corruptions: counter(
+                "watchfire_block_corruptions_total",
+                "Damage found in blocks: blocks that cannot be opened, and parts that cannot be read.",
+            ),
             limit_bytes: gauge(
                 "prometheus_tsdb_retention_limit_bytes",
                 "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled",

@@ -33,6 +33,7 @@ mod select;
 pub mod snapshot;
 pub mod tombstones;
 pub mod ulid;
+mod verify;
 pub mod view;
 pub mod write;
 

@@ -10,15 +10,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use crate::model::labels::Labels;
+use crate::storage::block::chunks::ChunkMeta;
 use crate::storage::block::{BlockError, IoContext};
 use crate::storage::fs::{File, Fs};
+use crate::storage::selections::Selections;
 
 /// Bytes of a page.
 const PAGE_LEN: u64 = 16 << 10;
 
-/// Pages that were read lately.
+/// Bytes of selections that are remembered.
+const KNOWN_LEN_MAX: usize = 16 << 20;
+
+/// What selectors found in indexes, by the number of the file.
+pub(super) type KnownInBlocks = Selections<u64, KnownInBlock>;
+
+/// A series of a block as its index names it.
+#[derive(Debug)]
+pub(super) struct KnownInBlock {
+    pub(super) id: u32,
+    pub(super) labels: Labels,
+    pub(super) chunks: Box<[ChunkMeta]>,
+}
+
+/// Pages that were read lately, and what selectors and listings found in them.
 pub struct PageCache {
     pages_max: usize,
+    pub(super) known: KnownInBlocks,
     next_file: AtomicU64,
     state: Mutex<CacheState>,
 }
@@ -39,7 +57,8 @@ impl PageCache {
     /// A cache of at most about `len_max` bytes.
     pub fn new(len_max: u64) -> Arc<Self> {
         let pages_max = usize::try_from(len_max / PAGE_LEN).unwrap_or(usize::MAX).max(16);
-        Arc::new(Self { pages_max, next_file: AtomicU64::new(0), state: Mutex::default() })
+        let known = KnownInBlocks::new(KNOWN_LEN_MAX);
+        Arc::new(Self { pages_max, known, next_file: AtomicU64::new(0), state: Mutex::default() })
     }
 
     /// Bytes that it holds at most now.
@@ -97,6 +116,11 @@ impl PagedFile {
         BlockError::corrupt(&self.path, offset, reason)
     }
 
+    /// What is remembered of all files, and the number of this one there.
+    pub(super) fn known(&self) -> (&KnownInBlocks, u64) {
+        (&self.cache.known, self.id)
+    }
+
     /// `len` bytes from `offset` on, past the cache: for what is read once. Errors before it allocates if the file is shorter.
     pub(super) fn read_once(&self, offset: u64, len: u64) -> Result<Vec<u8>, BlockError> {
         if self.len.saturating_sub(offset) < len {
@@ -151,7 +175,7 @@ impl Cursor<'_> {
     }
 
     /// What is left of the current page.
-    fn rest(&mut self) -> Result<&[u8], BlockError> {
+    pub(super) fn rest(&mut self) -> Result<&[u8], BlockError> {
         let number = self.at / PAGE_LEN;
         if self.page.as_ref().is_none_or(|(current, _)| *current != number) {
             if self.file.len <= self.at {

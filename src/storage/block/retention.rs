@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use crate::model::clock::Clock;
+use crate::model::steady_clock::SteadyClock;
 use crate::storage::block::meta::BlockMeta;
 use crate::storage::block::ulid::Ulid;
+use crate::storage::head::bounds::FUTURE_MS_MAX;
 
 /// How much is kept, as users say it; zero means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -64,6 +67,22 @@ pub struct Beyond {
 }
 
 impl Retention {
+    /// The same by a clock: nothing goes while a step of it is in doubt, and a block that is dated ahead of it, as by a clock that was
+    /// wrong, makes no other old. `newest` is the end of the newest block.
+    #[must_use]
+    pub fn by_clock(self, clock: &SteadyClock, newest: Option<i64>) -> Self {
+        if !clock.is_settled() {
+            return Self::default();
+        }
+        let ahead = newest.map_or(0, |newest| newest.saturating_sub(clock.now().0));
+        let time_ms = match self.time_ms {
+            0 => 0,
+            time_ms if ahead <= FUTURE_MS_MAX => time_ms,
+            time_ms => time_ms.saturating_add(ahead),
+        };
+        Self { time_ms, ..self }
+    }
+
     /// The blocks beyond the limits; `log_len` are the bytes that the head keeps on the disk.
     pub fn beyond(self, blocks: &[Kept<'_>], log_len: u64) -> Beyond {
         let mut blocks = blocks.to_vec();

@@ -6,7 +6,7 @@ use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::histogram::encode::{EncodedChunk, encode_chunks};
-use crate::storage::chunk::histogram::starts::{STARTED_SAMPLES_MAX, with_starts};
+use crate::storage::chunk::histogram::starts::{STARTED_SAMPLES_MAX, with_starts as histogram_starts};
 use crate::storage::chunk::xor2::{StartedSample, encode_xor2};
 use crate::storage::chunk::{ChunkError, Encoding, encode_xor};
 
@@ -148,11 +148,11 @@ pub(crate) fn encode(
             Ok(())
         };
         for chunk in encode_chunks(&wholes, split) {
-            let started = with_starts::<Histogram>(&chunk.data, start_of);
+            let started = histogram_starts::<Histogram>(&chunk.data, start_of);
             push(chunk, started)?;
         }
         for chunk in encode_chunks(&float_histograms, split) {
-            let started = with_starts::<FloatHistogram>(&chunk.data, start_of);
+            let started = histogram_starts::<FloatHistogram>(&chunk.data, start_of);
             push(chunk, started)?;
         }
     }
@@ -170,6 +170,28 @@ pub(crate) fn without(
     let mut out = Vec::new();
     encode(samples, u16::MAX, Starts::of([encoding]), &mut out)?;
     Ok(out)
+}
+
+/// The same chunk with room for start times, and with those that `start_of` says by time.
+pub(crate) fn with_starts(chunk: &ChunkData, start_of: impl Fn(i64) -> i64) -> Result<ChunkData, ChunkError> {
+    let encoding = Encoding::from_id(chunk.encoding)?;
+    let data = match ChunkDecoder::of_chunk(encoding, &chunk.data)? {
+        ChunkDecoder::Floats(mut decoder) => {
+            let mut samples = Vec::with_capacity(decoder.left());
+            while let Some((t, value)) = decoder.next_sample()? {
+                samples.push(StartedSample { t, start: start_of(t), value });
+            }
+            encode_xor2(&samples)
+        }
+        ChunkDecoder::Histograms(_) if encoding == Encoding::Histogram => {
+            histogram_starts::<Histogram>(&chunk.data, start_of)?
+        }
+        ChunkDecoder::FloatHistograms(_) if encoding == Encoding::FloatHistogram => {
+            histogram_starts::<FloatHistogram>(&chunk.data, start_of)?
+        }
+        _ => return Ok(chunk.clone()),
+    };
+    Ok(ChunkData { min_t: chunk.min_t, max_t: chunk.max_t, encoding: encoding.with_starts().id(), data })
 }
 
 /// Samples of one chunk on their way into a merge.

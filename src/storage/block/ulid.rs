@@ -32,6 +32,11 @@ impl Ulid {
         Self(time << RANDOM_BITS | noise)
     }
 
+    /// When the block was made.
+    pub fn made_at(self) -> TimestampMs {
+        TimestampMs(i64::try_from(self.0 >> RANDOM_BITS).unwrap_or(i64::MAX))
+    }
+
     /// Reads a name; only capital letters and digits, as folders have.
     pub fn parse(text: &str) -> Result<Self, BadUlid> {
         // The first character holds three bits only.

@@ -2,9 +2,11 @@
 //! of samples with the same time stamp one is kept.
 
 use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hashbrown::HashSet;
+use parking_lot::Mutex;
 
 use crate::model::histogram::CounterResetHint;
 use crate::model::labels::Labels;
@@ -14,9 +16,10 @@ use crate::model::read::{
     SelectedSeries,
 };
 use crate::model::time::{TimeRange, TimestampMs};
-use crate::storage::block::catalog::{Catalog, CatalogState};
+use crate::storage::block::catalog::{Catalog, CatalogState, OnDamage};
 use crate::storage::block::chunks::{ChunkMeta, ReadAhead, encoding_name};
-use crate::storage::block::index_read::{Next, SymbolMemo};
+use crate::storage::block::index_read::{IndexSeries, Next, SymbolMemo};
+use crate::storage::block::pages::KnownInBlock;
 use crate::storage::block::read::Block;
 use crate::storage::block::select::select_ids;
 use crate::storage::block::tombstones::Interval;
@@ -47,10 +50,12 @@ impl StoreQueryable {
 
 impl Queryable for StoreQueryable {
     fn view(&self) -> Result<Arc<dyn ReadView>, ReadError> {
+        let notes = Notes { on_damage: self.catalog.on_damage(), texts: Mutex::default() };
+        let notes = Arc::new(notes);
         self.catalog.beside_deletions(|| {
             // The head first: what it gives up between the two steps stands in a block by then.
-            let head = self.head.view()?;
-            let view: Arc<dyn ReadView> = Arc::new(StoreView { head: Some(head), blocks: self.catalog.state() });
+            let (head, notes) = (Some(self.head.view()?), Arc::clone(&notes));
+            let view: Arc<dyn ReadView> = Arc::new(StoreView { head, blocks: self.catalog.state(), notes });
             Ok(view)
         })
     }
@@ -60,19 +65,50 @@ impl Queryable for StoreQueryable {
 pub struct StoreView {
     head: Option<Arc<dyn ReadView>>,
     blocks: Arc<CatalogState>,
+    notes: Arc<Notes>,
+}
+
+/// Damage that a view has met, and what becomes of it.
+#[derive(Default)]
+struct Notes {
+    on_damage: OnDamage,
+    texts: Mutex<BTreeSet<String>>,
+}
+
+/// Remarks of one view at most.
+const NOTES_MAX: usize = 20;
+
+impl Notes {
+    fn take(&self, text: String) -> Result<(), ReadError> {
+        if self.on_damage == OnDamage::Fail {
+            return Err(ReadError::Corrupt(text));
+        }
+        let mut texts = self.texts.lock();
+        if texts.len() < NOTES_MAX {
+            texts.insert(text);
+        }
+        Ok(())
+    }
+
+    /// Takes what reading `block` ended with: an error, or else the reader goes on without what it wanted.
+    fn met(&self, block: &Block, error: ReadError) -> Result<(), ReadError> {
+        let ReadError::Corrupt(text) = error else { return Err(error) };
+        block.report(&text);
+        self.take(format!("block {}: {text}", block.meta().ulid))
+    }
 }
 
 impl StoreView {
     /// A view of blocks alone, for tools.
     pub fn of_blocks(blocks: Arc<CatalogState>) -> Self {
-        Self { head: None, blocks }
+        Self { head: None, blocks, notes: Arc::default() }
     }
 
     /// The blocks that a read of `range` has to look at. Errors if one of them is damaged.
     fn touched(&self, range: TimeRange) -> Result<impl Iterator<Item = &Arc<Block>>, ReadError> {
         let (min, max) = (range.min().0, range.max().0);
-        if let Some(damaged) = self.blocks.damaged.iter().find(|damaged| damaged.overlaps(min, max)) {
-            return Err(ReadError::Corrupt(format!("block {} cannot be read: {}", damaged.name, damaged.reason)));
+        for damaged in self.blocks.damaged_in(min, max) {
+            self.notes.take(format!("block {} cannot be read: {}", damaged.name, damaged.reason))?;
         }
         Ok(self.blocks.blocks.iter().filter(move |block| block.overlaps(min, max)))
     }
@@ -97,13 +133,14 @@ impl StoreView {
         for block in touched {
             budget.check()?;
             texts.next = 0;
-            of_block(block, &mut |text| {
+            let taken = of_block(block, &mut |text| {
                 if !text.is_empty() && !texts.holds(text) {
                     budget.charge(text.len() + 2 * size_of::<String>())?;
                     texts.more.insert(text.to_owned());
                 }
                 Ok(())
-            })?;
+            });
+            taken.or_else(|error| self.notes.met(block, error))?;
             texts.settle();
         }
         Ok(texts.sorted)
@@ -119,7 +156,10 @@ impl ReadView for StoreView {
     ) -> Result<Vec<SelectedSeries>, ReadError> {
         let mut sources = Vec::new();
         for block in self.touched(range)? {
-            sources.push(select_block(block, matchers, range, budget)?);
+            match select_block(block, matchers, range, budget, &self.notes) {
+                Ok(selected) => sources.push(selected),
+                Err(error) => self.notes.met(block, error)?,
+            }
         }
         if let Some(head) = &self.head {
             sources.push(head.select(matchers, range, budget)?);
@@ -180,15 +220,23 @@ impl ReadView for StoreView {
         for block in self.touched(range)? {
             let mut least = usize::MAX;
             for matcher in matchers.iter().filter(|m| m.op() == MatchOp::Equal && !m.value().is_empty()) {
-                let of_pair = match block.index.postings_of(matcher.name(), matcher.value())? {
-                    Some(offset) => block.index.postings_len(offset)?,
-                    None => 0,
+                let of_pair = match block.index.postings_of(matcher.name(), matcher.value()) {
+                    Ok(Some(offset)) => block.index.postings_len(offset).map_err(ReadError::from),
+                    Ok(None) => Ok(0),
+                    Err(error) => Err(error),
                 };
-                least = least.min(of_pair);
+                match of_pair {
+                    Ok(of_pair) => least = least.min(of_pair),
+                    Err(error) => self.notes.met(block, error)?,
+                }
             }
             count = count.saturating_add(least);
         }
         Ok(Some(count))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.notes.texts.lock().iter().cloned().collect()
     }
 }
 
@@ -283,28 +331,59 @@ fn select_block(
     matchers: &[Matcher],
     range: TimeRange,
     budget: &dyn ReadBudget,
+    notes: &Arc<Notes>,
 ) -> Result<Vec<SelectedSeries>, ReadError> {
+    let mut selected = Vec::new();
+    let mut take = |id: u32, chunks: &[ChunkMeta], labels: &Labels| -> Result<(), ReadError> {
+        let deleted = block.tombstones.of_series(u64::from(id));
+        let is_deleted = |chunk: &ChunkMeta| deleted.iter().any(|i| i.min_t <= chunk.min_t && chunk.max_t <= i.max_t);
+        let wanted = |chunk: &&ChunkMeta| {
+            range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t)) && !is_deleted(chunk)
+        };
+        let chunks: Box<[ChunkMeta]> = chunks.iter().filter(wanted).copied().collect();
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        budget.charge(labels.encoded_len() + SELECTED_LEN + size_of_val(&*chunks) + size_of_val(deleted))?;
+        let (block, notes) = (Arc::clone(block), Arc::clone(notes));
+        let samples = BlockSeries { block, notes, chunks, deleted: deleted.into() };
+        selected.push(SelectedSeries { labels: labels.clone(), samples: Arc::new(samples) });
+        Ok(())
+    };
+    let (known, number) = block.index.known();
+    if let Some(found) = known.get(&number, matchers) {
+        for (number, one) in found.iter().enumerate() {
+            if number % CHECK_EVERY == 0 {
+                budget.check()?;
+            }
+            take(one.id, &one.chunks, &one.labels)?;
+        }
+        return Ok(selected);
+    }
     let mut memo = SymbolMemo::default();
-    let ids = select_ids(&block.index, matchers, budget)?;
-    let mut selected = Vec::with_capacity(ids.len());
-    for (number, id) in ids.into_iter().enumerate() {
+    // What was found is remembered if it does not take too much.
+    let (mut found, mut len, mut is_whole) = (Vec::new(), 0, true);
+    for (number, id) in select_ids(&block.index, matchers, budget)?.into_iter().enumerate() {
         if number % CHECK_EVERY == 0 {
             budget.check()?;
         }
-        let series = block.index.series(id, &mut memo)?;
-        let deleted = block.tombstones.of_series(u64::from(id));
-        let chunks: Box<[ChunkMeta]> = series
-            .chunks
-            .into_iter()
-            .filter(|chunk| range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t)))
-            .filter(|chunk| !deleted.iter().any(|i| i.min_t <= chunk.min_t && chunk.max_t <= i.max_t))
-            .collect();
-        if chunks.is_empty() {
-            continue;
+        let IndexSeries { labels, chunks } = match block.index.series(id, &mut memo) {
+            Ok(series) => series,
+            Err(error) => {
+                notes.met(block, error.into())?;
+                // It is to be told of each time.
+                is_whole = false;
+                continue;
+            }
+        };
+        take(id, &chunks, &labels)?;
+        if len <= known.one_len_max() {
+            len += size_of::<KnownInBlock>() + 64 + labels.encoded_len() + size_of_val(&*chunks);
+            found.push(KnownInBlock { id, labels, chunks: chunks.into() });
         }
-        budget.charge(series.labels.encoded_len() + SELECTED_LEN + size_of_val(&*chunks) + size_of_val(deleted))?;
-        let samples = BlockSeries { block: Arc::clone(block), chunks, deleted: deleted.into() };
-        selected.push(SelectedSeries { labels: series.labels, samples: Arc::new(samples) });
+    }
+    if is_whole && len <= known.one_len_max() {
+        known.put(number, matchers, found.into(), len);
     }
     Ok(selected)
 }
@@ -312,6 +391,7 @@ fn select_block(
 /// Samples of one series in one block.
 struct BlockSeries {
     block: Arc<Block>,
+    notes: Arc<Notes>,
     chunks: Box<[ChunkMeta]>,
     deleted: Box<[Interval]>,
 }
@@ -327,7 +407,14 @@ impl BlockSeries {
         let Some(until) = self.chunks.iter().rfind(wanted).map(|chunk| chunk.reference) else { return Ok(()) };
         let mut ahead = ReadAhead::default();
         for chunk in self.chunks.iter().filter(wanted) {
-            let (id, data) = self.block.chunks.read(chunk.reference, until, &mut ahead)?;
+            let (id, data) = match self.block.chunks.read(chunk.reference, until, &mut ahead) {
+                Ok(read) => read,
+                Err(error) => {
+                    let text = format!("{error}; it costs samples from {} to {} ms", chunk.min_t, chunk.max_t);
+                    self.notes.met(&self.block, ReadError::Corrupt(text))?;
+                    continue;
+                }
+            };
             let Ok(encoding) = Encoding::from_id(id) else {
                 return Err(ReadError::Unsupported(format!(
                     "block {} holds a chunk of encoding {} ({id}), which cannot be read yet",
@@ -335,10 +422,11 @@ impl BlockSeries {
                     encoding_name(id)
                 )));
             };
-            ChunkDecoder::of_chunk(encoding, data).and_then(&mut take).map_err(|error| {
+            let taken = ChunkDecoder::of_chunk(encoding, data).and_then(&mut take).map_err(|error| {
                 let path = self.block.chunks.path_of(chunk.reference).unwrap_or(self.block.dir());
                 ReadError::Corrupt(format!("{}: chunk {}: {error}", path.display(), chunk.reference & 0xffff_ffff))
-            })?;
+            });
+            taken.or_else(|error| self.notes.met(&self.block, error))?;
         }
         Ok(())
     }
@@ -488,13 +576,29 @@ impl SampleSource for MergedSamples {
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        self.merge(out, |source, out| source.decode_all(range, out))
+    }
+
+    fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        // The newest of all is the newest of its source.
+        self.merge(out, |source, out| source.decode_newest(range, out))
+    }
+}
+
+impl MergedSamples {
+    /// Merges what `decode` appends of each source.
+    fn merge(
+        &self,
+        out: &mut SampleColumn,
+        decode: impl Fn(&dyn SampleSource, &mut SampleColumn) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         let begin = Begin::of(out);
         for source in &self.sources {
             let of_source = Begin::of(out);
-            source.decode_all(range, out)?;
+            decode(&**source, out)?;
             settle_source(out, begin, of_source);
         }
-        // Storage keeps no starts; where others are known, there is one for each sample.
+        // Where some are known, there is one for each sample.
         if !out.float_starts.is_empty() {
             out.float_starts.resize(out.floats.len(), 0);
         }
@@ -519,8 +623,8 @@ impl Begin {
     }
 }
 
-/// Merges what one source has appended, from `of_source` on, with what those before it have, from `begin` on. Starts are left as
-/// they are.
+/// Merges what one source has appended, from `of_source` on, with what those before it have, from `begin` on, and starts
+/// with them.
 pub(crate) fn settle_source(out: &mut SampleColumn, begin: Begin, of_source: Begin) {
     let (floats_from, histograms_from) = (begin.floats, begin.histograms);
     let (floats_to, histograms_to) = (of_source.floats, of_source.histograms);
@@ -543,6 +647,10 @@ pub(crate) fn settle_source(out: &mut SampleColumn, begin: Begin, of_source: Beg
         }
         return;
     }
+    let starts = (
+        take_starts(floats_from, &out.floats.timestamps, &mut out.float_starts),
+        take_starts(histograms_from, &out.histograms.timestamps, &mut out.histogram_starts),
+    );
     let mut one = SampleColumn::default();
     one.floats.timestamps = out.floats.timestamps.split_off(floats_to);
     one.floats.values = out.floats.values.split_off(floats_to);
@@ -562,6 +670,26 @@ pub(crate) fn settle_source(out: &mut SampleColumn, begin: Begin, of_source: Beg
     }
     merge_behind(&mut out.floats, floats_from, &one.floats);
     merge_histograms(&mut out.histograms, histograms_from, &one.histograms);
+    give_starts(&starts.0, floats_from, &out.floats.timestamps, &mut out.float_starts);
+    give_starts(&starts.1, histograms_from, &out.histograms.timestamps, &mut out.histogram_starts);
+}
+
+/// Takes the start times of the samples from number `from` on, by time; of two the first counts, as with the samples.
+fn take_starts(from: usize, times: &[i64], starts: &mut Vec<i64>) -> HashMap<i64, i64> {
+    let mut taken = HashMap::new();
+    for (t, start) in times.iter().zip(starts.iter()).skip(from) {
+        taken.entry(*t).or_insert(*start);
+    }
+    starts.truncate(from);
+    taken
+}
+
+/// Gives samples from number `from` on the start times that were taken.
+fn give_starts(taken: &HashMap<i64, i64>, from: usize, times: &[i64], starts: &mut Vec<i64>) {
+    if !taken.is_empty() {
+        starts.resize(from, 0);
+        starts.extend(times.iter().skip(from).map(|t| taken.get(t).copied().unwrap_or(0)));
+    }
 }
 
 /// Drops the histograms at some times.
@@ -664,6 +792,9 @@ mod tests {
             let mut out = FloatColumn::default();
             out.push(-7, 9.0);
             merged.decode(TimeRange::ALL, &mut out).unwrap();
+            let mut newest = SampleColumn::default();
+            merged.decode_newest(TimeRange::ALL, &mut newest).unwrap();
+            prop_assert_eq!(newest.floats.timestamps.last(), out.timestamps.get(1..).and_then(<[i64]>::last));
             let mut expected = FloatColumn::default();
             expected.push(-7, 9.0);
             for t in 0..60 {

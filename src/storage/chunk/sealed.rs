@@ -77,6 +77,23 @@ impl SealedChunks {
         }
     }
 
+    /// These chunks, oldest first.
+    pub fn of<'a>(chunks: impl Iterator<Item = (Encoding, &'a [u8])> + Clone) -> Self {
+        let (data_len, count) = chunks.clone().fold((0, 0), |(len, count), (_, data)| (len + data.len(), count + 1));
+        let mut blob = Vec::with_capacity(data_len + count * DIRECTORY_ENTRY_LEN);
+        chunks.clone().for_each(|(_, data)| blob.extend_from_slice(data));
+        let mut new = Self::default();
+        let mut end = 0;
+        for (encoding, data) in chunks {
+            end += data.len();
+            let in_blob = u32::try_from(end).expect("the chunks of one series stay below 4 GiB");
+            push_entry(&mut blob, in_blob, encoding);
+            new.chunk_count += 1;
+            new.sample_count += u32::from(SealedChunk { encoding, data }.sample_count());
+        }
+        Self { blob: blob.into(), ..new }
+    }
+
     /// These chunks without the `dropped` oldest.
     pub fn without_oldest(&self, dropped: usize) -> Self {
         let (data, _) = self.parts();

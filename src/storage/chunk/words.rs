@@ -36,6 +36,20 @@ impl OpenWords {
         new
     }
 
+    /// The published bits of a chunk as it stands in files, to which nothing is appended.
+    pub fn of_chunk(chunk: &[u8]) -> Self {
+        let (count, bits) = chunk.split_first_chunk::<HEADER_LEN>().unwrap_or((&[0; HEADER_LEN], &[]));
+        let word = |raw: &[u8]| {
+            let mut whole = [0; 8];
+            whole.iter_mut().zip(raw).for_each(|(to, from)| *to = *from);
+            AtomicU64::new(u64::from_be_bytes(whole))
+        };
+        let mut new = Self { published: AtomicU64::new(0), words: bits.chunks(8).map(word).collect() };
+        let bit_len = u32::try_from(bits.len() * 8).unwrap_or(u32::MAX);
+        new.set_published(Published { samples: u16::from_be_bytes(*count), bits: bit_len });
+        new
+    }
+
     /// Published words with `samples` samples in `bits`, and room for `more` bits.
     pub fn holding<B: SampleBits>(samples: u16, bits: &B, more: u32) -> Self {
         let needed = (bits.bit_len() + more).div_ceil(64) as usize;
@@ -75,6 +89,32 @@ impl OpenWords {
         let next = Published { samples: at.samples + 1, bits: at.bits + sample.bit_len() };
         self.published.store(u64::from(next.samples) << 32 | u64::from(next.bits), Ordering::Release);
         next
+    }
+
+    /// Appends one sample after those of `at`, growing if need be, for an owner whom no reader disturbs. Call
+    /// [`OpenWords::set_published`] after the last.
+    pub fn push<B: SampleBits>(&mut self, at: Published, sample: &B) -> Published {
+        if !self.has_room(at, sample.bit_len()) {
+            *self = self.grown(at, sample.bit_len());
+        }
+        let offset = at.bits % 64;
+        for (index, word) in ((at.bits / 64) as usize..).zip(sample.each_word()) {
+            if let Some(to) = self.words.get_mut(index) {
+                *to.get_mut() |= word >> offset;
+            }
+            // The last part of a sample may be all padding that needs no word.
+            if offset != 0
+                && let Some(to) = self.words.get_mut(index + 1)
+            {
+                *to.get_mut() |= word << (64 - offset);
+            }
+        }
+        Published { samples: at.samples + 1, bits: at.bits + sample.bit_len() }
+    }
+
+    /// Sets what readers may read.
+    pub fn set_published(&mut self, at: Published) {
+        *self.published.get_mut() = u64::from(at.samples) << 32 | u64::from(at.bits);
     }
 
     /// What readers may read now.

@@ -39,6 +39,11 @@ impl Default for XorEncoder {
 }
 
 impl XorEncoder {
+    /// An encoder whose chunk has ended with this sample.
+    pub fn ended(t: i64, value_bits: u64) -> Self {
+        Self { t, value_bits, ..Self::default() }
+    }
+
     /// Time stamp of the newest sample; meaningless before the first.
     pub fn last_t(&self) -> i64 {
         self.t
@@ -213,10 +218,9 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
         Ok(())
     }
 
-    /// Passes over all samples before `min`, so that the one at or behind it is the next. Returns a mark near to the last
-    /// of those passed over, if they are many.
+    /// Passes over all samples before `min`, so that the one at or behind it is the next. Returns the place, unless it is
+    /// among the first two samples.
     pub fn skip_to(&mut self, min: i64) -> Result<Option<Mark>, ChunkError> {
-        let mut mark = None;
         while self.read < self.count.min(2) {
             let before = (self.read, self.state);
             self.begin()?;
@@ -229,17 +233,44 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
         let mut state = self.state;
         for read in self.read..self.count {
             let before = state;
-            if read % MARK_EVERY == 0 {
-                mark = Some(Mark { read, state });
-            }
             state.advance(self.source, self.bit_len).map_err(|fault| fault.after(read))?;
             if min <= state.t {
                 (self.read, self.state) = (read, before);
-                return Ok(mark);
+                return Ok(self.place());
             }
         }
         (self.read, self.state) = (self.count, state);
-        Ok(mark)
+        Ok(self.place())
+    }
+
+    /// Passes over all samples up to `max`: the place behind the last of them, which knows that sample. `None` if there is
+    /// none in the chunk.
+    pub fn skip_behind(&mut self, max: i64) -> Result<Option<Mark>, ChunkError> {
+        while self.read < self.count.min(2) {
+            let before = self.state;
+            self.begin()?;
+            if max < self.state.t {
+                self.state = before;
+                return Ok(self.place());
+            }
+            self.read += 1;
+        }
+        let mut state = self.state;
+        for read in self.read..self.count {
+            let before = state;
+            state.advance(self.source, self.bit_len).map_err(|fault| fault.after(read))?;
+            if max < state.t {
+                (self.read, self.state) = (read, before);
+                return Ok(self.place());
+            }
+        }
+        (self.read, self.state) = (self.count, state);
+        Ok(self.place())
+    }
+
+    /// Where the decoder is, if it has read a sample.
+    fn place(&self) -> Option<Mark> {
+        (0 < self.read).then_some(Mark { read: self.read, state: self.state })
     }
 
     /// Goes on from a mark of the same chunk, which had at least as many samples as when the mark was made.
@@ -289,9 +320,6 @@ impl<'a, S: WordSource + ?Sized> XorDecoder<'a, S> {
     }
 }
 
-/// Samples from one possible mark to the next.
-const MARK_EVERY: u16 = 8;
-
 /// A place in a chunk from which its decoder can go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
@@ -306,6 +334,11 @@ impl Mark {
     /// Time of the sample before the place.
     pub fn last_t(&self) -> i64 {
         self.state.t
+    }
+
+    /// Value of the sample before the place.
+    pub fn last_value(&self) -> f64 {
+        f64::from_bits(self.state.value_bits)
     }
 
     /// Samples before the place.
@@ -521,6 +554,24 @@ mod tests {
                 decoder.resume(Mark::from_words(mark.to_words()));
                 decoder.skip_to(from + later).unwrap();
                 prop_assert_eq!(rest(decoder), behind(from + later));
+            }
+        }
+
+        #[test]
+        fn the_newest_sample_up_to_a_time_is_found(steps in proptest::collection::vec((1i64..20, any_value()), 0..90), max in 0i64..900, later in 0i64..200) {
+            let mut t = 0;
+            let samples: Vec<(i64, f64)> = steps.iter().map(|(d, v)| { t += d; (t, *v) }).collect();
+            let chunk = encode_slowly(&samples);
+            let newest = |max: i64| samples.iter().rfind(|(t, _)| *t <= max).map(|(t, v)| (*t, v.to_bits()));
+            let seen = |mark: Option<Mark>| mark.map(|mark| (mark.last_t(), mark.last_value().to_bits()));
+            let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
+            let mark = decoder.skip_behind(max).unwrap();
+            prop_assert_eq!(seen(mark), newest(max));
+            prop_assert_eq!(decoder.left(), samples.iter().filter(|(t, _)| max < *t).count());
+            if let Some(mark) = mark {
+                let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
+                decoder.resume(mark);
+                prop_assert_eq!(seen(decoder.skip_behind(max + later).unwrap()), newest(max + later));
             }
         }
 

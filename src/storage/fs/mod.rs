@@ -40,6 +40,8 @@ pub trait File: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// Makes it `len` bytes long, with space on the disk for all of them.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     /// Cuts it to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Returns when data and length will survive a power cut.
@@ -115,6 +117,10 @@ impl File for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len)?)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

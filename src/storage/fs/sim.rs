@@ -1,8 +1,9 @@
 //! A file system in memory that fails on order, and forgets what was not synced when its power is cut.
 //!
 //! A file remembers its content as of the last sync, a folder its entries as of its last sync; a cut of the power goes
-//! back to those. Operations that change something are counted, and the n-th can be made to fail: a failing write
-//! leaves the first half of its data behind.
+//! back to those, or, cut at random, to anything between those and what was not synced: entries of folders in any order, and
+//! content by blocks. Operations that change something are counted, and the n-th can be made to fail: a failing write leaves the
+//! first half of its data behind, or as many bytes as were ordered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::model::random::Random;
 use crate::storage::fs::{DirEntry, File, FileLock, Fs};
 
 /// The file system. Clones share everything.
@@ -33,7 +35,18 @@ struct Disk {
 struct Failure {
     from: u64,
     until: u64,
+    /// Number of the error as the system has it.
+    code: i32,
+    /// Bytes that a failing write leaves behind; half of them if that is not said.
+    left: Option<usize>,
 }
+
+/// Number of the error of a device that fails.
+pub const EIO: i32 = 5;
+/// Number of the error of a full disk.
+pub const ENOSPC: i32 = 28;
+/// Bytes that a disk writes whole or not at all.
+const SECTOR_LEN: usize = 512;
 
 #[derive(Clone)]
 enum Node {
@@ -53,7 +66,9 @@ impl Disk {
     fn step(&mut self) -> io::Result<()> {
         self.operations += 1;
         match self.fail {
-            Some(f) if f.from <= self.operations && self.operations <= f.until => Err(io::Error::from_raw_os_error(5)),
+            Some(f) if f.from <= self.operations && self.operations <= f.until => {
+                Err(io::Error::from_raw_os_error(f.code))
+            }
             _ => Ok(()),
         }
     }
@@ -118,9 +133,14 @@ impl SimFs {
 
     /// Makes the `n`-th operation from now fail (1 is the next), and `more` after it.
     pub fn fail_nth(&self, n: u64, more: u64) {
+        self.fail_nth_with(n, more, EIO, None);
+    }
+
+    /// The same with an error of the caller's choice and, if `left` says so, with that many bytes of a failing write left behind.
+    pub fn fail_nth_with(&self, n: u64, more: u64, code: i32, left: Option<usize>) {
         let mut disk = self.disk.lock();
         let from = disk.operations + n;
-        disk.fail = Some(Failure { from, until: from.saturating_add(more) });
+        disk.fail = Some(Failure { from, until: from.saturating_add(more), code, left });
     }
 
     /// Lets everything succeed again.
@@ -136,6 +156,41 @@ impl SimFs {
             match node {
                 Node::Dir { now, synced } => now.clone_from(synced),
                 Node::File { now, synced } => now.clone_from(synced),
+            }
+        }
+    }
+
+    /// The same, but of what was not synced anything may have reached the disk: names in any order, content sector by sector.
+    pub fn cut_power_anyhow(&self, random: &mut Random) {
+        let mut disk = self.disk.lock();
+        disk.locks.clear();
+        let mut coin = || random.next_u64() & 1 == 0;
+        for node in &mut disk.nodes {
+            match node {
+                Node::Dir { now, synced } => {
+                    let names: BTreeSet<String> = now.keys().chain(synced.keys()).cloned().collect();
+                    for name in names {
+                        let (new, old) = (now.get(&name).copied(), synced.get(&name).copied());
+                        match if coin() { new } else { old } {
+                            Some(ino) => drop(now.insert(name, ino)),
+                            None => drop(now.remove(&name)),
+                        }
+                    }
+                    synced.clone_from(now);
+                }
+                Node::File { now, synced } => {
+                    let len = if coin() { now.len() } else { synced.len() };
+                    now.resize(len, 0);
+                    for from in (0..len).step_by(SECTOR_LEN) {
+                        let to = (from + SECTOR_LEN).min(len);
+                        if coin() {
+                            for at in from..to {
+                                now[at] = synced.get(at).copied().unwrap_or(0);
+                            }
+                        }
+                    }
+                    synced.clone_from(now);
+                }
             }
         }
     }
@@ -191,7 +246,8 @@ impl File for SimFile {
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
         let done = disk.step();
-        let data = if done.is_ok() { data } else { &data[..data.len() / 2] };
+        let left = disk.fail.and_then(|fail| fail.left).unwrap_or(data.len() / 2).min(data.len());
+        let data = if done.is_ok() { data } else { &data[..left] };
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let content = disk.data(self.ino)?;
         if content.len() < offset + data.len() {
@@ -212,6 +268,15 @@ impl File for SimFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.lock().data(self.ino)?.len() as u64)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.step()?;
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let content = disk.data(self.ino)?;
+        content.resize(content.len().max(len), 0);
+        Ok(())
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -342,6 +407,11 @@ impl Fs for SimFs {
             synced.clone_from(now);
         }
         Ok(())
+    }
+
+    /// A small one, so that the room kept on it is small as well.
+    fn capacity(&self, _: &Path) -> io::Result<u64> {
+        Ok(1 << 18)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {

@@ -47,7 +47,8 @@ impl AppendBounds {
     ) -> Self {
         let max = now.0.saturating_add(FUTURE_MS_MAX);
         let first = first.map(|at| at.0).filter(|at| *at <= max);
-        let newest = newest.or(first);
+        // One that is dated ahead of the clock itself, as by a clock that was wrong, sets none either.
+        let newest = newest.map(|newest| newest.min(max)).or(first);
         let min = newest.unwrap_or(i64::MIN).saturating_sub(range_ms / 2).max(min_valid);
         Self { min, max, newest, late: None }
     }
@@ -114,6 +115,7 @@ mod tests {
         assert_eq!(bounds(None, 500).min(), TimestampMs(400));
         // A first sample that is refused itself sets no bound for the others.
         assert_eq!(bounds(None, 9_000_000).min(), TimestampMs(50));
+        assert_eq!(bounds(Some(5_000_000), 0).min(), TimestampMs(1_599_900));
         assert!(bounds(None, 500).admits(TimestampMs(1_600_000)) && !bounds(None, 500).admits(TimestampMs(1_600_001)));
     }
 

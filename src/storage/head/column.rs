@@ -300,7 +300,12 @@ impl Column {
     /// Samples that exist, from the oldest kept to the newest published.
     fn index_span(&self, published: Published) -> (u64, u64) {
         let sealed = self.sealed.as_ref().map_or(0, |s| u64::from(s.sample_count()));
-        (self.open.index() - sealed, self.open.index() + u64::from(published.samples))
+        (self.open.index() - sealed, self.index_end(published))
+    }
+
+    /// One past the newest published sample.
+    fn index_end(&self, published: Published) -> u64 {
+        self.open.index() + u64::from(published.samples)
     }
 
     /// What a view of `commit` must not see of the samples before index `end`. Call after loading what is published.
@@ -361,14 +366,11 @@ impl Column {
                 if range.min().0 <= min_t {
                     return Ok(true);
                 }
-                let ChunkDecoder::Floats(mut decoder) = chunk.decoder()? else {
-                    return Ok(range.min().0 <= chunk.max_t()?);
+                let last_t = match (marks, chunk.decoder()?) {
+                    (Some(marks), ChunkDecoder::Floats(decoder)) => marks.last_t(decoder, end)?,
+                    _ => Some(chunk.max_t()?),
                 };
-                if let Some(marks) = marks {
-                    marks.skip_to(&mut decoder, end, range.min().0)?;
-                }
-                decoder.skip_to(range.min().0)?;
-                return Ok(0 < decoder.left());
+                return Ok(last_t.is_some_and(|last_t| range.min().0 <= last_t));
             }
         }
         Ok(false)
@@ -408,18 +410,52 @@ impl Column {
         out: Output<'_>,
     ) -> Result<(), ChunkError> {
         let published = self.words.published();
-        let (first, end) = self.index_span(published);
-        let mut sink = Sink { range, hidden: self.hidden(commit, end), marks, out };
+        let mut sink = Sink { range, hidden: self.hidden(commit, self.index_end(published)), marks, out };
         if let Some(sealed) = &self.sealed
             && range.min().0 < self.open_first_t()?
         {
-            decode_sealed(sealed, first, &mut sink)?;
+            decode_sealed(sealed, self.index_span(published).0, &mut sink)?;
         }
         // The newest time is read after the published samples, so it is not below theirs.
         if self.last_t.load(Ordering::Acquire) < range.min().0 {
             return Ok(());
         }
         sink.take(self.open_decoder(published), self.open.index())
+    }
+
+    /// As [`Self::decode`] where of the samples in `range` the newest is enough: mostly it alone is appended.
+    pub(crate) fn decode_newest(
+        &self,
+        commit: CommitId,
+        range: TimeRange,
+        marks: SeriesMarks<'_>,
+        out: &mut SampleColumn,
+    ) -> Result<(), ChunkError> {
+        let published = self.words.published();
+        let end = self.index_end(published);
+        let mut index = self.open.index();
+        let found = if !self.hidden(commit, end).is_empty() {
+            Newest::Unknown
+        } else if self.open_first_t()? <= range.max().0 {
+            marks.newest(self.open_decoder(published), index, range.max().0)?
+        } else {
+            let mut found = Newest::None;
+            for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
+                index -= u64::from(chunk.sample_count());
+                if chunk.min_t()? <= range.max().0 {
+                    found = marks.newest(chunk.decoder()?, index, range.max().0)?;
+                    break;
+                }
+            }
+            found
+        };
+        match found {
+            Newest::Float(t, value) if range.min().0 <= t => out.push_float(t, 0, value),
+            // What is older than the newest lies before the range as well.
+            Newest::Float(..) | Newest::None => {}
+            Newest::Unknown => self.decode(commit, range, Some(marks), Output::All(out))?,
+        }
+        Ok(())
     }
 
     /// Times of histograms with whole counts.
@@ -501,6 +537,23 @@ impl Column {
         }
     }
 
+    /// A column of whole chunks, visible to every view; the newest ends at `last_t`.
+    pub(super) fn whole(
+        (words, encoding): (OpenWords, Encoding),
+        last_t: i64,
+        sealed: Option<Arc<SealedChunks>>,
+    ) -> Self {
+        let first_index = sealed.as_ref().map_or(0, |sealed| u64::from(sealed.sample_count()));
+        Self {
+            words,
+            tail: AtomicU64::new(pack_tail(CommitId(0), 0, false)),
+            last_t: AtomicI64::new(last_t),
+            open: OpenStart::new(encoding, first_index),
+            older: ArcSwapOption::empty(),
+            sealed,
+        }
+    }
+
     /// The commits that must be kept when the open chunk is sealed.
     fn all_commits(&self, low: CommitId) -> Option<Arc<OlderCommits>> {
         let (commit, in_chunk) = unpack_tail(self.tail.load(Ordering::Relaxed));
@@ -560,6 +613,49 @@ pub(crate) struct SeriesMarks<'a> {
 }
 
 impl SeriesMarks<'_> {
+    /// The newest sample up to `max` of a chunk, of which the first has index `index`: from a mark on, which is that sample
+    /// itself if the last query asked for the same.
+    fn newest<S: WordSource + ?Sized>(
+        self,
+        decoder: ChunkDecoder<'_, S>,
+        index: u64,
+        max: i64,
+    ) -> Result<Newest, ChunkError> {
+        let ChunkDecoder::Floats(mut decoder) = decoder else { return Ok(Newest::Unknown) };
+        let is_short = decoder.left() < NEWEST_MARKED_LEN_MIN;
+        let Self { marks, series, generation } = self;
+        let first_bits = decoder.source().peek(0);
+        let key = ChunkKey { series: series.0, generation, first_index: index | BEHIND_NEWEST, first_bits };
+        let known = if is_short { None } else { marks.get(key) };
+        let known = known.filter(|mark| mark.last_t() <= max && usize::from(mark.samples()) <= decoder.left());
+        if let Some(mark) = known {
+            decoder.resume(mark);
+        }
+        let Some(mark) = decoder.skip_behind(max)? else { return Ok(Newest::None) };
+        if !is_short && known.is_none_or(|known| known.samples() != mark.samples()) {
+            marks.put(key, mark);
+        }
+        Ok(Newest::Float(mark.last_t(), mark.last_value()))
+    }
+
+    /// Time of the last sample of a finished chunk, of which the first has index `index`.
+    fn last_t<S: WordSource + ?Sized>(
+        self,
+        mut decoder: XorDecoder<'_, S>,
+        index: u64,
+    ) -> Result<Option<i64>, ChunkError> {
+        let Self { marks, series, generation } = self;
+        let first_bits = decoder.source().peek(0);
+        let key = ChunkKey { series: series.0, generation, first_index: index | BEHIND_LAST, first_bits };
+        let known = marks.get(key).filter(|mark| usize::from(mark.samples()) == decoder.left());
+        if let Some(mark) = known {
+            return Ok(Some(mark.last_t()));
+        }
+        let Some(mark) = decoder.skip_behind(i64::MAX)? else { return Ok(None) };
+        marks.put(key, mark);
+        Ok(Some(mark.last_t()))
+    }
+
     /// Passes over the samples before `min` of a chunk, of which the first has index `index`; from a mark on if there is one.
     /// Chunks that begin at or behind `min`, and short ones, are left alone.
     fn skip_to<S: WordSource + ?Sized>(
@@ -578,8 +674,9 @@ impl SeriesMarks<'_> {
         if let Some(mark) = known {
             decoder.resume(mark);
         }
+        // A mark stays where it is until it has fallen behind.
         if let Some(mark) = decoder.skip_to(min)?
-            && known.is_none_or(|known| known.samples() != mark.samples())
+            && known.map_or(0, |known| known.samples()) + MARKS_APART <= mark.samples()
         {
             marks.put(key, mark);
         }
@@ -587,8 +684,24 @@ impl SeriesMarks<'_> {
     }
 }
 
+/// Samples from a mark to the one that takes its place.
+const MARKS_APART: u16 = 8;
 /// A shorter chunk is decoded from its beginning.
 const MARKED_LEN_MIN: usize = 48;
+/// Likewise where the newest sample is looked for.
+const NEWEST_MARKED_LEN_MIN: usize = 12;
+/// Sets the marks behind newest samples apart from the others of a chunk; indexes of samples stay far below.
+const BEHIND_NEWEST: u64 = 1 << 63;
+/// Likewise those behind the last samples of finished chunks.
+const BEHIND_LAST: u64 = 1 << 62;
+
+/// The newest sample of a chunk up to some time.
+enum Newest {
+    None,
+    Float(i64, f64),
+    /// It has to be decoded with the others.
+    Unknown,
+}
 
 impl Sink<'_> {
     /// Takes the samples of one chunk, of which the first has index `index`.

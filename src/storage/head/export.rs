@@ -13,9 +13,12 @@ use crate::storage::block::rewrite;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
+use crate::storage::head::bounds::FUTURE_MS_MAX;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::hits;
+use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::start_at;
 use crate::storage::head::view::{HeadView, Place};
 
 /// Commits that had begun when a range was looked at; see [`Head::settling`].
@@ -38,9 +41,17 @@ impl Head {
     /// spans one and a half of them. By then no new commit is allowed to append to it.
     pub fn compactable(&self, range_ms: i64) -> Option<BlockRange> {
         let (min_time, newest) = self.shared.time_span()?;
+        // What is dated ahead of the clock makes nothing old.
+        let newest = newest.min(self.clock.now().0.saturating_add(FUTURE_MS_MAX));
         let max_time = self.shared.rules.end_of_range(min_time, range_ms);
         let spans_enough = range_ms / 2 * 3 < newest.saturating_sub(min_time);
         (spans_enough && max_time <= newest.saturating_sub(range_ms / 2)).then_some(BlockRange { min_time, max_time })
+    }
+
+    /// Start of the range of its oldest sample, for whoever has found the ranges before it empty; `None` if there is none.
+    pub fn next_range(&self, range_ms: i64) -> Result<Option<i64>, ReadError> {
+        let first = self.export(i64::MAX).first_t()?;
+        Ok(first.map(|t| self.shared.rules.end_of_range(t, range_ms).saturating_sub(range_ms)))
     }
 
     /// What has to be over before a compactable range is taken out: commits that have begun by now and may append to it.
@@ -68,7 +79,8 @@ impl Head {
 
     fn begin_export(&self, until: i64, commits: Commits) -> HeadExport {
         let view = HeadView::open(&self.shared, self.shards());
-        let mut export = HeadExport { places: BinaryHeap::new(), from: self.shared.min_valid(), until, commits, view };
+        let (from, shared) = (self.shared.min_valid(), std::sync::Arc::clone(&self.shared));
+        let mut export = HeadExport { places: BinaryHeap::new(), from, until, commits, view, shared };
         for place in export.view.first_places() {
             export.enter(place);
         }
@@ -79,6 +91,7 @@ impl Head {
 /// Series on their way out. Holds a view: nothing of it is dropped meanwhile.
 pub struct HeadExport {
     view: HeadView,
+    shared: std::sync::Arc<HeadShared>,
     from: i64,
     until: i64,
     commits: Commits,
@@ -187,8 +200,16 @@ impl HeadExport {
                 && !hits(deleted, t)
                 && visible.as_ref().is_none_or(|times| times.binary_search(&t).is_ok())
         };
+        let runs = self.view.starts_at(place, cell.series());
         cell.for_each_chunk(&mut |encoding, data| {
-            chunks.extend(cut_to(encoding, data, &keeps)?);
+            let cut = cut_to(encoding, data, keeps)?;
+            if !self.shared.encodings.wants_starts(encoding) {
+                chunks.extend(cut);
+                return Ok(());
+            }
+            for chunk in &cut {
+                chunks.push(rewrite::with_starts(chunk, |t| start_at(&runs, t))?);
+            }
             Ok(())
         })
         .map_err(|error| corrupt(cell, error))?;

@@ -21,6 +21,7 @@ use crate::storage::block::meta::{BlockMeta, HINT_OUT_OF_ORDER};
 use crate::storage::block::metrics::BlockMetrics;
 use crate::storage::block::retention::Retention;
 use crate::storage::block::view::StoreQueryable;
+use crate::storage::chunk_snapshot::{self, Stop};
 use crate::storage::compact::blocks::BlockCompaction;
 use crate::storage::compact::head::HeadCompaction;
 use crate::storage::compact::late::LateCompaction;
@@ -29,7 +30,7 @@ use crate::storage::compact::{CompactError, Step};
 use crate::storage::fs::SharedFs;
 use crate::storage::fs::sim::SimFs;
 use crate::storage::head::shard::Staged;
-use crate::storage::replay::{self, ReplayReport};
+use crate::storage::replay::{self, ReadFrom, ReplayReport};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::LogRecords;
 use crate::storage::wal::writer::Writer;
@@ -180,6 +181,15 @@ impl Store {
         }
         self.head.shards().iter().for_each(|shard| while shard.reclaim(3) == Reclaimed::More {});
         Ok(made)
+    }
+
+    /// Ends in order, with a snapshot of the head.
+    fn stop(&mut self) {
+        self.late_log.sync().unwrap();
+        let position = self.writer.finish().unwrap();
+        let (clock, aliases) = (clock(), &self.report.head.aliases);
+        let stop = Stop { position, options: WalOptions::default(), aliases, clock: &clock };
+        chunk_snapshot::write(&self.fs, Path::new(DATA), &self.head, &stop).unwrap();
     }
 
     fn merge_blocks(&mut self) -> Result<u32, CompactError> {
@@ -361,6 +371,33 @@ fn series_with_late_samples_alone_stay_until_blocks_stand_for_them() {
     assert_eq!(store.content(), expected([(1, 155_000), (2, 60_000)]));
 }
 
+#[test]
+fn a_stop_leaves_late_samples_in_their_log_alone() {
+    let (mut store, all) = filled(&SimFs::new());
+    let late = store.head.stats().late_floats;
+    // A series that has nothing else.
+    store.append(floats([(9, 80_000)])).unwrap();
+    let all = || expected([(9, 80_000)]).into_iter().chain(all.clone()).collect::<Content>();
+    store.stop();
+    let mut store = Store::open(&store.sim.clone(), WINDOW_MS);
+    assert_eq!((&store.report.from, store.report.head.late), (&ReadFrom::Snapshot, late + 1));
+    assert_eq!((store.report.head.series, store.report.log.samples, store.content()), (4, 0, all()));
+    // Killed afterwards: what came behind the snapshot is there as well, late or not, also without the snapshot.
+    store.append(floats([(1, 121_000), (1, 99_750), (2, 99_750)])).unwrap();
+    let more = store.content();
+    assert_ne!(more, all());
+    let again = Store::open(&store.sim.fork(), WINDOW_MS);
+    assert_eq!((&again.report.from, again.content()), (&ReadFrom::Snapshot, more.clone()));
+    chunk_snapshot::prepare_truncation(&store.fs, Path::new(DATA), TimestampMs(0), false).unwrap();
+    assert_eq!(Store::open(&store.sim.fork(), WINDOW_MS).content(), more);
+    // Once blocks stand for them, nothing of them is read.
+    store.compact_late().unwrap();
+    store.stop();
+    let again = Store::open(&store.sim.fork(), WINDOW_MS);
+    assert_eq!((&again.report.from, again.report.head.late, again.content()), (&ReadFrom::Snapshot, 0, more));
+    assert_eq!((again.report.late_log.missing.len(), again.report.late_log.missing_files.len()), (0, 0));
+}
+
 /// A store with samples in order and late, of which both want to be compacted.
 fn filled(sim: &SimFs) -> (Store, Content) {
     let mut store = Store::open(sim, WINDOW_MS);
@@ -444,6 +481,7 @@ enum Deed {
     Restart {
         window: bool,
     },
+    Stop,
     PowerCut,
     CompactHead,
     CompactLate,
@@ -455,6 +493,7 @@ fn steps() -> impl Strategy<Value = Vec<Deed>> {
     let step = prop_oneof![
         12 => proptest::collection::vec(sample, 1..40).prop_map(Deed::Append),
         1 => any::<bool>().prop_map(|window| Deed::Restart { window }),
+        1 => Just(Deed::Stop),
         1 => Just(Deed::PowerCut),
         2 => Just(Deed::CompactHead),
         2 => Just(Deed::CompactLate),
@@ -490,6 +529,10 @@ proptest! {
                     store.writer.sync().unwrap();
                     store.late_log.sync().unwrap();
                     store = Store::open(&store.sim.clone(), if window { WINDOW_MS } else { 0 });
+                }
+                Deed::Stop => {
+                    store.stop();
+                    store = Store::open(&store.sim.clone(), WINDOW_MS);
                 }
                 Deed::PowerCut => {
                     store.writer.sync().unwrap();

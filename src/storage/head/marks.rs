@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::storage::chunk::xor::Mark;
 
-/// Places, a power of two: two MiB.
-const PLACES: usize = 1 << 15;
+/// Places, a power of two: four MiB.
+const PLACES: usize = 1 << 16;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -33,8 +33,9 @@ pub(crate) struct ChunkKey {
 }
 
 impl ChunkKey {
-    fn words(self) -> [u64; 4] {
-        [self.series, self.generation, self.first_index, self.first_bits]
+    fn words(self) -> [u64; KEY_WORDS] {
+        // Series references stay below 2^40, and a shard is not rebuilt often.
+        [self.series | self.generation << 40, self.first_index, self.first_bits]
     }
 
     fn place(self) -> usize {
@@ -44,10 +45,12 @@ impl ChunkKey {
     }
 }
 
-const WORDS: usize = 4 + Mark::WORDS;
+const KEY_WORDS: usize = 3;
+const WORDS: usize = KEY_WORDS + Mark::WORDS;
 
-/// A mark under a version that is odd while it is written.
+/// A mark under a version that is odd while it is written. It takes one line of the processor's cache.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Place {
     version: AtomicU64,
     words: [AtomicU64; WORDS],
@@ -61,7 +64,7 @@ impl Marks {
         let words: [u64; WORDS] = std::array::from_fn(|at| place.words[at].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let is_whole = version % 2 == 0 && place.version.load(Ordering::Relaxed) == version;
-        let (found, mark) = words.split_at(4);
+        let (found, mark) = words.split_at(KEY_WORDS);
         if !is_whole || found != key.words() {
             return None;
         }

@@ -26,17 +26,20 @@ pub mod deletion;
 mod exemplar_restore;
 pub mod exemplars;
 pub mod export;
+pub mod image;
 mod index;
 pub mod late;
 mod late_export;
 mod marks;
 mod native;
 mod partition;
+mod ref_table;
 pub mod restore;
 pub mod route;
 mod series;
 pub mod shard;
 mod shared;
+pub mod starts;
 pub mod stats;
 mod table;
 mod truncate;
@@ -54,6 +57,7 @@ use crate::storage::head::commit::Commit;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Shard};
 use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::StartPolicy;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::view::HeadView;
 
@@ -68,6 +72,8 @@ pub struct HeadOptions {
     pub rules: CutRules,
     /// The first series reference to hand out: above every one that the data directory has seen.
     pub first_ref: u64,
+    /// What becomes of start times.
+    pub starts: StartPolicy,
     /// Tells which samples lie in the future.
     pub clock: SharedClock,
 }
@@ -75,7 +81,8 @@ pub struct HeadOptions {
 impl HeadOptions {
     /// One shard, no limit, Prometheus's default chunks.
     pub fn new(clock: SharedClock) -> Self {
-        Self { shards: 1, series_limit: 0, rules: CutRules::default(), first_ref: 1, clock }
+        let (rules, starts) = (CutRules::default(), StartPolicy::default());
+        Self { shards: 1, series_limit: 0, rules, first_ref: 1, starts, clock }
     }
 }
 
@@ -102,7 +109,8 @@ pub struct Head {
 impl Head {
     /// An empty head.
     pub fn new(options: HeadOptions) -> Self {
-        let shared = Arc::new(HeadShared::new(options.rules, options.series_limit, options.first_ref));
+        let shared = HeadShared::new(options.rules, options.series_limit, options.first_ref);
+        let shared = Arc::new(shared.with_starts(options.starts));
         let shards = (0..options.shards.max(1)).map(|id| Arc::new(Shard::new(ShardId(id), &shared))).collect();
         Self { shared, shards, clock: options.clock }
     }
@@ -133,6 +141,16 @@ impl Head {
     /// The exemplars of its series; nothing is stored there before it is given room.
     pub fn exemplars(&self) -> &exemplars::Exemplars {
         &self.shared.exemplars
+    }
+
+    /// Whether start times are stored.
+    pub fn stores_starts(&self) -> bool {
+        self.shared.starts.stored
+    }
+
+    /// Whether chunks of blocks that the head becomes have room for start times, from now on.
+    pub fn set_block_encodings(&self, floats_with_starts: bool, histograms_with_starts: bool) {
+        self.shared.encodings.set(floats_with_starts, histograms_with_starts);
     }
 
     /// Opens read views.
@@ -196,6 +214,11 @@ impl Head {
         if taken < table::SERIES_REF_MAX - 1 {
             self.shared.raise_next_ref(taken + 1);
         }
+    }
+
+    /// The reference that the next new series would get.
+    pub fn next_ref(&self) -> u64 {
+        self.shared.next_ref()
     }
 
     /// How many samples of `from ..= to` the series with this reference has; `None` if there is no such series.

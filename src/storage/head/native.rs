@@ -110,6 +110,11 @@ impl NativeWriter {
         }
     }
 
+    /// The writer of a chunk that has ended with this histogram.
+    pub(crate) fn ended(t: i64, value: &HistogramValue) -> Box<Self> {
+        Self::begin(t, value).0
+    }
+
     /// Takes the next histogram in.
     pub(crate) fn place(
         &mut self,

@@ -27,10 +27,11 @@ use crate::storage::head::index::tail::{Tail, TailEntry};
 use crate::storage::head::index::{Index, build};
 use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
 use crate::storage::head::native::Newest;
-use crate::storage::head::route::{RoutedExemplar, RoutedHistogram, RoutedKey, RoutedSample, Slice};
+use crate::storage::head::route::{RoutedExemplar, RoutedHistogram, RoutedKey, RoutedSample, Slice, StartsOf, place};
 use crate::storage::head::series::{Appended, NOT_STAGED, WriterSeries};
 use crate::storage::head::shard::{Applying, ShardReaders};
 use crate::storage::head::shared::{HeadShared, count};
+use crate::storage::head::starts::{takes_zero, zero_of};
 use crate::storage::head::table::{SERIES_PER_SHARD_MAX, SeriesId, SeriesTable};
 
 /// A series record that the log needs before the samples that refer to it.
@@ -132,6 +133,9 @@ pub(crate) struct StagedBatch {
     named: hashbrown::HashSet<SeriesId>,
     pub(crate) exemplars: Vec<StagedExemplar>,
     pub(crate) metadata: Vec<StagedMetadata>,
+    /// Start times of some samples and of some histograms, by their place in the batch, if they are stored.
+    pub(crate) sample_starts: Vec<(u32, i64)>,
+    pub(crate) histogram_starts: Vec<(u32, i64)>,
 }
 
 impl StagedBatch {
@@ -220,18 +224,40 @@ impl Partition {
         let mut batch = StagedBatch { samples, epoch: bounds.epoch(), ..StagedBatch::default() };
         let mut report = AppendReport::default();
         let late = slice.late;
-        for sample in slice.samples {
+        let policy = self.shared.starts;
+        let mut starts = StartsOf(slice.sample_starts.into_iter().peekable());
+        for (place_in_slice, sample) in (0..).zip(slice.samples) {
             let (index, at) = (sample.index, sample.at);
+            let start = starts.of(place_in_slice);
+            if let Some(start) = start.filter(|_| policy.zero_samples) {
+                let zero = RoutedSample { at: TimestampMs(start), value: 0.0, key: sample.key.clone(), index };
+                self.stage_zero(bounds, slot, at, zero, &mut batch, &mut report);
+            }
+            let before = batch.samples.len();
             if let Err(rejection) = self.stage_sample((bounds, late), slot, sample, &mut batch, &mut report) {
                 self.count_rejection(rejection, false, bounds.behind_newest(at.0));
                 report.rejected.push((index, rejection));
             }
+            if let Some(start) = start.filter(|_| policy.stored && before < batch.samples.len()) {
+                batch.sample_starts.push((place(before), start));
+            }
         }
-        for histogram in slice.histograms {
+        let mut starts = StartsOf(slice.histogram_starts.into_iter().peekable());
+        for (place_in_slice, histogram) in (0..).zip(slice.histograms) {
             let (index, at) = (histogram.index, histogram.at);
+            let start = starts.of(place_in_slice);
+            if let Some(start) = start.filter(|_| policy.zero_samples) {
+                let (start, key) = (TimestampMs(start), histogram.key.clone());
+                let zero = RoutedHistogram { at: start, value: zero_of(&histogram.value), key, index };
+                self.stage_zero_histogram(bounds, slot, at, zero, &mut batch, &mut report);
+            }
+            let before = batch.histograms.len();
             if let Err(rejection) = self.stage_histogram((bounds, late), slot, histogram, &mut batch, &mut report) {
                 self.count_rejection(rejection, true, bounds.behind_newest(at.0));
                 report.rejected.push((index, rejection));
+            }
+            if let Some(start) = start.filter(|_| policy.stored && before < batch.histograms.len()) {
+                batch.histogram_starts.push((place(before), start));
             }
         }
         for exemplar in slice.exemplars {
@@ -384,6 +410,56 @@ impl Partition {
     /// Series of late samples that wait in the queue: they must stay in the table.
     pub(super) fn staged_late(&self) -> hashbrown::HashSet<SeriesId> {
         self.staged.iter().flat_map(|slot| slot.batch.late.iter().map(|late| late.id)).collect()
+    }
+
+    /// Stages the zero at the start of a sample at `t`, where it may stand; else nothing, without a word.
+    fn stage_zero(
+        &mut self,
+        bounds: AppendBounds,
+        slot: u64,
+        t: TimestampMs,
+        zero: RoutedSample,
+        batch: &mut StagedBatch,
+        report: &mut AppendReport,
+    ) {
+        let newest = self.newest_t(&zero.key, slot, batch);
+        if takes_zero(zero.at.0, t, newest, |at| bounds.takes_in_order(at.0)).is_ok() {
+            let mut own = AppendReport::default();
+            // Whatever is against it is against the sample as well, which tells.
+            let _ = self.stage_sample((bounds, LateSamples::Refused), slot, zero, batch, &mut own);
+            report.created += own.created;
+        }
+    }
+
+    /// The same for a histogram.
+    fn stage_zero_histogram(
+        &mut self,
+        bounds: AppendBounds,
+        slot: u64,
+        t: TimestampMs,
+        zero: RoutedHistogram,
+        batch: &mut StagedBatch,
+        report: &mut AppendReport,
+    ) {
+        let newest = self.newest_t(&zero.key, slot, batch);
+        if takes_zero(zero.at.0, t, newest, |at| bounds.takes_in_order(at.0)).is_ok() {
+            let mut own = AppendReport::default();
+            let _ = self.stage_histogram((bounds, LateSamples::Refused), slot, zero, batch, &mut own);
+            report.created += own.created;
+        }
+    }
+
+    /// Time of the newest sample of a series, staged ones included; `None` if there is none.
+    fn newest_t(&self, key: &RoutedKey, slot: u64, batch: &StagedBatch) -> Option<i64> {
+        let id = match key {
+            RoutedKey::Known(series) => self.table.find(*series),
+            RoutedKey::Labels(labels, hash) => self.find(labels, *hash),
+        };
+        let series = self.table.get(id?)?;
+        match series.staged {
+            NOT_STAGED => series.last().map(|(t, _)| t),
+            packed => Some(self.staged_value(packed, slot, batch).0),
+        }
     }
 
     /// Checks an exemplar against those that are stored. Its series has been logged, or has samples that wait for it: those of
@@ -540,7 +616,7 @@ impl Partition {
         if let Some(id) = self.find(labels, hash) {
             return self.table.get(id).map(|series| (id, series.cell.series()));
         }
-        let id = self.table.insert(WriterSeries::new(reference))?;
+        let id = self.table.insert(WriterSeries::restoring(reference))?;
         self.shared.restored_series();
         self.young.insert_unique(hash, YoungSeries { hash, labels: labels.clone(), id }, |young| young.hash);
         self.enter_index(&NewSeries { series: reference, labels: labels.clone(), hash, id });
@@ -649,6 +725,9 @@ impl Partition {
             histograms += late_histograms;
             chunks += late_chunks;
         }
+        if self.shared.starts.stored {
+            self.note_starts(batch);
+        }
         if min_t <= max_t {
             self.shared.widen_span(min_t, max_t);
         }
@@ -676,6 +755,18 @@ impl Partition {
         count(&self.shared.counters.late_floats, floats);
         count(&self.shared.counters.late_histograms, histograms);
         (floats, histograms, chunks)
+    }
+
+    fn note_starts(&self, batch: &StagedBatch) {
+        let starts = &self.readers.starts;
+        let mut own = StartsOf(batch.sample_starts.clone().into_iter().peekable());
+        for (at, sample) in (0..).zip(&batch.samples) {
+            starts.note(sample.series, sample.t, own.of(at).unwrap_or(0));
+        }
+        let mut own = StartsOf(batch.histogram_starts.clone().into_iter().peekable());
+        for (at, sample) in (0..).zip(&batch.histograms) {
+            starts.note(sample.series, sample.t, own.of(at).unwrap_or(0));
+        }
     }
 
     /// Shows a series to readers. Its record is in the log by now.

@@ -1,32 +1,52 @@
 //! Fills the head from the log, past staging: what the log holds was checked when it was appended.
 //!
+//! ```text
+//! log ─ Restorer: whose shard? ─┬─ batch ─ thread of shard 0: series, then samples, series by series
+//!                               └─ batch ─ thread of shard 1 …
+//! ```
+//! The shards' threads work while the log is still being read. A batch holds samples of many commits, so that those of one
+//! series are appended in one go; until the end nothing is shown to readers, and columns are written in place. Batches are
+//! bounded, and so are those that wait. The outcome does not depend on the number of shards.
+//!
 //! Two series with the same labels become the one that was seen first, as in Prometheus; samples of the other go there.
 //! Samples that are not newer than the newest of their series are passed over: a log may hold a sample twice.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+mod shard;
 
-use parking_lot::MutexGuard;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use crate::model::append::{HistogramValue, ShardId};
 use crate::model::histogram::has_sound_layout;
 use crate::model::labels::Labels;
 use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
-use crate::model::time::{TimeRange, TimestampMs};
+use crate::model::time::TimestampMs;
 use crate::storage::block::tombstones::Interval;
-use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::Head;
-use crate::storage::head::commit::CommitId;
-use crate::storage::head::deletion::RestoredDeletions;
 use crate::storage::head::exemplar_restore::ReplayedExemplars;
-use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
-use crate::storage::head::partition::Partition;
+use crate::storage::head::image::{Adoption, ChunkImage, OpenImage};
+use crate::storage::head::late::LateValue;
+use crate::storage::head::ref_table::RefTable;
+use crate::storage::head::restore::shard::ShardRestorer;
 use crate::storage::head::route::shard_of;
-use crate::storage::head::series::{Appended, WriterSeries};
-use crate::storage::head::shared::count;
-use crate::storage::head::table::{SERIES_REF_MAX, SeriesId};
+use crate::storage::head::shard::Shard;
+use crate::storage::head::shared::{HeadShared, count};
+use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::wal::exemplar_record::RefExemplar;
+
+/// Samples in the batches of all shards that are being filled, together; few in tests, so that they fill many.
+const BATCHED_MAX: usize = if cfg!(test) { 64 } else { 96 << 10 };
+/// Samples in a batch at least, however many shards there are.
+const BATCH_LEN_MIN: usize = if cfg!(test) { 16 } else { 8 << 10 };
+/// How many samples a series counts for.
+const SERIES_WEIGHT: usize = 8;
+/// How many bytes of chunks count for a sample.
+const CHUNK_BYTES_WEIGHT: usize = size_of::<Entry>();
+/// Marks the entry of a histogram; above the numbers of series.
+const HISTOGRAM: u32 = 1 << 31;
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,12 +55,14 @@ pub struct RestoreStats {
     pub series: u64,
     /// Samples in the head.
     pub samples: u64,
-    /// Samples older than the bound.
+    /// Samples before the bound of retention.
     pub too_old: u64,
-    /// Samples not newer than the newest of their series.
+    /// Samples that are not newer than the newest of their series.
     pub not_newer: u64,
     /// Samples of series that the log does not name.
     pub unknown_refs: u64,
+    /// Times of these.
+    pub unknown_span: Option<(i64, i64)>,
     /// Histograms whose parts do not fit each other.
     pub bad_histograms: u64,
     /// Series without labels, with the reference of another or beyond what references can be.
@@ -53,55 +75,131 @@ pub struct RestoreStats {
     pub unknown_metadata_refs: u64,
     /// Exemplars of series that the log does not name.
     pub unknown_exemplar_refs: u64,
+    /// Series whose chunks do not fit each other, cannot be read, or lack samples that the log has.
+    pub misfits: u64,
     /// References that stand for the series of another (left: the later one).
     pub aliases: HashMap<SeriesRef, SeriesRef>,
 }
 
-/// Fills shards that nobody else writes meanwhile; they are locked as long as it lives.
+impl RestoreStats {
+    fn absorb(&mut self, other: Self) {
+        self.misfits += other.misfits;
+        self.unknown_metadata_refs += other.unknown_metadata_refs;
+        self.unknown_exemplar_refs += other.unknown_exemplar_refs;
+        self.series += other.series;
+        self.samples += other.samples;
+        self.too_old += other.too_old;
+        self.not_newer += other.not_newer;
+        self.unknown_refs += other.unknown_refs;
+        self.bad_histograms += other.bad_histograms;
+        self.bad_series += other.bad_series;
+        self.late += other.late;
+        self.late_unknown_refs += other.late_unknown_refs;
+        self.aliases.extend(other.aliases);
+    }
+}
+
+/// Fills shards that nobody else writes meanwhile. What it has been given is in the head after [`Restorer::finish`].
 pub struct Restorer<'a> {
     head: &'a Head,
     /// By shard; `None` for those that are not restored.
-    partitions: Vec<Option<MutexGuard<'a, Partition>>>,
-    places: HashMap<u64, Place, foldhash::fast::FixedState>,
+    lanes: Vec<Option<Lane>>,
+    /// The shard of each reference, and its number among those of the shard.
+    places: RefTable<Place>,
+    /// Finished chunks of series that the log has not named yet.
+    chunks: HashMap<u64, Vec<ChunkImage>, foldhash::fast::FixedState>,
+    batch_len: usize,
     min_valid: i64,
-    span: (i64, i64),
     ref_max: u64,
-    chunks: u64,
     late_epoch: u64,
     exemplars: ReplayedExemplars,
-    /// Metadata that is shared by series.
-    metadata: HashSet<Arc<SeriesMetadata>>,
     stats: RestoreStats,
-    deletions: RestoredDeletions,
 }
 
-/// Where a series went.
+/// Where a reference stands; zeros: nowhere.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
+    /// The shard, plus one.
+    shard: u16,
+    /// Number in the lane.
+    number: u32,
+}
+
+/// The way to one shard.
+struct Lane {
+    /// References so far.
+    numbers: u32,
+    batch: Batch,
+    worker: Worker,
+}
+
+enum Worker {
+    Thread {
+        /// `None` after its end.
+        batches: Option<SyncSender<Batch>>,
+        /// Batches to be filled again.
+        emptied: Receiver<Batch>,
+        handle: Option<JoinHandle<ShardRestorer>>,
+    },
+    /// There is no thread to be had, or it has ended.
+    Here(Box<ShardRestorer>),
+}
+
+/// Entries for one shard, in the order of the log.
+#[derive(Default)]
+struct Batch {
+    series: Vec<NamedSeries>,
+    /// Bytes of their chunks.
+    chunks_len: usize,
+    /// Times of samples count from here.
+    base_t: i64,
+    samples: Vec<Entry>,
+    histograms: Vec<HistogramValue>,
+    metadata: Vec<(u32, SeriesMetadata)>,
+    /// Of samples: time and start.
+    starts: Vec<(u32, i64, i64)>,
+    /// After all samples.
+    tombstones: Vec<(u32, Interval)>,
+}
+
+/// A series of the log, under its number in the lane.
+struct NamedSeries {
+    number: u32,
+    reference: SeriesRef,
+    labels: Labels,
+    chunks: Option<Box<Adoption>>,
+}
+
+/// A sample, or a histogram of the batch: then the number is marked, and `bits` are its index.
 #[derive(Clone, Copy)]
-enum Place {
-    In(ShardId, SeriesId),
-    /// In a shard that is not restored.
-    Elsewhere,
+struct Entry {
+    number: u32,
+    /// Less the batch's base.
+    t: i32,
+    bits: u64,
 }
 
 impl Head {
     /// Begins to fill all shards, or only `shard`, which is being rebuilt. Samples before `min_valid` are passed over.
     pub fn restore(&self, shard: Option<ShardId>, min_valid: TimestampMs) -> Restorer<'_> {
         let wanted = |id: ShardId| shard.is_none_or(|only| only == id);
-        let partitions = self.shards.iter().map(|s| wanted(s.id()).then(|| s.lock_partition())).collect();
+        let lane = |shard: &Arc<Shard>| Lane {
+            numbers: 0,
+            batch: Batch::default(),
+            worker: Worker::start(shard, &self.shared),
+        };
         Restorer {
             head: self,
-            partitions,
-            places: HashMap::default(),
+            lanes: self.shards.iter().map(|shard| wanted(shard.id()).then(|| lane(shard))).collect(),
+            places: RefTable::default(),
+            chunks: HashMap::default(),
+            batch_len: (BATCHED_MAX / self.shards.len().max(1)).max(BATCH_LEN_MIN),
             min_valid: min_valid.0.max(self.shared.min_valid()),
-            span: (i64::MAX, i64::MIN),
             ref_max: 0,
-            chunks: 0,
             late_epoch: self.late_epoch(),
             // A shard that is rebuilt finds the ring as it was.
             exemplars: ReplayedExemplars::new(if shard.is_none() { self.shared.exemplars.capacity() } else { 0 }),
-            metadata: HashSet::new(),
             stats: RestoreStats::default(),
-            deletions: RestoredDeletions::default(),
         }
     }
 }
@@ -109,64 +207,76 @@ impl Head {
 impl Restorer<'_> {
     /// A series as the log names it.
     pub fn series(&mut self, reference: SeriesRef, labels: &Labels) {
+        self.take_series(reference, labels.clone());
+    }
+
+    /// The same, for whoever does not need the labels any more. The series begins with the chunks that it was given.
+    pub fn take_series(&mut self, reference: SeriesRef, labels: Labels) {
+        self.series_with(reference, labels, None);
+    }
+
+    /// A finished chunk of a series that is yet to come.
+    pub fn chunk(&mut self, reference: SeriesRef, chunk: ChunkImage) {
+        if reference.0 < SERIES_REF_MAX - 1 {
+            self.ref_max = self.ref_max.max(reference.0);
+            if self.min_valid <= chunk.max_t {
+                self.chunks.entry(reference.0).or_default().push(chunk);
+            }
+        }
+    }
+
+    /// A series, with the chunk that was open.
+    pub fn series_with(&mut self, reference: SeriesRef, labels: Labels, open: Option<OpenImage>) {
         // The counter of references must stay below what the table can hold; zero is none.
         if labels.is_empty() || reference.0 == 0 || SERIES_REF_MAX - 1 <= reference.0 {
             self.stats.bad_series += 1;
             return;
         }
         self.ref_max = self.ref_max.max(reference.0);
-        let shard = shard_of(labels, self.head.shard_count());
-        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else {
-            self.places.insert(reference.0, Place::Elsewhere);
-            return;
-        };
-        if let Some(before) = self.places.get(&reference.0) {
-            // Said twice, as after a failed sync or a checkpoint. With other labels it would be another series.
-            let known = partition.restored(labels);
-            if !matches!((before, known), (Place::In(at, id), Some(same)) if *at == shard && *id == same) {
-                self.stats.bad_series += 1;
-            }
-            return;
-        }
-        let sealed = partition.index.segments.len();
-        let Some((id, first)) = partition.restore_series(reference, labels) else {
-            self.stats.bad_series += 1;
-            return;
-        };
-        if first == reference {
-            self.stats.series += 1;
-        } else {
-            self.stats.aliases.insert(reference, first);
-        }
-        self.places.insert(reference.0, Place::In(shard, id));
-        if sealed < partition.index.segments.len() {
-            while let Some(job) = partition.merge_job() {
-                partition.install(job.run());
-            }
-        }
-    }
-
-    /// A deleted range as the log names it.
-    pub fn tombstone(&mut self, series: SeriesRef, interval: Interval) {
-        match self.places.get(&series.0) {
-            Some(Place::In(shard, id)) => {
-                let partition = self.partitions.get(usize::from(shard.0)).and_then(Option::as_ref);
-                if let Some(found) = partition.and_then(|partition| partition.table.get(*id)) {
-                    let last_t = found.last().map(|(t, _)| t);
-                    self.deletions.add(found.cell.series(), interval, last_t);
+        let shard = shard_of(&labels, self.head.shard_count()).0;
+        let lane = self.lanes.get_mut(usize::from(shard)).and_then(Option::as_mut);
+        let place = match self.places.get(reference.0) {
+            new if new == Place::default() => {
+                let next = lane.as_ref().map_or(0, |lane| lane.numbers);
+                if HISTOGRAM <= next {
+                    self.stats.bad_series += 1;
+                    return;
                 }
+                let place = Place { shard: shard + 1, number: next };
+                self.places.set(reference.0, place);
+                place
             }
-            Some(Place::Elsewhere) => {}
-            None if series.0 < SERIES_REF_MAX - 1 => self.ref_max = self.ref_max.max(series.0),
-            None => {}
+            // Said twice, which its shard checks; with labels of another shard it would be another series.
+            known if known.shard == shard + 1 => known,
+            _ => {
+                self.stats.bad_series += 1;
+                return;
+            }
+        };
+        let Some(lane) = lane else { return };
+        lane.numbers = lane.numbers.max(place.number + 1);
+        let sealed = self.chunks.remove(&reference.0).unwrap_or_default();
+        let open = open.filter(|open| self.min_valid <= open.chunk.max_t);
+        let chunks = (open.is_some() || !sealed.is_empty()).then(|| Box::new(Adoption { sealed, open }));
+        if chunks.is_some() && !lane.batch.samples.is_empty() {
+            // Within a batch series come first; what another of its references has had is older than its chunks.
+            lane.flush();
         }
+        lane.batch.chunks_len += chunks.as_ref().map_or(0, |chunks| chunks.data_len());
+        lane.batch.series.push(NamedSeries { number: place.number, reference, labels, chunks });
+        lane.pass_on(self.batch_len);
     }
 
     /// A sample as the log names it.
     #[inline]
     pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
-        // Number 0 is before all commits, so every view sees the sample.
-        self.append(series, t, |series, rules| series.append(t, value, CommitId(0), CommitId(0), rules));
+        let len_max = self.batch_len;
+        if let Some((lane, number)) = self.lane_of(series, t) {
+            lane.push(number, t, value.to_bits());
+            if len_max <= lane.batch.samples.len() {
+                lane.flush();
+            }
+        }
     }
 
     /// A histogram as the log names it.
@@ -175,31 +285,55 @@ impl Restorer<'_> {
             self.stats.bad_histograms += 1;
             return;
         }
-        self.append(series, t, |series, rules| series.append_histogram(t, value, CommitId(0), CommitId(0), rules));
+        let len_max = self.batch_len;
+        if let Some((lane, number)) = self.lane_of(series, t) {
+            lane.pass_on(len_max);
+            lane.make_room_for(t);
+            let bits = lane.batch.histograms.len() as u64;
+            lane.batch.histograms.push(value.clone());
+            lane.push(number | HISTOGRAM, t, bits);
+        }
+    }
+
+    /// A deleted range as the log names it.
+    pub fn tombstone(&mut self, series: SeriesRef, interval: Interval) {
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else {
+            if series.0 < SERIES_REF_MAX - 1 {
+                self.ref_max = self.ref_max.max(series.0);
+            }
+            return;
+        };
+        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
+            lane.batch.tombstones.push((place.number, interval));
+            // It is about what the series has by now.
+            lane.flush();
+        }
+    }
+
+    /// The start of a sample, as the log names it.
+    pub fn start(&mut self, series: SeriesRef, t: i64, start: i64) {
+        if t < self.min_valid {
+            return;
+        }
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else { return };
+        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
+            lane.batch.starts.push((place.number, t, start));
+            lane.pass_on(self.batch_len);
+        }
     }
 
     /// What the log says of a series; what it says later counts.
     pub fn metadata(&mut self, series: SeriesRef, metadata: &SeriesMetadata) {
-        let (shard, id) = match self.places.get(&series.0) {
-            Some(Place::In(shard, id)) => (*shard, *id),
-            Some(Place::Elsewhere) => return,
-            None => {
-                self.stats.unknown_metadata_refs += 1;
-                return;
-            }
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else {
+            self.stats.unknown_metadata_refs += 1;
+            return;
         };
-        let shared = match self.metadata.get(metadata) {
-            Some(shared) => Arc::clone(shared),
-            None => {
-                let shared = Arc::new(metadata.clone());
-                self.metadata.insert(Arc::clone(&shared));
-                shared
-            }
-        };
-        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
-        if let Some(series) = partition.table.get(id) {
-            let first = series.cell.series();
-            partition.metadata.insert(first, shared);
+        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
+            lane.batch.metadata.push((place.number, metadata.clone()));
+            lane.pass_on(self.batch_len);
         }
     }
 
@@ -208,42 +342,45 @@ impl Restorer<'_> {
         self.exemplars.push(exemplar);
     }
 
+    /// The way to the shard of a series and its number there, for a sample that is new enough.
     #[inline]
-    fn append(&mut self, series: SeriesRef, t: i64, append: impl FnOnce(&mut WriterSeries, &CutRules) -> Appended) {
-        let (shard, id) = match self.places.get(&series.0) {
-            Some(Place::In(shard, id)) => (*shard, *id),
-            Some(Place::Elsewhere) => return,
-            None => {
-                // One that no series can have is nobody's; it must not use up the references.
-                if series.0 < SERIES_REF_MAX - 1 {
-                    self.ref_max = self.ref_max.max(series.0);
-                }
-                // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
-                let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
-                *count += 1;
-                return;
+    fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<(&mut Lane, u32)> {
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else {
+            // One that no series can have is nobody's; it must not use up the references.
+            if series.0 < SERIES_REF_MAX - 1 {
+                self.ref_max = self.ref_max.max(series.0);
             }
+            // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
+            let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
+            *count += 1;
+            if self.min_valid <= t {
+                let (min, max) = self.stats.unknown_span.unwrap_or((t, t));
+                self.stats.unknown_span = Some((min.min(t), max.max(t)));
+            }
+            return None;
         };
+        let lane = self.lanes.get_mut(usize::from(shard))?.as_mut()?;
         if t < self.min_valid {
             self.stats.too_old += 1;
-            return;
+            return None;
         }
-        let Some(Some(partition)) = self.partitions.get_mut(usize::from(shard.0)) else { return };
-        let rules = self.head.shared.rules;
-        let Some(series) = partition.table.get_mut(id) else { return };
-        match append(series, &rules) {
-            Appended::InChunk => {}
-            Appended::NewChunk => self.chunks += 1,
-            Appended::NotNewer => {
-                self.stats.not_newer += 1;
-                return;
-            }
-        }
-        self.stats.samples += 1;
-        self.span = (self.span.0.min(t), self.span.1.max(t));
+        Some((lane, place.number))
     }
 
-    /// A sample that came out of order, as the log of those names it.
+    /// Lets a reference stand for the series of another, where nothing else has named it.
+    pub fn alias(&mut self, reference: SeriesRef, first: SeriesRef) {
+        let place = self.places.get(first.0);
+        if place != Place::default()
+            && reference.0 < SERIES_REF_MAX - 1
+            && self.places.get(reference.0) == Place::default()
+        {
+            self.places.set(reference.0, place);
+        }
+    }
+
+    /// A sample that came out of order, as the log of those names it. All series have been named before, and there is no bound:
+    /// what is too old for the head goes into blocks.
     pub fn late_sample(&mut self, series: SeriesRef, t: i64, value: f64) {
         self.insert_late(series, t, LateValue::Float(value));
     }
@@ -260,60 +397,193 @@ impl Restorer<'_> {
     /// Samples that came out of order and of which the log need not tell: only those are new whose time no late sample of the
     /// series has. Returns how many are; `None` if the series is not known.
     pub(crate) fn late_chunk(&mut self, series: SeriesRef, samples: Vec<(i64, LateValue)>) -> Option<u64> {
-        let Some(Place::In(shard, id)) = self.places.get(&series.0).copied() else { return None };
-        let partition = self.partitions.get(usize::from(shard.0))?.as_ref()?;
-        let first = partition.table.get(id)?.cell.series();
-        let held = partition.readers.late.load().get(first);
-        let held = held.and_then(|late| late.merged(TimeRange::ALL, CommitId(0), u64::MAX).ok()).unwrap_or_default();
-        let mut new = 0;
-        for (t, value) in samples {
-            if held.binary_search_by_key(&t, |sample| sample.t).is_err() {
-                self.insert_late(series, t, value);
-                new += 1;
-            }
-        }
-        Some(new)
+        let epoch = self.late_epoch;
+        let place = self.places.get(series.0);
+        let lane = self.lanes.get_mut(usize::from(place.shard.checked_sub(1)?))?.as_mut()?;
+        lane.here().insert_late_chunk(place.number, samples, epoch)
     }
 
-    /// There is no bound: what is too old for the head goes into blocks.
-    fn insert_late(&mut self, reference: SeriesRef, t: i64, value: LateValue) {
-        let (shard, id) = match self.places.get(&reference.0) {
-            Some(Place::In(shard, id)) => (*shard, *id),
-            Some(Place::Elsewhere) => return,
-            None => {
-                if reference.0 < SERIES_REF_MAX - 1 {
-                    self.ref_max = self.ref_max.max(reference.0);
-                }
-                self.stats.late_unknown_refs += 1;
-                return;
+    fn insert_late(&mut self, series: SeriesRef, t: i64, value: LateValue) {
+        let epoch = self.late_epoch;
+        let place = self.places.get(series.0);
+        let Some(shard) = place.shard.checked_sub(1) else {
+            if series.0 < SERIES_REF_MAX - 1 {
+                self.ref_max = self.ref_max.max(series.0);
             }
+            self.stats.late_unknown_refs += 1;
+            return;
         };
-        let Some(Some(partition)) = self.partitions.get(usize::from(shard.0)) else { return };
-        let Some(series) = partition.table.get(id) else { return };
-        let shared = &self.head.shared;
-        let rules = LateRules { epoch: self.late_epoch, low: CommitId(0), chunk_len: shared.late_chunk_len };
-        let sample = LateSample { t, commit: CommitId(0), value };
-        if let Inserted::Taken { new_chunks } =
-            partition.readers.late.load().insert(series.cell.series(), sample, rules)
-        {
-            series.cell.set_late(true);
-            self.stats.late += 1;
-            self.chunks += new_chunks;
+        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
+            lane.here().insert_late(place.number, vec![(t, value)], epoch);
         }
     }
 
-    /// Ends it: new series get references above all that were seen.
+    /// Waits until all that was given so far is in its place; from then on there are no threads. Returns how many series'
+    /// chunks do not fit.
+    pub fn settle(&mut self) -> u64 {
+        // All of them are told first, so that they end beside each other.
+        self.lanes.iter_mut().flatten().for_each(Lane::close);
+        self.lanes.iter_mut().flatten().map(|lane| lane.settle().stats.misfits).sum()
+    }
+
+    /// Gives up: what was restored is to be thrown away.
+    pub fn abandon(mut self) {
+        self.settle();
+        let created = self.lanes.iter_mut().flatten().map(|lane| lane.settle().counts.chunks).sum();
+        // Whoever throws the chunks away counts them as removed.
+        count(&self.head.shared.counters.chunks_created, created);
+    }
+
+    /// Ends it: readers see what was restored, and new series get references above all that were seen.
     pub fn finish(mut self) -> RestoreStats {
         let shared = &self.head.shared;
-        let indexes = self.partitions.iter().flatten().map(|partition| &*partition.index);
-        self.stats.unknown_exemplar_refs = self.exemplars.store(&shared.exemplars, &self.stats.aliases, indexes);
         shared.raise_next_ref(self.ref_max + 1);
-        shared.deleted.add(self.deletions.into_ranges());
-        if self.span.0 <= self.span.1 {
-            shared.widen_span(self.span.0, self.span.1);
+        let mut stats = std::mem::take(&mut self.stats);
+        self.settle();
+        let mut indexes = Vec::new();
+        for mut lane in self.lanes.drain(..).flatten() {
+            let mut restored = std::mem::take(lane.settle());
+            indexes.extend(restored.target.as_ref().map(|(shard, _)| shard.readers.index.load_full()));
+            shared.deleted.add(std::mem::take(&mut restored.deletions).into_ranges());
+            if restored.counts.oldest <= restored.newest {
+                shared.widen_span(restored.counts.oldest, restored.newest);
+            }
+            count(&shared.counters.chunks_created, restored.counts.chunks);
+            stats.absorb(restored.into_stats());
         }
-        count(&shared.counters.chunks_created, self.chunks);
-        self.stats
+        let exemplars = std::mem::take(&mut self.exemplars);
+        let indexes = indexes.iter().map(|index| &**index);
+        stats.unknown_exemplar_refs = exemplars.store(&shared.exemplars, &stats.aliases, indexes);
+        stats
+    }
+}
+
+impl Lane {
+    /// Hands the batch over if it is full.
+    fn pass_on(&mut self, len_max: usize) {
+        if len_max <= self.batch.weight() {
+            self.flush();
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, number: u32, t: i64, bits: u64) {
+        if self.batch.samples.is_empty() {
+            self.batch.base_t = t;
+        }
+        let offset = match i32::try_from(t.wrapping_sub(self.batch.base_t)) {
+            Ok(offset) => offset,
+            Err(_) => {
+                self.make_room_for(t);
+                0
+            }
+        };
+        self.batch.samples.push(Entry { number, t: offset, bits });
+    }
+
+    /// Begins another batch if `t` is too far from this one's base.
+    fn make_room_for(&mut self, t: i64) {
+        if i32::try_from(t.wrapping_sub(self.batch.base_t)).is_err() {
+            if !self.batch.samples.is_empty() {
+                self.flush();
+            }
+            self.batch.base_t = t;
+        }
+    }
+
+    fn flush(&mut self) {
+        match &mut self.worker {
+            Worker::Thread { batches: Some(batches), emptied, .. } => {
+                let next = emptied.try_recv().unwrap_or_default();
+                // A thread that has panicked takes nothing; its end tells.
+                let _ = batches.send(std::mem::replace(&mut self.batch, next));
+            }
+            Worker::Thread { batches: None, .. } => self.batch.clear(),
+            Worker::Here(restorer) => {
+                restorer.take(&mut self.batch);
+                self.batch.clear();
+            }
+        }
+    }
+
+    /// Hands over what is left.
+    fn close(&mut self) {
+        self.flush();
+        if let Worker::Thread { batches, .. } = &mut self.worker {
+            *batches = None;
+        }
+    }
+
+    /// What restores the shard; its thread has ended.
+    fn here(&mut self) -> &mut ShardRestorer {
+        self.close();
+        if let Worker::Thread { handle, .. } = &mut self.worker {
+            let handle = handle.take().expect("a thread is joined once");
+            let restorer = handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.worker = Worker::Here(Box::new(restorer));
+        }
+        match &mut self.worker {
+            Worker::Here(restorer) => restorer,
+            Worker::Thread { .. } => unreachable!("it was replaced above"),
+        }
+    }
+
+    /// The same, after all that it has got by now was shown to readers.
+    fn settle(&mut self) -> &mut ShardRestorer {
+        let restorer = self.here();
+        restorer.publish();
+        restorer
+    }
+}
+
+impl Drop for Lane {
+    /// A restore that was given up waits for its threads: they write the shard.
+    fn drop(&mut self) {
+        if let Worker::Thread { batches, handle, .. } = &mut self.worker {
+            *batches = None;
+            // A panic was logged by the hook.
+            let _ = handle.take().map(JoinHandle::join);
+        }
+    }
+}
+
+impl Worker {
+    fn start(shard: &Arc<Shard>, shared: &Arc<HeadShared>) -> Self {
+        let (batches, to_take) = sync_channel::<Batch>(1);
+        let (to_fill, emptied) = sync_channel::<Batch>(1);
+        let mut restorer = ShardRestorer::new(shard, shared);
+        let work = move || {
+            while let Ok(mut batch) = to_take.recv() {
+                restorer.take(&mut batch);
+                batch.clear();
+                // One too many is dropped.
+                let _ = to_fill.try_send(batch);
+            }
+            restorer.publish();
+            restorer
+        };
+        match std::thread::Builder::new().name(format!("replay-{}", shard.id().0)).spawn(work) {
+            Ok(handle) => Self::Thread { batches: Some(batches), emptied, handle: Some(handle) },
+            Err(_) => Self::Here(Box::new(ShardRestorer::new(shard, shared))),
+        }
+    }
+}
+
+impl Batch {
+    fn weight(&self) -> usize {
+        let named =
+            SERIES_WEIGHT * (self.series.len() + self.histograms.len() + self.metadata.len() + self.starts.len());
+        self.samples.len() + named + self.chunks_len / CHUNK_BYTES_WEIGHT
+    }
+
+    fn clear(&mut self) {
+        self.series.clear();
+        self.chunks_len = 0;
+        self.samples.clear();
+        self.histograms.clear();
+        self.metadata.clear();
+        self.starts.clear();
+        self.tombstones.clear();
     }
 }
 

@@ -26,6 +26,9 @@ pub struct Slice {
     pub(crate) metadata: Vec<(RoutedKey, Arc<SeriesMetadata>)>,
     /// What becomes of samples that are older than the newest of their series.
     pub(crate) late: LateSamples,
+    /// Start times of some samples and of some histograms, by their place in the slice.
+    pub(crate) sample_starts: Vec<(u32, i64)>,
+    pub(crate) histogram_starts: Vec<(u32, i64)>,
 }
 
 /// A sample with its place in the batch, and the hash of its labels where it has them.
@@ -55,7 +58,7 @@ pub(crate) struct RoutedExemplar {
     pub(crate) exemplar: Exemplar,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum RoutedKey {
     Known(SeriesRef),
     Labels(Labels, u64),
@@ -90,13 +93,21 @@ pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
     let (open, late) = (vec![None; usize::from(shards)], batch.late);
     let mut router = Router { shards, open, slices: Vec::new(), expected, late };
     let mut index = 0;
+    let mut starts = StartsOf(batch.starts.samples.into_iter().peekable());
     for sample in batch.samples {
         let (slice, key) = router.slice_of(sample.series);
+        if let Some(start) = starts.of(index) {
+            slice.sample_starts.push((place(slice.samples.len()), start));
+        }
         slice.samples.push(RoutedSample { index, at: sample.at, value: sample.value, key });
         index += 1;
     }
+    let (mut starts, before) = (StartsOf(batch.starts.histograms.into_iter().peekable()), index);
     for histogram in batch.histograms {
         let (slice, key) = router.slice_of(histogram.series);
+        if let Some(start) = starts.of(index - before) {
+            slice.histogram_starts.push((place(slice.histograms.len()), start));
+        }
         slice.histograms.push(RoutedHistogram { index, at: histogram.at, value: histogram.value, key });
         index += 1;
     }
@@ -111,6 +122,22 @@ pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
         slice.metadata.push((key, one.metadata));
     }
     router.slices
+}
+
+/// Start times by ascending number of their sample.
+pub(super) struct StartsOf(pub(super) std::iter::Peekable<std::vec::IntoIter<(u32, i64)>>);
+
+impl StartsOf {
+    /// That of sample `index`, which is higher than in the call before.
+    #[inline]
+    pub(super) fn of(&mut self, index: u32) -> Option<i64> {
+        self.0.next_if(|(at, _)| *at == index).map(|(_, start)| start)
+    }
+}
+
+/// A place in a slice, which has at most [`SLICE_LEN_MAX`].
+pub(super) fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 struct Router {

@@ -34,6 +34,39 @@ pub(crate) struct WriterSeries {
     pub(crate) logged: bool,
     /// It is in the index that readers search.
     pub(crate) indexed: bool,
+    /// It is being restored: readers do not see its samples yet.
+    hidden: bool,
+}
+
+/// What a run of restored samples has done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunCounts {
+    pub(crate) appended: u64,
+    pub(crate) chunks: u64,
+    pub(crate) not_newer: u64,
+    /// Time of the oldest sample that was appended.
+    pub(crate) oldest: i64,
+}
+
+impl Default for RunCounts {
+    fn default() -> Self {
+        Self { appended: 0, chunks: 0, not_newer: 0, oldest: i64::MAX }
+    }
+}
+
+impl RunCounts {
+    pub(crate) fn add(&mut self, t: i64, appended: Appended) {
+        match appended {
+            Appended::NotNewer => {
+                self.not_newer += 1;
+                return;
+            }
+            Appended::InChunk => {}
+            Appended::NewChunk => self.chunks += 1,
+        }
+        self.appended += 1;
+        self.oldest = self.oldest.min(t);
+    }
 }
 
 /// The encoder of the open chunk. Histograms keep theirs apart: a series of floats is no larger for them.
@@ -76,6 +109,66 @@ impl WriterSeries {
             staged: NOT_STAGED,
             logged: false,
             indexed: false,
+            hidden: false,
+        }
+    }
+
+    /// A series that is being restored; [`WriterSeries::publish`] shows what it has got by then.
+    pub(crate) fn restoring(series: SeriesRef) -> Self {
+        Self { hidden: true, ..Self::new(series) }
+    }
+
+    /// Begins with this column, which an encoder has ended: the next sample begins another chunk.
+    pub(super) fn begin_with(&mut self, column: Column, encoder: Encoder, (min_t, max_t): (i64, i64)) {
+        self.encoder = encoder;
+        (self.start, self.next_at) = (min_t, max_t);
+        self.replace(column);
+    }
+
+    /// Shows the samples of a series that was restored.
+    pub(crate) fn publish(&mut self) {
+        if std::mem::take(&mut self.hidden) {
+            self.cell.column.store(self.column.clone());
+        }
+    }
+
+    /// Appends samples of a series that is being restored, visible to every view. Nobody else holds its column, so it is
+    /// written in place.
+    pub(crate) fn restore(
+        &mut self,
+        samples: impl Iterator<Item = (i64, f64)>,
+        rules: &CutRules,
+        counts: &mut RunCounts,
+    ) {
+        let all = (CommitId(0), CommitId(0));
+        let mut samples = samples.peekable();
+        while samples.peek().is_some() {
+            if let (Encoder::Float(encoder), Some(column)) =
+                (&mut self.encoder, self.column.as_mut().and_then(Arc::get_mut))
+            {
+                let mut at = column.words.published();
+                let mut cut = None;
+                for (t, value) in &mut samples {
+                    if t <= encoder.last_t() {
+                        counts.not_newer += 1;
+                    } else if rules.must_cut(at, self.start, encoder.last_t(), &mut self.next_at, t) {
+                        cut = Some((t, value));
+                        break;
+                    } else {
+                        at = column.words.push(at, &encoder.encode(at.samples, t, value));
+                        counts.add(t, Appended::InChunk);
+                    }
+                }
+                column.words.set_published(at);
+                *column.last_t.get_mut() = encoder.last_t();
+                let encoder = *encoder;
+                if let Some((t, value)) = cut {
+                    self.start_chunk(encoder, t, value, all, rules);
+                    counts.add(t, Appended::NewChunk);
+                }
+            } else if let Some((t, value)) = samples.next() {
+                counts.add(t, self.append(t, value, all.0, all.1, rules));
+            }
         }
     }
 
@@ -227,7 +320,9 @@ impl WriterSeries {
 
     fn replace(&mut self, column: Column) {
         let column = Arc::new(column);
-        self.cell.column.store(Some(Arc::clone(&column)));
+        if !self.hidden {
+            self.cell.column.store(Some(Arc::clone(&column)));
+        }
         self.column = Some(column);
     }
 }

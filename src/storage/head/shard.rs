@@ -25,6 +25,7 @@ use crate::storage::head::partition::{
 };
 use crate::storage::head::route::Slice;
 use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::Starts;
 use crate::storage::head::truncate::Reclaimed;
 
 /// Whether a shard can be read and written.
@@ -51,6 +52,7 @@ pub(crate) struct ShardReaders {
     pub(crate) index: ArcSwap<Index>,
     /// Samples that came out of order.
     pub(crate) late: ArcSwap<LateTable>,
+    pub(crate) starts: Starts,
     status: ArcSwap<Status>,
     /// A panic has cut an applied batch short.
     torn: AtomicBool,
@@ -98,6 +100,7 @@ impl ShardReaders {
             id,
             index: ArcSwap::default(),
             late: ArcSwap::default(),
+            starts: Starts::default(),
             status: ArcSwap::from_pointee(status),
             torn: AtomicBool::new(false),
             #[cfg(debug_assertions)]
@@ -192,6 +195,7 @@ pub struct Staged {
     generation: u64,
     slot: u64,
     batch: Arc<StagedBatch>,
+    stores_starts: bool,
     report: AppendReport,
     /// Taken when it is applied.
     commit: Option<Commit>,
@@ -224,6 +228,11 @@ impl Staged {
     /// Samples that came out of order, to be logged after all others.
     pub fn late(&self) -> &[StagedLate] {
         &self.batch.late
+    }
+
+    /// Start times of some samples and of some histograms, by their place; `None` if none are stored.
+    pub fn starts(&self) -> Option<(&[(u32, i64)], &[(u32, i64)])> {
+        self.stores_starts.then_some((&self.batch.sample_starts, &self.batch.histogram_starts))
     }
 
     /// Exemplars to be logged, after the histograms.
@@ -293,6 +302,7 @@ impl Shard {
             generation: self.readers.generation(),
             slot,
             batch,
+            stores_starts: self.shared.starts.stored,
             report,
             commit: Some(commit.commit.clone()),
             dropped: Arc::clone(&self.dropped),
@@ -347,6 +357,7 @@ impl Shard {
         *partition = Partition::new(self.id(), Arc::clone(&self.shared), Arc::clone(&self.readers));
         self.readers.index.store(Arc::default());
         self.readers.late.store(Arc::default());
+        self.readers.starts.clear();
         self.readers.torn.store(false, Ordering::SeqCst);
         self.staging.store(false, Ordering::SeqCst);
     }

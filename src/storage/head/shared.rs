@@ -10,7 +10,9 @@ use crate::storage::head::deletion::Deleted;
 use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::late::LATE_CHUNK_LEN;
 use crate::storage::head::marks::Marks;
+use crate::storage::head::starts::{BlockEncodings, StartPolicy};
 use crate::storage::head::table::SERIES_REF_MAX;
+use crate::storage::head::view::KnownSelections;
 
 /// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(crate) struct HeadShared {
     min_valid: AtomicI64,
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) known: Arc<KnownSelections>,
     pub(crate) deleted: Deleted,
     pub(crate) exemplars: Exemplars,
     /// How far behind the newest sample others may come out of order; 0 for not at all.
@@ -35,7 +38,12 @@ pub(crate) struct HeadShared {
     pub(crate) late_epoch: AtomicU64,
     /// Samples of an open chunk of late ones.
     pub(crate) late_chunk_len: usize,
+    pub(crate) starts: StartPolicy,
+    pub(crate) encodings: BlockEncodings,
 }
+
+/// Bytes of selections that are remembered: those of some hundred thousand series.
+const KNOWN_LEN_MAX: usize = 32 << 20;
 
 /// Counts since the process started.
 #[derive(Debug, Default)]
@@ -103,12 +111,20 @@ impl HeadShared {
             min_valid: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
             marks: Arc::default(),
+            known: Arc::new(KnownSelections::new(KNOWN_LEN_MAX)),
             deleted: Deleted::default(),
             exemplars: Exemplars::default(),
             late_window_ms: AtomicI64::new(0),
             late_epoch: AtomicU64::new(0),
             late_chunk_len: LATE_CHUNK_LEN,
+            starts: StartPolicy::default(),
+            encodings: BlockEncodings::default(),
         }
+    }
+
+    /// The same with a policy for start times.
+    pub(crate) fn with_starts(self, starts: StartPolicy) -> Self {
+        Self { starts, ..self }
     }
 
     pub(crate) fn new_ref(&self) -> SeriesRef {
@@ -120,6 +136,11 @@ impl HeadShared {
     /// References below `above` are taken from now on.
     pub(crate) fn raise_next_ref(&self, above: u64) {
         self.next_ref.fetch_max(above, Ordering::Relaxed);
+    }
+
+    /// The reference that comes next.
+    pub(crate) fn next_ref(&self) -> u64 {
+        self.next_ref.load(Ordering::Relaxed)
     }
 
     /// Counts a series that comes from the log, whatever the limit.

@@ -21,6 +21,18 @@ const _: () = assert!(SERIES_REF_MAX.ilog2() + ID_BITS <= u64::BITS);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SeriesId(u32);
 
+impl SeriesId {
+    /// The number of the place.
+    pub(crate) fn slot(self) -> u32 {
+        self.0
+    }
+
+    /// The place of this number.
+    pub(crate) fn from_slot(slot: u32) -> Self {
+        Self(slot)
+    }
+}
+
 /// All series of one shard.
 #[derive(Debug)]
 pub(crate) struct SeriesTable {

@@ -43,6 +43,11 @@ fn read(view: &dyn ReadView, matchers: &[Matcher], range: TimeRange) -> Vec<(Lab
     for series in selected {
         let mut column = FloatColumn::default();
         series.samples.decode(range, &mut column).unwrap();
+        let mut newest = SampleColumn::default();
+        series.samples.decode_newest(range, &mut newest).unwrap();
+        let last =
+            |column: &FloatColumn| column.timestamps.last().copied().zip(column.values.last().map(|v| v.to_bits()));
+        assert_eq!(last(&newest.floats), last(&column));
         let samples: Vec<_> = column.timestamps.into_iter().zip(column.values.iter().map(|v| v.to_bits())).collect();
         if !samples.is_empty() {
             out.push((series.labels, samples));

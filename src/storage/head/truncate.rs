@@ -125,6 +125,8 @@ impl Partition {
             return Reclaimed::More;
         }
         self.truncation = None;
+        let table = &self.table;
+        self.readers.starts.truncate(min_valid, |series| table.find(series).is_some());
         count(&self.shared.counters.truncations, 1);
         Reclaimed::Done
     }

@@ -17,19 +17,36 @@ use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
-use crate::storage::head::index::segment::{PairId, Segment};
+use crate::storage::head::index::segment::{PairId, Segment, SegmentId};
 use crate::storage::head::index::select::{Ticker, positions};
 use crate::storage::head::index::tail::TailEntry;
 use crate::storage::head::late::{LateChunks, LateTable};
 use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
+use crate::storage::head::starts::{Run, start_at};
+use crate::storage::selections::Selections;
 
 /// What a selected series takes beside its label text: the entry, the source behind it, and what the allocator adds.
 const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<HeadSeries>() + 64;
 
 /// Bytes that are gathered before they are charged.
 const CHARGED_AT_ONCE: usize = 4 << 10;
+
+/// What a remembered series takes at least.
+const KNOWN_LEN: usize = size_of::<KnownSeries>() + 64;
+
+/// What selectors found in the segments of all shards, in the order of labels. The key names the segments, shard by shard.
+pub(crate) type KnownSelections = Selections<Box<[SegmentId]>, KnownSeries>;
+
+/// A series of a segment, with its labels.
+#[derive(Debug)]
+pub(crate) struct KnownSeries {
+    labels: Labels,
+    shard: u16,
+    segment: u16,
+    position: u32,
+}
 
 /// A view of the head.
 #[derive(Debug)]
@@ -44,6 +61,7 @@ struct ViewInner {
     span: Option<TimeRange>,
     shards: Vec<ShardView>,
     marks: Arc<Marks>,
+    known: Arc<KnownSelections>,
     /// Ranges that are deleted.
     deleted: Arc<Tombstones>,
 }
@@ -75,7 +93,8 @@ impl HeadView {
         let span = shared
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
-        Self { inner: Arc::new(ViewInner { pin, span, shards, marks: Arc::clone(&shared.marks), deleted }) }
+        let (marks, known) = (Arc::clone(&shared.marks), Arc::clone(&shared.known));
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known, deleted }) }
     }
 }
 
@@ -152,6 +171,11 @@ impl HeadView {
         }
         let segment = view.index.segments.get(place.segment)?;
         ((place.position as usize) < segment.len()).then(|| segment.cell(place.position))
+    }
+
+    /// The start times of the series at a place.
+    pub(crate) fn starts_at(&self, place: &Place, series: SeriesRef) -> Vec<Run> {
+        self.inner.shards.get(place.shard).map_or_else(Vec::new, |view| view.readers.starts.runs(series))
     }
 
     /// Calls `pair` with the texts of each label pair that a living series of a segment has, `labels` with the label set of
@@ -299,15 +323,40 @@ impl ViewInner {
         mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let mut ticker = Ticker::new(budget);
+        self.check_shards(budget)?;
+        self.for_each_in_segments(matchers, &mut ticker, &mut take)?;
+        self.for_each_in_tails(matchers, &mut ticker, &mut take)
+    }
+
+    fn check_shards(&self, budget: &dyn ReadBudget) -> Result<(), ReadError> {
+        budget.check()?;
+        self.shards.iter().try_for_each(|shard| shard.readers.check(shard.generation))
+    }
+
+    fn for_each_in_segments<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        ticker: &mut Ticker<'_>,
+        mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         for (number, shard) in self.shards.iter().enumerate() {
-            budget.check()?;
-            shard.readers.check(shard.generation)?;
             for segment in &shard.index.segments {
-                for position in positions(segment, matchers, &mut ticker)? {
+                for position in positions(segment, matchers, ticker)? {
                     ticker.tick()?;
                     take(number, Found::InSegment(segment, position))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn for_each_in_tails<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        ticker: &mut Ticker<'_>,
+        mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        for (number, shard) in self.shards.iter().enumerate() {
             for entry in shard.index.tail.iter(shard.tail_len) {
                 ticker.tick()?;
                 if matchers.iter().all(|matcher| matcher.matches_labels(&entry.labels)) {
@@ -316,6 +365,43 @@ impl ViewInner {
             }
         }
         Ok(())
+    }
+
+    /// The series of the segments that fulfil all `matchers`, in the order of their labels; from memory where they are known.
+    /// `None` if they are too many to be remembered.
+    fn known(&self, matchers: &[Matcher], ticker: &mut Ticker<'_>) -> Result<Option<Arc<[KnownSeries]>>, ReadError> {
+        let segments = || self.shards.iter().flat_map(|shard| &shard.index.segments);
+        let key: Box<[SegmentId]> = segments().map(|segment| segment.id()).collect();
+        if let Some(found) = self.known.get(&key, matchers) {
+            return Ok(Some(found));
+        }
+        let count_max = self.known.one_len_max() / KNOWN_LEN;
+        let mut places: Vec<(u16, u16, Vec<u32>)> = Vec::with_capacity(key.len());
+        let mut count = 0;
+        for (number, shard) in (0u16..).zip(&self.shards) {
+            for (segment_number, segment) in (0u16..).zip(&shard.index.segments) {
+                let found = positions(segment, matchers, ticker)?;
+                count += found.len();
+                if count_max < count {
+                    return Ok(None);
+                }
+                places.push((number, segment_number, found));
+            }
+        }
+        let (mut all, mut len) = (Vec::with_capacity(count), 0);
+        for ((shard, segment, positions), source) in places.into_iter().zip(segments()) {
+            for position in positions.into_iter().filter(|position| !source.cell(*position).is_gone()) {
+                ticker.tick()?;
+                let labels = source.labels(position);
+                len += KNOWN_LEN + labels.encoded_len();
+                all.push(KnownSeries { labels, shard, segment, position });
+            }
+        }
+        // Runs that are sorted already, one for each segment: the sort finds and merges them.
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let all: Arc<[KnownSeries]> = all.into();
+        self.known.put(key, matchers, Arc::clone(&all), len);
+        Ok(Some(all))
     }
 
     /// Calls `take` for each pair, out of those that `pairs` picks from a segment, that a visible series has, and for
@@ -445,48 +531,41 @@ impl ReadView for HeadView {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<SelectedSeries>, ReadError> {
         let view = &self.inner;
-        let mut selected: Vec<SelectedSeries> = Vec::new();
-        let mut uncharged = 0;
         // Shards are asked even where the range is empty: one that is away must not look like one without samples.
-        let wanted = view.clamp(range);
-        view.for_each(matchers, budget, |shard, found| {
-            let cell = found.cell();
-            let series = cell.series();
-            let marks = view.marks_of(shard, series);
-            let column = match wanted {
-                Some(range) => cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?,
-                None => None,
-            };
-            let deleted = view.deleted_of(series);
-            let column = match (column, wanted) {
-                (Some(column), Some(wanted))
-                    if !deleted.is_empty()
-                        && !column.is_left_in(wanted, deleted).map_err(|e| corrupt(series, e))? =>
-                {
-                    None
+        view.check_shards(budget)?;
+        if !view.overlaps(range) {
+            return Ok(Vec::new());
+        }
+        let mut ticker = Ticker::new(budget);
+        let mut picked =
+            Picked { view, range, in_order: view.clamp(range), budget, selected: Vec::new(), uncharged: 0 };
+        let known = view.known(matchers, &mut ticker)?;
+        match &known {
+            Some(known) => {
+                picked.selected.reserve_exact(known.len());
+                for one in known.iter() {
+                    ticker.tick()?;
+                    let shard = usize::from(one.shard);
+                    let segments = view.shards.get(shard).map(|shard| &shard.index.segments);
+                    let Some(segment) = segments.and_then(|all| all.get(usize::from(one.segment))) else { continue };
+                    picked.take(shard, segment.cell(one.position), || one.labels.clone())?;
                 }
-                (column, _) => column,
-            };
-            let is_left = |late: &Arc<LateChunks>| {
-                late.reaches_into(range, view.commit())
-                    && late.spans(u64::MAX).any(|(min_t, max_t)| !deletion::covers(deleted, min_t, max_t))
-            };
-            let late = view.late_of(shard, cell).filter(is_left);
-            if column.is_some() || late.is_some() {
-                let labels = found.labels();
-                uncharged += labels.encoded_len() + SELECTED_LEN;
-                if CHARGED_AT_ONCE < uncharged {
-                    budget.charge(std::mem::take(&mut uncharged))?;
-                }
-                let samples = HeadSeries { view: Arc::clone(view), shard, series, column, late };
-                selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
             }
-            Ok(())
+            None => view.for_each_in_segments(matchers, &mut ticker, |shard, found| {
+                picked.take(shard, found.cell(), || found.labels())
+            })?,
+        }
+        let from_segments = picked.selected.len();
+        view.for_each_in_tails(matchers, &mut ticker, |shard, found| {
+            picked.take(shard, found.cell(), || found.labels())
         })?;
-        budget.charge(uncharged)?;
+        budget.charge(picked.uncharged)?;
         budget.check()?;
-        // Runs that are sorted already, one for each segment: the sort finds and merges them.
-        selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let mut selected = picked.selected;
+        if known.is_none() || from_segments < selected.len() {
+            // Runs that are sorted already, one for each segment: the sort finds and merges them.
+            selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
         Ok(selected)
     }
 
@@ -585,6 +664,51 @@ impl ReadView for HeadView {
     }
 }
 
+/// A selection as it grows.
+struct Picked<'a> {
+    view: &'a Arc<ViewInner>,
+    range: TimeRange,
+    /// The part of it in which the head has samples in order.
+    in_order: Option<TimeRange>,
+    budget: &'a dyn ReadBudget,
+    selected: Vec<SelectedSeries>,
+    uncharged: usize,
+}
+
+impl Picked<'_> {
+    /// Takes a series that has samples in the range.
+    fn take(&mut self, shard: usize, cell: &SeriesCell, labels: impl FnOnce() -> Labels) -> Result<(), ReadError> {
+        let (view, series) = (self.view, cell.series());
+        let marks = view.marks_of(shard, series);
+        let deleted = view.deleted_of(series);
+        let mut column = None;
+        if let Some(range) = self.in_order {
+            column = cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?;
+            if let Some(found) = &column
+                && !deleted.is_empty()
+                && !found.is_left_in(range, deleted).map_err(|e| corrupt(series, e))?
+            {
+                column = None;
+            }
+        }
+        let is_left = |late: &Arc<LateChunks>| {
+            late.reaches_into(self.range, view.commit())
+                && late.spans(u64::MAX).any(|(min_t, max_t)| !deletion::covers(deleted, min_t, max_t))
+        };
+        let late = view.late_of(shard, cell).filter(is_left);
+        if column.is_some() || late.is_some() {
+            let labels = labels();
+            self.uncharged += labels.encoded_len() + SELECTED_LEN;
+            if CHARGED_AT_ONCE < self.uncharged {
+                self.budget.charge(std::mem::take(&mut self.uncharged))?;
+            }
+            let samples = HeadSeries { view: Arc::clone(view), shard, series, column, late };
+            self.selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
+        }
+        Ok(())
+    }
+}
+
 /// A selected series: keeps its view, and so all that the view pins.
 #[derive(Debug)]
 struct HeadSeries {
@@ -598,10 +722,16 @@ struct HeadSeries {
 }
 
 impl HeadSeries {
-    fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
+    /// Errors if the shard is away.
+    fn check(&self) -> Result<(), ReadError> {
         if let Some(shard) = self.view.shards.get(self.shard) {
             shard.readers.check(shard.generation)?;
         }
+        Ok(())
+    }
+
+    fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
+        self.check()?;
         let Some(late) = &self.late else { return self.decode_in_order(range, out) };
         match out {
             Output::Floats(out) => {
@@ -619,7 +749,17 @@ impl HeadSeries {
     fn decode_in_order(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
         let (Some(column), Some(range)) = (&self.column, self.view.clamp(range)) else { return Ok(()) };
         let marks = self.view.marks_of(self.shard, self.series);
-        column.decode(self.view.commit(), range, Some(marks), out).map_err(|e| corrupt(self.series, e))
+        let decode = |out: Output<'_>| column.decode(self.view.commit(), range, Some(marks), out);
+        let Output::All(out) = out else { return decode(out).map_err(|e| corrupt(self.series, e)) };
+        let from = (out.floats.len(), out.histograms.len());
+        decode(Output::All(out)).map_err(|e| corrupt(self.series, e))?;
+        let shard = self.view.shards.get(self.shard);
+        let runs = shard.map_or_else(Vec::new, |shard| shard.readers.starts.runs(self.series));
+        if !runs.is_empty() {
+            set_starts(&runs, from.0, &out.floats.timestamps, &mut out.float_starts);
+            set_starts(&runs, from.1, &out.histograms.timestamps, &mut out.histogram_starts);
+        }
+        Ok(())
     }
 
     /// Merges what came in order and what did not; of samples with the same time the one that came in order stays.
@@ -669,6 +809,22 @@ impl SampleSource for HeadSeries {
     fn reference(&self) -> Option<u64> {
         Some(self.series.0)
     }
+
+    fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
+        if self.late.is_some() || !self.view.deleted_of(self.series).is_empty() {
+            return self.decode_all(range, out);
+        }
+        self.check()?;
+        let (Some(column), Some(range)) = (&self.column, self.view.clamp(range)) else { return Ok(()) };
+        let marks = self.view.marks_of(self.shard, self.series);
+        column.decode_newest(self.view.commit(), range, marks, out).map_err(|e| corrupt(self.series, e))
+    }
+}
+
+/// Gives the samples from number `from` on the starts of the runs.
+fn set_starts(runs: &[Run], from: usize, times: &[i64], starts: &mut Vec<i64>) {
+    starts.resize(from, 0);
+    starts.extend(times.iter().skip(from).map(|t| start_at(runs, *t)));
 }
 
 fn corrupt(series: SeriesRef, error: ChunkError) -> ReadError {

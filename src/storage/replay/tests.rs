@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
+use crate::model::append::{AppendBatch, AppendSample, HistogramValue, SeriesKey};
 use crate::model::clock::ManualClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
@@ -10,29 +10,30 @@ use crate::model::read::{FloatColumn, Unlimited};
 use crate::model::time::TimeRange;
 use crate::storage::fs::sim::SimFs;
 use crate::storage::head::HeadOptions;
+use crate::storage::wal::histogram_record::encode_histograms;
 use crate::storage::wal::record::{encode_samples, encode_series, encode_staged};
 use crate::telemetry::metrics::Registry;
 
-const DATA: &str = "/data";
-const FOREVER: TimestampMs = TimestampMs(i64::MIN);
+pub(super) const DATA: &str = "/data";
+pub(super) const FOREVER: TimestampMs = TimestampMs(i64::MIN);
 
-fn head(shards: u16) -> Head {
+pub(super) fn head(shards: u16) -> Head {
     Head::new(HeadOptions { shards, ..HeadOptions::new(ManualClock::at(TimestampMs(2_000_000_000_000))) })
 }
 
-fn metrics() -> WalMetrics {
+pub(super) fn metrics() -> WalMetrics {
     let clock: crate::model::clock::SharedClock = ManualClock::at(TimestampMs(0));
     WalMetrics::new(&Registry::default(), &clock)
 }
 
-fn reopen(fs: &SimFs, head: &Head, oldest: TimestampMs) -> (Writer, ReplayReport) {
+pub(super) fn reopen(fs: &SimFs, head: &Head, oldest: TimestampMs) -> (Writer, ReplayReport) {
     let shared: SharedFs = Arc::new(fs.clone());
     shared.create_dir_all(Path::new(DATA)).unwrap();
     open(&shared, Path::new(DATA), WalOptions::default(), &metrics(), head, oldest).unwrap()
 }
 
 /// Appends as the actors do: stage, log, apply.
-fn append(head: &Head, writer: &mut Writer, names: std::ops::Range<u32>, at: i64) {
+pub(super) fn append(head: &Head, writer: &mut Writer, names: std::ops::Range<u32>, at: i64) {
     let sample = |i: u32| AppendSample {
         series: SeriesKey::Labels(Labels::from_pairs([("__name__", "m"), ("instance", &i.to_string())])),
         at: TimestampMs(at),
@@ -219,6 +220,79 @@ fn no_checkpoint_is_made_while_a_shard_is_being_restored() {
     assert_eq!(content(&head, "m"), before);
     let job = writer.plan_checkpoint().unwrap().unwrap();
     job.run(BOUND, &mut keeper(&head, &aliases)).unwrap();
+}
+
+/// What a log may hold, in its order.
+#[derive(Clone, Debug)]
+enum Written {
+    Series(u64, u8),
+    Samples(Vec<(u64, i64, bool)>),
+}
+
+fn written() -> impl proptest::strategy::Strategy<Value = Written> {
+    use proptest::prelude::*;
+    let sample = (0..12u64, 0..400i64, proptest::bool::weighted(0.2));
+    prop_oneof![
+        (0..12u64, 0..8u8).prop_map(|(reference, labels)| Written::Series(reference, labels)),
+        proptest::collection::vec(sample, 1..40).prop_map(Written::Samples),
+    ]
+}
+
+/// Everything that a head shows of `m`, histograms as well.
+pub(super) fn whole_content(head: &Head) -> Vec<(Labels, String)> {
+    let view = head.queryable().view().unwrap();
+    let found = view.select(&[Matcher::equal("__name__", "m")], TimeRange::ALL, &Unlimited).unwrap();
+    let mut all: Vec<_> = found
+        .iter()
+        .map(|series| {
+            let mut column = crate::model::read::SampleColumn::default();
+            series.samples.decode_all(TimeRange::ALL, &mut column).unwrap();
+            (series.labels.clone(), format!("{column:?}"))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 60, ..Default::default() })]
+
+    #[test]
+    fn a_log_comes_back_the_same_by_any_number_of_threads(
+        written in proptest::collection::vec(written(), 1..60),
+        oldest in 0..80i64,
+    ) {
+        let fs = SimFs::new();
+        let (mut writer, _) = reopen(&fs, &head(1), FOREVER);
+        let mut records = Vec::new();
+        for (at, one) in (0i64..).zip(&written) {
+            match one {
+                Written::Series(reference, labels) => {
+                    let labels = Labels::from_pairs([("__name__", "m"), ("x", &labels.to_string())]);
+                    encode_series([(SeriesRef(*reference), &labels)], &mut records);
+                }
+                Written::Samples(samples) => {
+                    let floats = samples.iter().filter(|(_, _, is_histogram)| !is_histogram);
+                    let floats = floats.map(|(r, t, _)| RefSample { series: SeriesRef(*r), t: t + at * 5, value: *t as f64 });
+                    encode_samples(floats, &mut records);
+                    let sum = |t: i64| HistogramValue::from(crate::model::histogram::Histogram { count: 1, zero_count: 1, sum: t as f64, ..Default::default() });
+                    let histograms: Vec<_> = samples.iter().filter(|(_, _, is)| *is).map(|(r, t, _)| (SeriesRef(*r), t + at * 5, sum(*t))).collect();
+                    encode_histograms(histograms.iter().map(|(r, t, h)| (*r, *t, h)), &mut records);
+                }
+            }
+        }
+        writer.append(&records).unwrap();
+        drop(writer);
+        let back = |shards| {
+            let head = head(shards);
+            let (_, report) = reopen(&fs.fork(), &head, TimestampMs(oldest));
+            let figures = head.stats();
+            (whole_content(&head), report.head, (figures.min_time, figures.max_time, figures.chunks, figures.series))
+        };
+        let one = back(1);
+        proptest::prop_assert_eq!(&back(2), &one);
+        proptest::prop_assert_eq!(&back(7), &one);
+    }
 }
 
 /// Written by Prometheus 3.14 that scraped itself for twelve seconds and was killed.

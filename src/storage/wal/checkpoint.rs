@@ -78,6 +78,11 @@ impl CheckpointJob {
         Self { deletions_from: oldest.map_or(i64::MAX, |at| at.0), ..self }
     }
 
+    /// The last segment that the checkpoint is to stand for.
+    pub fn last_segment(&self) -> u64 {
+        self.last
+    }
+
     /// Writes the checkpoint and removes what it stands for. `keep` tells which series references are still in use, or that
     /// it cannot tell; samples before `min_valid` are dropped. On an error the log is as before.
     pub fn run(

@@ -20,6 +20,7 @@ use crate::model::sample::SeriesRef;
 use crate::storage::wal::record::{
     RECORD_LEN_TARGET, Record, RecordError, put_uvarint, put_varint, take_u64, take_uvarint, take_varint,
 };
+use crate::storage::wal::start_record::{Starting, put_start, take_start};
 
 /// Types of records: by listed bounds (no, yes) for each kind.
 const WHOLE: [u8; 2] = [7, 9];
@@ -98,15 +99,59 @@ pub fn encode_histograms<'a>(
         }
         put_varint(series.0.wrapping_sub(record.base.0).cast_signed(), &mut record.bytes);
         put_varint(t.wrapping_sub(record.base.1), &mut record.bytes);
-        match value {
-            HistogramValue::Integer(histogram) => put_whole(histogram, &mut record.bytes),
-            HistogramValue::Float(histogram) => put_float(histogram, &mut record.bytes),
-        }
+        put_histogram(value, &mut record.bytes);
         if RECORD_LEN_TARGET <= record.bytes.len() {
             open.flush(out);
         }
     }
     open.flush(out);
+}
+
+/// Encodes histograms with their start times, those with whole counts and those with float counts in records of their own. A
+/// series whose histograms change their type begins new ones.
+pub fn encode_started_histograms<'a>(
+    histograms: impl IntoIterator<Item = (SeriesRef, i64, i64, &'a HistogramValue)>,
+    out: &mut Vec<Record>,
+) {
+    let mut open: [(Vec<u8>, Starting); 2] = Default::default();
+    let mut types: HashMap<SeriesRef, u8, foldhash::fast::FixedState> = HashMap::default();
+    let flush = |open: &mut [(Vec<u8>, Starting); 2], out: &mut Vec<Record>| {
+        let records = open.iter_mut().map(|(bytes, _)| std::mem::take(bytes));
+        out.extend(records.filter(|bytes| !bytes.is_empty()).map(Record::from_bytes));
+    };
+    for (series, t, start, value) in histograms {
+        let is_whole = matches!(value, HistogramValue::Integer(_));
+        let kind = if is_whole { WHOLE_WITH_STARTS } else { FLOAT_WITH_STARTS };
+        if types.insert(series, kind).is_some_and(|before| before != kind) {
+            flush(&mut open, out);
+            types.clear();
+            types.insert(series, kind);
+        }
+        let [whole, float] = &mut open;
+        let (bytes, at) = if is_whole { whole } else { float };
+        let is_first = bytes.is_empty();
+        if is_first {
+            bytes.push(kind);
+        }
+        put_start(at, is_first, (series.0, t, start), bytes);
+        match value {
+            HistogramValue::Integer(histogram) => put_whole(histogram, bytes),
+            HistogramValue::Float(histogram) => put_float(histogram, bytes),
+        }
+        if RECORD_LEN_TARGET <= bytes.len() {
+            flush(&mut open, out);
+            types.clear();
+        }
+    }
+    flush(&mut open, out);
+}
+
+/// Appends a histogram.
+pub(crate) fn put_histogram(value: &HistogramValue, out: &mut Vec<u8>) {
+    match value {
+        HistogramValue::Integer(histogram) => put_whole(histogram, out),
+        HistogramValue::Float(histogram) => put_float(histogram, out),
+    }
 }
 
 fn put_head(hint: CounterResetHint, schema: i32, zero_threshold: f64, out: &mut Vec<u8>) {
@@ -173,33 +218,39 @@ fn put_float(histogram: &FloatHistogram, out: &mut Vec<u8>) {
 /// Appends the histograms of a record of any of their types to `out`, which on an error is as before. Start times are passed
 /// over.
 pub fn decode_histograms(bytes: &[u8], out: &mut Vec<RefHistogram>) -> Result<(), RecordError> {
+    decode_started_histograms(bytes, out, &mut Vec::new())
+}
+
+/// The same, with the start of each histogram in `starts` if the record has them.
+pub fn decode_started_histograms(
+    bytes: &[u8],
+    out: &mut Vec<RefHistogram>,
+    starts: &mut Vec<i64>,
+) -> Result<(), RecordError> {
     let before = out.len();
-    let done = read(bytes, out);
+    let done = read(bytes, out, starts);
     if done.is_none() {
         out.truncate(before);
     }
     done.ok_or(RecordError::Malformed { kind: "histograms" })
 }
 
-fn read(bytes: &[u8], out: &mut Vec<RefHistogram>) -> Option<()> {
+fn read(bytes: &[u8], out: &mut Vec<RefHistogram>, starts: &mut Vec<i64>) -> Option<()> {
     let (kind, mut rest) = bytes.split_first()?;
     if rest.is_empty() {
         return Some(());
     }
     let is_whole = WHOLE.contains(kind) || *kind == WHOLE_WITH_STARTS;
     if [WHOLE_WITH_STARTS, FLOAT_WITH_STARTS].contains(kind) {
-        let (mut series, first_t) = (take_varint(&mut rest)?.cast_unsigned(), take_varint(&mut rest)?);
-        take_varint(&mut rest)?;
-        let mut t = first_t;
-        loop {
+        let mut at = Starting::default();
+        let mut is_first = true;
+        while !rest.is_empty() {
+            let (series, t, start) = take_start(&mut at, is_first, &mut rest)?;
+            is_first = false;
             out.push(RefHistogram { series: SeriesRef(series), t, value: take_value(is_whole, &mut rest)? });
-            if rest.is_empty() {
-                return Some(());
-            }
-            series = series.wrapping_add(take_varint(&mut rest)?.cast_unsigned());
-            t = first_t.wrapping_add(take_varint(&mut rest)?);
-            take_start(&mut rest)?;
+            starts.push(start);
         }
+        return Some(());
     }
     if !WHOLE.contains(kind) && !FLOAT.contains(kind) {
         return None;
@@ -213,17 +264,7 @@ fn read(bytes: &[u8], out: &mut Vec<RefHistogram>) -> Option<()> {
     Some(())
 }
 
-/// Passes over a start time.
-pub(super) fn take_start(rest: &mut &[u8]) -> Option<()> {
-    let (marker, after) = rest.split_first()?;
-    *rest = after;
-    match marker {
-        0 | 1 => Some(()),
-        _ => take_varint(rest).map(|_| ()),
-    }
-}
-
-fn take_value(is_whole: bool, rest: &mut &[u8]) -> Option<HistogramValue> {
+pub(crate) fn take_value(is_whole: bool, rest: &mut &[u8]) -> Option<HistogramValue> {
     if is_whole {
         let mut histogram = take_whole(rest)?;
         histogram.reduce_resolution(SCHEMA_MAX);
@@ -346,6 +387,23 @@ mod tests {
             for series in 0..5 {
                 let own = back.iter().filter(|h| h.series.0 == series).map(|h| (h.t, &h.value));
                 prop_assert!(own.eq(all.iter().filter(|(r, ..)| *r == series).map(|(_, t, value)| (*t, value))));
+            }
+        }
+
+        #[test]
+        fn started_histograms_round_trip(all in vec((0u64..5, any::<i64>(), 0i64..3, value()), 0..20)) {
+            let mut records = Vec::new();
+            let listed = all.iter().map(|(r, t, start, value)| (SeriesRef(*r), *t, *start, value));
+            encode_started_histograms(listed, &mut records);
+            let (mut back, mut starts) = (Vec::new(), Vec::new());
+            for record in &records {
+                decode_started_histograms(record.as_bytes(), &mut back, &mut starts).unwrap();
+            }
+            prop_assert_eq!((back.len(), starts.len()), (all.len(), all.len()));
+            for series in 0..5 {
+                let own = back.iter().zip(&starts).filter(|(h, _)| h.series.0 == series);
+                let expected = all.iter().filter(|(r, ..)| *r == series).map(|(_, t, start, value)| (*t, *start, value));
+                prop_assert!(own.map(|(h, start)| (h.t, *start, &h.value)).eq(expected));
             }
         }
 

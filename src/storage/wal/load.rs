@@ -3,22 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::model::sample::SeriesRef;
 use crate::storage::fs::SharedFs;
+use crate::storage::reserve;
 use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
-use crate::storage::wal::histogram_record::{RefHistogram, decode_histograms};
+use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
+use crate::storage::wal::loss::{self, Loss};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
-use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_samples, decode_series};
+use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples};
 use crate::storage::wal::repair::repair_segment;
 use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
 use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
-
-/// First bytes of zstd's frames.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+use crate::storage::wbl::WBL_DIR;
 
 /// Takes what a log holds, in its order.
 pub trait RecordSink {
@@ -28,6 +29,8 @@ pub trait RecordSink {
     fn samples(&mut self, samples: &[RefSample]);
     /// Histograms of one record.
     fn histograms(&mut self, histograms: &[RefHistogram]);
+    /// Start times of the samples or histograms of one record, if it has them: series, time and start.
+    fn starts(&mut self, _: &mut dyn Iterator<Item = (SeriesRef, i64, i64)>) {}
     /// Deleted ranges of one record.
     fn tombstones(&mut self, _: &[RefTombstone]) {}
     /// Exemplars of one record.
@@ -55,6 +58,8 @@ pub struct SegmentDamage {
     pub error: String,
     /// Whether it is the unfinished end of the newest segment, as a crash leaves it.
     pub torn_end: bool,
+    /// What it has cost.
+    pub loss: Loss,
 }
 
 /// What reading a log has found.
@@ -72,6 +77,10 @@ pub struct LoadReport {
     pub damage: Vec<SegmentDamage>,
     /// Numbers that are missing between the segments; empty segments stand there now.
     pub missing: Vec<u64>,
+    /// Other files that have to be there and are not: parts of the checkpoint, or all of it.
+    pub missing_files: Vec<PathBuf>,
+    /// What all damage and all missing files have cost.
+    pub lost: Loss,
 }
 
 impl LoadReport {
@@ -115,10 +124,22 @@ pub(crate) fn load_and_repair(
     wal_dir: &Path,
     metrics: &WalMetrics,
     sink: &mut dyn RecordSink,
+    from: Option<Position>,
 ) -> Result<LoadReport, WalError> {
     let mut loader = Loader::new(sink);
-    let (checkpoint, segments) = plan(fs, wal_dir)?;
+    // Segments of the log of late samples go without a checkpoint.
+    let has_checkpoints = !wal_dir.ends_with(WBL_DIR);
+    if from.is_none() {
+        fill_checkpoint(fs, wal_dir, &mut loader.report)?;
+    }
+    let (mut checkpoint, mut segments) = plan(fs, wal_dir)?;
+    if let Some(from) = from {
+        checkpoint.clear();
+        segments.retain(|file| from.segment <= file.segment);
+        loader.start = from.offset;
+    }
     let newest = segments.last().map(|file| file.segment);
+    let mut before: Option<PathBuf> = None;
     let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
     let first = covered.or_else(|| segments.first().map(|file| file.segment)).unwrap_or(0);
     // The segment that is begun behind the last counts as well.
@@ -129,20 +150,46 @@ pub(crate) fn load_and_repair(
         .chain(segments.iter().map(|f| (wal_dir.join(segment_name(f.segment)), Some(f.segment) == newest, f.segment)));
     for (path, is_newest, number) in files {
         let mut damage = loader.read_segment(fs, &path, None)?;
+        let previous = before.replace(path.clone());
         metrics.progress.read(number);
         if damage.is_empty() {
             continue;
         }
+        loss::measure(fs, previous.as_deref(), &path, &mut damage)?;
         metrics.corruptions.inc();
-        repair_segment(fs, data_dir, &path, is_newest, &mut damage)?;
+        repair(fs, data_dir, &path, is_newest, &mut damage)?;
         for one in &damage {
             tracing::warn!(component = "tsdb", path = %one.path.display(), offset = one.offset, bytes = one.len,
-                torn_end = one.torn_end, error = %one.error, "repaired the write log");
+                torn_end = one.torn_end, error = %one.error, samples = one.loss.samples,
+                reckoned = one.loss.is_reckoned, series = one.loss.series, range = ?one.loss.range,
+                "repaired the write log");
+            loader.report.lost.add(one.loss);
         }
         loader.report.damage.extend(damage);
     }
-    fill_gaps(fs, wal_dir, &segments, &mut loader.report)?;
-    Ok(loader.report)
+    fill_gaps(fs, wal_dir, &segments, has_checkpoints, &mut loader.report)?;
+    let report = loader.report;
+    metrics.corruptions.add(report.missing.len() as u64 + report.missing_files.len() as u64);
+    metrics.lost_samples.add(report.lost.samples);
+    Ok(report)
+}
+
+/// Repairs a segment. On a full disk it stays as it is, and the next start tries again: what is sound was read all the same.
+fn repair(
+    fs: &SharedFs,
+    data_dir: &Path,
+    path: &Path,
+    is_newest: bool,
+    damage: &mut [SegmentDamage],
+) -> Result<(), WalError> {
+    match repair_segment(fs, data_dir, path, is_newest, damage) {
+        Err(WalError::Io { action, path, source }) if reserve::is_full(&source) => {
+            tracing::error!(component = "tsdb", action, path = %path.display(), err = %source,
+                "The write log cannot be repaired now; the next start tries again");
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 type CheckpointFiles = Vec<(PathBuf, SegmentFile)>;
@@ -160,15 +207,49 @@ fn plan(fs: &SharedFs, wal_dir: &Path) -> Result<(CheckpointFiles, Vec<SegmentFi
 }
 
 /// Puts empty segments where numbers are missing: Prometheus does not open a log with gaps.
-fn fill_gaps(fs: &SharedFs, wal_dir: &Path, segments: &[SegmentFile], report: &mut LoadReport) -> Result<(), WalError> {
-    for pair in segments.windows(2) {
-        let [before, after] = pair else { continue };
-        report.missing.extend(before.segment + 1..after.segment);
+fn fill_gaps(
+    fs: &SharedFs,
+    wal_dir: &Path,
+    segments: &[SegmentFile],
+    has_checkpoints: bool,
+    report: &mut LoadReport,
+) -> Result<(), WalError> {
+    let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
+    let path_of = |segment: u64| wal_dir.join(segment_name(segment));
+    let mut gaps: Vec<(Option<u64>, u64)> = segments
+        .windows(2)
+        .filter_map(|pair| match pair {
+            [before, after] if before.segment + 1 < after.segment => Some((Some(before.segment), after.segment)),
+            _ => None,
+        })
+        .collect();
+    match (covered, segments.first()) {
+        (Some(covered), Some(first)) if covered + 1 < first.segment => gaps.push((None, first.segment)),
+        // Whatever was dropped from the start of a log, a checkpoint stands for it.
+        (None, Some(first)) if has_checkpoints && 0 < first.segment => {
+            let path = wal_dir.join(checkpoint_name(first.segment - 1));
+            tracing::warn!(component = "tsdb", path = %path.display(), "the checkpoint of the write log is missing");
+            report.missing_files.push(path);
+            report.lost.add(Loss::UNKNOWN);
+        }
+        _ => {}
+    }
+    let mut files: Vec<PathBuf> = segments.iter().map(|file| path_of(file.segment)).collect();
+    files.sort();
+    for (before, after) in gaps {
+        let missing = before.or(covered).map_or(after, |before| before + 1)..after;
+        let count = missing.end - missing.start;
+        let is_before = |path: &&PathBuf| **path < path_of(after);
+        let (before, behind) = (files.iter().rev().filter(is_before), files.iter().filter(|path| !is_before(path)));
+        let lost = loss::of_gap(fs, before, behind, count);
+        report.lost.add(lost);
+        tracing::warn!(component = "tsdb", ?missing, samples = lost.samples, range = ?lost.range,
+            "segments of the write log are missing");
+        report.missing.extend(missing);
     }
     for missing in &report.missing {
-        let path = wal_dir.join(segment_name(*missing));
+        let path = path_of(*missing);
         fs.create(&path).context("create", &path)?;
-        tracing::warn!(component = "tsdb", path = %path.display(), "a segment of the write log is missing");
     }
     if !report.missing.is_empty() {
         fs.sync_dir(wal_dir).context("sync", wal_dir)?;
@@ -176,9 +257,33 @@ fn fill_gaps(fs: &SharedFs, wal_dir: &Path, segments: &[SegmentFile], report: &m
     Ok(())
 }
 
+/// Puts empty segments where some of the newest checkpoint's are missing, as Prometheus does not read it with gaps.
+fn fill_checkpoint(fs: &SharedFs, wal_dir: &Path, report: &mut LoadReport) -> Result<(), WalError> {
+    let Some(covered) = list_checkpoints(&**fs, wal_dir)?.last().copied() else { return Ok(()) };
+    let dir = wal_dir.join(checkpoint_name(covered));
+    let files = list_segments(&**fs, &dir)?;
+    let end = files.last().map_or(1, |last| last.segment + 1);
+    for missing in (0..end).filter(|number| !files.iter().any(|file| file.segment == *number)) {
+        let path = dir.join(segment_name(missing));
+        fs.create(&path).context("create", &path)?;
+        fs.sync_dir(&dir).context("sync", &dir)?;
+        tracing::warn!(component = "tsdb", path = %path.display(), "a part of the checkpoint is missing");
+        report.missing_files.push(path);
+        report.lost.add(Loss::UNKNOWN);
+    }
+    Ok(())
+}
+
+/// Passes one record on, as if it stood in a log.
+pub fn pass_on(record: &[u8], sink: &mut dyn RecordSink) -> Result<(), record::RecordError> {
+    Loader::new(sink).take(Compression::None, record)
+}
+
 struct Loader<'a> {
     sink: &'a mut dyn RecordSink,
     report: LoadReport,
+    /// Where reading begins in the next segment.
+    start: u64,
     inflater: Inflater,
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
@@ -188,13 +293,15 @@ struct Loader<'a> {
 impl<'a> Loader<'a> {
     fn new(sink: &'a mut dyn RecordSink) -> Self {
         let (series, samples, histograms) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sink, report: LoadReport::default(), inflater: Inflater::default(), series, samples, histograms }
+        let (report, inflater) = (LoadReport::default(), Inflater::default());
+        Self { sink, report, start: 0, inflater, series, samples, histograms }
     }
 
     /// Reads one segment; returns what is damaged in it.
     fn read_segment(&mut self, fs: &SharedFs, path: &Path, limit: Option<u64>) -> Result<Vec<SegmentDamage>, WalError> {
         let file = fs.open(path).context("open", path)?;
         let mut reader = SegmentReader::new(file, limit).context("read", path)?;
+        reader.skip_to(std::mem::take(&mut self.start));
         let mut damage = Vec::new();
         self.report.segments += 1;
         while let Some(item) = reader.next_item().context("read", path)? {
@@ -204,13 +311,10 @@ impl<'a> Loader<'a> {
                 len: end - offset,
                 error,
                 torn_end: false,
+                loss: Loss::default(),
             };
             match item {
                 Item::Damage(found) => damage.push(lost(found.offset, found.resumed, found.error.to_string())),
-                // Without the magic number it is a flipped bit: the checksum does not cover the flags.
-                Item::Record { compression: Compression::Zstd, data, .. } if data.starts_with(&ZSTD_MAGIC) => {
-                    return Err(WalError::Zstd { path: path.to_path_buf() });
-                }
                 Item::Record { offset, end, compression, data } => {
                     if let Err(error) = self.take(compression, data) {
                         damage.push(lost(offset, end, error.to_string()));
@@ -224,6 +328,10 @@ impl<'a> Loader<'a> {
     fn take(&mut self, compression: Compression, data: &[u8]) -> Result<(), super::record::RecordError> {
         let bytes = self.inflater.inflate(compression, data)?;
         let kind = RecordKind::of(bytes);
+        if kind == RecordKind::Unknown && compression == Compression::None && reads_as_snappy(data) {
+            // The checksum does not cover the flags: a flipped bit there, not a record of the future.
+            return Err(super::record::RecordError::Compression);
+        }
         match kind {
             RecordKind::Series => {
                 self.series.clear();
@@ -239,20 +347,30 @@ impl<'a> Loader<'a> {
             }
             RecordKind::Histograms => {
                 self.histograms.clear();
-                decode_histograms(bytes, &mut self.histograms)?;
+                let mut starts = Vec::new();
+                decode_started_histograms(bytes, &mut self.histograms, &mut starts)?;
                 let max = self.histograms.iter().map(|h| h.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.histograms.len() as u64;
                 self.sink.histograms(&self.histograms);
+                if !starts.is_empty() {
+                    let all = self.histograms.iter().zip(starts);
+                    self.sink.starts(&mut all.map(|(h, start)| (h.series, h.t, start)));
+                }
                 self.histograms.clear();
             }
             RecordKind::Samples | RecordKind::SamplesV2 => {
                 self.samples.clear();
-                decode_samples(bytes, &mut self.samples)?;
+                let mut starts = Vec::new();
+                decode_started_samples(bytes, &mut self.samples, &mut starts)?;
                 let max = self.samples.iter().map(|s| s.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.samples.len() as u64;
                 self.sink.samples(&self.samples);
+                if !starts.is_empty() {
+                    let all = self.samples.iter().zip(starts);
+                    self.sink.starts(&mut all.map(|(s, start)| (s.series, s.t, start)));
+                }
             }
             RecordKind::Tombstones => {
                 let tombstones = decode_tombstones(bytes)?;
@@ -278,4 +396,10 @@ impl<'a> Loader<'a> {
         *self.report.records.entry(kind).or_default() += 1;
         Ok(())
     }
+}
+
+/// True if the bytes are a compressed record of a kind that we know.
+fn reads_as_snappy(data: &[u8]) -> bool {
+    let mut inflater = Inflater::default();
+    inflater.inflate(Compression::Snappy, data).is_ok_and(|bytes| RecordKind::of(bytes) != RecordKind::Unknown)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::clock::SharedClock;
+use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::progress::ReplayProgress;
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 use crate::telemetry::summary::Summary;
@@ -30,10 +31,16 @@ pub struct WalMetrics {
     pub part_writes: Counter,
     /// `prometheus_tsdb_wal_record_parts_bytes_written_total`.
     pub part_bytes: Counter,
-    /// `prometheus_tsdb_wal_record_bytes_saved_total{compression="snappy"}`.
+    /// `prometheus_tsdb_wal_record_bytes_saved_total`, for the compression in use.
     pub bytes_saved: Counter,
     /// `prometheus_tsdb_wal_corruptions_total`.
     pub corruptions: Counter,
+    /// `prometheus_tsdb_mmap_chunk_corruptions_total`.
+    pub chunk_corruptions: Counter,
+    /// `watchfire_wal_refusing`.
+    pub refusing: Gauge,
+    /// `watchfire_wal_lost_samples_total`.
+    pub lost_samples: Counter,
     /// `prometheus_tsdb_checkpoint_creations_total`.
     pub checkpoints: Counter,
     /// `prometheus_tsdb_checkpoint_creations_failed_total`.
@@ -50,18 +57,23 @@ pub struct WalMetrics {
 }
 
 impl WalMetrics {
-    /// Registers the metrics, at zero.
+    /// Registers the metrics, at zero, for a log that is compressed with Snappy.
     pub fn new(registry: &Registry, clock: &SharedClock) -> Self {
-        Self::named(["prometheus_tsdb_wal"; 2], registry, clock)
+        Self::of(registry, clock, Compression::Snappy)
+    }
+
+    /// The same for a log that is compressed as given.
+    pub fn of(registry: &Registry, clock: &SharedClock, compression: Compression) -> Self {
+        Self::named(["prometheus_tsdb_wal"; 2], registry, clock, compression)
     }
 
     /// The metrics of the log of samples that came out of order.
-    pub fn of_late(registry: &Registry, clock: &SharedClock) -> Self {
-        Self::named(["prometheus_tsdb_out_of_order_wbl", "prometheus_tsdb_wbl"], registry, clock)
+    pub fn of_late(registry: &Registry, clock: &SharedClock, compression: Compression) -> Self {
+        Self::named(["prometheus_tsdb_out_of_order_wbl", "prometheus_tsdb_wbl"], registry, clock, compression)
     }
 
-    /// Of a log and of reading it back. Corruptions and checkpoints are counted for all logs together.
-    fn named([written, read]: [&str; 2], registry: &Registry, clock: &SharedClock) -> Self {
+    /// Of a log and of reading it back. Damage and checkpoints are counted for all logs together.
+    fn named([written, read]: [&str; 2], registry: &Registry, clock: &SharedClock, compression: Compression) -> Self {
         let name = |name: &str| format!("{written}_{name}");
         let counter = |of: &str, help: &str| registry.counter(&name(of), help, &[]);
         let gauge = |of: &str, help: &str| registry.gauge(&name(of), help, &[]);
@@ -87,10 +99,29 @@ impl WalMetrics {
             storage_bytes: gauge("storage_size_bytes", "Size of the write log directory."),
             part_writes: counter("record_part_writes_total", "Total number of record parts written before flushing."),
             part_bytes: counter("record_parts_bytes_written_total", part_bytes),
-            bytes_saved: registry.counter(&name("record_bytes_saved_total"), saved, &[("compression", "snappy")]),
+            bytes_saved: registry.counter(
+                &name("record_bytes_saved_total"),
+                saved,
+                &[("compression", compression.as_str())],
+            ),
             corruptions: registry.counter(
                 "prometheus_tsdb_wal_corruptions_total",
                 "Total number of WAL corruptions.",
+                &[],
+            ),
+            chunk_corruptions: registry.counter(
+                "prometheus_tsdb_mmap_chunk_corruptions_total",
+                "Total number of memory-mapped chunk corruptions.",
+                &[],
+            ),
+            refusing: registry.gauge(
+                "watchfire_wal_refusing",
+                "1 while the disk does not take the write log, so that samples are refused.",
+                &[],
+            ),
+            lost_samples: registry.counter(
+                "watchfire_wal_lost_samples_total",
+                "Samples that damage of the write log has cost, as far as it can be told.",
                 &[],
             ),
             checkpoints: total("creations_total", "Total number of checkpoint creations attempted."),

@@ -13,12 +13,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::SharedFs;
+use crate::storage::reserve;
 
 pub mod checkpoint;
+pub mod cursor;
 pub mod exemplar_record;
 pub mod fragment;
 pub mod histogram_record;
 mod load;
+pub mod loss;
 pub mod metadata_record;
 pub mod metrics;
 pub mod progress;
@@ -26,15 +29,17 @@ pub mod reader;
 pub mod record;
 mod repair;
 pub mod segments;
+mod start_record;
+pub mod tail;
 pub mod tombstone_record;
 pub mod writer;
 
 pub(crate) use load::load_and_repair;
-pub use load::{LoadReport, RecordSink, SegmentDamage, read_until};
+pub use load::{LoadReport, RecordSink, SegmentDamage, pass_on, read_until};
 
 use crate::storage::wal::fragment::{Compression, PAGE_LEN};
 use crate::storage::wal::metrics::WalMetrics;
-use crate::storage::wal::writer::Writer;
+use crate::storage::wal::writer::{Position, Writer};
 
 /// Name of the log's folder in the data directory.
 pub const WAL_DIR: &str = "wal";
@@ -48,7 +53,8 @@ pub const SEGMENT_LEN: u64 = 128 << 20;
 pub struct WalOptions {
     /// Longest segment in bytes, a multiple of a page (`--storage.tsdb.wal-segment-size`).
     pub segment_len: u64,
-    /// How records are compressed; zstd is not written (`--storage.tsdb.wal-compression`).
+    /// How records are compressed (`--storage.tsdb.wal-compression`, `--storage.tsdb.wal-compression-type`); one that does not
+    /// become smaller is written as it is. Records of all kinds are read.
     pub compression: Compression,
     /// Whether records are kept in memory until they are synced, so that a failed sync loses none. Without it nothing
     /// is synced but whole segments (`--storage.tsdb.wal-sync=off`).
@@ -105,12 +111,6 @@ pub enum WalError {
     /// A checkpoint was given up: which series are in use is not known now.
     #[error("a part of the head is being restored")]
     Unsettled,
-    /// A segment holds records that cannot be decompressed here. It is left as it is.
-    #[error("segment {} holds records compressed with zstd, which are not supported", path.display())]
-    Zstd {
-        /// The segment.
-        path: PathBuf,
-    },
 }
 
 /// Gives I/O errors their place.
@@ -137,6 +137,18 @@ impl Log {
         metrics: &WalMetrics,
         sink: &mut dyn RecordSink,
     ) -> Result<(Writer, LoadReport), WalError> {
+        Self::open_from(fs, data_dir, options, metrics, sink, None)
+    }
+
+    /// The same for a log of which what stands before `from` is known already; checkpoints are.
+    pub fn open_from(
+        fs: &SharedFs,
+        data_dir: &Path,
+        options: WalOptions,
+        metrics: &WalMetrics,
+        sink: &mut dyn RecordSink,
+        from: Option<Position>,
+    ) -> Result<(Writer, LoadReport), WalError> {
         if options.segment_len == 0 || !options.segment_len.is_multiple_of(PAGE_LEN as u64) {
             return Err(WalError::SegmentLen { len: options.segment_len });
         }
@@ -144,15 +156,19 @@ impl Log {
         fs.create_dir_all(&dir).context("create", &dir)?;
         fs.sync_dir(data_dir).context("sync", data_dir)?;
         segments::remove_unfinished(&**fs, &dir)?;
-        let report = load::load_and_repair(fs, data_dir, &dir, metrics, sink)?;
+        let report = load::load_and_repair(fs, data_dir, &dir, metrics, sink, from)?;
         let checkpoint = segments::list_checkpoints(&**fs, &dir)?.last().copied();
         let newest = segments::list_segments(&**fs, &dir)?.last().map(|s| s.segment);
         let next = newest.max(checkpoint).map_or(0, |newest| newest + 1);
-        let writer = Writer::create(fs.clone(), &dir, next, options, metrics.clone())?;
+        let begin = || Writer::create(fs.clone(), &dir, next, options, metrics.clone());
+        let writer = reserve::with_room(fs, data_dir, begin)?;
+        reserve::hold(fs, data_dir);
         metrics.progress.read(next);
-        Ok((writer, report))
+        Ok((writer.with_reserve(data_dir), report))
     }
 }
 
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ use crate::storage::wal::fragment::{
 };
 use crate::storage::wal::record::{RECORD_LEN_MAX, RecordError};
 
+/// Bytes that a byte of a compressed record can become: a copy of 64 bytes takes three.
+const SNAPPY_RATIO_MAX: usize = 22;
 /// Pages that are read from the file at once.
 const WINDOW_PAGES: usize = 16;
 
@@ -76,9 +78,37 @@ impl SegmentReader {
         Ok(Self { file, end, window: Vec::new(), window_start: 0, at: 0, record: Vec::new() })
     }
 
+    /// Goes on at `at`, where a record ends.
+    pub fn skip_to(&mut self, at: u64) {
+        self.at = at;
+    }
+
     /// The segment's length.
     pub fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Goes on at `offset`, where a record ends.
+    pub fn seek(&mut self, offset: u64) {
+        self.at = offset;
+    }
+
+    /// Reads up to `limit` from now on, or to the file's end: a segment that is being written has grown.
+    pub fn extend(&mut self, limit: Option<u64>) -> io::Result<()> {
+        let end = match limit {
+            Some(limit) if limit <= self.end => self.end,
+            limit => {
+                let len = self.file.len()?;
+                limit.map_or(len, |limit| limit.min(len))
+            }
+        };
+        self.end = self.end.max(end);
+        Ok(())
+    }
+
+    /// The bytes of the record that was read last, as they stand in the segment.
+    pub fn last_record(&self) -> &[u8] {
+        &self.record
     }
 
     /// The next record or damage; `None` at the end. Errors when the file cannot be read.
@@ -221,7 +251,11 @@ impl SegmentReader {
 #[derive(Default)]
 pub struct Inflater {
     buffer: Vec<u8>,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
+
+/// Largest window that a zstd frame without a declared size may ask for: 8 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 impl Inflater {
     /// The record's bytes.
@@ -230,7 +264,8 @@ impl Inflater {
             Compression::None => Ok(data),
             Compression::Snappy => {
                 let len = snap::raw::decompress_len(data).map_err(|_| RecordError::Compression)?;
-                if RECORD_LEN_MAX < len {
+                // The format cannot make more of a byte: a length that says so is not worth the room.
+                if RECORD_LEN_MAX < len || data.len().saturating_mul(SNAPPY_RATIO_MAX) < len {
                     return Err(RecordError::Compression);
                 }
                 if self.buffer.len() < len {
@@ -240,8 +275,37 @@ impl Inflater {
                 let len = done.map_err(|_| RecordError::Compression)?;
                 Ok(self.buffer.get(..len).unwrap_or_default())
             }
-            Compression::Zstd => Err(RecordError::Compression),
+            Compression::Zstd => {
+                let len = self.inflate_zstd(data).ok_or(RecordError::Compression)?;
+                Ok(self.buffer.get(..len).unwrap_or_default())
+            }
         }
+    }
+
+    /// Bytes that now stand in the buffer.
+    fn inflate_zstd(&mut self, data: &[u8]) -> Option<usize> {
+        let Some(len) = zstd::zstd_safe::get_frame_content_size(data).ok()? else {
+            return self.inflate_zstd_of_unknown_len(data);
+        };
+        let len = usize::try_from(len).ok().filter(|len| *len <= RECORD_LEN_MAX)?;
+        if self.buffer.len() < len {
+            self.buffer.resize(len, 0);
+        }
+        if self.zstd.is_none() {
+            self.zstd = zstd::bulk::Decompressor::new().ok();
+        }
+        let inflated = self.zstd.as_mut()?.decompress_to_buffer(data, self.buffer.get_mut(..len)?).ok()?;
+        (inflated == len).then_some(len)
+    }
+
+    /// The same for a frame that does not say how long its content is.
+    fn inflate_zstd_of_unknown_len(&mut self, data: &[u8]) -> Option<usize> {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(data).ok()?;
+        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).ok()?;
+        self.buffer.clear();
+        let room = u64::try_from(RECORD_LEN_MAX).unwrap_or(u64::MAX).saturating_add(1);
+        io::Read::read_to_end(&mut io::Read::take(decoder, room), &mut self.buffer).ok()?;
+        Some(self.buffer.len()).filter(|len| *len <= RECORD_LEN_MAX)
     }
 }
 

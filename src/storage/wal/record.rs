@@ -15,8 +15,9 @@ use crate::model::sample::SeriesRef;
 use crate::storage::head::StagedLate;
 use crate::storage::head::shard::Staged;
 use crate::storage::wal::exemplar_record::encode_exemplars;
-use crate::storage::wal::histogram_record::{encode_histograms, take_start};
+use crate::storage::wal::histogram_record::{encode_histograms, encode_started_histograms};
 use crate::storage::wal::metadata_record::encode_metadata;
+use crate::storage::wal::start_record::{Starting, put_start, take_start};
 
 const SERIES: u8 = 1;
 const SAMPLES: u8 = 2;
@@ -235,15 +236,63 @@ pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
     let mut records = Vec::new();
     encode_series(staged.iter().flat_map(|s| s.new_series()).map(|new| (new.series, &new.labels)), &mut records);
     encode_metadata(staged.iter().flat_map(|s| s.metadata()).map(|m| (m.series, &*m.metadata)), &mut records);
-    let samples = staged.iter().flat_map(|s| s.samples());
     let late = || staged.iter().flat_map(|s| s.late());
-    let samples = samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value });
-    encode_samples(samples.chain(late().filter_map(late_sample)), &mut records);
-    let histograms = staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value));
-    let late = late().filter_map(|late| Some((late.series, late.t, late.histogram()?)));
-    encode_histograms(histograms.chain(late), &mut records);
+    if staged.iter().any(|s| s.starts().is_some()) {
+        encode_started(staged, &mut records);
+    } else {
+        let samples = staged.iter().flat_map(|s| s.samples());
+        let samples = samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value });
+        encode_samples(samples.chain(late().filter_map(late_sample)), &mut records);
+        let histograms = staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value));
+        let late = late().filter_map(|late| Some((late.series, late.t, late.histogram()?)));
+        encode_histograms(histograms.chain(late), &mut records);
+    }
     encode_exemplars(staged.iter().flat_map(|s| s.exemplars()).map(|e| (e.series, &e.exemplar)), &mut records);
     records
+}
+
+/// The records of samples and histograms with their start times.
+fn encode_started(staged: &[&Staged], records: &mut Vec<Record>) {
+    let (mut samples, mut histograms) = (Vec::new(), Vec::new());
+    for part in staged {
+        let (sample_starts, histogram_starts) = part.starts().unwrap_or_default();
+        let start_of = |starts: &[(u32, i64)], at: u32| {
+            let found = starts.binary_search_by_key(&at, |(at, _)| *at).ok();
+            found.and_then(|found| starts.get(found)).map_or(0, |(_, start)| *start)
+        };
+        for (at, s) in (0..).zip(part.samples()) {
+            let sample = RefSample { series: s.series, t: s.t, value: s.value };
+            samples.push((sample, start_of(sample_starts, at)));
+        }
+        for (at, h) in (0..).zip(part.histograms()) {
+            histograms.push((h.series, h.t, start_of(histogram_starts, at), &h.value));
+        }
+    }
+    let late = || staged.iter().flat_map(|s| s.late());
+    samples.extend(late().filter_map(late_sample).map(|sample| (sample, 0)));
+    histograms.extend(late().filter_map(|late| Some((late.series, late.t, 0, late.histogram()?))));
+    encode_started_samples(samples, records);
+    encode_started_histograms(histograms, records);
+}
+
+/// Encodes samples with their start times, in one record or in several of about [`RECORD_LEN_TARGET`] bytes.
+pub fn encode_started_samples(samples: impl IntoIterator<Item = (RefSample, i64)>, out: &mut Vec<Record>) {
+    let mut bytes = Vec::new();
+    let mut at = Starting::default();
+    for (sample, start) in samples {
+        let is_first = bytes.is_empty();
+        if is_first {
+            bytes.push(SAMPLES_WITH_STARTS);
+        }
+        put_start(&mut at, is_first, (sample.series.0, sample.t, start), &mut bytes);
+        bytes.extend_from_slice(&sample.value.to_bits().to_be_bytes());
+        if RECORD_LEN_TARGET <= bytes.len() {
+            out.push(Record { bytes: std::mem::take(&mut bytes) });
+        }
+    }
+    if !bytes.is_empty() {
+        out.push(Record { bytes });
+    }
 }
 
 /// Appends the series of a series record to `out`, which on an error is as before.
@@ -290,17 +339,26 @@ fn labels_of(pairs: &[(&str, &str)]) -> Labels {
 
 /// Appends the samples of a samples record, with or without start times, to `out`, which on an error is as before.
 pub fn decode_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
+    decode_started_samples(bytes, out, &mut Vec::new())
+}
+
+/// The same, with the start of each sample in `starts` if the record has them.
+pub fn decode_started_samples(
+    bytes: &[u8],
+    out: &mut Vec<RefSample>,
+    starts: &mut Vec<i64>,
+) -> Result<(), RecordError> {
     let before = out.len();
-    let done = read_samples(bytes, out);
+    let done = read_samples(bytes, out, starts);
     if done.is_none() {
         out.truncate(before);
     }
     done.ok_or(RecordError::Malformed { kind: "samples" })
 }
 
-fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Option<()> {
+fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>, starts: &mut Vec<i64>) -> Option<()> {
     if bytes.first() == Some(&SAMPLES_WITH_STARTS) {
-        return read_samples_with_starts(bytes, out);
+        return read_samples_with_starts(bytes, out, starts);
     }
     let mut rest = bytes.strip_prefix(&[SAMPLES])?;
     if rest.is_empty() {
@@ -316,26 +374,42 @@ fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Option<()> {
     Some(())
 }
 
-fn read_samples_with_starts(bytes: &[u8], out: &mut Vec<RefSample>) -> Option<()> {
+fn read_samples_with_starts(bytes: &[u8], out: &mut Vec<RefSample>, starts: &mut Vec<i64>) -> Option<()> {
     let mut rest = bytes.strip_prefix(&[SAMPLES_WITH_STARTS])?;
-    if rest.is_empty() {
-        return Some(());
-    }
-    let (mut series, first_t) = (take_varint(&mut rest)?.cast_unsigned(), take_varint(&mut rest)?);
-    take_varint(&mut rest)?;
-    let mut t = first_t;
-    loop {
+    let mut at = Starting::default();
+    let mut is_first = true;
+    while !rest.is_empty() {
+        let (series, t, start) = take_start(&mut at, is_first, &mut rest)?;
+        is_first = false;
         out.push(RefSample { series: SeriesRef(series), t, value: f64::from_bits(take_u64(&mut rest)?) });
-        if rest.is_empty() {
-            return Some(());
-        }
-        series = series.wrapping_add(take_varint(&mut rest)?.cast_unsigned());
-        t = first_t.wrapping_add(take_varint(&mut rest)?);
-        take_start(&mut rest)?;
+        starts.push(start);
+    }
+    Some(())
+}
+
+/// Appends a label set: the number of labels, names and values.
+pub(crate) fn put_labels(labels: &Labels, out: &mut Vec<u8>) {
+    put_uvarint(labels.len() as u64, out);
+    for text in labels.iter().flat_map(|(name, value)| [name, value]) {
+        put_uvarint(text.len() as u64, out);
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
-pub(super) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
+/// Takes a label set.
+pub(crate) fn labels_from(rest: &mut &[u8]) -> Result<Labels, RecordError> {
+    const MALFORMED: RecordError = RecordError::Malformed { kind: "labels" };
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for _ in 0..take_uvarint(rest).ok_or(MALFORMED)? {
+        // A count that is too high ends here at the latest, as each label takes bytes.
+        let (name, value) = take_bytes(rest).zip(take_bytes(rest)).ok_or(MALFORMED)?;
+        let text = |raw| std::str::from_utf8(raw).map_err(|_| RecordError::NotUtf8);
+        pairs.push((text(name)?, text(value)?));
+    }
+    Ok(labels_of(&pairs))
+}
+
+pub(crate) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
     while 0x80 <= n {
         // The low seven bits, with the mark that more follow.
         out.push(n as u8 | 0x80);
@@ -344,18 +418,18 @@ pub(super) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
     out.push(n as u8);
 }
 
-pub(super) fn put_varint(n: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint(n: i64, out: &mut Vec<u8>) {
     put_uvarint((n << 1 ^ n >> 63).cast_unsigned(), out);
 }
 
-pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     let (raw, after) = rest.split_first_chunk::<8>()?;
     *rest = after;
     Some(u64::from_be_bytes(*raw))
 }
 
 #[inline]
-pub(super) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
     let mut n = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, after) = rest.split_first()?;
@@ -373,9 +447,14 @@ pub(super) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 #[inline]
-pub(super) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
+pub(crate) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
     let n = take_uvarint(rest)?;
     Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
+}
+
+/// Bytes behind their length.
+pub(crate) fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    take_str(rest)
 }
 
 pub(super) fn put_str(text: &str, out: &mut Vec<u8>) {
@@ -415,6 +494,18 @@ mod tests {
             }
             let bits = |s: &RefSample| (s.series, s.t, s.value.to_bits());
             prop_assert!(back.iter().map(bits).eq(samples.iter().map(bits)));
+        }
+
+        #[test]
+        fn started_samples_round_trip(samples in vec((sample(), prop_oneof![Just(0i64), Just(7), any::<i64>()]), 0..50)) {
+            let (mut records, mut back, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+            encode_started_samples(samples.iter().copied(), &mut records);
+            for record in &records {
+                decode_started_samples(record.as_bytes(), &mut back, &mut starts).unwrap();
+            }
+            let bits = |s: &RefSample| (s.series, s.t, s.value.to_bits());
+            prop_assert!(back.iter().map(bits).eq(samples.iter().map(|(s, _)| bits(s))));
+            prop_assert!(starts.iter().eq(samples.iter().map(|(_, start)| start)));
         }
 
         #[test]

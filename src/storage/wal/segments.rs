@@ -1,8 +1,11 @@
 //! Names in a log's folder: segments `00000012`, checkpoints `checkpoint.00000012`, and what is unfinished (`….tmp`).
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::storage::fs::Fs;
+use crate::storage::fs::{Fs, SharedFs};
+use crate::storage::wal::tail::Tail;
+use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
 
 const CHECKPOINT_PREFIX: &str = "checkpoint.";
@@ -48,6 +51,60 @@ pub fn list_checkpoints(fs: &dyn Fs, dir: &Path) -> Result<Vec<u64>, WalError> {
     }
     checkpoints.sort_unstable();
     Ok(checkpoints)
+}
+
+/// The files of a log, for those who read it beside its writer.
+#[derive(Clone)]
+pub struct LogFiles {
+    fs: SharedFs,
+    dir: PathBuf,
+}
+
+impl LogFiles {
+    /// The log in the folder `dir`.
+    pub fn new(fs: SharedFs, dir: PathBuf) -> Self {
+        Self { fs, dir }
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file system that it stands on.
+    pub fn fs(&self) -> &SharedFs {
+        &self.fs
+    }
+
+    /// Its segments, ascending.
+    pub fn segments(&self) -> Result<Vec<SegmentFile>, WalError> {
+        list_segments(&*self.fs, &self.dir)
+    }
+
+    /// Its checkpoints, ascending.
+    pub fn checkpoints(&self) -> Result<Vec<u64>, WalError> {
+        list_checkpoints(&*self.fs, &self.dir)
+    }
+
+    /// Length of a segment; `None` if it is not there.
+    pub fn len_of(&self, segment: u64) -> Result<Option<u64>, WalError> {
+        let path = self.dir.join(segment_name(segment));
+        match self.fs.open(&path) {
+            Ok(file) => file.len().map(Some).context("read", &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(WalError::Io { action: "open", path, source }),
+        }
+    }
+
+    /// Bytes of all its files.
+    pub fn total_len(&self) -> Result<u64, WalError> {
+        storage_len(&*self.fs, &self.dir)
+    }
+
+    /// Reads the segments in `dir`, which is the log's folder or that of a checkpoint, from `at` on.
+    pub fn tail(&self, dir: &Path, at: Position) -> Tail {
+        Tail::new(SharedFs::clone(&self.fs), dir, at)
+    }
 }
 
 /// Removes what an interrupted repair or checkpoint left.

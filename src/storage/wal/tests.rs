@@ -7,27 +7,28 @@ use crate::model::clock::{ManualClock, SharedClock};
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::fs::Fs as _;
 use crate::storage::fs::sim::SimFs;
 use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, encode_samples, encode_series};
 use crate::storage::wal::segments::{list_checkpoints, list_segments};
 use crate::telemetry::metrics::Registry;
 
-const DATA: &str = "/data";
+pub(super) const DATA: &str = "/data";
 
-fn metrics() -> WalMetrics {
+pub(super) fn metrics() -> WalMetrics {
     let clock: SharedClock = ManualClock::at(TimestampMs(0));
     WalMetrics::new(&Registry::default(), &clock)
 }
 
 /// Small segments, so that tests cross them.
-fn options() -> WalOptions {
+pub(super) fn options() -> WalOptions {
     WalOptions { segment_len: 2 * PAGE_LEN as u64, compression: Compression::None, hold_unsynced: true }
 }
 
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     series: Vec<u64>,
-    times: Vec<i64>,
+    pub(super) times: Vec<i64>,
     others: usize,
 }
 
@@ -46,7 +47,7 @@ impl RecordSink for Seen {
     }
 }
 
-fn open(fs: &SimFs) -> Result<(Writer, LoadReport, Seen), WalError> {
+pub(super) fn open(fs: &SimFs) -> Result<(Writer, LoadReport, Seen), WalError> {
     let fs: SharedFs = Arc::new(fs.clone());
     fs.create_dir_all(Path::new(DATA)).context("create", Path::new(DATA))?;
     fs.sync_dir(Path::new("/")).context("sync", Path::new("/"))?;
@@ -56,13 +57,13 @@ fn open(fs: &SimFs) -> Result<(Writer, LoadReport, Seen), WalError> {
 }
 
 /// Records of a batch with one sample at `t`, `width` more of the same time, so that batches have a size.
-fn batch(t: i64, width: u64) -> Vec<Record> {
+pub(super) fn batch(t: i64, width: u64) -> Vec<Record> {
     let mut records = Vec::new();
     encode_samples((0..=width).map(|i| RefSample { series: SeriesRef(i + 1), t, value: 0.5 }), &mut records);
     records
 }
 
-fn distinct(mut times: Vec<i64>) -> Vec<i64> {
+pub(super) fn distinct(mut times: Vec<i64>) -> Vec<i64> {
     times.sort_unstable();
     times.dedup();
     times
@@ -304,13 +305,62 @@ fn a_checkpoint_keeps_what_is_needed_and_removes_the_segments() {
     }
 }
 
+/// How the records of a log are compressed, by its folder.
+fn compressions(fs: &SimFs, dir: &Path) -> Vec<Compression> {
+    let mut found = Vec::new();
+    for file in list_segments(fs, dir).unwrap() {
+        let segment = fs.open(&dir.join(segments::segment_name(file.segment))).unwrap();
+        let mut reader = reader::SegmentReader::new(segment, None).unwrap();
+        while let Some(item) = reader.next_item().unwrap() {
+            let reader::Item::Record { compression, .. } = item else { panic!("damage") };
+            found.push(compression);
+        }
+    }
+    found
+}
+
 #[test]
-fn segments_of_zstd_are_left_alone() {
+fn a_log_of_all_compressions_is_read_whole() {
     let fs = SimFs::new();
-    let mut bytes = Vec::new();
-    fragment::frame(b"\x28\xb5\x2f\xfd and more", Compression::Zstd, 0, &mut bytes);
-    let path = Path::new(DATA).join("wal/00000000");
-    fs.put(&path, &bytes).unwrap();
-    assert!(matches!(open(&fs), Err(WalError::Zstd { .. })));
-    assert_eq!(fs.read(&path).unwrap(), bytes);
+    let shared: SharedFs = Arc::new(fs.clone());
+    let wal = Path::new(DATA).join(WAL_DIR);
+    drop(open(&fs).unwrap());
+    let kinds = [Compression::Zstd, Compression::Snappy, Compression::None, Compression::Zstd];
+    for (start, compression) in (0..).step_by(10).zip(kinds) {
+        let options = WalOptions { compression, ..options() };
+        let (mut writer, report) =
+            Log::open(&shared, Path::new(DATA), options, &metrics(), &mut Seen::default()).unwrap();
+        assert_eq!(report.damage, vec![]);
+        (start..start + 10).for_each(|t| writer.append(&batch(t, 200)).unwrap());
+        // One that does not become smaller is written as it is.
+        writer.append(&[Record::from_bytes(vec![99, 1, 2])]).unwrap();
+    }
+    let found = compressions(&fs, &wal);
+    let count = |of| found.iter().filter(|found| **found == of).count();
+    assert!(20 <= count(Compression::Zstd) && 10 <= count(Compression::Snappy) && 14 <= count(Compression::None));
+    let (mut writer, report, seen) = open(&fs).unwrap();
+    assert_eq!((report.damage, distinct(seen.times)), (vec![], (0..40).collect()));
+    // A checkpoint of all of them.
+    writer.next_segment().unwrap();
+    writer.plan_checkpoint().unwrap().unwrap().run(TimestampMs(15), &mut |_| Some(true)).unwrap();
+    drop(writer);
+    assert_eq!(distinct(open(&fs).unwrap().2.times), (15..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn zstd_without_a_declared_length_is_read_and_what_is_no_frame_is_damage() {
+    let text = vec![7; 100_000];
+    let mut stream = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    std::io::Write::write_all(&mut stream, &text).unwrap();
+    let undeclared = stream.finish().unwrap();
+    assert!(matches!(zstd::zstd_safe::get_frame_content_size(&undeclared), Ok(None)));
+    let mut inflater = reader::Inflater::default();
+    assert_eq!(inflater.inflate(Compression::Zstd, &undeclared).unwrap(), text);
+    assert_eq!(inflater.inflate(Compression::Zstd, &zstd::bulk::compress(&text, 3).unwrap()).unwrap(), text);
+    for wrong in [&undeclared[..undeclared.len() - 1], b"\x28\xb5\x2f\xfd and more", b"", b"text"] {
+        assert!(inflater.inflate(Compression::Zstd, wrong).is_err());
+    }
+    // It would be 4 GiB.
+    let bomb = [0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0xff, 0xff, 0xff, 0xff, 1, 0, 0];
+    assert!(inflater.inflate(Compression::Zstd, &bomb).is_err());
 }

@@ -6,17 +6,23 @@
 //! - After a failed sync nobody knows which of the written pages are on the disk, and a second sync would not tell. The
 //!   records since the last sync are still here: they are written again to a new segment, and that one is synced.
 //!   Reading a record twice changes nothing.
+//! - A full disk is the same. To write the unsynced records again, and to end in order, the room is used that is kept for it
+//!   (`storage::reserve`).
 //! - After a panic in a write the segment is cut back like after a failed one; an append whose waiters were never
 //!   answered can be taken back ([`Writer::undo_append`]).
 
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::{File, SharedFs};
+use crate::storage::reserve;
 use crate::storage::wal::fragment::{Compression, PAGE_LEN, frame, framed_len_max, pad_page};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::Record;
 use crate::storage::wal::segments::{list_segments, segment_name, storage_len};
 use crate::storage::wal::{IoContext, WalError, WalOptions};
+
+/// What Prometheus's encoder calls its default speed.
+const ZSTD_LEVEL: i32 = 3;
 
 /// A place in the log: everything before it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,8 +50,12 @@ pub struct Writer {
     unsynced_len: usize,
     state: State,
     last_append: Option<LastAppend>,
+    /// Where room is kept for a full disk, if any is.
+    reserve_in: Option<PathBuf>,
     buffer: Vec<u8>,
     encoder: snap::raw::Encoder,
+    /// Only where records are written so.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
     /// Where the next call of its kind is to panic.
     #[cfg(debug_assertions)]
     tear: Option<Tear>,
@@ -107,13 +117,23 @@ impl Writer {
             unsynced_len: 0,
             state: State::Sound,
             last_append: None,
+            reserve_in: None,
             buffer: Vec::new(),
             encoder: snap::raw::Encoder::new(),
+            zstd: (options.compression == Compression::Zstd)
+                .then(|| zstd::bulk::Compressor::new(ZSTD_LEVEL))
+                .transpose()
+                .context("compress with zstd into", dir)?,
             #[cfg(debug_assertions)]
             tear: None,
         };
         writer.measure();
         Ok(writer)
+    }
+
+    /// The same, with room kept in the data directory.
+    pub(crate) fn with_reserve(self, data_dir: &Path) -> Self {
+        Self { reserve_in: Some(data_dir.to_path_buf()), ..self }
     }
 
     /// Where the next record will stand at the earliest.
@@ -202,6 +222,20 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a page could be written behind the last record: for whoever waits for a full disk to have room again.
+    pub fn probe(&mut self) -> Result<(), WalError> {
+        self.recover()?;
+        self.state = State::MustCut;
+        let written = self.file.write_all_at(&[0; PAGE_LEN], self.good_len);
+        let cut = self.cut_back();
+        written.context("write", &self.segment_path())?;
+        cut?;
+        if let Some(data_dir) = &self.reserve_in {
+            reserve::hold(&self.fs, data_dir);
+        }
+        Ok(())
+    }
+
     /// Returns when all records so far survive a power cut. On an error they are still held and a later call tries
     /// again; none of them counts as durable.
     pub fn sync(&mut self) -> Result<(), WalError> {
@@ -253,8 +287,23 @@ impl Writer {
             let file = create_segment(&self.fs, &self.dir, before + 1)?;
             self.enter(before + 1, file, 0);
         }
+        if let Some(data_dir) = &self.reserve_in {
+            reserve::hold(&self.fs, data_dir);
+        }
         self.measure();
         Ok(self.segment)
+    }
+
+    /// Fills the last page up and syncs all, as at an orderly end. Returns where the log ends.
+    pub fn finish(&mut self) -> Result<Position, WalError> {
+        self.recover()?;
+        self.buffer.clear();
+        pad_page(self.good_len, &mut self.buffer);
+        if !self.buffer.is_empty() {
+            self.write_buffer()?;
+        }
+        self.sync()?;
+        Ok(self.position())
     }
 
     /// Writes the buffer behind the last good record.
@@ -303,11 +352,16 @@ impl Writer {
             frame(&record.data, record.compression, 0, &mut self.buffer);
         }
         let path = self.dir.join(segment_name(segment));
-        let written = create_segment(&self.fs, &self.dir, segment).and_then(|file| {
+        let write = || {
+            let file = create_segment(&self.fs, &self.dir, segment)?;
             file.write_all_at(&self.buffer, 0).context("write", &path)?;
             file.sync_data().context("sync", &path)?;
             Ok(file)
-        });
+        };
+        let written = match &self.reserve_in {
+            Some(data_dir) => reserve::with_room(&self.fs, data_dir, write),
+            None => write(),
+        };
         match written {
             Ok(file) => {
                 let (doubtful, sound_len) = (self.segment_path(), self.synced_len);
@@ -348,14 +402,16 @@ impl Writer {
         let mut packed = Vec::with_capacity(records.len());
         for record in records {
             let raw = record.as_bytes();
-            let compressed = match self.options.compression {
-                Compression::Snappy => self.encoder.compress_vec(raw).ok().filter(|data| data.len() < raw.len()),
-                Compression::None | Compression::Zstd => None,
+            let compression = self.options.compression;
+            let compressed = match compression {
+                Compression::Snappy => self.encoder.compress_vec(raw).ok(),
+                Compression::Zstd => self.zstd.as_mut().and_then(|zstd| zstd.compress(raw).ok()),
+                Compression::None => None,
             };
-            packed.push(match compressed {
+            packed.push(match compressed.filter(|data| data.len() < raw.len()) {
                 Some(data) => {
                     self.metrics.bytes_saved.add((raw.len() - data.len()) as u64);
-                    Packed { compression: Compression::Snappy, data }
+                    Packed { compression, data }
                 }
                 None => Packed { compression: Compression::None, data: raw.to_vec() },
             });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::storage::head::column::SeriesCell;
-use crate::storage::head::index::segment::{Lookup, PairId, Segment, Texts, lookup_hash};
+use crate::storage::head::index::segment::{Lookup, PairId, Segment, SegmentId, Texts, lookup_hash};
 use crate::storage::head::index::tail::TailEntry;
 
 /// A series on its way into a segment.
@@ -126,6 +126,7 @@ fn finish<'a>(
     let (posting_starts, postings) = invert(pair_count as usize, &label_starts, &label_pairs);
     let hashes: Vec<u32> = drafts.iter().map(|d| d.hash).collect();
     Segment {
+        id: SegmentId::default(),
         names: Texts::from_strs(names.into_iter()),
         name_starts: name_starts.into(),
         values: Texts::from_strs(pairs.map(|(_, value)| value)),

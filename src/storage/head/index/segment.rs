@@ -8,6 +8,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::labels::{Labels, LabelsRoom};
 use crate::storage::head::column::SeriesCell;
@@ -15,9 +16,22 @@ use crate::storage::head::column::SeriesCell;
 /// Number of a (name, value) pair within a segment.
 pub(crate) type PairId = u32;
 
+/// Names a segment for as long as the process lives: no other gets the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentId(u64);
+
+impl Default for SegmentId {
+    /// A new one.
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(crate) struct Segment {
+    pub(super) id: SegmentId,
     pub(super) names: Texts,
     /// First pair of each name, and one past the last pair at the end.
     pub(super) name_starts: Box<[PairId]>,
@@ -110,6 +124,11 @@ pub(crate) fn lookup_hash(hash: u64) -> u32 {
 }
 
 impl Segment {
+    /// Its name.
+    pub(crate) fn id(&self) -> SegmentId {
+        self.id
+    }
+
     /// Number of series.
     pub(crate) fn len(&self) -> usize {
         self.cells.len()

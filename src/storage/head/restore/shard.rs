@@ -1,0 +1,273 @@
+//! The part of restoring that one shard's thread does: series first, then samples, series by series.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::metadata::SeriesMetadata;
+use crate::model::time::TimeRange;
+use crate::storage::chunk::cut::CutRules;
+use crate::storage::head::commit::CommitId;
+use crate::storage::head::deletion::RestoredDeletions;
+use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
+use crate::storage::head::partition::Partition;
+use crate::storage::head::restore::{Batch, Entry, HISTOGRAM, NamedSeries, RestoreStats};
+use crate::storage::head::series::RunCounts;
+use crate::storage::head::shard::Shard;
+use crate::storage::head::shared::HeadShared;
+use crate::storage::head::table::SeriesId;
+
+/// Fills one shard.
+#[derive(Default)]
+pub(super) struct ShardRestorer {
+    /// `None` only in what is left after the end.
+    pub(super) target: Option<(Arc<Shard>, Arc<HeadShared>)>,
+    /// By number: the place of each series in the table, or [`NONE`].
+    slots: Vec<u32>,
+    /// Places of series with chunks, and the samples of these that the log has not named yet.
+    adopted: HashMap<u32, i64, foldhash::fast::FixedState>,
+    runs: Runs,
+    pub(super) newest: i64,
+    /// Metadata that is shared by series.
+    metadata: HashSet<Arc<SeriesMetadata>>,
+    pub(super) deletions: RestoredDeletions,
+    pub(super) counts: RunCounts,
+    pub(super) stats: RestoreStats,
+}
+
+impl ShardRestorer {
+    pub(super) fn new(shard: &Arc<Shard>, shared: &Arc<HeadShared>) -> Self {
+        let target = Some((Arc::clone(shard), Arc::clone(shared)));
+        Self { target, newest: i64::MIN, ..Self::default() }
+    }
+
+    pub(super) fn into_stats(self) -> RestoreStats {
+        RestoreStats { samples: self.counts.appended, not_newer: self.counts.not_newer, ..self.stats }
+    }
+
+    pub(super) fn take(&mut self, batch: &mut Batch) {
+        let Some((shard, shared)) = self.target.clone() else { return };
+        let mut partition = shard.lock_partition();
+        // A sample comes after its series in the log, so all series may come first.
+        let rules = shared.rules;
+        for series in batch.series.drain(..) {
+            self.take_series(&mut partition, series, &rules);
+        }
+        let slots = &self.slots;
+        let slot = |entry: &Entry| slots.get((entry.number & !HISTOGRAM) as usize).copied();
+        self.stats.unknown_refs += self.runs.sort(&batch.samples, slot, partition.table.slot_count());
+        let time = |entry: &Entry| batch.base_t.wrapping_add(i64::from(entry.t));
+        for run in self.runs.iter() {
+            let Some(series) = partition.table.get_mut(SeriesId::from_slot(run.slot)) else { continue };
+            let before = self.counts.not_newer;
+            let mut entries = run.entries(&batch.samples).peekable();
+            while let Some(next) = entries.peek() {
+                if next.number & HISTOGRAM == 0 {
+                    let floats = std::iter::from_fn(|| entries.next_if(|next| next.number & HISTOGRAM == 0));
+                    let floats = floats.map(|entry| (time(entry), f64::from_bits(entry.bits)));
+                    series.restore(floats, &rules, &mut self.counts);
+                } else if let Some(entry) = entries.next() {
+                    let value = usize::try_from(entry.bits).ok().and_then(|index| batch.histograms.get(index));
+                    let Some(value) = value else { continue };
+                    // Number 0 is before all commits, so every view sees the sample.
+                    let (t, all) = (time(entry), CommitId(0));
+                    self.counts.add(t, series.append_histogram(t, value, all, all, &rules));
+                }
+            }
+            self.newest = series.last().map_or(self.newest, |(newest, _)| newest.max(self.newest));
+            let passed = i64::try_from(self.counts.not_newer - before).unwrap_or(i64::MAX);
+            if 0 < passed
+                && let Some(left) = self.adopted.get_mut(&run.slot)
+            {
+                // The log has samples among those of the chunks that the chunks have not.
+                let had = std::mem::replace(left, left.saturating_sub(passed));
+                self.stats.misfits += u64::from(0 <= had && *left < 0);
+            }
+        }
+        for (number, metadata) in batch.metadata.drain(..) {
+            self.take_metadata(&mut partition, number, metadata);
+        }
+        for (number, t, start) in batch.starts.drain(..) {
+            let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+            if let Some(found) = partition.table.get(SeriesId::from_slot(slot)) {
+                partition.readers.starts.note(found.cell.series(), t, start);
+            }
+        }
+        for (number, interval) in batch.tombstones.drain(..) {
+            let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+            if let Some(found) = partition.table.get(SeriesId::from_slot(slot)) {
+                self.deletions.add(found.cell.series(), interval, found.last().map(|(t, _)| t));
+            }
+        }
+    }
+
+    fn take_metadata(&mut self, partition: &mut Partition, number: u32, metadata: SeriesMetadata) {
+        let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+        let Some(series) = partition.table.get(SeriesId::from_slot(slot)) else { return };
+        let shared = match self.metadata.get(&metadata) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let shared = Arc::new(metadata);
+                self.metadata.insert(Arc::clone(&shared));
+                shared
+            }
+        };
+        partition.metadata.insert(series.cell.series(), shared);
+    }
+
+    fn take_series(&mut self, partition: &mut Partition, named: NamedSeries, rules: &CutRules) {
+        let NamedSeries { number, reference, labels, chunks } = named;
+        let (at, labels) = (number as usize, &labels);
+        if let Some(before) = self.slots.get(at).copied() {
+            // Said twice, as after a failed sync or a checkpoint. With other labels it would be another series.
+            if before == NONE || partition.restored(labels).map(SeriesId::slot) != Some(before) {
+                self.stats.bad_series += 1;
+            }
+            return;
+        }
+        self.slots.resize(at + 1, NONE);
+        let sealed = partition.index.segments.len();
+        let Some((id, first)) = partition.restore_series(reference, labels) else {
+            self.stats.bad_series += 1;
+            return;
+        };
+        if first == reference {
+            self.stats.series += 1;
+        } else {
+            self.stats.aliases.insert(reference, first);
+        }
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = id.slot();
+        }
+        if let Some(chunks) = chunks
+            && let Some(series) = partition.table.get_mut(id)
+        {
+            let before = self.counts.appended;
+            self.stats.misfits += u64::from(!series.adopt(*chunks, rules, &mut self.counts));
+            let samples = i64::try_from(self.counts.appended - before).unwrap_or(i64::MAX);
+            *self.adopted.entry(id.slot()).or_default() += samples;
+            self.newest = series.last().map_or(self.newest, |(newest, _)| newest.max(self.newest));
+        }
+        if sealed < partition.index.segments.len() {
+            while let Some(job) = partition.merge_job() {
+                partition.install(job.run());
+            }
+        }
+    }
+
+    /// Puts samples that came out of order into their table; returns how many were new.
+    pub(super) fn insert_late(&mut self, number: u32, samples: Vec<(i64, LateValue)>, epoch: u64) -> u64 {
+        let Some((shard, shared)) = &self.target else { return 0 };
+        let partition = shard.lock_partition();
+        let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+        let Some(series) = partition.table.get(SeriesId::from_slot(slot)) else { return 0 };
+        let table = partition.readers.late.load();
+        // Number 0 is before all commits, so every view sees the samples.
+        let all = CommitId(0);
+        let rules = LateRules { epoch, low: all, chunk_len: shared.late_chunk_len };
+        let mut new = 0;
+        for (t, value) in samples {
+            let sample = LateSample { t, commit: all, value };
+            if let Inserted::Taken { new_chunks } = table.insert(series.cell.series(), sample, rules) {
+                series.cell.set_late(true);
+                self.counts.chunks += new_chunks;
+                new += 1;
+            }
+        }
+        self.stats.late += new;
+        new
+    }
+
+    /// The same for those alone whose time no late sample of the series has; `None` if the series is not here.
+    pub(super) fn insert_late_chunk(
+        &mut self,
+        number: u32,
+        mut samples: Vec<(i64, LateValue)>,
+        epoch: u64,
+    ) -> Option<u64> {
+        let slot = self.slots.get(number as usize).copied()?;
+        let (shard, _) = self.target.as_ref()?;
+        let first = shard.lock_partition().table.get(SeriesId::from_slot(slot))?.cell.series();
+        let held = shard.readers.late.load().get(first);
+        let held = held.and_then(|late| late.merged(TimeRange::ALL, CommitId(0), u64::MAX).ok()).unwrap_or_default();
+        samples.retain(|(t, _)| held.binary_search_by_key(t, |sample| sample.t).is_err());
+        Some(self.insert_late(number, samples, epoch))
+    }
+
+    /// Shows all that was restored.
+    pub(super) fn publish(&mut self) {
+        let Some((shard, _)) = &self.target else { return };
+        let mut partition = shard.lock_partition();
+        for slot in 0..partition.table.slot_count() {
+            let id = partition.table.id_at(slot);
+            if let Some(series) = partition.table.get_mut(id) {
+                series.publish();
+            }
+        }
+    }
+}
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// The entries of a batch by series; keeps its buffers.
+#[derive(Default)]
+struct Runs {
+    /// By place in the table: the last entry so far, or [`NONE`].
+    last: Vec<u32>,
+    /// By entry: the next of the same series, or [`NONE`].
+    next: Vec<u32>,
+    /// Places with their first entries, in the order of these.
+    firsts: Vec<(u32, u32)>,
+}
+
+/// The entries of one series in a batch.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    slot: u32,
+    first: u32,
+    next: &'a [u32],
+}
+
+impl Runs {
+    /// Links the entries of each series; returns how many have no place.
+    fn sort(&mut self, entries: &[Entry], mut slot_of: impl FnMut(&Entry) -> Option<u32>, slot_count: usize) -> u64 {
+        let mut unknown = 0;
+        self.last.resize(slot_count.max(self.last.len()), NONE);
+        self.next.clear();
+        self.next.resize(entries.len(), NONE);
+        self.firsts.clear();
+        for (index, entry) in (0u32..).zip(entries) {
+            let slot = slot_of(entry);
+            let Some((slot, last)) = slot.and_then(|slot| Some((slot, self.last.get_mut(slot as usize)?))) else {
+                unknown += 1;
+                continue;
+            };
+            match self.next.get_mut(*last as usize) {
+                Some(next) if *last != NONE => *next = index,
+                _ => self.firsts.push((slot, index)),
+            }
+            *last = index;
+        }
+        for (slot, _) in &self.firsts {
+            if let Some(last) = self.last.get_mut(*slot as usize) {
+                *last = NONE;
+            }
+        }
+        unknown
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Run<'_>> {
+        self.firsts.iter().map(|(slot, first)| Run { slot: *slot, first: *first, next: &self.next })
+    }
+}
+
+impl<'a> Run<'a> {
+    fn entries(self, entries: &'a [Entry]) -> impl Iterator<Item = &'a Entry> {
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            let entry = entries.get(at as usize)?;
+            at = self.next.get(at as usize).copied().unwrap_or(NONE);
+            Some(entry)
+        })
+    }
+}

@@ -1,0 +1,225 @@
+//! The files of finished head chunks as a stop writes and a start reads them; their layout stands in `head_chunks`.
+//!
+//! Files are numbered without gaps and hold a series' chunks in the order of their times. A stop adds only what no file holds
+//! yet; files of which every sample is too old are removed, oldest first.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::sample::SeriesRef;
+use crate::storage::chunk::Encoding;
+use crate::storage::fs::{File, Fs, SharedFs};
+use crate::storage::head::image::ChunkImage;
+use crate::storage::head_chunks::{FILE_HEADER, HEAD_CHUNKS_DIR, HeadChunk, OUT_OF_ORDER, each_chunk, put_chunk};
+use crate::storage::wal::{IoContext, WalError};
+
+/// Longest file.
+const FILE_LEN_MAX: u64 = 128 << 20;
+/// Bytes that are written at once.
+const WRITE_LEN: usize = 1 << 20;
+
+/// A file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkFile {
+    /// Its number.
+    pub number: u64,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// The files of a data directory, by number.
+pub fn list(fs: &dyn Fs, data_dir: &Path) -> Result<Vec<ChunkFile>, WalError> {
+    let dir = data_dir.join(HEAD_CHUNKS_DIR);
+    let entries = match fs.list(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(WalError::Io { action: "list", path: dir, source }),
+    };
+    let file = |entry: crate::storage::fs::DirEntry| {
+        let number = entry.name.parse().ok().filter(|_| !entry.is_dir)?;
+        Some(ChunkFile { number, len: entry.len })
+    };
+    let mut files: Vec<ChunkFile> = entries.into_iter().filter_map(file).collect();
+    files.sort_unstable_by_key(|file| file.number);
+    Ok(files)
+}
+
+fn path_of(data_dir: &Path, number: u64) -> PathBuf {
+    data_dir.join(HEAD_CHUNKS_DIR).join(format!("{number:06}"))
+}
+
+/// Calls `take` with each chunk up to the first damage or gap; false if there is one. Chunks of samples that came out of order, and
+/// of encodings that we do not know, are passed over.
+pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut dyn FnMut(SeriesRef, ChunkImage)) -> Result<bool, WalError> {
+    let mut take = |chunk: &HeadChunk<'_>| {
+        if let Ok(encoding) = Encoding::from_id(chunk.encoding)
+            && chunk.encoding & OUT_OF_ORDER == 0
+        {
+            let (min_t, max_t) = (chunk.min_t, chunk.max_t);
+            take(chunk.series, ChunkImage { min_t, max_t, encoding, data: chunk.data.to_vec() });
+        }
+    };
+    each_file(fs, data_dir, &mut |_, path| each_chunk(fs, path, &mut take))
+}
+
+/// Calls `read` with each file up to the first that it finds damaged, or to a gap; false if there is one.
+fn each_file(
+    fs: &dyn Fs,
+    data_dir: &Path,
+    read: &mut dyn FnMut(ChunkFile, &Path) -> io::Result<bool>,
+) -> Result<bool, WalError> {
+    let mut before = None;
+    for file in list(fs, data_dir)? {
+        if before.is_some_and(|before: u64| before + 1 != file.number) {
+            return Ok(false);
+        }
+        before = Some(file.number);
+        let path = path_of(data_dir, file.number);
+        if !read(file, &path).context("read", &path)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What the files hold.
+#[derive(Debug, Default)]
+pub struct Persisted {
+    /// Time of the last sample in them, by series.
+    ends: HashMap<SeriesRef, i64, foldhash::fast::FixedState>,
+    /// Number of the last file.
+    last: u64,
+}
+
+impl Persisted {
+    /// Looks at all files; `None` if one is damaged, so that nothing can follow it.
+    pub fn read(fs: &dyn Fs, data_dir: &Path) -> Result<Option<Self>, WalError> {
+        let mut found = Self::default();
+        let whole = each_file(fs, data_dir, &mut |file, path| {
+            found.last = file.number;
+            each_chunk(fs, path, &mut |chunk| {
+                if chunk.encoding & OUT_OF_ORDER == 0 {
+                    let end = found.ends.entry(chunk.series).or_insert(chunk.max_t);
+                    *end = chunk.max_t.max(*end);
+                }
+            })
+        })?;
+        Ok(whole.then_some(found))
+    }
+
+    /// Where the samples of a series end that the files hold.
+    pub fn end(&self, series: SeriesRef) -> Option<i64> {
+        self.ends.get(&series).copied()
+    }
+}
+
+/// Writes further files.
+pub struct ChunkFiles {
+    fs: SharedFs,
+    data_dir: PathBuf,
+    /// Number of the last file.
+    last: u64,
+    /// Numbers of the files that it has made.
+    made: Vec<u64>,
+    file: Option<(PathBuf, Box<dyn File>)>,
+    written: u64,
+    buffer: Vec<u8>,
+}
+
+impl ChunkFiles {
+    /// Begins behind what is there.
+    pub fn behind(fs: &SharedFs, data_dir: &Path, persisted: &Persisted) -> Self {
+        let (fs, data_dir, last) = (fs.clone(), data_dir.to_path_buf(), persisted.last);
+        Self { fs, data_dir, last, made: Vec::new(), file: None, written: 0, buffer: Vec::new() }
+    }
+
+    /// Adds a chunk.
+    pub fn add(&mut self, series: SeriesRef, chunk: &ChunkImage) -> Result<(), WalError> {
+        let before = self.buffer.len();
+        if self.file.is_none() {
+            self.begin()?;
+        }
+        put_chunk(series, (chunk.min_t, chunk.max_t), chunk.encoding.id(), &chunk.data, &mut self.buffer);
+        let added = self.buffer.len() - before;
+        if WRITE_LEN <= self.buffer.len() {
+            self.write()?;
+        }
+        // The next chunk is about as long.
+        if FILE_LEN_MAX < self.written + (self.buffer.len() + added) as u64 {
+            self.end()?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), WalError> {
+        let dir = self.data_dir.join(HEAD_CHUNKS_DIR);
+        self.fs.create_dir_all(&dir).context("create", &dir)?;
+        let path = path_of(&self.data_dir, self.last + 1);
+        let file = self.fs.create(&path).context("create", &path)?;
+        self.last += 1;
+        self.made.push(self.last);
+        self.file = Some((path, file));
+        self.written = 0;
+        self.buffer.extend_from_slice(&FILE_HEADER);
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), WalError> {
+        if let Some((path, file)) = &self.file {
+            file.write_all_at(&self.buffer, self.written).context("write", path)?;
+            self.written += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), WalError> {
+        self.write()?;
+        if let Some((path, file)) = self.file.take() {
+            file.sync_data().context("sync", &path)?;
+        }
+        Ok(())
+    }
+
+    /// Returns when all files will survive a power cut.
+    pub fn finish(&mut self) -> Result<(), WalError> {
+        self.end()?;
+        if !self.made.is_empty() {
+            let dir = self.data_dir.join(HEAD_CHUNKS_DIR);
+            self.fs.sync_dir(&dir).context("sync", &dir)?;
+            self.fs.sync_dir(&self.data_dir).context("sync", &self.data_dir)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files that it has made.
+    pub fn undo(&mut self) {
+        self.file = None;
+        while let Some(number) = self.made.pop() {
+            // One that stays is read again: its chunks are those of the log.
+            let _ = self.fs.remove_file(&path_of(&self.data_dir, number));
+        }
+    }
+}
+
+/// Removes the files of which every sample is older than `bound`, up to the first that has others. Those that came out of order are
+/// needed if `keeps_late`, until blocks stand for them.
+pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, keeps_late: bool) -> Result<(), WalError> {
+    let mut files = list(fs, data_dir)?;
+    // The last one stays, so that numbers are not used again.
+    files.pop();
+    for file in files {
+        let path = path_of(data_dir, file.number);
+        let mut is_needed = false;
+        let whole = each_chunk(fs, &path, &mut |chunk| {
+            let is_late = chunk.encoding & OUT_OF_ORDER != 0;
+            is_needed |= if is_late { keeps_late } else { bound <= chunk.max_t };
+        });
+        if !whole.context("read", &path)? || is_needed {
+            return Ok(());
+        }
+        fs.remove_file(&path).context("remove", &path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! What damage of the log has cost: how many samples, of which time. Told from what can still be read of the damaged bytes, and
+//! where nothing can, reckoned from the records around them.
+
+use std::path::{Path, PathBuf};
+
+use crate::storage::fs::SharedFs;
+use crate::storage::wal::fragment::{Compression, FRAGMENT_HEADER_LEN, FragmentHeader, FragmentKind, page_rest};
+use crate::storage::wal::histogram_record::decode_histograms;
+use crate::storage::wal::load::SegmentDamage;
+use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
+use crate::storage::wal::record::{RecordKind, decode_samples, decode_series};
+use crate::storage::wal::{IoContext, WalError};
+
+/// Bytes of a damaged stretch that are looked at; what is longer is reckoned.
+const LOOKED_AT_MAX: u64 = 8 << 20;
+/// Records on either side that tell the time.
+const NEIGHBOURS: usize = 3;
+
+/// What was lost at a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Samples.
+    pub samples: u64,
+    /// Whether they were reckoned: the damaged bytes did not tell.
+    pub is_reckoned: bool,
+    /// Names of series. Samples of such a series are lost as well, also those that are still there.
+    pub series: u64,
+    /// Times, in milliseconds, between which the lost samples lie, as far as it can be told.
+    pub range: Option<(i64, i64)>,
+}
+
+impl Loss {
+    /// Nobody can tell.
+    pub(crate) const UNKNOWN: Self = Self { samples: 0, is_reckoned: true, series: 0, range: None };
+
+    /// Adds another loss.
+    pub fn add(&mut self, other: Self) {
+        self.samples += other.samples;
+        self.series += other.series;
+        self.is_reckoned |= other.is_reckoned;
+        self.range = joined(self.range, other.range);
+    }
+}
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    samples: u64,
+    series: u64,
+    span: Option<(i64, i64)>,
+}
+
+/// A sound record of samples.
+struct Sound {
+    offset: u64,
+    len: u64,
+    held: Held,
+}
+
+fn joined(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
+    match (a, b) {
+        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Says of each damage of the segment at `path` what it has cost. `before` is the segment before it.
+pub(crate) fn measure(
+    fs: &SharedFs,
+    before: Option<&Path>,
+    path: &Path,
+    damage: &mut [SegmentDamage],
+) -> Result<(), WalError> {
+    let sound = sound_records(fs, path)?;
+    let sound_before = before.and_then(|before| sound_records(fs, before).ok()).unwrap_or_default();
+    let last_before = sound_before.last().and_then(|last| last.held.span);
+    // How many samples a byte stands for, here or else in the segment before.
+    let nearest = if sound.is_empty() { &sound_before } else { &sound };
+    let (samples, len) = nearest.iter().fold((0, 0), |(n, len), one| (n + one.held.samples, len + one.len));
+    let file = fs.open(path).context("open", path)?;
+    for one in damage {
+        let looked_at = one.len.min(LOOKED_AT_MAX);
+        let mut data = vec![0; usize::try_from(looked_at).unwrap_or(0)];
+        let read = file.read_at(&mut data, one.offset).context("read", path)?;
+        data.truncate(read);
+        let (held, unknown) = lenient(&data, one.offset);
+        let unknown = unknown + one.len.saturating_sub(looked_at);
+        // What says nothing may hold a sample at least.
+        let reckoned = (unknown.saturating_mul(samples)).div_ceil(len.max(1)).max(u64::from(0 < unknown));
+        let at = sound.partition_point(|record| record.offset < one.offset);
+        let spans = |records: &[Sound]| records.iter().fold(None, |span, record| joined(span, record.held.span));
+        let near_before = spans(sound.get(at.saturating_sub(NEIGHBOURS)..at).unwrap_or(&[]));
+        let near_after = spans(sound.get(at..(at + NEIGHBOURS).min(sound.len())).unwrap_or(&[]));
+        let range = joined(joined(near_before.or(last_before), near_after), held.span);
+        let samples = held.samples + reckoned;
+        let range = range.filter(|_| 0 < samples);
+        one.loss = Loss { samples, is_reckoned: 0 < unknown, series: held.series, range };
+    }
+    Ok(())
+}
+
+/// What segments that are missing have cost, about: `before` are those before them, the nearest first, `after` those behind.
+pub(crate) fn of_gap<'a>(
+    fs: &SharedFs,
+    before: impl Iterator<Item = &'a PathBuf>,
+    after: impl Iterator<Item = &'a PathBuf>,
+    count: u64,
+) -> Loss {
+    // Many a segment is empty: each start begins one.
+    let read = |path: &PathBuf| sound_records(fs, path).ok().filter(|sound| !sound.is_empty());
+    let before = before.take(NEIGHBOURS).find_map(read).unwrap_or_default();
+    let after = after.take(NEIGHBOURS).find_map(read).unwrap_or_default();
+    let samples = |records: &[Sound]| records.iter().map(|record| record.held.samples).sum::<u64>();
+    let from = before.last().and_then(|record| record.held.span).map(|(_, max_t)| max_t);
+    let to = after.first().and_then(|record| record.held.span).map(|(min_t, _)| min_t);
+    let range = from.or(to).zip(to.or(from)).map(|(from, to)| (from.min(to), from.max(to)));
+    Loss { samples: samples(&before).max(samples(&after)) * count, is_reckoned: true, series: 0, range }
+}
+
+/// The sound records of samples in a segment.
+fn sound_records(fs: &SharedFs, path: &Path) -> Result<Vec<Sound>, WalError> {
+    let mut reader = SegmentReader::new(fs.open(path).context("open", path)?, None).context("read", path)?;
+    let (mut sound, mut inflater) = (Vec::new(), Inflater::default());
+    while let Some(item) = reader.next_item().context("read", path)? {
+        if let Item::Record { offset, end, compression, data } = item
+            && let Some(held) = held(&mut inflater, compression, data)
+            && 0 < held.samples
+        {
+            sound.push(Sound { offset, len: end - offset, held });
+        }
+    }
+    Ok(sound)
+}
+
+/// What a record holds; `None` if it cannot be read.
+fn held(inflater: &mut Inflater, compression: Compression, data: &[u8]) -> Option<Held> {
+    let bytes = inflater.inflate(compression, data).ok()?;
+    let of_times = |times: &mut dyn Iterator<Item = i64>| {
+        times.fold(Held::default(), |held, t| Held {
+            samples: held.samples + 1,
+            span: joined(held.span, Some((t, t))),
+            ..held
+        })
+    };
+    match RecordKind::of(bytes) {
+        RecordKind::Series => {
+            let mut series = Vec::new();
+            decode_series(bytes, &mut series).ok()?;
+            Some(Held { series: series.len() as u64, ..Held::default() })
+        }
+        RecordKind::Samples | RecordKind::SamplesV2 => {
+            let mut samples = Vec::new();
+            decode_samples(bytes, &mut samples).ok()?;
+            Some(of_times(&mut samples.iter().map(|sample| sample.t)))
+        }
+        RecordKind::Histograms => {
+            let mut histograms = Vec::new();
+            decode_histograms(bytes, &mut histograms).ok()?;
+            Some(of_times(&mut histograms.iter().map(|histogram| histogram.t)))
+        }
+        // Of damaged bytes, the kind may be what is wrong.
+        _ => None,
+    }
+}
+
+/// Reads damaged bytes without asking for checksums: what their records would hold, and the bytes of those that say nothing.
+fn lenient(data: &[u8], offset: u64) -> (Held, u64) {
+    let (mut all, mut unknown, mut at) = (Held::default(), 0, 0);
+    let (mut inflater, mut parts, mut parts_len) = (Inflater::default(), Vec::new(), 0u64);
+    while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+        let page = page_rest(offset + at as u64);
+        if page < FRAGMENT_HEADER_LEN || rest.first() == Some(&0) {
+            // Padding, unless the byte that says so is what is wrong.
+            let stretch = rest.get(..page.min(rest.len())).unwrap_or(rest);
+            if stretch.iter().any(|byte| *byte != 0) {
+                unknown += stretch.len() as u64;
+            }
+            at += page;
+            continue;
+        }
+        let header = rest.first_chunk().and_then(|raw| FragmentHeader::decode(*raw).ok());
+        let body = header.and_then(|header| {
+            let end = FRAGMENT_HEADER_LEN + usize::from(header.len);
+            Some((header, end)).filter(|_| end <= page).zip(rest.get(FRAGMENT_HEADER_LEN..end))
+        });
+        let Some(((header, end), body)) = body else {
+            // It does not say where the next one begins.
+            unknown += (rest.len().min(page)) as u64;
+            at += page;
+            continue;
+        };
+        if matches!(header.kind, FragmentKind::Full | FragmentKind::First) {
+            unknown += parts_len;
+            parts_len = 0;
+            parts.clear();
+        }
+        parts.extend_from_slice(body);
+        parts_len += end as u64;
+        at += end;
+        if matches!(header.kind, FragmentKind::Full | FragmentKind::Last) {
+            let other = if header.compression == Compression::None { Compression::Snappy } else { Compression::None };
+            let read = held(&mut inflater, header.compression, &parts).or_else(|| held(&mut inflater, other, &parts));
+            match read {
+                Some(held) => {
+                    all.samples += held.samples;
+                    all.series += held.series;
+                    all.span = joined(all.span, held.span);
+                }
+                None => unknown += parts_len,
+            }
+            parts_len = 0;
+            parts.clear();
+        }
+    }
+    // Times that no neighbour bears out may be what was damaged.
+    (all, unknown + parts_len)
+}
