@@ -169,9 +169,12 @@ pub struct ReadStream {
     _permit: ReadPermit,
 }
 
+/// What is left, and the bytes to send.
+type Written = Result<(Box<State>, Vec<u8>), String>;
+
 enum Stage {
     Idle(Box<State>),
-    Writing(BoxFuture<'static, Result<(Box<State>, Vec<u8>), String>>),
+    Writing(BoxFuture<'static, Written>),
     Done,
 }
 

@@ -122,7 +122,10 @@ pub(super) struct Reading {
 }
 
 /// Answers that are not read yet.
-pub(super) struct Fetched(Vec<(usize, Wanted, Result<(ReadBody, Charge), String>)>);
+pub(super) struct Fetched(Vec<(usize, Wanted, Body)>);
+
+/// A body with what it is charged, or why there is none.
+type Body = Result<(ReadBody, Charge), String>;
 
 impl Reading {
     /// For what range a client is asked, if at all.

@@ -208,7 +208,7 @@ async fn compress(encoding: Option<Encoding>, mut response: Response) -> Respons
         return response;
     }
     if let Some(pieces) = response.pieces.take() {
-        return match Compressed::new(encoding, &response.body, pieces) {
+        return match Compressed::begin(encoding, &response.body, pieces) {
             Ok((begun, pieces)) => {
                 (response.body, response.pieces) = (begun, Some(pieces));
                 response.with("Content-Encoding", encoding.name())

@@ -128,7 +128,7 @@ pub(super) struct Compressed {
 
 impl Compressed {
     /// `first` comes before `pieces`. Answers with what is to be sent first.
-    pub(super) fn new(
+    pub(super) fn begin(
         encoding: Encoding,
         first: &[u8],
         pieces: Box<dyn Pieces>,
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn pieces_are_compressed_as_they_come() {
         for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
-            let (first, pieces) = Compressed::new(encoding, b"{\"a\":", scripted(100_000)).unwrap();
+            let (first, pieces) = Compressed::begin(encoding, b"{\"a\":", scripted(100_000)).unwrap();
             let (all, _) = drain(AnswerBody::new(first, Some(pieces), Held::default(), None)).unwrap();
             let mut text = String::new();
             match encoding {

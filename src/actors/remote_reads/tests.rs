@@ -14,7 +14,10 @@ fn column(times: std::ops::Range<i64>) -> SampleColumn {
     column
 }
 
-fn bits(column: &SampleColumn) -> (Vec<(i64, u64)>, Vec<(i64, f64)>) {
+/// Times with the bits of values, and with counts.
+type Bits = (Vec<(i64, u64)>, Vec<(i64, f64)>);
+
+fn bits(column: &SampleColumn) -> Bits {
     let floats = column.floats.timestamps.iter().copied().zip(column.floats.values.iter().map(|v| v.to_bits()));
     let histograms = column.histograms.timestamps.iter().copied().zip(column.histograms.values.iter().map(|h| h.count));
     (floats.collect(), histograms.collect())

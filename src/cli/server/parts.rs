@@ -434,6 +434,10 @@ impl Parts {
         self.notifying.close();
         let Some(opened) = self.opened.lock().take() else { return };
         let Some(position) = opened.thread.close() else { return };
+        if flags.agent.is_some() {
+            // Its log is short, and other programs read the directory.
+            return;
+        }
         let (flags, head, log) = (flags.storage.clone(), Arc::clone(&self.head), Arc::clone(&self.log));
         let clock = SharedClock::clone(&self.runtime.clock);
         let write = move |_: &_| {

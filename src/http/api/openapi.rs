@@ -173,8 +173,8 @@ fn operation(out: &mut String, endpoint: &Endpoint, method: &Method) {
     let verb = method.as_str().to_lowercase();
     let words: Vec<&str> =
         endpoint.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
-    let _ =
-        writeln!(out, "    {verb}:\n      operationId: {verb}_{}\n      summary: {}", words.join("_"), endpoint.about);
+    let summary = endpoint.about.replace('\'', "''");
+    let _ = writeln!(out, "    {verb}:\n      operationId: {verb}_{}\n      summary: '{summary}'", words.join("_"));
     let takes_form = *method == Method::POST && !endpoint.parameters.is_empty();
     let in_path = endpoint.path.contains("{name}");
     if in_path || (!takes_form && !endpoint.parameters.is_empty()) {
