@@ -291,8 +291,8 @@ fn measure(view: &dyn ReadView, text: &str, start_s: i64, steps: i64) -> (i64, b
         text.chars().take(100).collect::<String>()
     );
     let left = HELD.load(Ordering::Relaxed) - held;
-    // The expressions compiled last are remembered: 64 at most, each below 100 KiB.
-    let kept_max = if text.contains('~') || text.contains("label_replace") { 6 << 20 } else { 4096 };
+    // The expressions compiled last are remembered, 64 at most, each below 100 KiB; so are selectors with what they found.
+    let kept_max = if text.contains('~') || text.contains("label_replace") { 6 << 20 } else { 256 << 10 };
     let excerpt: String = text.chars().take(100).collect();
     assert!(left < kept_max || is_traced(), "{left} bytes of {excerpt} are left");
     (excess, is_answered)

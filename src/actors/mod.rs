@@ -110,6 +110,8 @@ pub mod query_gateway;
 pub mod query_log;
 mod query_metrics;
 pub mod receiver;
+pub mod remote_read_server;
+pub mod remote_reads;
 pub mod remote_receiver;
 pub mod remote_write_manager;
 pub mod remote_write_queue;

@@ -5,6 +5,9 @@
 
 mod newest;
 mod quick;
+mod remote_read;
+mod remotes;
+mod running;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -15,6 +18,7 @@ use actix::prelude::{Actor, ActorContext, Handler, Message, ResponseActFuture, S
 use actix::{ActorFutureExt, WrapFuture};
 use futures::future::FutureExt;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,6 +32,7 @@ use crate::actors::mailbox::{Admitted, Asker};
 use crate::actors::pool::{ComputePool, Lane, PoolError};
 use crate::actors::query_log::{LoggedQuery, QueryLog, QueryOrigin};
 use crate::actors::query_metrics::QueryTimes;
+use crate::actors::remote_reads::RemoteReads;
 use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
@@ -44,8 +49,14 @@ use crate::promql::eval::{
 use crate::promql::parser::ParseOptions;
 use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
+use crate::telemetry::repeat::RepeatLimiter;
 
 pub use newest::{Newest, RunNewest};
+pub use remote_read::{RemoteRead, RunRemoteRead, Sampled};
+pub use running::RunningQuery;
+
+use remotes::Source;
+use running::RunningQueries;
 
 /// The kind. Further queries than have slots are refused.
 pub static QUERY_GATEWAY: Kind = Kind { name: "query_gateway", rank: Rank::GATEWAY, slots: 1024 };
@@ -102,7 +113,7 @@ pub enum Listing {
 
 /// List series, label names or label values.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Listed, QueryFailure>")]
+#[rtype(result = "Result<FoundListing, QueryFailure>")]
 pub struct RunListing {
     /// What.
     pub listing: Listing,
@@ -114,13 +125,24 @@ pub struct RunListing {
     pub limit: usize,
 }
 
-/// An answer to [`RunListing`], sorted and without repetitions.
+/// An answer to [`RunListing`].
+#[derive(Debug)]
+pub struct FoundListing {
+    /// What was found.
+    pub listed: Listed,
+    /// What is missing, and why.
+    pub warnings: Vec<String>,
+    /// Keeps its memory charged.
+    pub held: Charge,
+}
+
+/// Sorted and without repetitions.
 #[derive(Debug)]
 pub enum Listed {
-    /// Label sets, and what was left out.
-    Series(Vec<Labels>, Vec<String>),
-    /// Names or values, and what was left out.
-    Names(Vec<String>, Vec<String>),
+    /// Label sets.
+    Series(Vec<Labels>),
+    /// Names or values.
+    Names(Vec<String>),
 }
 
 /// Run a rule's job on the lane of the rules: its queries are evaluated within the limits of one query. The job may run
@@ -238,6 +260,13 @@ pub struct GatewayDeps {
     /// Set once the data directory is ours.
     active: OnceLock<ActiveQueries>,
     log: QueryLog,
+    /// Set where there may be any.
+    remotes: OnceLock<Arc<RemoteReads>>,
+    /// The gateway's own; set when it starts.
+    runtime: OnceLock<Handle>,
+    running: RunningQueries,
+    /// What rules were told to miss.
+    told: Mutex<RepeatLimiter>,
 }
 
 struct GatewayMetrics {
@@ -289,6 +318,10 @@ impl GatewayDeps {
             turns: Arc::new(Semaphore::new(limits.concurrency_max.max(1))),
             active: OnceLock::new(),
             log,
+            remotes: OnceLock::new(),
+            runtime: OnceLock::new(),
+            running: RunningQueries::default(),
+            told: Mutex::default(),
             metrics: GatewayMetrics { running, samples, samples_read, times },
         })
     }
@@ -305,6 +338,21 @@ impl GatewayDeps {
         // The data directory opens once.
         let _ = self.active.set(active);
         Ok(())
+    }
+
+    /// Has queries read from these remote storages as well. Holds once it is said.
+    pub fn set_remotes(&self, remotes: Arc<RemoteReads>) {
+        let _ = self.remotes.set(remotes);
+    }
+
+    /// The queries of users that run or wait, oldest first.
+    pub fn running_queries(&self) -> Vec<RunningQuery> {
+        self.running.list()
+    }
+
+    /// Ends such a query as if its client had gone away; false if there is none of that number.
+    pub fn cancel_query(&self, id: u64) -> bool {
+        self.running.cancel(id)
     }
 
     /// The log of queries.
@@ -326,13 +374,16 @@ impl GatewayDeps {
         query: &RunQuery,
         ctx: &QueryContext,
         queue: Duration,
+        source: &Source,
     ) -> Result<(Evaluated, QueryTimings), QueryFailure> {
         #[cfg(debug_assertions)]
         failpoint::hit(QUERY_GATEWAY.name, "", Point::Step("evaluate"));
         let ParsedQuery { held: _held, expr } = parse(&self.parser, ctx).map_err(parse_failure)?;
         let began = self.clock.monotonic();
-        let evaluated = self.evaluate_parsed(query, &expr, ctx, queue);
-        self.log_evaluated(query, began, queue, &evaluated);
+        let evaluated = self.evaluate_parsed(query, &expr, ctx, queue, source);
+        if source.is_complete() {
+            self.log_evaluated(query, began, queue, &evaluated);
+        }
         evaluated
     }
 
@@ -365,9 +416,10 @@ impl GatewayDeps {
         expr: &Expr,
         ctx: &QueryContext,
         queue: Duration,
+        source: &Source,
     ) -> Result<(Evaluated, QueryTimings), QueryFailure> {
         let began = self.clock.monotonic();
-        let view = self.queryable.view()?;
+        let view = source.view()?;
         let prepared = self.clock.monotonic();
         let mut engine = self.engine.clone();
         engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
@@ -440,29 +492,43 @@ impl GatewayDeps {
         if let Some(done) = self.query_quickly(&query, deadline).await {
             return done.map(|(evaluated, timings)| QueryOutcome { evaluated, timings });
         }
-        let evaluate = move |deps: &Self, mut ctx: QueryContext, queue: Duration| {
+        let evaluate = move |deps: &Self, mut ctx: QueryContext, queue: Duration, source: &Source| {
             let _active = deps.active.get().and_then(|active| active.enter(&query.text));
             ctx.text.clone_from(&query.text);
             deps.metrics.times.queued(queue);
-            deps.evaluate(&query, &ctx, queue)
+            deps.evaluate(&query, &ctx, queue, source)
         };
-        let (evaluated, timings) = Arc::clone(&self).admit(lane, deadline, evaluate).await?;
+        let ((mut evaluated, timings), warnings) = Arc::clone(&self).admit_reading(lane, deadline, evaluate).await?;
+        evaluated.annotations.warnings.extend(warnings);
         Ok(QueryOutcome { evaluated, timings })
     }
 
     async fn rule<T: Send + 'static>(self: Arc<Self>, rule: RunRule<T>, deadline: Instant) -> Result<T, QueryFailure> {
         let RunRule { job, origin } = rule;
-        let run = move |deps: &Self, ctx: QueryContext, _| Ok(job(&JobQueries { deps, ctx, origin }));
+        let run = move |deps: &Self, ctx: QueryContext, _| {
+            let source = deps.source_of_rules(deadline, &ctx);
+            let queries = JobQueries { deps, ctx, origin, source };
+            let done = job(&queries);
+            deps.tell_warnings(&queries.source);
+            Ok(done)
+        };
         self.admit(Lane::Rules, deadline, run).await
     }
 
-    async fn list(self: Arc<Self>, request: RunListing, deadline: Instant) -> Result<Listed, QueryFailure> {
-        let list = move |deps: &Self, ctx: QueryContext, _| {
+    async fn list(self: Arc<Self>, request: RunListing, deadline: Instant) -> Result<FoundListing, QueryFailure> {
+        let list = move |_: &Self, ctx: QueryContext, _, source: &Source| {
             let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
-            let view = deps.queryable.view()?;
-            Ok(list(&request, &*view, &budget)?)
+            let view = source.view()?;
+            let listed = list(&request, &*view, &budget)?;
+            let mut warnings = view.warnings();
+            if !matches!(request.listing, Listing::Series) {
+                warnings.extend(source.of_labels(request.range));
+            }
+            Ok(FoundListing { listed, warnings, held: budget.held.into_inner() })
         };
-        self.admit(Lane::Queries, deadline, list).await
+        let (mut found, warnings) = self.admit_reading(Lane::Queries, deadline, list).await?;
+        found.warnings.extend(warnings);
+        Ok(found)
     }
 }
 
@@ -471,6 +537,7 @@ struct JobQueries<'a> {
     deps: &'a GatewayDeps,
     ctx: QueryContext,
     origin: QueryOrigin,
+    source: Source,
 }
 
 impl RuleQueries for JobQueries<'_> {
@@ -481,7 +548,7 @@ impl RuleQueries for JobQueries<'_> {
         let query = RunQuery { text, span, timeout, lookback_ms, lane, counts_steps: false, origin };
         let _active = self.deps.active.get().and_then(|active| active.enter(&query.text));
         let ctx = QueryContext { text: query.text.clone(), ..self.ctx.clone() };
-        let (Evaluated { value, held, .. }, _) = self.deps.evaluate(&query, &ctx, Duration::ZERO)?;
+        let (Evaluated { value, held, .. }, _) = self.deps.evaluate(&query, &ctx, Duration::ZERO, &self.source)?;
         Ok(Queried { value, held })
     }
 
@@ -491,7 +558,7 @@ impl RuleQueries for JobQueries<'_> {
                 ListingBudget { held: Mutex::new(self.ctx.ledger.charge(0).map_err(over)?), ctx: self.ctx.clone() };
             let mut newest = Vec::new();
             let mut column = FloatColumn::default();
-            for series in self.deps.queryable.view()?.select(matchers, range, &budget)? {
+            for series in self.source.view()?.select(matchers, range, &budget)? {
                 budget.check()?;
                 column.clear();
                 series.samples.decode(range, &mut column)?;
@@ -549,8 +616,8 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
     series.truncate(cut);
     names.truncate(cut);
     Ok(match request.listing {
-        Listing::Series => Listed::Series(series, view.warnings()),
-        Listing::LabelNames | Listing::LabelValues(_) => Listed::Names(names, view.warnings()),
+        Listing::Series => Listed::Series(series),
+        Listing::LabelNames | Listing::LabelValues(_) => Listed::Names(names),
     })
 }
 
@@ -607,6 +674,9 @@ impl Actor for QueryGateway {
 
     fn started(&mut self, _: &mut Self::Context) {
         self.deps.metrics.running.set(0.0);
+        if let Ok(runtime) = Handle::try_current() {
+            let _ = self.deps.runtime.set(runtime);
+        }
     }
 }
 
@@ -641,7 +711,15 @@ impl Handler<Admitted<RunQuery>> for QueryGateway {
         let (query, slot) = query.into_parts();
         let deadline = self.deadline(query.timeout);
         self.deps.metrics.running.add(1.0);
-        let work = while_wanted(asker, Arc::clone(&self.deps).query(query, deadline));
+        let place = self.deps.running.enter(&query, &self.deps.clock);
+        let query = while_wanted(asker, Arc::clone(&self.deps).query(query, deadline));
+        let work = async move {
+            tokio::select! {
+                biased;
+                done = query => done,
+                () = place.ended() => Err(EvalError::Canceled(Phase::Execution).into()),
+            }
+        };
         Box::pin(work.boxed_local().into_actor(self).map(move |done, actor: &mut Self, _| {
             drop(slot);
             actor.deps.metrics.running.add(-1.0);
@@ -668,7 +746,7 @@ impl<T: Send + 'static> Handler<Admitted<RunRule<T>>> for QueryGateway {
 }
 
 impl Handler<Admitted<RunListing>> for QueryGateway {
-    type Result = ResponseActFuture<Self, Result<Listed, QueryFailure>>;
+    type Result = ResponseActFuture<Self, Result<FoundListing, QueryFailure>>;
 
     fn handle(&mut self, request: Admitted<RunListing>, _: &mut Context<Self>) -> Self::Result {
         let asker = request.asker();

@@ -74,7 +74,7 @@ const KNOWN: &[(&str, LogLevel, &str, bool, Works)] = &[
     ("type-and-unit-labels", Info, "Experimental type and unit labels enabled", false, NotBuilt),
     ("use-uncached-io", Info, "Experimental Uncached IO is enabled.", false, NotBuilt),
     ("fast-startup", Info, "Experimental fast startup is enabled.", false, NotBuilt),
-    ("search-api", Info, "Experimental search API enabled.", false, NotBuilt),
+    ("search-api", Info, "Experimental search API enabled.", false, Yes),
 ];
 
 impl Features {

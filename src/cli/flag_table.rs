@@ -74,7 +74,7 @@ pub const FLAGS: &[FlagSpec] = &[
     flag("web.config.file", Text, "", WEB, "File that configures TLS, authentication and headers of our own server."),
     flag("web.read-timeout", Duration, "5m", WEB, "Longest time to read a request, and to keep an idle connection."),
     flag("web.max-connections", Integer, "512", WEB, "Most connections at a time over all listeners; further ones wait."),
-    effect(Nothing, flag("web.max-notifications-subscribers", Integer, "16", WEB, "Most subscribers of live notifications.")),
+    flag("web.max-notifications-subscribers", Integer, "16", WEB, "Most subscribers of live notifications."),
     flag("web.external-url", Text, "", WEB, "URL under which users reach this server. Its path prefixes all endpoints."),
     flag("web.route-prefix", Text, "", WEB, "Prefix of the internal routes; the path of --web.external-url by default."),
     effect(Warned, flag("web.user-assets", Text, "", WEB, "Directory to serve under /user.")),
@@ -87,7 +87,7 @@ pub const FLAGS: &[FlagSpec] = &[
     effect(Warned, flag("web.console.libraries", Text, "console_libraries", WEB, "Directory of console libraries.")),
     flag("web.page-title", Text, "Prometheus Time Series Collection and Processing Server", WEB, "Title of the pages."),
     flag("web.cors.origin", Text, ".*", WEB, "Origins that browsers may ask from: a regular expression for the whole origin."),
-    server(effect(Nothing, flag("web.search.max-limit", Integer, "10000", WEB, "Largest limit of the search API; 0 lifts it."))),
+    server(flag("web.search.max-limit", Integer, "10000", WEB, "Largest limit of the search API; 0 lifts it.")),
 
     server(flag("storage.tsdb.path", Text, "data/", STORAGE, "Directory of the data.")),
     server(flag("storage.tsdb.retention.time", Duration, "", STORAGE, "How long to keep samples; 15d when neither this nor the size is given. The configuration file takes precedence.")),
@@ -120,9 +120,9 @@ pub const FLAGS: &[FlagSpec] = &[
     agent(hidden(flag("storage.agent.wal-truncate-frequency", Duration, "", AGENT, "How often the WAL is truncated; 2h."))),
 
     flag("storage.remote.flush-deadline", Duration, "1m", REMOTE, "How long to go on sending when stopping or reloading; when stopping within 30s for everything."),
-    server(effect(Nothing, flag("storage.remote.read-sample-limit", Integer, "5e7", REMOTE, "Most samples of a remote read."))),
-    server(effect(Nothing, flag("storage.remote.read-concurrent-limit", Integer, "10", REMOTE, "Most remote reads at a time."))),
-    server(effect(Nothing, flag("storage.remote.read-max-bytes-in-frame", Integer, "1048576", REMOTE, "Largest frame of a streamed remote read."))),
+    server(flag("storage.remote.read-sample-limit", Integer, "5e7", REMOTE, "Most samples of a remote read that is not streamed; 0 for any number.")),
+    server(flag("storage.remote.read-concurrent-limit", Integer, "10", REMOTE, "Most remote reads at a time; 0 for any number.")),
+    server(flag("storage.remote.read-max-bytes-in-frame", Integer, "1048576", REMOTE, "Largest frame of a streamed remote read.")),
 
     server(flag("query.lookback-delta", Duration, "5m", QUERY, "How far back an instant selector looks for a sample.")),
     server(flag("query.timeout", Duration, "2m", QUERY, "Longest time a query may take.")),
@@ -153,6 +153,7 @@ pub const FLAGS: &[FlagSpec] = &[
     flag("watchfire.limit.http.header", AutoSize, "", LIMITS, "Largest header of a request; 64KiB."),
     flag("watchfire.limit.http.body", AutoSize, "", LIMITS, "Largest body of a request; 32MiB."),
     flag("watchfire.limit.remote-write", AutoSize, "", LIMITS, "Memory of remote write requests in flight; 1/16 of memory, at least 64MiB."),
+    switch("watchfire.web.enable-pprof", "false", WEB, "Answer on /debug/pprof/ with profiles of the process."),
     flag("watchfire.limit.query.memory", AutoSize, "", LIMITS, "Memory of one query; a quarter of that of all."),
     flag("watchfire.limit.query.memory-total", AutoSize, "", LIMITS, "Memory of all queries; a quarter of memory."),
 ];

@@ -61,6 +61,8 @@ pub struct ServerFlags {
     pub remote: RemoteFlags,
     /// `--storage.agent.*`, with `--agent`.
     pub agent: Option<AgentFlags>,
+    /// `--storage.remote.read-*`.
+    pub remote_read: RemoteReadFlags,
     /// `--watchfire.limit.*`.
     pub limits: ResourceLimits,
     /// Names of given flags that have no effect yet; one warning each.
@@ -85,8 +87,14 @@ pub struct WebFlags {
     pub route_prefix: String,
     /// Whether `/-/reload` and `/-/quit` work.
     pub enable_lifecycle: bool,
-    /// Whether data may be deleted and copied by request.
+    /// Whether data may be deleted and copied by request, and queries ended.
     pub enable_admin_api: bool,
+    /// Whether `/debug/pprof/` answers.
+    pub enable_pprof: bool,
+    /// Largest limit of a search; 0 for any.
+    pub search_limit_max: usize,
+    /// Most who listen to notifications.
+    pub notification_listeners_max: usize,
     /// Title of the pages.
     pub page_title: String,
     /// Origins that browsers may ask from.
@@ -97,6 +105,17 @@ pub struct WebFlags {
     pub otlp_receiver: bool,
     /// Names of the messages that are taken.
     pub remote_write_messages: Vec<String>,
+}
+
+/// `--storage.remote.read-*`.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteReadFlags {
+    /// Most samples of an answer; 0 for any number.
+    pub samples: usize,
+    /// Requests at a time; 0 for any number.
+    pub concurrency: usize,
+    /// Bytes of a frame.
+    pub frame_len: usize,
 }
 
 /// When acknowledged writes are synced.
@@ -359,6 +378,7 @@ impl ServerFlags {
                 hold_wal: values.size("watchfire.remote-write.hold-wal").unwrap_or(0),
             },
             agent: agent(values),
+            remote_read: remote_read(values),
             limits: ResourceLimits::from_values(values, memory),
             inactive,
             config,
@@ -472,6 +492,9 @@ fn web(values: &Values, config: &ConfigSource) -> Result<WebFlags, FlagError> {
         external_url,
         enable_lifecycle: values.bool("web.enable-lifecycle"),
         enable_admin_api: values.bool("web.enable-admin-api"),
+        enable_pprof: values.bool("watchfire.web.enable-pprof"),
+        search_limit_max: usize::try_from(values.integer("web.search.max-limit")).unwrap_or(0),
+        notification_listeners_max: usize::try_from(values.integer("web.max-notifications-subscribers")).unwrap_or(0),
         page_title: values.text("web.page-title").to_owned(),
         cors_origin,
         remote_write_receiver: values.bool("web.enable-remote-write-receiver"),
@@ -530,6 +553,15 @@ fn storage(values: &Values) -> StorageFlags {
         samples_per_chunk: values.integer("storage.tsdb.samples-per-chunk"),
         block_reload_interval: values.duration("storage.tsdb.block-reload-interval").max(PromDuration::from_secs(1)),
         overlapping_compaction: values.bool("storage.tsdb.allow-overlapping-compaction"),
+    }
+}
+
+fn remote_read(values: &Values) -> RemoteReadFlags {
+    let number = |name| usize::try_from(values.integer(name)).unwrap_or(0);
+    RemoteReadFlags {
+        samples: number("storage.remote.read-sample-limit"),
+        concurrency: number("storage.remote.read-concurrent-limit"),
+        frame_len: number("storage.remote.read-max-bytes-in-frame"),
     }
 }
 

@@ -104,7 +104,6 @@ pub const TABLE: &[Row] = &[
     protective("remote_write[].google_iam", "requests are not signed in at Google yet"),
     protective("remote_write[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("remote_write[].tls_config.max_version", NO_OLD_TLS) },
-    additive("remote_read", "remote storage is not asked", present),
 ];
 
 const fn protective(field: &'static str, why: &'static str) -> Row {

@@ -7,7 +7,7 @@ use super::names::{LabelSet, ValidationScheme};
 use super::relabel::RelabelConfig;
 use super::remote_auth::{AzureAdConfig, GoogleIamConfig, SigV4Config};
 use super::url::ConfigUrl;
-use super::yaml::block::{Preset, block};
+use super::yaml::block::{Preset, block, encode};
 use crate::model::duration::PromDuration;
 
 /// Headers that requests set by themselves, in lower case; `authorization` has a text of its own.
@@ -190,6 +190,13 @@ impl Preset for RemoteWriteConfig {
             ));
         }
         Ok(())
+    }
+}
+
+impl RemoteReadConfig {
+    /// The block as it is shown, secrets redacted.
+    pub fn to_yaml(&self) -> String {
+        encode(self).to_yaml()
     }
 }
 

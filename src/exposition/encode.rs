@@ -12,10 +12,10 @@ use crate::telemetry::metrics::{MetricFamily, MetricKind, MetricValue};
 
 const TOTAL: &str = "_total";
 
-/// All families in a format.
+/// All families in a format, which is a text.
 pub fn encode(families: &[MetricFamily], format: Written) -> String {
     let mut out = String::with_capacity(4096);
-    let open = format != Written::Text;
+    let open = matches!(format, Written::OpenMetrics001 | Written::OpenMetrics100);
     for family in families {
         push_family(&mut out, family, open);
     }

@@ -17,7 +17,7 @@ use crate::model::read::NewestSample;
 pub fn encode_newest(samples: &[NewestSample], external: &[(String, String)], negotiated: &Negotiated) -> String {
     let mut writer = Writer {
         out: String::with_capacity(4096),
-        open: negotiated.format != Written::Text,
+        open: matches!(negotiated.format, Written::OpenMetrics001 | Written::OpenMetrics100),
         escaping: negotiated.escaping,
         external,
     };

@@ -1,7 +1,7 @@
 //! In which format and under which name we answer on `/metrics`, from the `Accept` header.
 //!
-//! The choice is that of Prometheus's own client library with OpenMetrics switched on, less protobuf, which we do not
-//! write.
+//! The choice is that of Prometheus's own client library with OpenMetrics switched on, less the texts of protobuf, which
+//! nobody asks for.
 
 use crate::exposition::escape::Escaping;
 
@@ -14,6 +14,8 @@ pub enum Written {
     OpenMetrics001,
     /// OpenMetrics 1.0.0.
     OpenMetrics100,
+    /// Protocol buffers with lengths.
+    Delimited,
 }
 
 /// An answer's format and its `Content-Type`.
@@ -27,10 +29,16 @@ pub struct Negotiated {
     pub escaping: Escaping,
 }
 
+const PROTOBUF: &str = "application/vnd.google.protobuf";
+/// The message that a family is.
+const MESSAGE: &str = "io.prometheus.client.MetricFamily";
+
 struct Range<'a> {
     media_type: &'a str,
     version: &'a str,
     escaping: &'a str,
+    proto: &'a str,
+    encoding: &'a str,
     quality: f64,
 }
 
@@ -42,6 +50,7 @@ pub fn negotiate(accept: Option<&str>) -> Negotiated {
     for range in &ranges {
         escaping = Escaping::parse(range.escaping).unwrap_or(escaping);
         let format = match (range.media_type, range.version) {
+            (PROTOBUF, _) if range.proto == MESSAGE && range.encoding == "delimited" => Written::Delimited,
             ("text/plain", "" | "0.0.4") => Written::Text,
             ("application/openmetrics-text", "1.0.0") => Written::OpenMetrics100,
             ("application/openmetrics-text", "" | "0.0.1") => Written::OpenMetrics001,
@@ -55,12 +64,14 @@ pub fn negotiate(accept: Option<&str>) -> Negotiated {
 fn range(text: &str) -> Range<'_> {
     let mut parts = text.split(';').map(str::trim);
     let media_type = parts.next().unwrap_or_default();
-    let mut range = Range { media_type, version: "", escaping: "", quality: 1.0 };
+    let mut range = Range { media_type, version: "", escaping: "", proto: "", encoding: "", quality: 1.0 };
     for (name, value) in parts.filter_map(|part| part.split_once('=')) {
         let value = value.trim().trim_matches('"');
         match name.trim() {
             "version" => range.version = value,
             "escaping" => range.escaping = value,
+            "proto" => range.proto = value,
+            "encoding" => range.encoding = value,
             "q" => range.quality = value.parse().unwrap_or(1.0),
             _ => {}
         }
@@ -73,6 +84,9 @@ fn content_type(format: Written, escaping: Escaping) -> String {
         Written::Text => "text/plain; version=0.0.4",
         Written::OpenMetrics001 => "application/openmetrics-text; version=0.0.1",
         Written::OpenMetrics100 => "application/openmetrics-text; version=1.0.0",
+        Written::Delimited => {
+            return format!("{PROTOBUF}; proto={MESSAGE}; encoding=delimited; escaping={}", escaping.as_str());
+        }
     };
     format!("{media_type}; charset=utf-8; escaping={}", escaping.as_str())
 }
@@ -95,6 +109,14 @@ mod tests {
         check("", text);
         check("text/html,*/*;q=0.8", text);
         check("application/openmetrics-text;version=2.0.0", text);
+        check("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", text);
+        check("application/vnd.google.protobuf;encoding=delimited", text);
+        check(
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;\
+             escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5",
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; \
+             escaping=allow-utf-8",
+        );
         check(
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3",
             "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",

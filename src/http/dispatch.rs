@@ -17,14 +17,15 @@ use crate::http::cors;
 use crate::http::envelope;
 use crate::http::error::ApiError;
 use crate::http::guard::Guard;
-use crate::http::held::HeldBody;
 use crate::http::page;
 use crate::http::params::{Params, percent_decode};
 use crate::http::paths;
+use crate::http::pieces::{AnswerBody, Compressed, Measured};
 use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::http::routes::{self, Family, Gate, Match, Route};
 use crate::http::state::{HttpState, Ready};
+use crate::model::clock::SharedClock;
 
 /// Bodies above this are compressed off the worker's thread, which other requests share.
 const COMPRESS_INLINE_MAX: usize = 64 << 10;
@@ -38,6 +39,8 @@ pub(super) struct Bounds {
     pub(super) body_len_max: usize,
     /// Longest time to read a body.
     pub(super) read_timeout: Duration,
+    /// Longest time that a client may take for a piece of an answer.
+    pub(super) write_timeout: Duration,
 }
 
 /// Answers any request, if whoever asks may ask.
@@ -142,8 +145,9 @@ async fn found(
         }
     };
     let took = state.clock.monotonic().saturating_sub(begun);
-    state.metrics.served(route.label, response.status.as_str(), took, response.body.len());
-    finish(response)
+    let size = state.metrics.served(route.label, response.status.as_str(), took);
+    let (clock, piece_within) = (SharedClock::clone(&state.clock), bounds.write_timeout);
+    finish_measured(response, Some(Measured { size, clock, piece_within }))
 }
 
 /// The answer of a route that does not run before the server is ready.
@@ -198,9 +202,19 @@ async fn dress(
 }
 
 async fn compress(encoding: Option<Encoding>, mut response: Response) -> Response {
-    let Some(encoding) = encoding else { return response };
-    if response.body.is_empty() {
+    let is_live = response.pieces.as_ref().is_some_and(|pieces| pieces.is_live());
+    let Some(encoding) = encoding.filter(|_| !is_live) else { return response };
+    if response.body.is_empty() && response.pieces.is_none() {
         return response;
+    }
+    if let Some(pieces) = response.pieces.take() {
+        return match Compressed::begin(encoding, &response.body, pieces) {
+            Ok((begun, pieces)) => {
+                (response.body, response.pieces) = (begun, Some(pieces));
+                response.with("Content-Encoding", encoding.name())
+            }
+            Err(error) => cannot_compress(&error),
+        };
     }
     let body = std::mem::take(&mut response.body);
     let compressed = if body.len() < COMPRESS_INLINE_MAX {
@@ -213,11 +227,13 @@ async fn compress(encoding: Option<Encoding>, mut response: Response) -> Respons
             response.body = compressed;
             response.with("Content-Encoding", encoding.name())
         }
-        Err(error) => {
-            tracing::error!(component = "web", err = %error, "cannot compress an answer");
-            Response::error(StatusCode::INTERNAL_SERVER_ERROR, "cannot compress the answer")
-        }
+        Err(error) => cannot_compress(&error),
     }
+}
+
+fn cannot_compress(error: &std::io::Error) -> Response {
+    tracing::error!(component = "web", err = %error, "cannot compress an answer");
+    Response::error(StatusCode::INTERNAL_SERVER_ERROR, "cannot compress the answer")
 }
 
 /// A method that the route does not have.
@@ -307,11 +323,15 @@ fn header_len(request: &HttpRequest) -> usize {
 }
 
 fn finish(response: Response) -> HttpResponse {
+    finish_measured(response, None)
+}
+
+fn finish_measured(response: Response, measured: Option<Measured>) -> HttpResponse {
     let mut builder = HttpResponse::build(response.status);
     for (name, value) in response.headers {
         builder.append_header((name, value));
     }
-    let mut answer = builder.body(HeldBody::new(response.body, response.held));
+    let mut answer = builder.body(AnswerBody::new(response.body, response.pieces, response.held, measured));
     // HTTP/1.1 leaves the case of names open; this is what Go writes and what careless clients look for.
     answer.head_mut().set_camel_case_headers(true);
     answer

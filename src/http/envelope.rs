@@ -4,21 +4,47 @@ use actix_web::http::StatusCode;
 
 use crate::http::error::ApiError;
 use crate::http::json::Json;
+use crate::http::pieces::{Script, Scripted};
 use crate::http::response::{JSON, Response};
 use crate::model::result::Annotations;
 
 /// Most warnings, and most infos, of an answer; the rest is counted.
 pub const ANNOTATIONS_MAX: usize = 10;
 
+/// Room for the beginning of an answer, which mostly is all of it.
+const FIRST_ROOM: usize = 1 << 10;
+
 /// A success with the data that `write` writes.
 pub(super) fn success(annotations: &Annotations, write: impl FnOnce(&mut Json)) -> Response {
     let mut json = Json::new();
     json.raw("{\"status\":\"success\",\"data\":");
     write(&mut json);
-    list(&mut json, "warnings", &annotations.warnings, "warning");
-    list(&mut json, "infos", &annotations.infos, "info");
-    json.raw("}");
+    end(&mut json, annotations);
     Response::ok(JSON, json.into_bytes())
+}
+
+/// What follows the data.
+fn end(json: &mut Json, annotations: &Annotations) {
+    list(json, "warnings", &annotations.warnings, "warning");
+    list(json, "infos", &annotations.infos, "info");
+    json.raw("}");
+}
+
+/// A success whose data is written as the connection takes it, unless it is short.
+pub(super) fn streamed(annotations: &Annotations, mut script: impl Script + 'static) -> Response {
+    let mut json = Json::with_room(FIRST_ROOM);
+    json.raw("{\"status\":\"success\",\"data\":");
+    let has_more = script.write(&mut json);
+    if !has_more {
+        end(&mut json, annotations);
+        let mut response = Response::ok(JSON, json.into_bytes());
+        response.held = script.take_held();
+        response.held.settle(response.body.capacity());
+        return response;
+    }
+    let mut tail = Json::new();
+    end(&mut tail, annotations);
+    Response::ok(JSON, json.into_bytes()).followed_by(Scripted::new(Box::new(script), tail.into_bytes()))
 }
 
 /// A success without remarks.

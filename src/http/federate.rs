@@ -3,8 +3,9 @@
 use actix_web::http::StatusCode;
 use actix_web::web;
 
+use crate::exposition::delimited;
 use crate::exposition::federation::encode_newest;
-use crate::exposition::negotiate::negotiate;
+use crate::exposition::negotiate::{Written, negotiate};
 use crate::http::error::{ApiError, ErrorKind};
 use crate::http::request::Context;
 use crate::http::response::Response;
@@ -32,7 +33,11 @@ pub(super) async fn federate(context: Context) -> Result<Response, ApiError> {
     };
     // The worker's thread is shared with other requests, and the answer may be large.
     let encoded = web::block(move || {
-        let body = encode_newest(&newest.samples, &newest.external_labels, &negotiated);
+        let (samples, external) = (&newest.samples, &newest.external_labels);
+        let body = match negotiated.format {
+            Written::Delimited => delimited::encode_newest(samples, external, negotiated.escaping),
+            _ => encode_newest(samples, external, &negotiated).into_bytes(),
+        };
         Response::ok(&negotiated.content_type, body)
     });
     encoded.await.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))

@@ -44,9 +44,30 @@ impl Json {
         Self::default()
     }
 
+    /// An empty text with room for so many bytes.
+    pub fn with_room(len: usize) -> Self {
+        Self { out: Vec::with_capacity(len) }
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
     /// The text so far.
     pub fn into_bytes(self) -> Vec<u8> {
         self.out
+    }
+
+    /// The text so far.
+    pub fn into_text(self) -> String {
+        // It is made of strings and digits.
+        String::from_utf8(self.out).unwrap_or_default()
     }
 
     /// Appends text that is JSON already.
@@ -306,6 +327,11 @@ impl Object<'_> {
     pub fn labels(&mut self, name: &str, value: &Labels) -> &mut Self {
         self.key(name).labels(value);
         self
+    }
+
+    /// Appends text that is JSON already: a comma and a member, or nothing.
+    pub fn raw(&mut self, members: &str) {
+        self.json.raw(members);
     }
 
     /// Closes the object.

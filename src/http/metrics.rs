@@ -64,12 +64,12 @@ impl HttpMetrics {
         self.requests(handler, "200");
     }
 
-    /// Counts an answered request.
-    pub(super) fn served(&self, handler: &'static str, code: &str, took: Duration, body_len: usize) {
+    /// Counts an answered request. Answers with where the size of its body is to be observed.
+    pub(super) fn served(&self, handler: &'static str, code: &str, took: Duration) -> Histogram {
         self.requests(handler, code).inc();
         let metrics = self.handlers.lock().entry(handler).or_insert_with(|| self.handler(handler)).clone();
         metrics.duration.observe(took.as_secs_f64());
-        metrics.size.observe(body_len as f64);
+        metrics.size
     }
 
     /// The counter of scrapes answered with a code.

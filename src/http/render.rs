@@ -1,9 +1,12 @@
-//! Query results as JSON: `resultType` and `result`, written sample by sample into the answer's buffer.
+//! Query results as JSON: `resultType` and `result`, written sample by sample into the answer's buffer, or bit by bit as
+//! the connection takes them.
 
+use crate::http::held::Held;
 use crate::http::json::{Json, Object};
+use crate::http::pieces::{PIECE_LEN, Script};
 use crate::model::go;
 use crate::model::histogram::{Bucket, FloatHistogram};
-use crate::model::result::{Point, QueryValue};
+use crate::model::result::{MatrixSeries, Point, QueryValue, VectorElement};
 use crate::model::time::TimestampMs;
 
 /// Writes `"resultType":…,"result":…` into an open object.
@@ -28,47 +31,200 @@ pub fn query_value(object: &mut Object<'_>, value: &QueryValue) {
         }
         QueryValue::Vector(elements) => {
             let mut array = json.array();
-            for element in elements {
-                let json = array.item();
-                json.raw("{\"metric\":");
-                json.labels(&element.labels);
-                match &element.histogram {
-                    Some(found) => {
-                        json.raw(",\"histogram\":");
-                        histogram_point(json, element.point.at, found);
-                    }
-                    None => {
-                        json.raw(",\"value\":");
-                        point(json, &element.point);
-                    }
-                }
-                json.raw("}");
-            }
+            elements.iter().for_each(|one| element(array.item(), one));
             array.end();
         }
         QueryValue::Matrix(series) => {
             json.reserve(point_count(value).saturating_mul(POINT_LEN));
             let mut array = json.array();
             for one in series {
-                let json = array.item();
-                json.raw("{\"metric\":");
-                json.labels(&one.labels);
-                if !one.points.is_empty() {
-                    json.raw(",\"values\":");
-                    let mut points = json.array();
-                    one.points.iter().for_each(|p| point(points.item(), p));
-                    points.end();
-                }
-                if !one.histograms.is_empty() {
-                    json.raw(",\"histograms\":");
-                    let mut points = json.array();
-                    one.histograms.iter().for_each(|p| histogram_point(points.item(), p.at, &p.histogram));
-                    points.end();
-                }
-                json.raw("}");
+                let mut progress = Progress::default();
+                series_part(array.item(), one, &mut progress, usize::MAX);
             }
             array.end();
         }
+    }
+}
+
+fn element(json: &mut Json, element: &VectorElement) {
+    json.raw("{\"metric\":");
+    json.labels(&element.labels);
+    match &element.histogram {
+        Some(found) => {
+            json.raw(",\"histogram\":");
+            histogram_point(json, element.point.at, found);
+        }
+        None => {
+            json.raw(",\"value\":");
+            point(json, &element.point);
+        }
+    }
+    json.raw("}");
+}
+
+/// How far a series is written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    has_begun: bool,
+    points: usize,
+    histograms: usize,
+}
+
+/// Writes on until the text has `until` bytes; true once the series is complete.
+fn series_part(json: &mut Json, series: &MatrixSeries, progress: &mut Progress, until: usize) -> bool {
+    if !std::mem::replace(&mut progress.has_begun, true) {
+        json.raw("{\"metric\":");
+        json.labels(&series.labels);
+    }
+    while let Some(next) = series.points.get(progress.points..).filter(|left| !left.is_empty()) {
+        if until <= json.len() {
+            return false;
+        }
+        let run = next.get(..POINTS_RUN.min(next.len())).unwrap_or(next);
+        for (number, one) in run.iter().enumerate() {
+            json.raw(if progress.points + number == 0 { ",\"values\":[" } else { "," });
+            point(json, one);
+        }
+        progress.points += run.len();
+        if progress.points == series.points.len() {
+            json.raw("]");
+        }
+    }
+    while let Some(next) = series.histograms.get(progress.histograms) {
+        if until <= json.len() {
+            return false;
+        }
+        json.raw(if progress.histograms == 0 { ",\"histograms\":[" } else { "," });
+        histogram_point(json, next.at, &next.histogram);
+        progress.histograms += 1;
+        if progress.histograms == series.histograms.len() {
+            json.raw("]");
+        }
+    }
+    json.raw("}");
+    true
+}
+
+/// A value that is written bit by bit; what is written is let go.
+pub(super) struct ValueScript {
+    rest: Rest,
+    /// What stands between the value and the end of the object.
+    tail: String,
+    is_first: bool,
+    held: Held,
+    held_len: usize,
+}
+
+enum Rest {
+    Vector(std::vec::IntoIter<VectorElement>),
+    Matrix(std::vec::IntoIter<MatrixSeries>, Option<(MatrixSeries, Progress)>),
+    Short(QueryValue),
+    Done,
+}
+
+impl ValueScript {
+    /// An object with the value and `tail`. `held` is what the value holds of the queries' memory.
+    pub(super) fn new(value: QueryValue, tail: String, held: Held) -> Self {
+        let held_len = value_len(&value);
+        let rest = match value {
+            QueryValue::Vector(elements) => Rest::Vector(elements.into_iter()),
+            QueryValue::Matrix(series) => Rest::Matrix(series.into_iter(), None),
+            value => Rest::Short(value),
+        };
+        Self { rest, tail, is_first: true, held, held_len }
+    }
+
+    fn open(&mut self, json: &mut Json, name: &str) {
+        if self.is_first {
+            json.raw("{\"resultType\":\"");
+            json.raw(name);
+            json.raw("\",\"result\":[");
+        }
+    }
+
+    fn close(&mut self, json: &mut Json) -> bool {
+        json.raw("]");
+        json.raw(&self.tail);
+        json.raw("}");
+        self.rest = Rest::Done;
+        self.held.settle(2 * PIECE_LEN);
+        false
+    }
+
+    /// Lets go of the account of what was written.
+    fn settle(&mut self, written: usize) {
+        self.held_len = self.held_len.saturating_sub(written);
+        self.held.settle(self.held_len.saturating_add(2 * PIECE_LEN));
+    }
+}
+
+impl Script for ValueScript {
+    fn write(&mut self, json: &mut Json) -> bool {
+        let until = json.len() + PIECE_LEN;
+        match std::mem::replace(&mut self.rest, Rest::Done) {
+            Rest::Done => false,
+            Rest::Short(value) => {
+                let mut object = json.object();
+                query_value(&mut object, &value);
+                let tail = std::mem::take(&mut self.tail);
+                object.raw(&tail);
+                object.end();
+                false
+            }
+            Rest::Vector(mut elements) => {
+                self.open(json, "vector");
+                for one in elements.by_ref() {
+                    if !std::mem::take(&mut self.is_first) {
+                        json.raw(",");
+                    }
+                    element(json, &one);
+                    if until <= json.len() {
+                        self.rest = Rest::Vector(elements);
+                        return true;
+                    }
+                }
+                self.close(json)
+            }
+            Rest::Matrix(mut series, mut current) => {
+                self.open(json, "matrix");
+                loop {
+                    let Some((one, mut progress)) =
+                        current.take().or_else(|| Some((series.next()?, Progress::default())))
+                    else {
+                        return self.close(json);
+                    };
+                    if !progress.has_begun && !std::mem::take(&mut self.is_first) {
+                        json.raw(",");
+                    }
+                    if !series_part(json, &one, &mut progress, until) {
+                        current = Some((one, progress));
+                    } else {
+                        self.settle(series_len(&one));
+                    }
+                    if until <= json.len() {
+                        self.rest = Rest::Matrix(series, current);
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_held(&mut self) -> Held {
+        std::mem::take(&mut self.held)
+    }
+}
+
+fn series_len(series: &MatrixSeries) -> usize {
+    let histograms: usize = series.histograms.iter().map(|point| point.histogram.memory_len()).sum();
+    size_of::<MatrixSeries>() + series.labels.encoded_len() + size_of::<Point>() * series.points.len() + histograms
+}
+
+fn value_len(value: &QueryValue) -> usize {
+    match value {
+        QueryValue::Matrix(series) => series.iter().map(series_len).sum(),
+        // Elements of a vector are let go together, at the end.
+        _ => usize::MAX / 2,
     }
 }
 
@@ -103,6 +259,9 @@ pub fn truncate(value: &mut QueryValue, limit: usize) -> bool {
 
 /// Bytes that a point takes, about: time, digits, brackets.
 const POINT_LEN: usize = 32;
+
+/// Points between two looks at how much was written.
+const POINTS_RUN: usize = 128;
 
 fn point(json: &mut Json, point: &Point) {
     json.raw("[");
@@ -156,7 +315,7 @@ mod tests {
     use super::*;
     use crate::model::histogram::Span;
     use crate::model::labels::Labels;
-    use crate::model::result::{HistogramPoint, MatrixSeries, VectorElement};
+    use crate::model::result::HistogramPoint;
 
     fn at(ms: i64, value: f64) -> Point {
         Point { at: TimestampMs(ms), value }
@@ -169,6 +328,49 @@ mod tests {
         query_value(&mut object, value);
         object.end();
         assert_eq!(String::from_utf8(json.into_bytes()).unwrap(), expected);
+        let mut json = Json::new();
+        let mut script = ValueScript::new(value.clone(), String::new(), Held::default());
+        while script.write(&mut json) {}
+        assert_eq!(String::from_utf8(json.into_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn long_values_are_written_bit_by_bit() {
+        let points = |count: i64| (0..count).map(|n| at(n * 1_000, n as f64)).collect::<Vec<_>>();
+        let histogram = Arc::new(FloatHistogram { count: 1.0, zero_count: 1.0, ..FloatHistogram::default() });
+        let histograms: Vec<_> =
+            (0..2_000).map(|n| HistogramPoint { at: TimestampMs(n), histogram: Arc::clone(&histogram) }).collect();
+        let series = |points, histograms| MatrixSeries { labels: Labels::from_pairs([("a", "b")]), points, histograms };
+        let matrix = vec![
+            series(points(10_000), vec![]),
+            series(points(127), histograms.clone()),
+            series(vec![], histograms),
+            series(points(1), vec![]),
+            series(vec![], vec![]),
+        ];
+        let vector = points(5_000).into_iter();
+        let vector = vector.map(|point| VectorElement { labels: Labels::empty(), point, histogram: None }).collect();
+        for value in [QueryValue::Matrix(matrix), QueryValue::Vector(vector)] {
+            let mut whole = Json::new();
+            let mut object = whole.object();
+            query_value(&mut object, &value);
+            object.key("stats").raw("1");
+            object.end();
+            let mut script = ValueScript::new(value, ",\"stats\":1".to_owned(), Held::default());
+            let (mut written, mut pieces) = (Vec::new(), 0);
+            loop {
+                let mut json = Json::new();
+                let has_more = script.write(&mut json);
+                assert!(json.len() < PIECE_LEN + 8_192, "{}", json.len());
+                written.extend(json.into_bytes());
+                pieces += 1;
+                if !has_more {
+                    break;
+                }
+            }
+            assert!(5 < pieces, "{pieces}");
+            assert!(written == whole.into_bytes());
+        }
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use actix_web::http::StatusCode;
 
 use crate::http::held::Held;
+use crate::http::pieces::Pieces;
 
 /// What a handler returns.
-#[derive(Debug)]
 pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(&'static str, String)>,
+    /// The body, or its beginning.
     pub(super) body: Vec<u8>,
+    /// What follows, if there is more.
+    pub(super) pieces: Option<Box<dyn Pieces>>,
     /// What it holds of the queries' memory.
     pub(super) held: Held,
 }
@@ -25,6 +28,7 @@ impl Response {
             status,
             headers: vec![("Content-Type", content_type.to_owned())],
             body: body.into(),
+            pieces: None,
             held: Held::default(),
         }
     }
@@ -38,7 +42,13 @@ impl Response {
     }
 
     pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), held: Held::default() }
+        Self { status, headers: Vec::new(), body: Vec::new(), pieces: None, held: Held::default() }
+    }
+
+    /// The same with more to follow.
+    pub(super) fn followed_by(mut self, pieces: impl Pieces + 'static) -> Self {
+        self.pieces = Some(Box::new(pieces));
+        self
     }
 
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {

@@ -7,12 +7,14 @@ use actix_web::http::Method;
 use futures::future::{FutureExt, LocalBoxFuture};
 
 use crate::http::api::{
-    admin, labels, metadata, query, relabel_steps, rules, status, syntax, targets, tsdb, watchfire, write,
+    about, admin, labels, metadata, openapi, queries, query, read, relabel_steps, rules, search, status, syntax,
+    targets, tsdb, watchfire, write,
 };
 use crate::http::error::ApiError;
 use crate::http::federate;
 use crate::http::page;
 use crate::http::plain;
+use crate::http::profile;
 use crate::http::request::Context;
 use crate::http::response::Response;
 
@@ -73,6 +75,9 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/-/reload", "/-/reload", Plain, Open, GET => plain::post_only, POST => plain::reload, PUT => plain::reload),
     route!("/-/quit", "/-/quit", Plain, Open, GET => plain::post_only, POST => plain::quit, PUT => plain::quit),
 
+    route!("/debug/pprof/", "/debug/*subpath", Plain, Open, GET => profile::index),
+    route!("/debug/pprof/*", "/debug/*subpath", Plain, Open, GET => profile::named, POST => profile::named),
+
     route!("/query", "/query", Page, Open, GET => page::query),
     route!("/alerts", "/alerts", Page, Open, GET => page::alerts),
     route!("/rules", "/rules", Page, Open, GET => page::rules),
@@ -92,6 +97,9 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/series", "/api/v1/series", Api, Ready, GET => labels::series, POST => labels::series),
     route!("/api/v1/labels", "/api/v1/labels", Api, Ready, GET => labels::names, POST => labels::names),
     route!("/api/v1/label/*/values", "/api/v1/label/:name/values", Api, Ready, GET => labels::values),
+    route!("/api/v1/search/metric_names", "/api/v1/search/metric_names", Api, Ready, GET => search::metric_names, POST => search::metric_names),
+    route!("/api/v1/search/label_names", "/api/v1/search/label_names", Api, Ready, GET => search::label_names, POST => search::label_names),
+    route!("/api/v1/search/label_values", "/api/v1/search/label_values", Api, Ready, GET => search::label_values, POST => search::label_values),
     route!("/api/v1/targets", "/api/v1/targets", Api, Ready, GET => targets::targets),
     route!("/api/v1/scrape_pools", "/api/v1/scrape_pools", Api, Ready, GET => targets::pools),
     route!("/api/v1/scrape_pools/config", "/api/v1/scrape_pools/config", Api, Ready, GET => relabel_steps::config),
@@ -101,6 +109,7 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/alertmanagers", "/api/v1/alertmanagers", Api, Ready, GET => targets::alertmanagers),
     route!("/api/v1/rules", "/api/v1/rules", Api, Ready, GET => rules::rules),
     route!("/api/v1/alerts", "/api/v1/alerts", Api, Ready, GET => rules::alerts),
+    route!("/api/v1/read", "/api/v1/read", Plain, Ready, POST => read::read),
     route!("/api/v1/write", "/api/v1/write", Plain, Ready, POST => write::write),
     route!("/api/v1/otlp/v1/metrics", "/api/v1/otlp/v1/metrics", Plain, Ready, POST => write::otlp),
     route!("/api/v1/status/config", "/api/v1/status/config", Api, Ready, GET => status::config),
@@ -108,12 +117,20 @@ pub(super) const ROUTES: &[Route] = &[
     route!("/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Api, Ready, GET => status::build),
     route!("/api/v1/status/tsdb", "/api/v1/status/tsdb", Api, Ready, GET => tsdb::status),
     route!("/api/v1/status/tsdb/blocks", "/api/v1/status/tsdb/blocks", Api, Ready, GET => tsdb::blocks),
+    route!("/api/v1/status/self_metrics", "/api/v1/status/self_metrics", Api, Ready, GET => about::self_metrics),
+    route!("/api/v1/openapi.yaml", "/api/v1/openapi.yaml", Api, Open, GET => openapi::openapi),
+    route!("/api/v1/features", "/api/v1/features", Api, Ready, GET => about::features),
+    route!("/api/v1/notifications", "/api/v1/notifications", Api, Open, GET => about::notifications),
+    route!("/api/v1/notifications/live", "/api/v1/notifications/live", Api, Open, GET => about::live),
     route!("/api/v1/status/walreplay", "/api/v1/status/walreplay", Api, Open, GET => admin::wal_replay),
     route!("/api/v1/admin/tsdb/delete_series", "/api/v1/admin/tsdb/delete_series", Api, Ready, POST => admin::delete_series, PUT => admin::delete_series),
     route!("/api/v1/admin/tsdb/clean_tombstones", "/api/v1/admin/tsdb/clean_tombstones", Api, Ready, POST => admin::clean_tombstones, PUT => admin::clean_tombstones),
     route!("/api/v1/admin/tsdb/snapshot", "/api/v1/admin/tsdb/snapshot", Api, Ready, POST => admin::snapshot, PUT => admin::snapshot),
     route!("/api/v1/status/runtimeinfo", "/api/v1/status/runtimeinfo", Api, Ready, GET => status::runtime),
 
+    route!("/api/watchfire/v1/queries", "/api/watchfire/v1/queries", Api, Open, GET => queries::list),
+    route!("/api/watchfire/v1/queries/*", "/api/watchfire/v1/queries/:id", Api, Open, DELETE => queries::cancel),
+    route!("/api/watchfire/v1/queries/*/cancel", "/api/watchfire/v1/queries/:id/cancel", Api, Open, POST => queries::cancel),
     route!("/api/watchfire/v1/actors", "/api/watchfire/v1/actors", Api, Open, GET => watchfire::actors),
     route!("/api/watchfire/v1/reload", "/api/watchfire/v1/reload", Api, Open, GET => watchfire::last_reload, POST => watchfire::reload),
 ];

@@ -121,6 +121,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         header_len_max: bound(options.header_len_max),
         body_len_max: bound(options.body_len_max),
         read_timeout: options.read_timeout,
+        write_timeout: options.write_timeout,
     };
     let workers = options.workers.max(1);
     let connections = Connections::new(options.connections_max.max(1), &state.metrics.registry);

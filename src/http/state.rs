@@ -8,15 +8,17 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
+use crate::actors::remote_read_server::RemoteReadServer;
 use crate::actors::remote_receiver::RemoteReceiver;
 use crate::config::ScrapeConfig;
 use crate::http::api::admin::{AdminPorts, WalReplay};
 use crate::http::api::types::{
     ActorInfo, AlertGroup, Alertmanagers, InstantQuery, LabelValuesRequest, Listed, NewestSamples, QueryAnswer,
-    RangeQuery, Reload, RuleGroup, Runtime, SelectRequest, TargetMetadata, Targets, TsdbStatus,
+    RangeQuery, Reload, RuleGroup, RunningQuery, Runtime, SelectRequest, TargetMetadata, Targets, TsdbStatus,
 };
 use crate::http::error::ApiError;
 use crate::http::metrics::HttpMetrics;
+use crate::http::notices::Notices;
 use crate::model::clock::SharedClock;
 use crate::model::exemplar::SeriesExemplars;
 use crate::model::external_url::ExternalUrl;
@@ -25,7 +27,7 @@ use crate::model::matcher::Matcher;
 use crate::model::regexp::Regexp;
 use crate::model::time::TimestampMs;
 use crate::promql::parser::ParseOptions;
-use crate::telemetry::metrics::{Gauge, Registry};
+use crate::telemetry::metrics::{Gauge, MetricFamily, Registry};
 
 /// An answer that takes time.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
@@ -115,8 +117,29 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn remote_write(&self) -> Option<Arc<RemoteReceiver>>;
     /// Takes OTLP metrics; `None` while that is switched off.
     fn otlp(&self) -> Option<Arc<RemoteReceiver>>;
+    /// Answers remote read; `None` where there is nothing to read.
+    fn remote_read(&self) -> Option<Arc<RemoteReadServer>> {
+        None
+    }
     /// Every actor; answers from a registry, so that it works while actors are stuck.
     fn actors(&self) -> Vec<ActorInfo>;
+    /// Categories of features, and which of them are there and switched on.
+    fn features(&self) -> Vec<(&'static str, Vec<(String, bool)>)> {
+        Vec::new()
+    }
+    /// The queries of users that run or wait.
+    fn running_queries(&self) -> Vec<RunningQuery> {
+        Vec::new()
+    }
+    /// Ends such a query; false if there is none of that number.
+    fn cancel_query(&self, id: u64) -> bool {
+        let _ = id;
+        false
+    }
+    /// The process's own metrics.
+    fn gathered(&self) -> Vec<MetricFamily> {
+        Vec::new()
+    }
     /// The process's own metrics in a format that `accept` names; text 0.0.4 if it names none that we have.
     fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition>;
 }
@@ -172,6 +195,12 @@ pub struct HttpSettings {
     pub cors_origin: Regexp,
     /// Whether `/-/reload` and `/-/quit` work.
     pub enable_lifecycle: bool,
+    /// Whether queries can be ended from outside.
+    pub enable_admin_api: bool,
+    /// Whether `/debug/pprof/` answers.
+    pub enable_pprof: bool,
+    /// Largest limit of a search, 0 for any; `None` while searching is switched off.
+    pub search_limit_max: Option<usize>,
     /// Title of the pages.
     pub page_title: String,
     /// The first listen address, by which we recognise ourselves among the targets.
@@ -187,6 +216,7 @@ pub struct HttpState {
     pub(super) settings: HttpSettings,
     pub(super) clock: SharedClock,
     pub(super) metrics: HttpMetrics,
+    pub(super) notices: Notices,
 }
 
 impl HttpState {
@@ -195,9 +225,10 @@ impl HttpState {
         ports: Arc<dyn ServerPorts>,
         readiness: Readiness,
         settings: HttpSettings,
+        notices: Notices,
         clock: SharedClock,
         registry: &Arc<Registry>,
     ) -> Arc<Self> {
-        Arc::new(Self { ports, readiness, settings, clock, metrics: HttpMetrics::new(registry) })
+        Arc::new(Self { ports, readiness, settings, clock, metrics: HttpMetrics::new(registry), notices })
     }
 }

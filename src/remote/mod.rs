@@ -1,6 +1,7 @@
-//! Remote protocols as plain code: what others write to us, and what we write to others.
+//! Remote protocols as plain code: what others write to us, what we write to others, and what is read from either side.
 
 pub mod otlp;
+pub mod read;
 pub mod receive;
 pub mod send;
 mod wire;

@@ -125,7 +125,7 @@ impl Life {
         if self.steady.is_settled() {
             let bound = TimestampMs(self.steady.now().0 - self.retention);
             self.head.truncate_blocking(bound);
-            if self.rounds % 50 == 0
+            if self.rounds.is_multiple_of(50)
                 && let Some(job) = self.writer.plan_checkpoint().unwrap()
             {
                 job.run(bound, &mut keeper(&self.head, &self.aliases)).unwrap();

@@ -329,7 +329,7 @@ fn check_log(sim: &SimFs, content: &Content, path: &Path, harm: &Harm, compressi
     let reported = log.lost.samples + head.unknown_refs;
     // A cut between two records, or of the newest segment as a whole, looks like a log that was ended there.
     let is_end = matches!(harm, Harm::Cut { .. } | Harm::Remove);
-    if !lost.is_empty() && !(is_end && !is_found) {
+    if !lost.is_empty() && (!is_end || is_found) {
         assert!(is_found && 0 < reported, "{what}: {lost:?} are not reported");
         assert!(0 < opened.wal_metrics.corruptions.get(), "{what}");
         let torn = log.damage.iter().any(|damage| damage.torn_end);

@@ -41,7 +41,7 @@ fn no_route_changes_anything_without_a_flag() {
             let answer = server.request(method, &format!("{path}{query}"), &[], "");
             assert!(!answer.text_lossy().contains("root:"), "{method} {path}");
             if !matches!(method, "GET" | "POST" | "PUT" | "OPTIONS" | "HEAD") {
-                assert_eq!(answer.status, 405, "{method} {path}");
+                assert!(matches!(answer.status, 405 | 403), "{method} {path}: {}", answer.status);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use watchfire::http::notices::Notices;
 use watchfire::http::state::{HttpSettings, Readiness, Ready};
 use watchfire::http::{HttpOptions, HttpState, ServeError, serve};
 use watchfire::model::clock::ManualClock;
@@ -15,6 +16,7 @@ use watchfire::model::time::TimestampMs;
 use watchfire::telemetry::metrics::{MetricValue, Registry};
 
 use crate::fake::FakePorts;
+use crate::support::unchunk;
 
 /// The clock of every server under test stands here.
 pub(crate) const NOW_MS: i64 = 1_435_781_451_781;
@@ -56,6 +58,7 @@ pub(crate) struct TestServer {
     pub readiness: Readiness,
     pub ports: Arc<FakePorts>,
     pub clock: Arc<ManualClock>,
+    pub notices: Notices,
     registry: Arc<Registry>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -101,11 +104,16 @@ impl TestServer {
             external_url,
             cors_origin: Regexp::anchored(setup.cors_origin).unwrap(),
             enable_lifecycle: setup.enable_lifecycle,
+            enable_admin_api: setup.enable_lifecycle,
+            enable_pprof: setup.enable_lifecycle,
+            search_limit_max: setup.enable_lifecycle.then_some(50),
             page_title: "A <title>".to_owned(),
             listen_address: "0.0.0.0:9090".to_owned(),
         };
         let clock = ManualClock::at(TimestampMs(NOW_MS));
-        let state = HttpState::new(ports.clone(), readiness.clone(), settings, clock.clone(), &registry);
+        let notices = Notices::new(2, clock.clone(), &registry);
+        let state =
+            HttpState::new(ports.clone(), readiness.clone(), settings, notices.clone(), clock.clone(), &registry);
         let options = HttpOptions {
             listen_addresses: vec!["127.0.0.1:0".to_owned()],
             connections_max: setup.connections_max,
@@ -132,7 +140,7 @@ impl TestServer {
             });
         });
         let address = told.recv().unwrap()?;
-        Ok(Self { address, readiness, ports, clock, registry, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, readiness, ports, clock, registry, notices, stop: Some(stop), thread: Some(thread) })
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -201,6 +209,10 @@ pub(crate) fn parse(raw: &[u8]) -> Answer {
     let head = String::from_utf8(raw[..end].to_vec()).unwrap();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-    Answer { status, headers, body: raw[end + 4..].to_vec() }
+    let headers: Vec<(String, String)> =
+        lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let is_chunked = headers.iter().any(|(name, value)| name == "Transfer-Encoding" && value == "chunked");
+    let body = &raw[end + 4..];
+    let body = if is_chunked { unchunk(body).unwrap() } else { body.to_vec() };
+    Answer { status, headers, body }
 }

@@ -17,6 +17,7 @@ use watchfire::model::read::NewestSample;
 use watchfire::model::result::{Annotations, MatrixSeries, Point, QueryValue, VectorElement};
 use watchfire::model::time::TimestampMs;
 use watchfire::promql::parser::ParseOptions;
+use watchfire::telemetry::metrics::{MetricFamily, MetricKind, MetricValue};
 
 #[derive(Default)]
 pub(crate) struct FakePorts {
@@ -27,6 +28,7 @@ pub(crate) struct FakePorts {
     pub reloads: AtomicUsize,
     pub reload_fails: AtomicBool,
     pub quits: AtomicUsize,
+    pub cancelled: AtomicUsize,
     pub dropped_queries: std::sync::Arc<AtomicUsize>,
 }
 
@@ -131,17 +133,25 @@ impl ServerPorts for FakePorts {
 
     fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
         self.selects.lock().unwrap().push(request);
-        answer(Listed { items: vec![up("a:1"), up("b:1")], warnings: vec![] })
+        answer(Listed { items: vec![up("a:1"), up("b:1")], warnings: vec![], held: Held::default() })
     }
 
     fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>> {
         self.selects.lock().unwrap().push(request);
-        answer(Listed { items: ["__name__", "instance", "job"].map(str::to_owned).to_vec(), warnings: vec![] })
+        answer(Listed {
+            items: ["__name__", "instance", "job"].map(str::to_owned).to_vec(),
+            warnings: vec![],
+            held: Held::default(),
+        })
     }
 
     fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
         self.label_values.lock().unwrap().push(request);
-        answer(Listed { items: vec!["<x>".to_owned(), "y".to_owned()], warnings: vec!["w".to_owned()] })
+        answer(Listed {
+            items: vec!["<x>".to_owned(), "y".to_owned()],
+            warnings: vec!["w".to_owned()],
+            held: Held::default(),
+        })
     }
 
     fn parse_options(&self) -> ParseOptions {
@@ -332,6 +342,48 @@ impl ServerPorts for FakePorts {
             failing: "no answer".to_owned(),
             since: Some(UnixNanos(1_000_000_000)),
         }]
+    }
+
+    fn features(&self) -> Vec<(&'static str, Vec<(String, bool)>)> {
+        let named = |name: &str, is_there| (name.to_owned(), is_there);
+        vec![("api", vec![named("a", true), named("b", false)]), ("promql_operators", vec![named("</", true)])]
+    }
+
+    fn running_queries(&self) -> Vec<RunningQuery> {
+        vec![RunningQuery {
+            id: 7,
+            text: "up > 1".to_owned(),
+            kind: "range",
+            start: TimestampMs(1_000),
+            end: TimestampMs(2_500),
+            step_ms: 500,
+            since: UnixNanos(1_435_781_450_781_000_000),
+            client_ip: "10.0.0.1".to_owned(),
+        }]
+    }
+
+    fn cancel_query(&self, id: u64) -> bool {
+        if id == 7 {
+            self.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+        id == 7
+    }
+
+    fn gathered(&self) -> Vec<MetricFamily> {
+        let family = |name: &str, help: &str, kind, labels: &[(&str, &str)], value| MetricFamily {
+            name: name.to_owned(),
+            help: help.to_owned(),
+            kind,
+            metrics: vec![(Labels::from_pairs(labels.iter().copied()), value)],
+        };
+        let histogram = MetricValue::Histogram { buckets: vec![(1.0, 1), (f64::INFINITY, 1)], sum: 0.5, count: 1 };
+        let summary = MetricValue::Summary { quantiles: vec![(0.5, f64::INFINITY)], sum: 1.5, count: 2 };
+        vec![
+            family("a_total", "A.", MetricKind::Counter, &[("x", "1")], MetricValue::Number(3.0)),
+            family("g", "", MetricKind::Gauge, &[], MetricValue::Number(f64::NAN)),
+            family("h", "", MetricKind::Histogram, &[], histogram),
+            family("s", "", MetricKind::Summary, &[], summary),
+        ]
     }
 
     fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition> {

@@ -9,7 +9,9 @@ mod fake;
 mod metadata;
 mod pages;
 mod plain;
+mod replay;
 mod secure;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod syntax;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod messages;
+mod read;
 mod sending;
 #[path = "../support/mod.rs"]
 mod support;

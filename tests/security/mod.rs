@@ -308,7 +308,10 @@ fn no_secret_comes_out() {
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write("prometheus.yml", &main_file(&exporter.addr));
     write("alertmanager.yml", &alertmanager_file());
-    write("rules.yml", "groups:\n- name: g\n  rules: [{alert: Always, expr: vector(1)}]\n");
+    // One after the other, as Alertmanagers may not be known yet when the first fires.
+    let rules: String =
+        (0..30).map(|at| format!("{{alert: Always, expr: vector(1), for: {at}s, labels: {{x: '{at}'}}}},")).collect();
+    write("rules.yml", &format!("groups:\n- name: g\n  rules: [{rules}]\n"));
     let password = format!("{CANARY}-password");
     let hash = bcrypt::hash(&password, 4).unwrap();
     let (certificate, key) = key_pair();

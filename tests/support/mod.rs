@@ -80,7 +80,8 @@ fn parse_answer(raw: &[u8]) -> Option<Answer> {
     Some(Answer { status, headers, body })
 }
 
-fn unchunk(mut raw: &[u8]) -> Option<Vec<u8>> {
+/// The body of an answer that came in chunks.
+pub fn unchunk(mut raw: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line_end = raw.windows(2).position(|w| w == b"\r\n")?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{GatewayDeps, Lane, Ordering, QueryFailure, QuerySpan, QueryTimings, RunQuery, parse_failure};
+use super::{GatewayDeps, Lane, Ordering, QueryFailure, QuerySpan, QueryTimings, RunQuery, Source, parse_failure};
 #[cfg(debug_assertions)]
 use super::{Point, QUERY_GATEWAY, failpoint};
 use crate::model::read::ReadView;
@@ -34,7 +34,9 @@ impl GatewayDeps {
         query: &Arc<RunQuery>,
         deadline: Instant,
     ) -> Option<Result<(Evaluated, QueryTimings), QueryFailure>> {
-        if query.lane != Lane::Queries || !may_be_quick(&query.text) {
+        // What others have to say takes its time.
+        let has_remotes = self.remotes.get().is_some_and(|remotes| remotes.reading().is_some());
+        if query.lane != Lane::Queries || has_remotes || !may_be_quick(&query.text) {
             return None;
         }
         let deadline = deadline.min(Instant::now() + WITHIN);
@@ -74,7 +76,7 @@ impl GatewayDeps {
         #[cfg(debug_assertions)]
         failpoint::hit(QUERY_GATEWAY.name, "", Point::Step("evaluate"));
         let began = self.clock.monotonic();
-        let evaluated = self.evaluate_parsed(query, &expr, &ctx, queue);
+        let evaluated = self.evaluate_parsed(query, &expr, &ctx, queue, &Source::local(self));
         if evaluated.is_err() && until <= self.clock.monotonic() {
             return None;
         }

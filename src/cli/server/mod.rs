@@ -9,6 +9,7 @@ mod alerting;
 mod alerting_external;
 mod blocks;
 mod discovery;
+mod feature_list;
 mod head_metrics;
 pub(super) mod jobs;
 mod parts;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::config_reloader::{RunReload, Trigger};
+use crate::actors::remote_reads::repeated;
 use crate::actors::root::RootEnd;
 use crate::actors::threads;
 use crate::cli::flags::ServerFlags;
@@ -42,6 +44,7 @@ use crate::cli::server::running::Running;
 use crate::cli::signals::{Request, Signals};
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE};
 use crate::config::{LoadOptions, load_file, load_str};
+use crate::http::notices::{Notice, Notices};
 use crate::http::server::{HttpOptions, RunningServer, serve};
 use crate::http::state::{HttpSettings, HttpState, Readiness, Ready};
 use crate::model::clock::{SharedClock, SystemClock};
@@ -96,6 +99,9 @@ pub(crate) enum LoadError {
     /// Its destinations of remote write cannot be told apart.
     #[error("{0}")]
     Remote(String),
+    /// It asks one remote storage twice for the same.
+    #[error("{0}")]
+    Repeated(String),
     /// `alertmanager.yml` is not good, or asks for what is not built.
     #[error("--alertmanager.config.file={file}: {reason}")]
     Alertmanager { file: String, reason: String },
@@ -181,6 +187,7 @@ fn load(flags: &ServerFlags, file: &str, text: Option<&str>) -> Result<Checked, 
     let inactive = jobs::check_built(&loaded).map_err(LoadError::NotBuilt)?;
     remote_write::check(&loaded).map_err(LoadError::Remote)?;
     storage::check_starts(flags, &loaded.config.storage).map_err(LoadError::NotBuilt)?;
+    repeated(&loaded.config.remote_read).map_or(Ok(()), |text| Err(LoadError::Repeated(text)))?;
     let notifies = flags.alerts.config_file.as_deref();
     let digest = alerting::digest(notifies);
     let alertmanager = alerting::load(notifies).map_err(|reason| LoadError::Alertmanager {
@@ -211,8 +218,11 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let (quit, mut quit_asked) = watch::channel(false);
     let readiness = Readiness::new(&registry);
     let ports = parts.ports(&flags, &registry, &running, quit);
-    let state =
-        HttpState::new(ports.clone(), readiness.clone(), http_settings(&flags), SharedClock::clone(&clock), &registry);
+    let notices = Notices::new(flags.web.notification_listeners_max, SharedClock::clone(&clock), &registry);
+    notices.add(Notice::StartingUp);
+    let settings = http_settings(&flags);
+    let for_http = SharedClock::clone(&clock);
+    let state = HttpState::new(ports.clone(), readiness.clone(), settings, notices.clone(), for_http, &registry);
     let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;
     let mut finished = actix_rt::spawn(finished);
     let own = addresses[0];
@@ -235,6 +245,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         parts: Arc::clone(&parts),
         running: Arc::clone(&running),
         notifier,
+        notices: notices.clone(),
         text,
     });
     first_load(&reload, checked).await;
@@ -243,6 +254,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     // Nobody else sets it.
     let _ = ports.reloader.set(reloader.clone());
     readiness.set(Ready::Yes);
+    notices.remove(Notice::StartingUp);
     let notifier = &reload.notifier;
     notifier.send(State::Ready, "Ready");
     tracing::info!(component = "main", "Server is ready to receive web requests.");
@@ -275,6 +287,8 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     };
     upkeep.abort();
     readiness.set(Ready::Stopping);
+    notices.add(Notice::ShuttingDown);
+    notices.close();
     notifier.send(State::Stopping, "Stopping");
     let deadline = Instant::now() + DRAIN_WITHIN;
     parts.root().drain(deadline);
@@ -362,6 +376,9 @@ fn http_settings(flags: &ServerFlags) -> HttpSettings {
         route_prefix: flags.web.route_prefix.clone(),
         cors_origin: flags.web.cors_origin.clone(),
         enable_lifecycle: flags.web.enable_lifecycle,
+        enable_admin_api: flags.web.enable_admin_api,
+        enable_pprof: flags.web.enable_pprof,
+        search_limit_max: flags.features.is_enabled("search-api").then_some(flags.web.search_limit_max),
         page_title: flags.web.page_title.clone(),
         listen_address: flags.web.listen_addresses[0].clone(),
         is_agent: flags.agent.is_some(),

@@ -126,6 +126,7 @@ pub(super) struct Parts {
     /// Takes remote write and OTLP, if either is switched on.
     receiver: Option<Arc<RemoteReceiver>>,
     remote_write: RemoteWriting,
+    remote_read: remote::RemoteRead,
     /// Whether exemplars are stored.
     keeps_exemplars: bool,
     /// Whether floats are written as XOR2 unless the configuration says otherwise, and histograms with start times.
@@ -194,6 +195,7 @@ impl Parts {
         let senders = (0..cores.clamp(1, 2)).map(|i| threads.start(format!("remote-write-{i}"))).collect();
         let overview = &manager_deps.overview;
         let remote_write = RemoteWriting::start(flags, (registry, clock), &root, &pool, intake, senders, overview);
+        let remote_read = remote::RemoteRead::start(flags, registry, clock, (&gateway, &gateway_deps), &pool, &catalog);
         let (writers, opened) = (threads.start("log"), Mutex::default());
         Ok(Self {
             tree,
@@ -225,6 +227,7 @@ impl Parts {
             rules,
             receiver,
             remote_write,
+            remote_read,
             keeps_exemplars: flags.features.is_enabled("exemplar-storage"),
             prefers_xor2: flags.features.is_enabled("xor2-encoding"),
             writes_started_histograms: flags.features.is_enabled("histograms-st-encoding"),
@@ -272,6 +275,7 @@ impl Parts {
         let config = &planned.checked.loaded.config;
         self.compactor.set_retention(blocks::retention(config));
         self.settle(&planned.checked.loaded);
+        self.remote_read.set(config);
         let global = &config.global;
         self.gateway_deps.set_subquery_step(global.evaluation_interval.as_ms_i64());
         self.gateway_deps.query_log().set(planned.checked.query_log.clone());
@@ -329,6 +333,7 @@ impl Parts {
     ) -> Arc<Ports> {
         Arc::new(Ports {
             gateway: self.gateway.clone(),
+            gateway_deps: Arc::clone(&self.gateway_deps),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
             discovery: self.discovery.deps(),
@@ -343,6 +348,7 @@ impl Parts {
             running: Arc::clone(running),
             dispatcher: self.notifying.dispatcher.clone(),
             receiver: self.receiver.clone(),
+            reader: Arc::clone(&self.remote_read.server),
             admin: Admin { compactor: self.compactor_addr.clone(), replay: Arc::clone(&self.replay) },
             reloader: OnceLock::new(),
             quit,
@@ -432,6 +438,10 @@ impl Parts {
         self.notifying.close();
         let Some(opened) = self.opened.lock().take() else { return };
         let Some(position) = opened.thread.close() else { return };
+        if flags.agent.is_some() {
+            // Its log is short, and other programs read the directory.
+            return;
+        }
         let (flags, head, log) = (flags.storage.clone(), Arc::clone(&self.head), Arc::clone(&self.log));
         let clock = SharedClock::clone(&self.runtime.clock);
         let write = move |_: &_| {

@@ -15,29 +15,32 @@ use crate::actors::mailbox::{BoundedAddr, SendError};
 use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::query_gateway::{
-    Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan, RunListing, RunNewest,
-    RunQuery,
+    FoundListing, GatewayDeps, Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan,
+    RunListing, RunNewest, RunQuery,
 };
 use crate::actors::query_log::QueryOrigin;
 use crate::actors::registry::ActorTree;
+use crate::actors::remote_read_server::RemoteReadServer;
 use crate::actors::remote_receiver::RemoteReceiver;
 use crate::actors::rule_manager::RulesOverview;
 use crate::actors::scrape_manager::ScrapeOverview;
 use crate::actors::scrape_target::TargetShared;
 use crate::cli::flags::ServerFlags;
 use crate::cli::server::admin::Admin;
+use crate::cli::server::feature_list::{self, FeatureList};
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
 use crate::cli::server::running::Running;
 use crate::config::ScrapeConfig;
+use crate::exposition::delimited;
 use crate::exposition::encode::encode;
-use crate::exposition::negotiate::negotiate;
+use crate::exposition::negotiate::{Written, negotiate};
 use crate::http::api::admin::{AdminPorts, WalReplay};
 use crate::http::api::types::{
     ActiveTarget, ActorInfo, AlertGroup, Alertmanagers, AnswerMemory, DroppedTarget, Held, InstantQuery,
     LabelValuesRequest, Listed, MetricMetadata, NameCount, NewestSamples, QueryAnswer, QueryStats, RangeQuery, Reload,
-    ReloadNames, ReloadSection, RequestOrigin, RuleGroup, Runtime, SelectRequest, TargetHealth, TargetMetadata,
-    Targets, TsdbStatus, UnixNanos,
+    ReloadNames, ReloadSection, RequestOrigin, RuleGroup, RunningQuery, Runtime, SelectRequest, TargetHealth,
+    TargetMetadata, Targets, TsdbStatus, UnixNanos,
 };
 use crate::http::error::ApiError;
 use crate::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
@@ -53,7 +56,7 @@ use crate::scrape::cache::FamilyMetadata;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::head::Head;
 use crate::storage::head::cardinality::NameCount as StoredCount;
-use crate::telemetry::metrics::Registry;
+use crate::telemetry::metrics::{MetricFamily, Registry};
 
 /// Longest time that a client waits for a reload, those before it included.
 const RELOAD_WITHIN: Duration = Duration::from_secs(600);
@@ -63,6 +66,7 @@ const ASK_MARGIN: Duration = Duration::from_secs(10);
 /// The process as HTTP sees it.
 pub(super) struct Ports {
     pub(super) gateway: BoundedAddr<QueryGateway>,
+    pub(super) gateway_deps: Arc<GatewayDeps>,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
     pub(super) discovery: Arc<DiscoveryDeps>,
@@ -78,6 +82,8 @@ pub(super) struct Ports {
     pub(super) dispatcher: DispatcherHandle,
     /// Takes remote write and OTLP, if either is switched on.
     pub(super) receiver: Option<Arc<RemoteReceiver>>,
+    /// Answers remote read.
+    pub(super) reader: Arc<RemoteReadServer>,
     /// Set once the configuration can be read again.
     pub(super) reloader: OnceLock<Reloader>,
     /// What changes stored data, asked only if it is switched on.
@@ -106,24 +112,28 @@ impl Ports {
         Ok(answer(outcome, start, step_ms))
     }
 
-    async fn list(&self, listing: Listing, request: SelectRequest) -> Result<ListedNames, ApiError> {
+    async fn list(
+        &self,
+        listing: Listing,
+        request: SelectRequest,
+    ) -> Result<(ListedNames, Vec<String>, Held), ApiError> {
         let SelectRequest { selectors, start, end, hint_limit } = request;
         let Ok(range) = TimeRange::new(start, end) else {
             let series = matches!(listing, Listing::Series);
-            return Ok(if series {
-                ListedNames::Series(Vec::new(), Vec::new())
-            } else {
-                ListedNames::Names(Vec::new(), Vec::new())
-            });
+            let listed = if series { ListedNames::Series(Vec::new()) } else { ListedNames::Names(Vec::new()) };
+            return Ok((listed, Vec::new(), Held::default()));
         };
         let listing = RunListing { listing, selectors, range, limit: hint_limit };
-        self.gateway.read(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)
+        let found = self.gateway.read(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+        let FoundListing { listed, warnings, held } = found;
+        Ok((listed, warnings, Held::new(Charged(held))))
     }
 
     async fn names(&self, listing: Listing, request: SelectRequest) -> Result<Listed<String>, ApiError> {
-        match self.list(listing, request).await? {
-            ListedNames::Names(items, warnings) => Ok(Listed { items, warnings }),
-            ListedNames::Series(..) => Err(ApiError::internal("names were asked for and series answered")),
+        let (listed, warnings, held) = self.list(listing, request).await?;
+        match listed {
+            ListedNames::Names(items) => Ok(Listed { items, warnings, held }),
+            ListedNames::Series(_) => Err(ApiError::internal("names were asked for and series answered")),
         }
     }
 }
@@ -229,9 +239,10 @@ impl ServerPorts for Ports {
 
     fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
         async move {
-            match self.list(Listing::Series, request).await? {
-                ListedNames::Series(items, warnings) => Ok(Listed { items, warnings }),
-                ListedNames::Names(..) => Err(ApiError::internal("series were asked for and names answered")),
+            let (listed, warnings, held) = self.list(Listing::Series, request).await?;
+            match listed {
+                ListedNames::Series(items) => Ok(Listed { items, warnings, held }),
+                ListedNames::Names(_) => Err(ApiError::internal("series were asked for and names answered")),
             }
         }
         .boxed()
@@ -456,6 +467,10 @@ impl ServerPorts for Ports {
         self.receiver.clone().filter(|_| self.flags.web.otlp_receiver)
     }
 
+    fn remote_read(&self) -> Option<Arc<RemoteReadServer>> {
+        Some(Arc::clone(&self.reader))
+    }
+
     fn actors(&self) -> Vec<ActorInfo> {
         let row = |row: crate::actors::registry::ActorRow| ActorInfo {
             kind: row.kind.to_owned(),
@@ -475,10 +490,42 @@ impl ServerPorts for Ports {
         self.tree.rows().into_iter().map(row).collect()
     }
 
+    fn features(&self) -> FeatureList {
+        feature_list::features(&self.flags)
+    }
+
+    fn running_queries(&self) -> Vec<RunningQuery> {
+        let shown = |query: crate::actors::query_gateway::RunningQuery| {
+            let (kind, start, end, step_ms) = match query.span {
+                QuerySpan::Instant { at } => ("instant", at, at, 0),
+                QuerySpan::Range { start, end, step_ms } => ("range", start, end, step_ms),
+            };
+            let client_ip = match query.origin {
+                QueryOrigin::Http { client_ip, .. } => client_ip,
+                _ => String::new(),
+            };
+            let since = UnixNanos(query.since_nanos);
+            RunningQuery { id: query.id, text: query.text, kind, start, end, step_ms, since, client_ip }
+        };
+        self.gateway_deps.running_queries().into_iter().map(shown).collect()
+    }
+
+    fn cancel_query(&self, id: u64) -> bool {
+        self.gateway_deps.cancel_query(id)
+    }
+
+    fn gathered(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+
     fn metrics(&self, accept: Option<&str>) -> Answer<'_, Exposition> {
         let negotiated = negotiate(accept);
         async move {
-            let body = encode(&self.registry.gather(), negotiated.format).into_bytes();
+            let families = self.registry.gather();
+            let body = match negotiated.format {
+                Written::Delimited => delimited::encode(&families, negotiated.escaping),
+                format => encode(&families, format).into_bytes(),
+            };
             Ok(Exposition { content_type: negotiated.content_type, body })
         }
         .boxed()

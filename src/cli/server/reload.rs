@@ -17,6 +17,7 @@ use crate::cli::server::running::{LoadedText, Running};
 use crate::cli::server::{LoadError, alerting, go_duration, load, rules};
 use crate::config::inactive::Inactive;
 use crate::config::{LoadedConfig, ScrapeConfig, alertmanager, digest_of};
+use crate::http::notices::{Notice, Notices};
 use crate::model::clock::SharedClock;
 use crate::model::go;
 use crate::rules::spec::GroupSpec;
@@ -71,6 +72,7 @@ pub(super) struct ServerReload {
     pub(super) parts: Arc<Parts>,
     pub(super) running: Arc<Running>,
     pub(super) notifier: Notifier,
+    pub(super) notices: Notices,
     pub(super) text: ConfigText,
 }
 
@@ -172,6 +174,10 @@ impl ReloadSource for Source {
                 let trigger = report.trigger.as_str();
                 tracing::error!(component = "main", err, trigger, "Error reloading config");
             }
+        }
+        match &report.error {
+            None => reload.notices.remove(Notice::ReloadFailed),
+            Some(_) => reload.notices.add(Notice::ReloadFailed),
         }
         let status = if report.error.is_none() { "Ready" } else { "Ready; the last reload failed" };
         reload.notifier.send(State::Ready, status);

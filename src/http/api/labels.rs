@@ -1,18 +1,14 @@
 //! `/api/v1/series`, `/api/v1/labels` and `/api/v1/label/<name>/values`.
 
-use actix_web::web;
-
 use crate::http::api::types::{LabelValuesRequest, SelectRequest};
 use crate::http::api::{cut, matchers, matchers_plain};
 use crate::http::envelope;
 use crate::http::error::ApiError;
+use crate::http::pieces::Elements;
 use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::model::go;
 use crate::model::matcher::Matcher;
-
-/// Most series that are written on the worker's thread, which other requests share.
-const RENDER_INLINE_MAX: usize = 1_000;
 
 /// `GET` and `POST /api/v1/series`.
 pub(crate) async fn series(context: Context) -> Result<Response, ApiError> {
@@ -25,19 +21,7 @@ pub(crate) async fn series(context: Context) -> Result<Response, ApiError> {
     let request = select(selectors, range, limit);
     let mut listed = context.state.ports.series(request).await?;
     let annotations = cut(&mut listed.items, limit, listed.warnings);
-    let items = listed.items;
-    let is_short = items.len() <= RENDER_INLINE_MAX;
-    let write = move || {
-        envelope::success(&annotations, |json| {
-            let mut array = json.array();
-            items.iter().for_each(|labels| array.item().labels(labels));
-            array.end();
-        })
-    };
-    if is_short {
-        return Ok(write());
-    }
-    web::block(write).await.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))
+    Ok(envelope::streamed(&annotations, Elements::new(listed.items, listed.held, |json, labels| json.labels(labels))))
 }
 
 /// `GET` and `POST /api/v1/labels`.
@@ -47,7 +31,7 @@ pub(crate) async fn names(context: Context) -> Result<Response, ApiError> {
     let request = select(matchers_plain(&context)?, range, limit);
     let mut listed = context.state.ports.label_names(request).await?;
     let annotations = cut(&mut listed.items, limit, listed.warnings);
-    Ok(envelope::success(&annotations, |json| json.strings(&listed.items)))
+    Ok(envelope::streamed(&annotations, Elements::new(listed.items, listed.held, |json, name| json.string(name))))
 }
 
 /// `GET /api/v1/label/<name>/values`.
@@ -62,7 +46,7 @@ pub(crate) async fn values(context: Context) -> Result<Response, ApiError> {
     let request = LabelValuesRequest { name, select: select(matchers_plain(&context)?, range, limit) };
     let mut listed = context.state.ports.label_values(request).await?;
     let annotations = cut(&mut listed.items, limit, listed.warnings);
-    Ok(envelope::success(&annotations, |json| json.strings(&listed.items)))
+    Ok(envelope::streamed(&annotations, Elements::new(listed.items, listed.held, |json, name| json.string(name))))
 }
 
 fn select(

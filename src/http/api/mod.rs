@@ -1,11 +1,16 @@
 //! The endpoints under `/api/v1`, one file a resource, and our own under `/api/watchfire/v1`.
 
+pub(super) mod about;
 pub mod admin;
 pub(super) mod labels;
 pub(super) mod metadata;
+pub(super) mod openapi;
+pub(super) mod queries;
 pub(super) mod query;
+pub(super) mod read;
 pub(super) mod relabel_steps;
 pub(super) mod rules;
+pub(super) mod search;
 pub(super) mod status;
 pub(super) mod syntax;
 pub(super) mod targets;

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use actix_web::web;
-
 use crate::http::api::TRUNCATED;
 use crate::http::api::types::{InstantQuery, QueryAnswer, QueryStats, RangeQuery, RequestOrigin};
 use crate::http::envelope;
 use crate::http::error::ApiError;
 use crate::http::json::{Json, Object};
 use crate::http::params::{Params, parse_duration};
-use crate::http::render;
+use crate::http::pieces::PIECE_LEN;
+use crate::http::render::{self, ValueScript};
 use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::model::go;
@@ -19,18 +18,12 @@ use crate::model::time::TimestampMs;
 /// Most points of a series in the answer to a range query, less one.
 const POINTS_MAX: i128 = 11_000;
 
-/// What a point takes in an answer, about.
-const POINT_LEN: usize = 32;
-
-/// Most points of an answer that is written on the worker's thread: about a millisecond's work.
-const RENDER_INLINE_MAX: usize = 4_096;
-
 /// `GET` and `POST /api/v1/query`.
 pub(crate) async fn instant(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
     let query = instant_query(&context.params, context.state.clock.now(), &context.origin)?;
     let answer = context.state.ports.query_instant(query).await?;
-    respond(answer, limit, context.params.get("stats")).await
+    respond(answer, limit, context.params.get("stats"))
 }
 
 /// `GET` and `POST /api/v1/query_range`.
@@ -38,7 +31,7 @@ pub(crate) async fn range(context: Context) -> Result<Response, ApiError> {
     let limit = context.params.limit()?;
     let query = range_query(&context.params, &context.origin)?;
     let answer = context.state.ports.query_range(query).await?;
-    respond(answer, limit, context.params.get("stats")).await
+    respond(answer, limit, context.params.get("stats"))
 }
 
 fn instant_query(params: &Params, now: TimestampMs, origin: &RequestOrigin) -> Result<InstantQuery, ApiError> {
@@ -94,19 +87,9 @@ fn check_timeout(timeout: Option<Duration>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Writes a large answer off the worker's thread, which other requests share.
-async fn respond(answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
-    if render::point_count(&answer.value) <= RENDER_INLINE_MAX {
-        return write(answer, limit, stats);
-    }
-    let stats = stats.to_owned();
-    let written = web::block(move || write(answer, limit, &stats)).await;
-    written.map_err(|error| ApiError::internal(format!("cannot write the answer: {error}")))?
-}
-
-fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
-    // About what the text takes; what it does is known when it is written.
-    answer.held.grow(render::point_count(&answer.value).saturating_mul(POINT_LEN)).map_err(ApiError::execution)?;
+fn respond(mut answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response, ApiError> {
+    // What is written and not sent yet.
+    answer.held.grow(2 * PIECE_LEN).map_err(ApiError::execution)?;
     if 0 < limit && render::truncate(&mut answer.value, limit) {
         answer.annotations.warnings.push(TRUNCATED.to_owned());
     }
@@ -117,19 +100,13 @@ fn write(mut answer: QueryAnswer, limit: usize, stats: &str) -> Result<Response,
             go::quote(stats)
         ));
     }
-    let mut response = envelope::success(&answer.annotations, |json| {
-        let mut object = json.object();
-        render::query_value(&mut object, &answer.value);
-        if !stats.is_empty() {
-            write_stats(object.key("stats"), &answer.stats);
-        }
-        object.end();
-    });
-    drop(answer.value);
-    let mut held = answer.held;
-    held.settle(response.body.capacity());
-    response.held = held;
-    Ok(response)
+    let mut tail = Json::new();
+    if !stats.is_empty() {
+        tail.raw(",\"stats\":");
+        write_stats(&mut tail, &answer.stats);
+    }
+    let script = ValueScript::new(answer.value, tail.into_text(), answer.held);
+    Ok(envelope::streamed(&answer.annotations, script))
 }
 
 fn write_stats(json: &mut Json, stats: &QueryStats) {

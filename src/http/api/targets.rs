@@ -145,6 +145,9 @@ mod tests {
             route_prefix: "/".to_owned(),
             cors_origin: Regexp::anchored(".*").unwrap(),
             enable_lifecycle: false,
+            enable_admin_api: false,
+            enable_pprof: false,
+            search_limit_max: None,
             page_title: String::new(),
             listen_address: "0.0.0.0:9090".to_owned(),
         };

@@ -74,6 +74,27 @@ pub struct QueryAnswer {
     pub held: Held,
 }
 
+/// A query that runs or waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningQuery {
+    /// Its number.
+    pub id: u64,
+    /// PromQL as written.
+    pub text: String,
+    /// `instant` or `range`.
+    pub kind: &'static str,
+    /// First evaluation.
+    pub start: TimestampMs,
+    /// Last evaluation.
+    pub end: TimestampMs,
+    /// Step in milliseconds; 0 for one evaluation.
+    pub step_ms: i64,
+    /// When it came.
+    pub since: UnixNanos,
+    /// The client's address; empty if it does not come from HTTP.
+    pub client_ip: String,
+}
+
 /// What a query took; times in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryStats {
@@ -124,12 +145,14 @@ pub struct LabelValuesRequest {
 }
 
 /// A list with remarks.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Listed<T> {
     /// The items.
     pub items: Vec<T>,
     /// Warnings of storage.
     pub warnings: Vec<String>,
+    /// What it holds of the queries' memory.
+    pub held: Held,
 }
 
 /// What is known of a target's health.

@@ -31,6 +31,9 @@ pub struct Histogram {
     pub custom_values: Vec<f64>,
 }
 
+/// Largest count that a float tells from its neighbours.
+const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// Counts of buckets from differences.
 pub fn absolute(deltas: &[i64]) -> impl Iterator<Item = i64> + '_ {
     deltas.iter().scan(0i64, |count, delta| {
@@ -78,6 +81,26 @@ impl Histogram {
             negative_buckets: floats(&self.negative_buckets),
             custom_values: self.custom_values.clone(),
         }
+    }
+
+    /// The same as one with float counts; `None` unless all of its counts are whole numbers that a float holds exactly.
+    pub fn of_whole(float: &FloatHistogram) -> Option<Self> {
+        let whole =
+            |count: f64| (0.0..=COUNT_MAX).contains(&count).then_some(count as i64).filter(|n| *n as f64 == count);
+        let side = |counts: &[f64]| counts.iter().map(|count| whole(*count)).collect::<Option<Vec<i64>>>().map(deltas);
+        Some(Self {
+            counter_reset_hint: float.counter_reset_hint,
+            schema: float.schema,
+            zero_threshold: float.zero_threshold,
+            zero_count: whole(float.zero_count)?.unsigned_abs(),
+            count: whole(float.count)?.unsigned_abs(),
+            sum: float.sum,
+            positive_spans: float.positive_spans.clone(),
+            positive_buckets: side(&float.positive_buckets)?,
+            negative_spans: float.negative_spans.clone(),
+            negative_buckets: side(&float.negative_buckets)?,
+            custom_values: float.custom_values.clone(),
+        })
     }
 
     /// Bytes that the histogram takes in memory.
@@ -183,5 +206,15 @@ mod tests {
         float.reduce_resolution(0);
         assert_eq!(whole.to_float(), float);
         assert_eq!(whole.schema, 0);
+    }
+
+    #[test]
+    fn floats_that_are_whole_come_back_as_whole_counts() {
+        assert_eq!(Histogram::of_whole(&histogram().to_float()), Some(histogram()));
+        for broken in [0.5, -1.0, f64::NAN, 1e300] {
+            let mut float = histogram().to_float();
+            float.positive_buckets[1] = broken;
+            assert_eq!(Histogram::of_whole(&float), None);
+        }
     }
 }

@@ -11,7 +11,7 @@ pub mod budget;
 pub mod cache;
 mod collect;
 mod format;
-mod histogram;
+pub(super) mod histogram;
 mod labels;
 mod metrics;
 mod problems;

@@ -1,6 +1,7 @@
 //! Chunks that are decoded and written anew: without some of their samples, or several merged to one run.
 
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram};
+use crate::model::read::SampleColumn;
 use crate::storage::block::chunks::ChunkData;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::histogram::Native;
@@ -157,6 +158,33 @@ pub(crate) fn encode(
         }
     }
     Ok(())
+}
+
+/// All samples of a column as chunks; histograms whose counts are whole are written as such.
+pub(crate) fn of_column(column: &SampleColumn) -> Result<Vec<ChunkData>, ChunkError> {
+    let mut floats = column.floats.timestamps.iter().copied().zip(column.floats.values.iter().copied()).peekable();
+    let mut histograms = column.histograms.timestamps.iter().copied().zip(&column.histograms.values).peekable();
+    let mut samples = Vec::with_capacity(column.len());
+    loop {
+        let takes_float = match (floats.peek(), histograms.peek()) {
+            (Some((float, _)), Some((histogram, _))) => float <= histogram,
+            (float, _) => float.is_some(),
+        };
+        let next = if takes_float {
+            floats.next().map(|(t, value)| Sample { t, start: 0, value: Value::Float(value) })
+        } else {
+            let native = |value: &FloatHistogram| match Histogram::of_whole(value) {
+                Some(whole) => Value::Whole(Box::new(whole)),
+                None => Value::FloatHistogram(Box::new(value.clone())),
+            };
+            histograms.next().map(|(t, value)| Sample { t, start: 0, value: native(value) })
+        };
+        let Some(sample) = next else { break };
+        samples.push(sample);
+    }
+    let mut out = Vec::new();
+    encode(samples, MERGED_SAMPLES, Starts::None, &mut out)?;
+    Ok(out)
 }
 
 /// What is left of a chunk without the samples at some times: one chunk, or none; more if what is left does not fit together.

@@ -276,7 +276,7 @@ impl Texts {
 }
 
 /// Merges selections, each sorted, into one. What has the same labels becomes one series, its sources in their order.
-fn joined(selections: Vec<Vec<SelectedSeries>>, budget: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
+pub fn joined(selections: Vec<Vec<SelectedSeries>>, budget: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
     let room = selections.iter().map(Vec::len).max().unwrap_or(0);
     let mut out: Vec<SelectedSeries> = Vec::with_capacity(room);
     let mut sources: Vec<_> = selections.into_iter().map(|selection| selection.into_iter().peekable()).collect();

@@ -184,8 +184,8 @@ impl SimFs {
                     for from in (0..len).step_by(SECTOR_LEN) {
                         let to = (from + SECTOR_LEN).min(len);
                         if coin() {
-                            for at in from..to {
-                                now[at] = synced.get(at).copied().unwrap_or(0);
+                            for (at, byte) in now.iter_mut().enumerate().take(to).skip(from) {
+                                *byte = synced.get(at).copied().unwrap_or(0);
                             }
                         }
                     }

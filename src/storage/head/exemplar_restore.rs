@@ -11,6 +11,9 @@ use crate::storage::head::exemplars::Exemplars;
 use crate::storage::head::index::Index;
 use crate::storage::wal::exemplar_record::RefExemplar;
 
+/// How far back a duplicate is looked for.
+const LOOK_BACK: usize = 16;
+
 /// The newest exemplars of a log, at most as many as the ring holds.
 #[derive(Debug, Default)]
 pub(super) struct ReplayedExemplars {
@@ -24,6 +27,11 @@ impl ReplayedExemplars {
     }
 
     pub(super) fn push(&mut self, exemplar: &RefExemplar) {
+        // The log has duplicates that storage did not take; they must not push others out.
+        let before = self.newest.iter().rev().take(LOOK_BACK).find(|one| one.series == exemplar.series);
+        if before.is_some_and(|before| before.exemplar == exemplar.exemplar) {
+            return;
+        }
         if self.capacity <= self.newest.len() {
             self.newest.pop_front();
         }

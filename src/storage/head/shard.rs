@@ -78,6 +78,9 @@ impl<'a> Applying<'a> {
     }
 }
 
+/// The place of a sample or a histogram in its batch, and its start time.
+pub type PlacedStart = (u32, i64);
+
 impl Drop for Applying<'_> {
     fn drop(&mut self) {
         if !self.done {
@@ -231,7 +234,7 @@ impl Staged {
     }
 
     /// Start times of some samples and of some histograms, by their place; `None` if none are stored.
-    pub fn starts(&self) -> Option<(&[(u32, i64)], &[(u32, i64)])> {
+    pub fn starts(&self) -> Option<(&[PlacedStart], &[PlacedStart])> {
         self.stores_starts.then_some((&self.batch.sample_starts, &self.batch.histogram_starts))
     }
 

@@ -140,17 +140,17 @@ fn whatever_a_power_cut_leaves_of_what_was_not_synced_nothing_synced_is_missing(
             let found = distinct(seen.times);
             assert!(synced.iter().all(|t| found.contains(t)), "seed {seed}, life {life}: {synced:?} {found:?}");
             assert!(found.iter().all(|t| appended.contains(t)), "seed {seed}, life {life}: {found:?}");
-            if random.next_u64() % 3 == 0 {
+            if random.next_u64().is_multiple_of(3) {
                 fs.fail_nth(1 + random.next_u64() % 20, random.next_u64() % 4);
             }
             for _ in 0..random.next_u64() % 25 {
                 appended.push(next);
                 let done = writer.append(&batch(next, 100 + random.next_u64() % 400));
-                if random.next_u64() % 3 == 0 && done.and_then(|()| writer.sync()).is_ok() {
+                if random.next_u64().is_multiple_of(3) && done.and_then(|()| writer.sync()).is_ok() {
                     synced.push(next);
                 }
                 next += 1;
-                if random.next_u64() % 12 == 0
+                if random.next_u64().is_multiple_of(12)
                     && let Ok(Some(job)) = writer.plan_checkpoint()
                 {
                     let _ = job.run(TimestampMs(i64::MIN), &mut |_| Some(true));
