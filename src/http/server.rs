@@ -164,6 +164,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
             refused.inc();
         }
         cut_off_stalled(stream, write_timeout);
+        send_at_once(stream);
         connections.enter(stream, extensions, closed.clone());
     });
     let is_tls = tls.is_some();
@@ -205,6 +206,15 @@ fn strict(mut answer: HttpResponse) -> HttpResponse {
 fn refuse_one_too_many(stream: &dyn Any) -> bool {
     let found = connections::socket(stream).filter(|stream| is_one_too_many(stream.as_fd()));
     found.inspect(|stream| connections::close(stream)).is_some()
+}
+
+/// Has the system send each piece of an answer when it is written, rather than wait until the client has confirmed the last:
+/// clients do that after 40 ms.
+fn send_at_once(stream: &dyn Any) {
+    let Some(stream) = connections::socket(stream) else { return };
+    if let Err(err) = sockopt::set_tcp_nodelay(stream, true) {
+        tracing::debug!(component = "web", %err, "Pieces of answers are held back");
+    }
 }
 
 /// Has the system end a connection whose client takes nothing for `within`: its answer would be held for as long as it likes.
