@@ -481,14 +481,14 @@ fn samples_out_of_order_are_taken_within_the_window_and_become_blocks() {
     let expected: Vec<(i64, String)> =
         late.iter().chain(&[(at - 1, "1"), (at, "2")]).map(|(t, value)| (*t, (*value).to_owned())).collect();
     let found = |server: &Server| samples(server, "late").into_iter().map(|(_, points)| points).collect::<Vec<_>>();
-    assert_eq!(found(&server), [expected.clone()]);
+    assert_eq!(found(&server), std::slice::from_ref(&expected));
     let figure = "prometheus_tsdb_head_out_of_order_samples_appended_total{type=\"float\"}";
     assert_eq!(metric(&server, figure), 4.0);
     config("0s");
     assert_eq!(request(&server.addr, "POST", "/-/reload", &[], b"").unwrap().status, 200);
     assert_eq!(write(&server, &[(at - 500, 7.0)]), (400, "out of order sample".to_owned()));
     assert_eq!(write(&server, &[(at - 7_200_000, 7.0)]), (400, "out of bounds".to_owned()));
-    assert_eq!(found(&server), [expected.clone()]);
+    assert_eq!(found(&server), std::slice::from_ref(&expected));
     server.kill();
     // Without a window, what is there is read and goes into blocks.
     let quick = [
@@ -497,7 +497,7 @@ fn samples_out_of_order_are_taken_within_the_window_and_become_blocks() {
         "--storage.tsdb.block-reload-interval=1s",
     ];
     let server = Server::start(folder.path(), &[&usual[..], &quick].concat());
-    assert_eq!(found(&server), [expected.clone()]);
+    assert_eq!(found(&server), std::slice::from_ref(&expected));
     assert_eq!(write(&server, &[(at + 10_000, 8.0)]), ok);
     let mut expected = expected;
     expected.push((at + 10_000, "8".to_owned()));
