@@ -103,6 +103,36 @@ fn a_snapshot_brings_the_head_back_and_the_log_goes_on_behind_it() {
 }
 
 #[test]
+fn what_the_log_has_before_a_snapshot_is_left_alone() {
+    let (fs, head, writer, aliases) = stored();
+    drop((head, writer));
+    for round in 0..3 {
+        let own = new_head(2);
+        let (mut writer, _) = reopen(&fs, &own, FOREVER);
+        append(&own, &mut writer, 0..3, (500 + round) * 15_000);
+    }
+    // As after an older stop of Prometheus: a checkpoint well before the segment of the snapshot.
+    let wal = Path::new(DATA).join("wal");
+    fs.create_dir_all(&wal.join("checkpoint.00000000")).unwrap();
+    fs.hard_link(&wal.join(segment_name(0)), &wal.join("checkpoint.00000000").join(segment_name(0))).unwrap();
+    let own = new_head(2);
+    let (mut writer, _) = reopen(&fs, &own, FOREVER);
+    stop(&fs, &own, &mut writer, &aliases).unwrap();
+    drop(writer);
+    let segments = || -> Vec<(u64, Vec<u8>)> {
+        let files = list_segments(&fs, &wal).unwrap();
+        files.iter().map(|file| (file.segment, fs.read(&wal.join(segment_name(file.segment))).unwrap())).collect()
+    };
+    let before = segments();
+    assert!(3 < before.len() && before.iter().filter(|(_, bytes)| !bytes.is_empty()).count() > 2);
+    let again = new_head(2);
+    let (_, report) = reopen(&fs, &again, FOREVER);
+    assert_eq!((report.from, report.log.missing.len(), report.log.missing_files.len()), (ReadFrom::Snapshot, 0, 0));
+    assert_eq!(segments()[..before.len()], before[..]);
+    assert_eq!(whole_content(&again), whole_content(&own));
+}
+
+#[test]
 fn whichever_operation_of_a_stop_fails_the_next_start_finds_everything() {
     let (fs, head, writer, aliases) = stored();
     drop(writer);

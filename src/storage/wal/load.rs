@@ -167,7 +167,16 @@ pub(crate) fn load_and_repair(
         }
         loader.report.damage.extend(damage);
     }
-    fill_gaps(fs, wal_dir, &segments, has_checkpoints, &mut loader.report)?;
+    // What stands before a snapshot was not read, and misses nothing.
+    let begins = match from {
+        Some(_) => Beginning::Anywhere,
+        None => match covered {
+            Some(covered) => Beginning::Behind(covered),
+            None if has_checkpoints => Beginning::Zero,
+            None => Beginning::Anywhere,
+        },
+    };
+    fill_gaps(fs, wal_dir, &segments, begins, &mut loader.report)?;
     let report = loader.report;
     metrics.corruptions.add(report.missing.len() as u64 + report.missing_files.len() as u64);
     metrics.lost_samples.add(report.lost.samples);
@@ -206,15 +215,24 @@ fn plan(fs: &SharedFs, wal_dir: &Path) -> Result<(CheckpointFiles, Vec<SegmentFi
     Ok((files, segments))
 }
 
+/// Where the first segment of a log has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// Whatever was dropped from the start, a checkpoint would stand for it.
+    Zero,
+    /// Behind the last one that a checkpoint covers.
+    Behind(u64),
+    Anywhere,
+}
+
 /// Puts empty segments where numbers are missing: Prometheus does not open a log with gaps.
 fn fill_gaps(
     fs: &SharedFs,
     wal_dir: &Path,
     segments: &[SegmentFile],
-    has_checkpoints: bool,
+    begins: Beginning,
     report: &mut LoadReport,
 ) -> Result<(), WalError> {
-    let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
     let path_of = |segment: u64| wal_dir.join(segment_name(segment));
     let mut gaps: Vec<(Option<u64>, u64)> = segments
         .windows(2)
@@ -223,10 +241,11 @@ fn fill_gaps(
             _ => None,
         })
         .collect();
-    match (covered, segments.first()) {
-        (Some(covered), Some(first)) if covered + 1 < first.segment => gaps.push((None, first.segment)),
-        // Whatever was dropped from the start of a log, a checkpoint stands for it.
-        (None, Some(first)) if has_checkpoints && 0 < first.segment => {
+    match (begins, segments.first()) {
+        (Beginning::Behind(covered), Some(first)) if covered + 1 < first.segment => {
+            gaps.push((Some(covered), first.segment));
+        }
+        (Beginning::Zero, Some(first)) if 0 < first.segment => {
             let path = wal_dir.join(checkpoint_name(first.segment - 1));
             tracing::warn!(component = "tsdb", path = %path.display(), "the checkpoint of the write log is missing");
             report.missing_files.push(path);
@@ -237,7 +256,7 @@ fn fill_gaps(
     let mut files: Vec<PathBuf> = segments.iter().map(|file| path_of(file.segment)).collect();
     files.sort();
     for (before, after) in gaps {
-        let missing = before.or(covered).map_or(after, |before| before + 1)..after;
+        let missing = before.map_or(after, |before| before + 1)..after;
         let count = missing.end - missing.start;
         let is_before = |path: &&PathBuf| **path < path_of(after);
         let (before, behind) = (files.iter().rev().filter(is_before), files.iter().filter(|path| !is_before(path)));
