@@ -89,7 +89,7 @@ fn a_damaged_block_is_named_by_queries_of_its_range_and_kept() {
     assert_eq!(at(&server, "count(up)", MIDDLE - 600), Ok(2.0));
     let error = at(&server, "count(up)", MIDDLE + 600).unwrap_err();
     assert!(error.starts_with("422") && error.contains(NAMES[1]), "{error}");
-    assert!(server.log().contains(NAMES[1]), "{}", server.log());
+    wait_for("its name in the log", || server.log().contains(NAMES[1]).then_some(()));
     assert_eq!(metric(&server, "watchfire_blocks_damaged"), 1.0);
     assert_eq!(metric(&server, "watchfire_block_corruptions_total"), 1.0);
     server.kill();

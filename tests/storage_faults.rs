@@ -223,6 +223,6 @@ fn a_flipped_byte_of_the_log_costs_a_record_and_the_start_says_so() {
     let metrics = server.get("/metrics").text();
     assert!(metrics.contains("\nprometheus_tsdb_wal_corruptions_total 1\n"), "{metrics}");
     assert!(metrics.contains(&format!("\nwatchfire_wal_lost_samples_total {lost}\n")), "{lost}: {}", server.log());
-    assert!(server.log().contains(&format!("samples={lost}")), "{}", server.log());
+    wait_for("the cost in the log", || server.log().contains(&format!("samples={lost}")).then_some(()));
     assert_eq!(fs::read(folder.path().join("data/wal.damaged/00000000")).unwrap(), bytes);
 }
