@@ -1,7 +1,7 @@
 //! Reads head and blocks as one: series by series, their samples merged by time. Blocks may overlap each other and the head;
 //! of samples with the same time stamp one is kept.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -160,7 +160,9 @@ impl ReadView for StoreView {
         if let Some(head) = &self.head {
             sources.push(head.select(matchers, range, budget)?);
         }
-        for block in self.touched(range)? {
+        let mut touched: Vec<&Arc<Block>> = self.touched(range)?.collect();
+        touched.sort_by_key(|block| (block.meta().min_time, Reverse(block.meta().max_time)));
+        for block in touched {
             match select_block(block, matchers, range, budget, &self.notes) {
                 Ok(selected) => sources.push(selected),
                 Err(error) => self.notes.met(block, error)?,
@@ -859,6 +861,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::read::Unlimited;
 
     struct Plain(FloatColumn);
 
@@ -870,6 +873,84 @@ mod tests {
                 }
             }
             Ok(())
+        }
+    }
+
+    /// Series by number, with the times of their samples, in each source; and for each series the sources that are seen.
+    type Overlaps = (&'static [&'static [(u32, &'static [i64])]], &'static [(u32, &'static [(i64, usize)])]);
+
+    /// Blocks that overlap, and which of them Prometheus 3.14 answers from.
+    #[rustfmt::skip]
+    const OVERLAPS: &[Overlaps] = &[
+        (
+            &[
+                &[(0, &[1, 3, 4, 5, 6, 7]), (1, &[0, 2, 4, 8]), (2, &[0, 3, 5, 8]), (3, &[0, 2, 3, 4, 7, 8]), (4, &[0, 2, 5, 6, 8]), (5, &[2, 4, 7])],
+                &[(0, &[0, 1, 2, 3, 5, 7]), (1, &[1, 3, 5, 8]), (2, &[0, 1, 3, 4, 5, 6, 8]), (3, &[2, 6, 7, 8]), (4, &[0, 2, 3, 5, 6, 7, 8]), (5, &[0, 1, 4, 5, 7, 8])],
+            ],
+            &[
+                (0, &[(0, 1), (1, 0), (2, 1), (3, 0), (4, 0), (5, 1), (6, 0), (7, 1)]),
+                (1, &[(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (5, 1), (8, 0)]),
+                (2, &[(0, 1), (1, 1), (3, 0), (4, 1), (5, 0), (6, 1), (8, 0)]),
+                (3, &[(0, 0), (2, 1), (3, 0), (4, 0), (6, 1), (7, 0), (8, 0)]),
+                (4, &[(0, 1), (2, 1), (3, 1), (5, 0), (6, 0), (7, 1), (8, 0)]),
+                (5, &[(0, 1), (1, 1), (2, 0), (4, 1), (5, 1), (7, 0), (8, 1)]),
+            ],
+        ),
+        (
+            &[
+                &[(0, &[0, 3, 4, 8]), (1, &[1, 5, 7]), (2, &[2, 4, 5]), (3, &[0, 2, 3, 4, 5, 8]), (4, &[0, 5, 8]), (5, &[2, 3, 4, 7, 8])],
+                &[(1, &[0, 2, 4, 6]), (2, &[1, 3, 4, 5, 7, 8]), (3, &[0, 2, 4, 5, 6]), (4, &[0, 2, 3, 5, 6, 7, 8]), (5, &[0, 1, 3, 4, 7, 8])],
+                &[(1, &[0, 1, 2, 6]), (2, &[0, 3, 4, 6, 7]), (4, &[0, 1, 3, 8])],
+            ],
+            &[
+                (0, &[(0, 0), (3, 0), (4, 0), (8, 0)]),
+                (1, &[(0, 1), (1, 0), (2, 1), (4, 1), (5, 0), (6, 1), (7, 0)]),
+                (2, &[(0, 2), (1, 1), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 1), (8, 1)]),
+                (3, &[(0, 0), (2, 0), (3, 0), (4, 1), (5, 1), (6, 1), (8, 0)]),
+                (4, &[(0, 0), (1, 2), (2, 1), (3, 2), (5, 0), (6, 1), (7, 1), (8, 0)]),
+                (5, &[(0, 1), (1, 1), (2, 0), (3, 1), (4, 1), (7, 1), (8, 1)]),
+            ],
+        ),
+        (
+            &[
+                &[(0, &[0, 1, 2, 3, 4]), (1, &[0, 2, 3, 7, 8]), (2, &[0, 1, 3, 4, 5, 8]), (4, &[0, 1, 2, 4, 5, 7]), (5, &[2, 3, 4, 5, 6, 7, 8])],
+                &[(0, &[1, 2, 3, 4, 5, 7, 8]), (1, &[2, 4, 5, 7]), (2, &[1, 3, 8]), (4, &[0, 1, 2, 4, 5, 7, 8]), (5, &[0, 1, 2, 3, 4])],
+                &[(0, &[0, 1, 2, 3, 4, 6, 7]), (1, &[0, 1, 2, 5, 6, 8]), (2, &[5, 7, 8]), (5, &[0, 1, 2, 3, 7, 8])],
+                &[(0, &[0, 1, 3, 4, 6, 8]), (1, &[0, 1, 3, 4, 6, 7, 8]), (2, &[0, 1, 2, 5, 6, 8]), (3, &[0, 2, 6, 7, 8])],
+            ],
+            &[
+                (0, &[(0, 3), (1, 0), (2, 0), (3, 1), (4, 3), (5, 1), (6, 2), (7, 2), (8, 3)]),
+                (1, &[(0, 2), (1, 2), (2, 2), (3, 0), (4, 1), (5, 1), (6, 3), (7, 3), (8, 3)]),
+                (2, &[(0, 3), (1, 3), (2, 3), (3, 1), (4, 0), (5, 3), (6, 3), (7, 2), (8, 3)]),
+                (3, &[(0, 3), (2, 3), (6, 3), (7, 3), (8, 3)]),
+                (4, &[(0, 0), (1, 0), (2, 0), (4, 0), (5, 0), (7, 0), (8, 1)]),
+                (5, &[(0, 1), (1, 1), (2, 1), (3, 2), (4, 0), (5, 0), (6, 0), (7, 2), (8, 2)]),
+            ],
+        ),
+    ];
+
+    #[test]
+    fn of_samples_with_one_time_stamp_that_of_prometheus_stays() {
+        for (blocks, expected) in OVERLAPS {
+            let of_block = |(number, series): (usize, &&[(u32, &[i64])])| -> Vec<SelectedSeries> {
+                let one = |(name, times): &(u32, &[i64])| {
+                    let mut column = FloatColumn::default();
+                    times.iter().for_each(|t| column.push(*t, number as f64));
+                    let labels = Labels::from_pairs([("s", &name.to_string())]);
+                    SelectedSeries { labels, samples: Arc::new(Plain(column)) }
+                };
+                series.iter().map(one).collect()
+            };
+            let selections = blocks.iter().enumerate().map(of_block).collect();
+            let joined = joined(selections, &Unlimited).unwrap();
+            assert_eq!(joined.len(), expected.len());
+            for (series, (name, sources)) in joined.iter().zip(*expected) {
+                let mut column = FloatColumn::default();
+                series.samples.decode(TimeRange::ALL, &mut column).unwrap();
+                let seen: Vec<(i64, usize)> =
+                    column.timestamps.into_iter().zip(column.values.into_iter().map(|value| value as usize)).collect();
+                assert_eq!(seen, *sources, "series {name} of {} blocks", blocks.len());
+            }
         }
     }
 
