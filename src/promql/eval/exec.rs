@@ -13,8 +13,9 @@ use crate::promql::eval::annotations::AnnotationSet;
 use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::{EvalError, Phase};
 use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::parallel;
 use crate::promql::eval::samples::SampleCount;
-use crate::promql::eval::{EngineOptions, QueryContext};
+use crate::promql::eval::{EngineOptions, Helpers, QueryContext};
 use crate::promql::plan::Selector;
 
 /// Points between two looks at deadline and cancellation.
@@ -109,7 +110,8 @@ impl<'a> Exec<'a> {
 
     /// Series that fulfil a selector and may have samples from `min_ms` to `max_ms`, both inclusive.
     pub(crate) fn select(&self, selector: &Selector, min_ms: i64, max_ms: i64) -> Result<Selection, EvalError> {
-        let budget = SelectBudget { charge: Mutex::new(self.charge(0)?), ctx: self.ctx };
+        let budget =
+            SelectBudget { charge: Mutex::new(self.charge(0)?), ctx: self.ctx, helpers: self.opts.shortcuts.helpers };
         let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) else {
             return Ok(Selection { series: Vec::new(), _held: self.charge(0)? });
         };
@@ -240,6 +242,7 @@ fn reduce_to_totals(histograms: &mut HistogramColumn) {
 struct SelectBudget<'a> {
     charge: Mutex<Charge>,
     ctx: &'a QueryContext,
+    helpers: Helpers,
 }
 
 impl ReadBudget for SelectBudget<'_> {
@@ -250,6 +253,13 @@ impl ReadBudget for SelectBudget<'_> {
 
     fn check(&self) -> Result<(), ReadError> {
         self.ctx.check(Phase::Evaluation).map_err(|stopped| ReadError::Interrupted(stopped.to_string()))
+    }
+
+    fn run_each(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
+        match self.helpers {
+            Helpers::Never => (0..count).for_each(job),
+            Helpers::WhereWorthIt | Helpers::Always => parallel::each(count, job),
+        }
     }
 }
 
