@@ -1,11 +1,13 @@
 //! Bodies and parameters that clients send: whatever comes, it is read or refused, without a panic and without more memory than
 //! its length warrants. Whole requests, with their heads, are sent by `tests/api/fuzzed.rs`.
 
+use std::time::Duration;
+
 use watchfire::config::OtlpConfig;
 use watchfire::config::web::WebConfig;
 use watchfire::http::params::{Params, parse_duration, parse_time};
 use watchfire::model::time::TimestampMs;
-use watchfire::remote::otlp::{BodyFormat, BodyPacking, Settings, convert};
+use watchfire::remote::otlp::{BodyFormat, BodyPacking, DeltaStreams, Deltas, Settings, convert};
 use watchfire::remote::read::{ReadMatcher, ReadQuery, ReadRequest, decode_request, encode_request};
 use watchfire::remote::receive::budget::Budget;
 use watchfire::remote::receive::cache::SeriesCache;
@@ -101,7 +103,8 @@ const OTLP: &str = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"ser
 "count":"3","sum":4.5,"bucketCounts":["1","2"],"explicitBounds":[1.0]}]}},{"name":"e","exponentialHistogram":{
 "aggregationTemporality":2,"dataPoints":[{"timeUnixNano":"3000000000","count":"3","scale":2,"zeroCount":"1","positive":{"offset":1,
 "bucketCounts":["1","1"]}}]}},{"name":"q","summary":{"dataPoints":[{"timeUnixNano":"4000000000","count":"3","sum":1,
-"quantileValues":[{"quantile":0.5,"value":2}]}]}},{"name":"g","gauge":{"dataPoints":[{"timeUnixNano":"5","asDouble":"NaN"}]}}]}]}]}"#;
+"quantileValues":[{"quantile":0.5,"value":2}]}]}},{"name":"g","gauge":{"dataPoints":[{"timeUnixNano":"5","asDouble":"NaN"}]}},{"name":"d","sum":{"aggregationTemporality":1,
+"dataPoints":[{"startTimeUnixNano":"1","timeUnixNano":"2000000000","asInt":"3"}]}}]}]}]}"#;
 
 /// The same by hand, as protocol buffers.
 fn otlp() -> Vec<Vec<u8>> {
@@ -148,7 +151,9 @@ fn remote_read_requests() {
 #[test]
 fn otlp_messages() {
     let config = OtlpConfig::default();
-    let settings = Settings { config: &config, lookback_ms: 300_000, now: NOW, extras: EXTRAS };
+    let streams = DeltaStreams::new(1 << 20);
+    let deltas = Deltas::Summed(&streams, Duration::ZERO);
+    let settings = Settings { config: &config, lookback_ms: 300_000, now: NOW, extras: EXTRAS, deltas };
     for (format, sound) in [(BodyFormat::Protobuf, otlp()), (BodyFormat::Json, vec![OTLP.as_bytes().to_vec()])] {
         let first = convert(format, &sound[0], settings, &mut Budget::new(0).permit()).unwrap();
         assert!(!first.batch.samples.is_empty(), "{format:?}");
