@@ -287,3 +287,44 @@ fn second_version(families: &[Family], series: &[Series]) -> Vec<u8> {
     out.extend(all);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::append::SeriesKey;
+    use crate::model::time::TimestampMs;
+    use crate::remote::receive::budget::Budget;
+    use crate::remote::receive::cache::SeriesCache;
+    use crate::remote::receive::{Extras, Lookup, Message, decode};
+
+    #[test]
+    fn both_versions_say_the_same() {
+        let text = b"# HELP h Help.\n# TYPE h histogram\nh_bucket{le=\"0.5\",job=\"x\"} 1\nh_sum{job=\"x\"} 3\nh_count{job=\"x\"} 2\n\
+                     # TYPE s summary\ns{quantile=\"0.5\"} 7 5\ns_sum 1 5\ns_count 1 5\na 1\n";
+        let families = read(text).unwrap();
+        let extra = BTreeMap::from([("job".to_owned(), "p".to_owned())]);
+        let series = series(&families, &extra, 9);
+        let expected = [
+            "{__name__=\"a\", job=\"p\"} 1@9",
+            "{__name__=\"h_bucket\", exported_job=\"x\", job=\"p\", le=\"0.5\"} 1@9",
+            "{__name__=\"h_bucket\", exported_job=\"x\", job=\"p\", le=\"+Inf\"} 2@9",
+            "{__name__=\"h_sum\", exported_job=\"x\", job=\"p\"} 3@9",
+            "{__name__=\"h_count\", exported_job=\"x\", job=\"p\"} 2@9",
+            "{__name__=\"s\", job=\"p\", quantile=\"0.5\"} 7@5",
+            "{__name__=\"s_sum\", job=\"p\"} 1@5",
+            "{__name__=\"s_count\", job=\"p\"} 1@5",
+        ];
+        let messages =
+            [(Message::V1, first_version(&families, &series)), (Message::V2, second_version(&families, &series))];
+        for (version, message) in messages {
+            let (cache, mut held) = (SeriesCache::new(), Budget::new(0).permit());
+            let lookup = Lookup::ByLabels(&cache);
+            let decoded = decode(version, &message, TimestampMs(9), lookup, Extras::default(), &mut held).unwrap();
+            let shown = decoded.batch.samples.iter().map(|sample| {
+                let SeriesKey::Labels(labels) = &sample.series else { panic!("a reference") };
+                format!("{labels} {}@{}", sample.value, sample.at.0)
+            });
+            assert_eq!(shown.collect::<Vec<_>>(), expected);
+        }
+    }
+}
