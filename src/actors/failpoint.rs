@@ -29,7 +29,8 @@ pub enum Point {
 }
 
 /// Steps of the work of single kinds, next to the points that all have: kind and step.
-pub const STEPS: [(&str, &str); 10] = [
+pub const STEPS: [(&str, &str); 11] = [
+    ("scrape_target", "parse"),
     ("storage_shard", "before-apply"),
     ("storage_shard", "in-apply"),
     ("storage_shard", "after-apply"),

@@ -1,7 +1,7 @@
 //! One target, scraped on its own timer. Owns nothing that a restart must not find: what the target remembers is published
 //! in its [`TargetShared`]. Started by its pool. Bound: one scrape in flight; a due time that comes meanwhile is counted
-//! as skipped. Failure: restarts and goes on from the series it published, at the due times it would have had; failed
-//! for good, its pool writes `up 0` and stale markers. Shutdown: `Drain` cancels the scrape; `Retire` writes the target's
+//! as skipped. Failure: restarts and goes on from the series it published, at the due times it would have had; a scrape that a
+//! panic has cut short counts as failed, with `up 0` and stale markers; failed for good, its pool writes them. Shutdown: `Drain` cancels the scrape; `Retire` writes the target's
 //! stale markers first.
 
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 use crate::actors::context::Context;
 use crate::actors::control::{Control, Drain};
+#[cfg(debug_assertions)]
+use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
 use crate::actors::mailbox::Admitted;
 use crate::actors::policy::Policy;
@@ -243,6 +245,8 @@ impl TargetShared {
             clock: &*runtime.clock,
         };
         let scraped = scrape::once(&context, at).await;
+        #[cfg(debug_assertions)]
+        failpoint::hit(SCRAPE_TARGET.name, &self.target.scrape_url, Point::Step("parse"));
         let mut last_error = scraped.error.as_ref().map(ToString::to_string).unwrap_or_default();
         if !last_error.is_empty() {
             let target = self.target.scrape_url.as_str();
@@ -307,6 +311,16 @@ impl TargetShared {
         }
     }
 
+    /// A panic has cut a scrape short: says so on `/targets` and in the series, at the time stamp that the scrape had.
+    async fn report_panic(&self, reason: &str) {
+        let now = self.runtime.clock.unix_nanos();
+        let last_error = format!("the scrape panicked: {reason}");
+        *self.status.lock() = TargetStatus { last_scrape_nanos: Some(now), last_duration: Duration::ZERO, last_error };
+        // What the scrape may have stored all the same stays: storage keeps the first of two values.
+        self.report_down(TimestampMs(self.last_at.load(Ordering::Relaxed))).await;
+        let _ = self.scraped.set(());
+    }
+
     /// For the pool, when the actor has failed for good: says so on `/targets` and in the series.
     pub async fn mark_failed(&self, reason: &str) {
         let now = self.runtime.clock.unix_nanos();
@@ -357,18 +371,22 @@ pub struct Retire;
 pub struct ScrapeTarget {
     shared: Arc<TargetShared>,
     state: TargetState,
+    /// The panic that has cut a scrape short; told once the actor has started again.
+    cut_by: Option<String>,
 }
 
 enum TargetState {
     Idle,
     Scraping(SpawnHandle),
+    /// Writing down that a scrape was cut short.
+    Reporting(SpawnHandle),
     Retiring,
 }
 
 impl ScrapeTarget {
     /// A target that scrapes from its next due time on.
     pub fn new(shared: Arc<TargetShared>) -> Self {
-        Self { shared, state: TargetState::Idle }
+        Self { shared, state: TargetState::Idle, cut_by: None }
     }
 
     /// Due times are absolute: they neither drift nor move when the actor restarts; missed ones are skipped and counted.
@@ -385,12 +403,20 @@ impl Actor for ScrapeTarget {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.arm(ctx);
+        if let Some(panic) = self.cut_by.take() {
+            let shared = Arc::clone(&self.shared);
+            let work = async move { shared.report_panic(&panic).await };
+            let done = work.into_actor(self).map(|(), actor, _| actor.state = TargetState::Idle);
+            self.state = TargetState::Reporting(ctx.spawn(done));
+        }
     }
 }
 
 impl Supervised for ScrapeTarget {
-    fn restarting(&mut self, _: &mut Context<Self>) {
-        self.state = TargetState::Idle;
+    fn restarting(&mut self, ctx: &mut Context<Self>) {
+        if let TargetState::Scraping(_) = std::mem::replace(&mut self.state, TargetState::Idle) {
+            self.cut_by = Some(ctx.entry().last_panic().unwrap_or_default());
+        }
     }
 }
 
@@ -406,7 +432,7 @@ impl Handler<Tick> for ScrapeTarget {
         self.arm(ctx);
         match self.state {
             TargetState::Idle => {}
-            TargetState::Scraping(_) => return self.shared.runtime.ticks.skipped.inc(),
+            TargetState::Scraping(_) | TargetState::Reporting(_) => return self.shared.runtime.ticks.skipped.inc(),
             TargetState::Retiring => return,
         }
         // Counted here and not in the future, so that each due time counts as begun or skipped whatever panics.
@@ -422,8 +448,9 @@ impl Handler<Admitted<Retire>> for ScrapeTarget {
     type Result = ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, retire: Admitted<Retire>, ctx: &mut Context<Self>) -> Self::Result {
-        if let TargetState::Scraping(handle) = std::mem::replace(&mut self.state, TargetState::Retiring) {
-            ctx.cancel_future(handle);
+        match std::mem::replace(&mut self.state, TargetState::Retiring) {
+            TargetState::Scraping(handle) | TargetState::Reporting(handle) => drop(ctx.cancel_future(handle)),
+            TargetState::Idle | TargetState::Retiring => {}
         }
         let (Retire, slot) = retire.into_parts();
         let shared = Arc::clone(&self.shared);

@@ -154,6 +154,9 @@ pub struct Pending {
     values: Vec<(TimestampMs, f64)>,
     /// The same of the histograms.
     histograms: Vec<(TimestampMs, HistogramValue)>,
+    /// What went with them, and would go with them again.
+    exemplars: Vec<AppendExemplar>,
+    starts: AppendStarts,
     before: Arc<CacheState>,
     /// Lines of the new state, without those that are kept only until their markers are confirmed.
     lines_len: usize,
@@ -377,7 +380,7 @@ impl TargetCache {
         }
         state.marked |= pending.marked;
         self.state.store(Arc::new(state));
-        confirmed.resend = self.resend(&pending, &again, plan);
+        confirmed.resend = self.resend(&pending, &again, report, plan);
         confirmed
     }
 
@@ -386,10 +389,18 @@ impl TargetCache {
         self.state.store(pending.before);
     }
 
-    fn resend(&self, pending: &Pending, again: &[u32], plan: &SamplePlan) -> Option<(AppendBatch, Pending)> {
+    /// The samples `again`, by labels, with their start times and those exemplars whose series was not there.
+    fn resend(
+        &self,
+        pending: &Pending,
+        again: &[u32],
+        report: &AppendReport,
+        plan: &SamplePlan,
+    ) -> Option<(AppendBatch, Pending)> {
         let state = self.load();
         let mut samples = Vec::with_capacity(again.len());
         let mut histograms = Vec::new();
+        let mut starts = AppendStarts::default();
         let mut origins = Origins::default();
         let mut reports = Vec::new();
         for index in again {
@@ -398,6 +409,8 @@ impl TargetCache {
                 if let Some(Origin::Line(line)) = pending.origins.of(*index)
                     && let Some(series) = line_key(&state.sequence, line, plan)
                 {
+                    let start = behind.and_then(|place| start_of(&pending.starts.histograms, place));
+                    starts.histograms.extend(start.map(|start| (histograms.len() as u32, start)));
                     histograms.push(AppendHistogram { series, at: *at, value: value.clone() });
                     origins.histograms.push(line as u32);
                 }
@@ -407,6 +420,8 @@ impl TargetCache {
             match pending.origins.of(*index) {
                 Some(Origin::Line(line)) => {
                     if let Some(series) = line_key(&state.sequence, line, plan) {
+                        let start = start_of(&pending.starts.samples, *index as usize);
+                        starts.samples.extend(start.map(|start| (samples.len() as u32, start)));
                         samples.push(AppendSample { series, at, value });
                         origins.lines.push(line as u32);
                     }
@@ -424,12 +439,31 @@ impl TargetCache {
         if samples.is_empty() && histograms.is_empty() {
             return None;
         }
-        let lines_len = state.sequence.len();
-        // Samples that are named by labels cannot be unknown, so their values are not needed a third time.
-        let (values, marked) = (Vec::new(), pending.marked);
-        let resent =
-            Pending { origins, values, histograms: Vec::new(), before: state, lines_len, marked, _permit: None };
-        Some((AppendBatch { samples, histograms, late: LateSamples::MarkersRefused, ..AppendBatch::default() }, resent))
+        let mut exemplars = Vec::new();
+        for (index, rejection) in &report.exemplars_rejected {
+            let (exemplar, line) =
+                (pending.exemplars.get(*index as usize), pending.origins.exemplars.get(*index as usize));
+            if let (ExemplarRejection::UnknownSeries, Some(exemplar), Some(line)) = (rejection, exemplar, line) {
+                exemplars.push(exemplar.clone());
+                origins.exemplars.push(*line);
+            }
+        }
+        let (lines_len, marked) = (state.sequence.len(), pending.marked);
+        // Samples that are named by labels cannot be unknown, so nothing of them is needed a third time.
+        let (values, of_histograms, starts_again) = (Vec::new(), Vec::new(), AppendStarts::default());
+        let resent = Pending {
+            origins,
+            values,
+            histograms: of_histograms,
+            exemplars: Vec::new(),
+            starts: starts_again,
+            before: state,
+            lines_len,
+            marked,
+            _permit: None,
+        };
+        let late = LateSamples::MarkersRefused;
+        Some((AppendBatch { samples, histograms, exemplars, starts, late, ..AppendBatch::default() }, resent))
     }
 
     fn push_report(
@@ -459,7 +493,16 @@ fn pending(
 ) -> (AppendBatch, Pending) {
     let values = batch.samples.iter().map(|sample| (sample.at, sample.value)).collect();
     let histograms = batch.histograms.iter().map(|sample| (sample.at, sample.value.clone())).collect();
-    (batch, Pending { origins, values, histograms, before, lines_len, marked, _permit: permit })
+    let (exemplars, starts) = (batch.exemplars.clone(), batch.starts.clone());
+    let pending =
+        Pending { origins, values, histograms, exemplars, starts, before, lines_len, marked, _permit: permit };
+    (batch, pending)
+}
+
+/// The start time of the sample at `index`, in a list that is sorted by it.
+fn start_of(starts: &[(u32, i64)], index: usize) -> Option<i64> {
+    let at = starts.binary_search_by_key(&index, |(of, _)| *of as usize).ok()?;
+    starts.get(at).map(|(_, start)| *start)
 }
 
 /// How storage is told the series of a line: by handle, else by labels; `None` when relabelling drops it now.

@@ -65,11 +65,15 @@ impl Created {
             self.held = Some(hash);
             return false;
         }
-        // Seconds, cut to milliseconds as in Prometheus.
-        let start = (value * 1000.0) as i64;
+        let start = Self::start_ms(value);
         let of = self.samples.get(&hash).into_iter().flatten();
         self.starts.samples.extend(of.map(|at| (*at, start)).filter(|_| start != 0));
         true
+    }
+
+    /// What a `_created` line says: seconds, cut to milliseconds as in Prometheus.
+    pub(super) fn start_ms(value: f64) -> i64 {
+        (value * 1000.0) as i64
     }
 
     /// The sample that is being read is staged in this place.

@@ -45,6 +45,17 @@ pub enum ScrapeError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The same limit, of which one scrape may not take all while others hold some.
+    #[error(
+        "scrape needs {needed} bytes, more than its share of the {limit} of all scrapes in flight; \
+         see --watchfire.limit.scrape.staged-total"
+    )]
+    StagingShare {
+        /// What it would hold.
+        needed: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Our own limit of new series.
     #[error("scrape has more than {limit} new series; see --watchfire.limit.scrape.new-series")]
     TooManyNewSeries {
@@ -137,6 +148,7 @@ impl ScrapeError {
             | Self::LineTooLong { .. }
             | Self::MetricTooLong { .. }
             | Self::StagingFull { .. }
+            | Self::StagingShare { .. }
             | Self::TooManyNewSeries { .. }
             | Self::TooMuchText
             | Self::Gzip(_) => false,

@@ -144,6 +144,21 @@ impl Collector {
         self.is_broken |= taken.is_err();
     }
 
+    /// A `_created` line tells when the histogram that is being collected has begun to count, if it is one of its labels.
+    pub(super) fn take_created(&mut self, raw: &[u8], start_ms: i64) {
+        if self.state != State::Collecting {
+            return;
+        }
+        let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(16);
+        TextParser::new().series_labels(raw, FamilyKind::Unknown, &mut pairs);
+        pairs.retain(|(label, _)| label != METRIC_NAME);
+        let Ok(family) = std::str::from_utf8(&self.family) else { return };
+        pack(family, &mut pairs, &mut self.candidate);
+        if self.candidate == self.series {
+            self.start_ms = Some(start_ms);
+        }
+    }
+
     /// Ends the collection; the histogram, if its parts make one. As in Prometheus, one that is no good is left out silently.
     pub(super) fn end(&mut self) -> Option<Converted> {
         if self.state != State::Collecting {

@@ -396,12 +396,13 @@ impl<'a> Reader<'a> {
         if let Some(collector) = self.collector.as_mut() {
             collector.take_part(part, &line, exemplar);
         }
+        // The exemplar goes with the native series alone, as in Prometheus.
+        self.counts.exemplars += u64::from(line.exemplar.is_some());
         match self.plan.settings.classic {
-            ClassicPart::Converted => {
-                self.counts.exemplars += u64::from(line.exemplar.is_some());
-                Ok(())
+            ClassicPart::Converted => Ok(()),
+            ClassicPart::Kept | ClassicPart::KeptAndConverted => {
+                self.plain_series(old, SeriesLine { exemplar: None, ..line })
             }
-            ClassicPart::Kept | ClassicPart::KeptAndConverted => self.plain_series(old, line),
         }
     }
 
@@ -487,7 +488,11 @@ impl<'a> Reader<'a> {
     /// True for a line that tells the start of samples before it, where that is wanted.
     fn is_created(&mut self, raw: &[u8], value: f64) -> bool {
         let is_wanted = self.plan.settings.extras.starts && self.format == Format::OpenMetrics;
-        is_wanted && self.created.takes(raw, self.parser.kind(), value)
+        let is_created = is_wanted && self.created.takes(raw, self.parser.kind(), value);
+        if let Some(collector) = self.collector.as_mut().filter(|_| is_created) {
+            collector.take_created(raw, Created::start_ms(value));
+        }
+        is_created
     }
 
     /// Reads the exemplars of a sample, if they are wanted; they are staged with it.

@@ -9,7 +9,7 @@ use crate::exposition::content_type::Format;
 use crate::exposition::protobuf::NativePart;
 use crate::exposition::text::FamilyKind;
 use crate::model::append::{
-    AppendBatch, AppendReport, HistogramValue, SampleRejection, SeriesHandle, SeriesKey, ShardId,
+    AppendBatch, AppendReport, AppendStarts, HistogramValue, SampleRejection, SeriesHandle, SeriesKey, ShardId,
 };
 use crate::model::exemplar::ExemplarRejection;
 use crate::model::labels::Labels;
@@ -421,7 +421,7 @@ fn the_staging_budget_fails_the_scrape_that_needs_too_much() {
     target.budget = StagingBudget::new(1 << 20);
     let body: String = (0..100_000).map(|i| format!("a{{x=\"{i}\"}} 1\n")).collect();
     let (batch, pending, _, error) = target.read(body.as_bytes(), 16 << 10);
-    assert_eq!(error, Some(ScrapeError::StagingFull { limit: 1 << 20 }));
+    assert!(matches!(error, Some(ScrapeError::StagingShare { limit: 0x10_0000, .. })), "{error:?}");
     target.commit(&batch, pending);
     assert_eq!(target.budget.used(), 0);
 }
@@ -679,6 +679,45 @@ fn created_lines_tell_starts_where_these_are_wanted() {
     assert_eq!(target.store.by_labels, 0, "all lines are known");
     let (_, error) = openmetrics().scrape(body);
     assert_eq!(error, None);
+}
+
+#[test]
+fn a_converted_histogram_begins_when_its_created_line_says() {
+    let extras = Extras { starts: true, ..Extras::default() };
+    let body = "# TYPE h histogram\nh_created{a=\"0\"} 9\nh_bucket{a=\"0\",le=\"+Inf\"} 1\nh_count{a=\"0\"} 1\n\
+                h_bucket{le=\"+Inf\",a=\"1\"} 1\nh_sum{a=\"1\"} 1\nh_count{a=\"1\"} 1\nh_created{a=\"1\"} 4.5\n# EOF\n";
+    for (classic, lines) in [(ClassicPart::Converted, 0), (ClassicPart::KeptAndConverted, 3)] {
+        let settings = ScrapeSettings { extras, classic, ..ScrapeSettings::default() };
+        let mut target = Target { format: Format::OpenMetrics, ..Target::new(settings) };
+        for _ in 0..2 {
+            let (batch, pending, _, error) = target.read(body.as_bytes(), 13);
+            assert_eq!((error, batch.histograms.len()), (None, 2));
+            // A line before the histogram is of none, as in Prometheus.
+            assert_eq!((batch.starts.histograms, batch.starts.samples.len()), (vec![(1, 4500)], lines));
+            let batch = AppendBatch { starts: AppendStarts::default(), ..batch };
+            target.commit(&batch, pending);
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_again_has_its_exemplars_and_start_times() {
+    let extras = Extras { exemplars: true, starts: true, ..Extras::default() };
+    let settings = ScrapeSettings { extras, ..ScrapeSettings::default() };
+    let mut target = Target { format: Format::OpenMetrics, ..Target::new(settings) };
+    let body = "# TYPE a counter\na_total{x=\"1\"} 1 # {id=\"p\"} 1 7\na_created{x=\"1\"} 1\n\
+                a_total{x=\"2\"} 2 # {id=\"q\"} 2 8\na_created{x=\"2\"} 2\n# EOF\n";
+    let (batch, pending, ..) = target.read(body.as_bytes(), 13);
+    target.commit(&batch, pending);
+    target.store.forgotten.push(2);
+    let (batch, pending, ..) = target.read(body.as_bytes(), 13);
+    let gone = AppendReport {
+        exemplars_rejected: vec![(0, ExemplarRejection::OutOfOrder), (1, ExemplarRejection::UnknownSeries)],
+        ..target.store.append(&batch)
+    };
+    let (again, _) = target.cache.confirm(pending, &gone, &target.plan).resend.unwrap();
+    assert_eq!(exemplars(&again), ["{__name__=\"a_total\", x=\"2\"} {id=\"q\"} 2 @8000"]);
+    assert_eq!((again.samples.len(), again.starts.samples), (1, vec![(0, 2000)]));
 }
 
 #[test]

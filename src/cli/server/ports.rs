@@ -53,6 +53,7 @@ use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::{Charge, EvalError};
 use crate::promql::parser::{ParseOptions, parse_metric_selector};
 use crate::scrape::cache::FamilyMetadata;
+use crate::scrape::target::{SCRAPE_INTERVAL, SCRAPE_TIMEOUT, Target};
 use crate::storage::block::catalog::Catalog;
 use crate::storage::head::Head;
 use crate::storage::head::cardinality::NameCount as StoredCount;
@@ -175,6 +176,11 @@ impl AnswerMemory for Charged {
     fn settle(&mut self, bytes: usize) {
         self.0.shrink(self.0.bytes().saturating_sub(bytes));
     }
+}
+
+/// A time of a target as its label says it, which need not be in the shortest form.
+fn as_written(target: &Target, label: &str) -> String {
+    target.private_labels.get(label).unwrap_or_default().to_owned()
 }
 
 fn of_send(error: SendError) -> ApiError {
@@ -303,8 +309,8 @@ impl ServerPorts for Ports {
                     last_error: status.last_error,
                     last_scrape: status.last_scrape_nanos.map(UnixNanos),
                     last_scrape_duration: status.last_duration.as_secs_f64(),
-                    scrape_interval: target.interval.to_string(),
-                    scrape_timeout: target.timeout.to_string(),
+                    scrape_interval: as_written(target, SCRAPE_INTERVAL),
+                    scrape_timeout: as_written(target, SCRAPE_TIMEOUT),
                 });
             }
         }

@@ -37,6 +37,8 @@ pub struct WalMetrics {
     pub corruptions: Counter,
     /// `prometheus_tsdb_mmap_chunk_corruptions_total`.
     pub chunk_corruptions: Counter,
+    /// `prometheus_tsdb_snapshot_replay_error_total`.
+    pub snapshot_errors: Counter,
     /// `watchfire_wal_refusing`.
     pub refusing: Gauge,
     /// `watchfire_wal_lost_samples_total`.
@@ -122,6 +124,11 @@ impl WalMetrics {
             chunk_corruptions: registry.counter(
                 "prometheus_tsdb_mmap_chunk_corruptions_total",
                 "Total number of memory-mapped chunk corruptions.",
+                &[],
+            ),
+            snapshot_errors: registry.counter(
+                "prometheus_tsdb_snapshot_replay_error_total",
+                "Total number snapshot replays that failed.",
                 &[],
             ),
             refusing: registry.gauge(
