@@ -12,6 +12,7 @@ mod base64;
 mod connect;
 mod credentials;
 mod error;
+mod first_bytes;
 mod no_proxy;
 mod oauth2;
 mod proxy;
