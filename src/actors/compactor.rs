@@ -88,6 +88,8 @@ pub struct CompactorDeps {
     after_truncation: AfterTruncation,
     /// Late samples wait for blocks of their own.
     late_due: AtomicBool,
+    /// Since when there are some, on the monotonic clock.
+    late_since: Mutex<Option<Duration>>,
     /// Held by the round, or the order of an operator, that runs.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
@@ -128,6 +130,7 @@ impl CompactorDeps {
             steady,
             after_truncation,
             late_due: AtomicBool::new(false),
+            late_since: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         })
     }
@@ -279,9 +282,10 @@ impl CompactorDeps {
             // Those go after the head, as in Prometheus; where that fails, with the next round.
             self.late_due.store(true, Ordering::SeqCst);
         }
-        if self.late_due.load(Ordering::SeqCst) {
+        if self.late_due.load(Ordering::SeqCst) || self.late_waits_long() {
             round.from_late = self.compact_late().await?;
             self.late_due.store(false, Ordering::SeqCst);
+            *self.late_since.lock() = None;
         }
         let rules = PlanRules {
             ranges: block_ranges(self.options.range_ms, self.options.range_max_ms),
@@ -298,6 +302,16 @@ impl CompactorDeps {
             round.merged += 1;
         }
         Ok(round)
+    }
+
+    /// True if late samples wait for as long as a block spans: where the clock was ahead, no block of the head may be due for a year.
+    fn late_waits_long(&self) -> bool {
+        if !self.head.has_late() {
+            return false;
+        }
+        let now = self.clock.monotonic();
+        let since = *self.late_since.lock().get_or_insert(now);
+        u128::try_from(self.options.range_ms).is_ok_and(|range| range <= now.saturating_sub(since).as_millis())
     }
 
     /// Returns when no commit that is open can append to a compactable range.

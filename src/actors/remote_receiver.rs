@@ -16,7 +16,7 @@ use crate::actors::storage_shard::Refusals;
 use crate::config::OtlpConfig;
 use crate::model::append::{AppendReport, SampleRejection};
 use crate::model::clock::SharedClock;
-use crate::remote::otlp::{self, BodyFormat, BodyPacking, Converted, OtlpError, OtlpMetrics, Settings};
+use crate::remote::otlp::{self, BodyFormat, BodyPacking, Converted, DeltaMode, OtlpError, OtlpMetrics, Settings};
 use crate::remote::receive::budget::{Budget, Held};
 use crate::remote::receive::cache::SeriesCache;
 use crate::remote::receive::{
@@ -75,6 +75,8 @@ pub struct OtlpDeps {
     pub lookback_ms: i64,
     /// Counters; `None` while it is switched off.
     pub metrics: Option<OtlpMetrics>,
+    /// What becomes of deltas.
+    pub deltas: DeltaMode,
 }
 
 /// The receiver, shared by all connections.
@@ -163,13 +165,14 @@ impl RemoteReceiver {
         let job = move || -> (Result<Converted, OtlpError>, Held) {
             let converted = inflate(packing, body, &mut held).and_then(|body| {
                 let config = this.deps.otlp.config.load();
-                let (lookback_ms, now) = (this.deps.otlp.lookback_ms, this.deps.clock.now());
-                otlp::convert(
-                    format,
-                    &body,
-                    Settings { config: &config, lookback_ms, now, extras: this.deps.extras },
-                    &mut held,
-                )
+                let settings = Settings {
+                    config: &config,
+                    lookback_ms: this.deps.otlp.lookback_ms,
+                    now: this.deps.clock.now(),
+                    extras: this.deps.extras,
+                    deltas: this.deps.otlp.deltas.at(this.deps.clock.monotonic()),
+                };
+                otlp::convert(format, &body, settings, &mut held)
             });
             (converted, held)
         };
@@ -181,7 +184,7 @@ impl RemoteReceiver {
         };
         let mut converted = converted.map_err(|error| Reply::from(&error))?;
         if let Some(metrics) = &self.deps.otlp.metrics {
-            metrics.converted(&converted, self.deps.extras);
+            metrics.converted(&converted, self.deps.extras, &self.deps.otlp.deltas);
         }
         if let Some(refusal) = converted.refusal() {
             return Err(refusal);
@@ -190,7 +193,7 @@ impl RemoteReceiver {
         let stored = self.deps.storage.append_durably(batch, Refusals::Whole, deadline).await;
         let report = stored.map_err(|failure| Reply::refused(503, None, failure.to_string()))?;
         if let Some(metrics) = &self.deps.otlp.metrics {
-            metrics.stored(&report);
+            metrics.stored(&converted, &report);
         }
         Ok(otlp::of_report(&converted, &report))
     }

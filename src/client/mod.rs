@@ -9,10 +9,12 @@
 //! `net/http`, which users of Prometheus know from the targets page.
 
 mod base64;
+pub mod cloud;
 mod connect;
 mod credentials;
 mod error;
 mod first_bytes;
+mod jwt;
 mod no_proxy;
 mod oauth2;
 mod proxy;

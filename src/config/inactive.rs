@@ -100,8 +100,6 @@ pub const TABLE: &[Row] = &[
     protective("remote_write[].oauth2.client_certificate_key_ref", NO_MANAGER),
     protective("remote_write[].oauth2.tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("remote_write[].oauth2.tls_config.max_version", NO_OLD_TLS) },
-    protective("remote_write[].azuread", "requests are not signed in at Azure yet"),
-    protective("remote_write[].google_iam", "requests are not signed in at Google yet"),
     protective("remote_write[].tls_config.*_ref", NO_MANAGER),
     Row { asks: is_too_old, ..protective("remote_write[].tls_config.max_version", NO_OLD_TLS) },
 ];
@@ -261,7 +259,7 @@ scrape_configs:
 - {job_name: b, bearer_token: x, tls_config: {cert_ref: x, key_ref: y, max_version: TLS11}}
 - {job_name: c, basic_auth: {username: u, password_ref: p}}
 alerting: {alertmanagers: [{nomad_sd_configs: [{}], file_sd_configs: [{files: [a.json]}], sigv4: {}}]}
-remote_write: [{url: http://h, azuread: {managed_identity: {}}}]
+remote_write: [{url: http://h, azuread: {managed_identity: {}}, tls_config: {cert_ref: x, key_ref: y}}]
 ";
         let found = fields(text);
         let of = |field: &str| found.iter().find(|(f, ..)| f == field).map(|(_, kind, places)| (*kind, *places));
@@ -271,8 +269,8 @@ remote_write: [{url: http://h, azuread: {managed_identity: {}}}]
         assert_eq!(of("scrape_configs[].tls_config.max_version"), Some((Kind::Protective, 1)));
         assert_eq!(of("scrape_configs[].nomad_sd_configs"), Some((Kind::Additive, 1)));
         assert_eq!(of("alerting.alertmanagers[].nomad_sd_configs"), Some((Kind::Additive, 1)));
-        assert_eq!(of("remote_write[].azuread"), Some((Kind::Protective, 1)));
-        assert_eq!(found.len(), 7);
+        assert_eq!(of("remote_write[].tls_config.cert_ref"), Some((Kind::Protective, 1)));
+        assert_eq!(found.len(), 8);
     }
 
     #[test]

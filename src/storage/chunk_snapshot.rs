@@ -28,6 +28,7 @@ use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head::image::{ChunkImage, LastSample, OpenImage, SeriesImage};
 use crate::storage::head_chunk_files::{self, ChunkFiles, Persisted};
+use crate::storage::head_chunk_repair::free_place;
 use crate::storage::replay::Aliases;
 use crate::storage::wal::histogram_record::{put_histogram, take_value};
 use crate::storage::wal::metrics::WalMetrics;
@@ -76,9 +77,22 @@ pub enum SnapshotError {
         /// What is wrong.
         reason: String,
     },
+    /// One of its segments is not there.
+    #[error("segment {segment} of the snapshot is missing")]
+    Missing {
+        /// Which segment.
+        segment: u64,
+    },
     /// Our notes in it do not say what they should.
     #[error("the snapshot's notes are damaged")]
     Notes,
+}
+
+impl SnapshotError {
+    /// True if the snapshot itself is damaged: it will never be of use.
+    pub(crate) fn is_of_snapshot(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Notes | Self::Missing { .. })
+    }
 }
 
 /// A snapshot that was found.
@@ -157,10 +171,30 @@ impl Snapshot {
         &self.dir
     }
 
+    /// Moves it to what is damaged, so that it is neither tried again nor lost to whoever wants to look at it. Should that fail, it
+    /// is tried again.
+    pub(crate) fn set_aside(&self, fs: &SharedFs, data_dir: &Path) {
+        let name = self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let moved = free_place(fs, data_dir, &name).and_then(|target| {
+            fs.rename(&self.dir, &target).context("rename", &self.dir)?;
+            fs.sync_dir(data_dir).context("sync", data_dir)
+        });
+        if let Err(error) = moved {
+            tracing::warn!(component = "tsdb", err = %error, "The damaged chunk snapshot cannot be set aside");
+        }
+    }
+
     /// Passes all that it holds to `sink`. On an error it may have passed a part.
     pub fn read(&self, fs: &SharedFs, sink: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         let mut inflater = Inflater::default();
-        for file in list_segments(&**fs, &self.dir)? {
+        let files = list_segments(&**fs, &self.dir)?;
+        if files.is_empty() {
+            return Err(SnapshotError::Missing { segment: 0 });
+        }
+        if let Some((missing, _)) = (0..).zip(&files).find(|(number, file)| *number != file.segment) {
+            return Err(SnapshotError::Missing { segment: missing });
+        }
+        for file in files {
             let path = self.dir.join(segment_name(file.segment));
             let opened = fs.open(&path).context("open", &path)?;
             let mut reader = SegmentReader::new(opened, None).context("read", &path)?;

@@ -170,7 +170,7 @@ fn scene(compression: Compression) -> (SimFs, Content) {
     (sim, content)
 }
 
-fn files(sim: &SimFs, dir: &Path) -> Vec<PathBuf> {
+pub(in crate::storage) fn files(sim: &SimFs, dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in sim.list(dir).unwrap() {
         let path = dir.join(&entry.name);
@@ -184,13 +184,13 @@ fn files(sim: &SimFs, dir: &Path) -> Vec<PathBuf> {
 }
 
 #[derive(Clone, Debug)]
-enum Harm {
+pub(in crate::storage) enum Harm {
     Flip { at: usize, by: u8 },
     Cut { len: usize },
     Remove,
 }
 
-fn harmed(sim: &SimFs, path: &Path, harm: &Harm) -> SimFs {
+pub(in crate::storage) fn harmed(sim: &SimFs, path: &Path, harm: &Harm) -> SimFs {
     let copy = sim.fork();
     let mut data = sim.read(path).unwrap();
     match harm {
@@ -206,7 +206,7 @@ fn harmed(sim: &SimFs, path: &Path, harm: &Harm) -> SimFs {
 }
 
 /// The harms that a file suffers, each at a time.
-fn harms(data: &[u8], wanted: usize, random: &mut Random) -> Vec<Harm> {
+pub(in crate::storage) fn harms(data: &[u8], wanted: usize, random: &mut Random) -> Vec<Harm> {
     // Of the zeros that fill pages, some are enough.
     let used = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let all = std::env::var_os("WATCHFIRE_DAMAGE_ALL").is_some();

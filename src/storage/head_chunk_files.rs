@@ -45,7 +45,7 @@ pub fn list(fs: &dyn Fs, data_dir: &Path) -> Result<Vec<ChunkFile>, WalError> {
     Ok(files)
 }
 
-fn path_of(data_dir: &Path, number: u64) -> PathBuf {
+pub(crate) fn path_of(data_dir: &Path, number: u64) -> PathBuf {
     data_dir.join(HEAD_CHUNKS_DIR).join(format!("{number:06}"))
 }
 

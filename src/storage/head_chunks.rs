@@ -118,20 +118,21 @@ pub fn check(
 }
 
 /// Puts samples that came out of order and that the log of those lacks into the head, as Prometheus does at a start. Returns the
-/// number of the last file that holds any.
+/// number of the last file that holds any, and whether all files are sound.
 pub(crate) fn restore_late(
     fs: &SharedFs,
     data_dir: &Path,
     restorer: &mut Restorer<'_>,
-) -> Result<Option<u64>, WalError> {
+) -> Result<(Option<u64>, bool), WalError> {
     let dir = data_dir.join(HEAD_CHUNKS_DIR);
     if !fs.exists(&dir).context("read", &dir)? {
-        return Ok(None);
+        return Ok((None, true));
     }
-    let mut last = None;
+    let (mut last, mut is_whole, mut before) = (None, true, None);
     let mut samples = 0;
     for (number, path) in files(&**fs, &dir).context("list", &dir)? {
-        each_chunk(&**fs, &path, &mut |chunk| {
+        is_whole &= before.replace(number).is_none_or(|before: u64| before + 1 == number);
+        is_whole &= each_chunk(&**fs, &path, &mut |chunk| {
             if chunk.encoding & OUT_OF_ORDER == 0 {
                 return;
             }
@@ -147,7 +148,7 @@ pub(crate) fn restore_late(
     if 0 < samples {
         tracing::info!(component = "tsdb", samples, "Samples that came out of order were found in head chunks alone");
     }
-    Ok(last)
+    Ok((last, is_whole))
 }
 
 /// The files of the folder with their numbers, ascending.
@@ -237,7 +238,7 @@ pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChu
 }
 
 /// The first chunk of `data` with its length; `None` if it is not sound.
-fn parse(data: &[u8]) -> Option<(usize, HeadChunk<'_>)> {
+pub(crate) fn parse(data: &[u8]) -> Option<(usize, HeadChunk<'_>)> {
     let (series, rest) = data.split_first_chunk::<8>()?;
     let (min_t, rest) = rest.split_first_chunk::<8>()?;
     let (max_t, rest) = rest.split_first_chunk::<8>()?;

@@ -12,6 +12,7 @@ pub mod compact;
 pub mod fs;
 pub mod head;
 pub mod head_chunk_files;
+pub mod head_chunk_repair;
 pub mod head_chunks;
 pub mod lock;
 mod pattern;

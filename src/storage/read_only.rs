@@ -13,8 +13,10 @@ use crate::storage::block::read::Block;
 use crate::storage::block::view::{StoreQueryable, StoreView};
 use crate::storage::fs::{RealFs, SharedFs};
 use crate::storage::head::{Head, HeadOptions};
+use crate::storage::head_chunks;
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{WAL_DIR, read_until};
+use crate::storage::wbl;
 use crate::telemetry::metrics::Registry;
 
 /// Bytes of index pages that are kept.
@@ -73,13 +75,18 @@ impl ReadOnlyStore {
         let head = Head::new(HeadOptions::new(SystemClock::shared()));
         let mut restorer = head.restore(None, TimestampMs(whole_until));
         let until = Position { segment: u64::MAX, offset: u64::MAX };
-        let report = read_until(&self.fs, &log, until, &mut restorer);
+        let report = read_until(&self.fs, &log, until, &mut restorer).map_err(|error| format!("read WAL: {error}"))?;
+        let late = wbl::load_beside_writer(&self.fs, self.catalog.dir(), &mut restorer);
+        let late = late.map_err(|error| format!("read WBL: {error}"))?;
+        let of_chunks = head_chunks::restore_late(&self.fs, self.catalog.dir(), &mut restorer);
+        let (_, chunks_are_whole) = of_chunks.map_err(|error| format!("read head chunks: {error}"))?;
         restorer.finish();
-        let report = report.map_err(|error| format!("read WAL: {error}"))?;
-        let damage = report.damage.iter().filter(|damage| !damage.torn_end);
+        let damage = report.damage.iter().chain(&late.damage).filter(|damage| !damage.torn_end);
         let damage =
             damage.map(|damage| format!("{}: byte {}: {}", damage.path.display(), damage.offset, damage.error));
-        let damage = damage.collect();
+        let of_chunks =
+            (!chunks_are_whole).then(|| "head chunks of samples that came out of order are damaged".to_owned());
+        let damage = damage.chain(of_chunks).collect();
         let is_head_alone = !state.blocks.iter().any(|block| block.overlaps(min, max));
         let view = StoreQueryable::new(head.queryable(), Arc::clone(&self.catalog)).view();
         let view = view.map_err(|error| error.to_string())?;

@@ -15,9 +15,11 @@ use crate::storage::head::image::OpenImage;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
 use crate::storage::head_chunk_files;
+use crate::storage::head_chunk_repair::{self, ChunkDamage};
 use crate::storage::head_chunks;
 use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
+use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metadata_record::RefMetadata;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{RefSample, RefSeries};
@@ -37,6 +39,10 @@ pub struct ReplayReport {
     pub late_chunk_file: Option<u64>,
     /// Of the head: what came into it.
     pub head: RestoreStats,
+    /// Damage of the files of finished chunks, which were repaired.
+    pub chunk_damage: Vec<ChunkDamage>,
+    /// Why a snapshot was not used.
+    pub snapshot_error: Option<String>,
     /// What the head was read from.
     pub from: ReadFrom,
     /// How long it took.
@@ -122,10 +128,10 @@ pub fn open(
     let begun = metrics.clock.monotonic();
     let snapshot = chunk_snapshot::usable(fs, data_dir)?;
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
-    let mut damage = Vec::new();
+    let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
     for source in sources {
         let mut restorer = head.restore(None, oldest);
-        let prepared = prepare(fs, data_dir, &source, &mut restorer);
+        let prepared = prepare(fs, data_dir, &source, &mut restorer, (metrics, &mut chunk_damage));
         let reason = match prepared {
             Ok(known) => {
                 let from = known.as_ref().map(|known| known.position);
@@ -137,7 +143,8 @@ pub fn open(
                     aliases.for_each(|(reference, first)| restorer.alias(*reference, *first));
                     // Whatever the rest comes from: late samples stand in their log alone, which is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
-                    let late_chunk_file = head_chunks::restore_late(fs, data_dir, &mut restorer)?;
+                    let late_chunk_file = restore_late(fs, data_dir, &mut restorer, (metrics, &mut chunk_damage))?;
+                    settle_cost(&mut chunk_damage, &mut restorer, metrics);
                     let mut restored = restorer.finish();
                     if let Some(known) = known {
                         restored.aliases.extend(known.aliases);
@@ -151,14 +158,34 @@ pub fn open(
                     log.damage.splice(0..0, damage);
                     let took = metrics.clock.monotonic().saturating_sub(begun);
                     let from = source.what();
-                    let report = ReplayReport { log, late_log, late_chunk_file, head: restored, from, took };
+                    let report = ReplayReport {
+                        log,
+                        late_log,
+                        late_chunk_file,
+                        head: restored,
+                        chunk_damage,
+                        snapshot_error,
+                        from,
+                        took,
+                    };
                     return Ok((writer, report));
                 }
                 damage.append(&mut log.damage);
                 "the chunks of a series do not fit".to_owned()
             }
-            Err(SnapshotError::Disk(error)) => return Err(error),
-            Err(error) => error.to_string(),
+            // The log alone is read in the end, whose errors are the start's.
+            Err(error) => {
+                if let Source::Snapshot(snapshot) = &source {
+                    metrics.snapshot_errors.inc();
+                    snapshot_error = Some(error.to_string());
+                    tracing::error!(component = "tsdb", dir = %snapshot.dir().display(), %error,
+                        "The chunk snapshot is not used; nothing is lost, as the log holds what it holds");
+                    if error.is_of_snapshot() {
+                        snapshot.set_aside(fs, data_dir);
+                    }
+                }
+                error.to_string()
+            }
         };
         tracing::warn!(component = "tsdb", from = ?source.what(), err = reason, "The head is read from more of the log");
         restorer.abandon();
@@ -184,12 +211,56 @@ struct Known {
     ref_max: u64,
 }
 
+/// Takes late chunks from the files, which are repaired if one is damaged.
+fn restore_late(
+    fs: &SharedFs,
+    data_dir: &Path,
+    restorer: &mut Restorer<'_>,
+    (metrics, damage): (&WalMetrics, &mut Vec<ChunkDamage>),
+) -> Result<Option<u64>, WalError> {
+    let (last, is_whole) = head_chunks::restore_late(fs, data_dir, restorer)?;
+    if is_whole {
+        return Ok(last);
+    }
+    repair_chunks(fs, data_dir, metrics, damage)?;
+    head_chunks::restore_late(fs, data_dir, restorer).map(|(last, _)| last)
+}
+
+fn repair_chunks(
+    fs: &SharedFs,
+    data_dir: &Path,
+    metrics: &WalMetrics,
+    damage: &mut Vec<ChunkDamage>,
+) -> Result<(), WalError> {
+    let found = head_chunk_repair::repair(fs, data_dir)?;
+    metrics.chunk_corruptions.add(found.len() as u64);
+    damage.extend(found.into_iter().filter(|one| !damage.contains(one)).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Says of each damage what it has cost: samples that their log holds as well have cost nothing.
+fn settle_cost(damage: &mut [ChunkDamage], restorer: &mut Restorer<'_>, metrics: &WalMetrics) {
+    for one in damage {
+        if let Some(late) = one.late {
+            let held = restorer.late_between(late.series, late.range);
+            let samples = late.samples.saturating_sub(held);
+            let range = Some(late.range).filter(|_| 0 < samples);
+            one.loss = Loss { samples, range, ..Loss::default() };
+        }
+        metrics.lost_samples.add(one.loss.samples);
+        tracing::warn!(component = "tsdb", path = %one.path.display(), offset = one.offset, bytes = one.len,
+            samples = one.loss.samples, reckoned = one.loss.is_reckoned, range = ?one.loss.range,
+            "head chunks are damaged; the original is kept, and what is sound goes on");
+    }
+}
+
 /// Reads what is there beside the log.
 fn prepare(
     fs: &SharedFs,
     data_dir: &Path,
     source: &Source,
     restorer: &mut Restorer<'_>,
+    (metrics, damage): (&WalMetrics, &mut Vec<ChunkDamage>),
 ) -> Result<Option<Known>, SnapshotError> {
     let notes = match source {
         Source::Snapshot(snapshot) => snapshot.notes(fs, data_dir)?,
@@ -197,6 +268,9 @@ fn prepare(
         Source::Log => return Ok(None),
     };
     let is_whole = head_chunk_files::read(&**fs, data_dir, &mut |series, chunk| restorer.chunk(series, chunk))?;
+    if !is_whole {
+        repair_chunks(fs, data_dir, metrics, damage)?;
+    }
     let Source::Snapshot(snapshot) = source else { return Ok(None) };
     if !is_whole {
         return Err(SnapshotError::Chunks("one is damaged"));

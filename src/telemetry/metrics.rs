@@ -4,8 +4,8 @@
 //! restarts goes on counting where it stopped.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -178,7 +178,11 @@ type Collect = Box<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
 pub struct Registry {
     families: Mutex<BTreeMap<String, Family>>,
     collectors: Mutex<Vec<Collect>>,
+    view: OnceLock<View>,
 }
+
+/// What is shown of all families, under which names.
+pub type View = fn(MetricFamily) -> Option<MetricFamily>;
 
 /// Label pairs of a metric, as callers write them.
 pub type LabelPairs<'a> = &'a [(&'a str, &'a str)];
@@ -252,6 +256,11 @@ impl Registry {
         self.collectors.lock().push(Box::new(collect));
     }
 
+    /// From now on families are shown as `view` says; the first one stays.
+    pub fn set_view(&self, view: View) {
+        let _ = self.view.set(view);
+    }
+
     /// All families, sorted by name; families of one name from several sources are joined.
     pub fn gather(&self) -> Vec<MetricFamily> {
         let mut all: BTreeMap<String, MetricFamily> = BTreeMap::new();
@@ -271,6 +280,10 @@ impl Registry {
             }
         }
         let mut families: Vec<_> = all.into_values().filter(|family| !family.metrics.is_empty()).collect();
+        if let Some(view) = self.view.get() {
+            families = families.into_iter().filter_map(view).collect();
+            families.sort_by(|a, b| a.name.cmp(&b.name));
+        }
         families.iter_mut().for_each(|family| family.metrics.sort_by(|a, b| a.0.cmp(&b.0)));
         families
     }
@@ -290,6 +303,21 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_view_renames_and_hides() {
+        let registry = Registry::default();
+        for name in ["a", "b", "c"] {
+            registry.counter(name, "", &[]).inc();
+        }
+        registry.set_view(|family| match family.name.as_str() {
+            "a" => Some(MetricFamily { name: "x".to_owned(), ..family }),
+            "b" => None,
+            _ => Some(family),
+        });
+        let names: Vec<String> = registry.gather().into_iter().map(|family| family.name).collect();
+        assert_eq!(names, ["c", "x"]);
+    }
 
     #[test]
     fn the_same_name_and_labels_are_the_same_value() {

@@ -292,6 +292,35 @@ fn version_2_writes_what_is_good_and_says_how_much() {
     assert_eq!(metric(&server, "prometheus_api_remote_write_invalid_labels_samples_total"), 5.0);
 }
 
+/// A start is stored with its sample, or becomes a zero of its own, as the features say, and goes on to others.
+#[test]
+fn starts_are_stored_and_sent_on() {
+    let (folder, receiver, at) = (tempfile::tempdir().unwrap(), sending::receiver(), now_ms());
+    let yaml = format!(
+        "remote_write: [{{url: 'http://{}/w', protobuf_message: io.prometheus.write.v2.Request, queue_config: {{batch_send_deadline: 20ms}}}}]\n",
+        receiver.addr
+    );
+    fs::write(folder.path().join("prometheus.yml"), yaml).unwrap();
+    let features = "--enable-feature=st-storage,xor2-encoding,promql-experimental-functions,use-start-timestamps";
+    let stored = Server::start(folder.path(), &["--config.file=prometheus.yml", ON, features]);
+    let (zeros, _folder) = start(&[ON, "--enable-feature=created-timestamp-zero-ingestion"]);
+    let mut request = V2::new();
+    let one = request.series(&[("__name__", "a")], &[(at - 2000, 1.0), (at - 1000, 2.0)]);
+    one.samples.iter_mut().for_each(|sample| sample.start_timestamp = at - 10_000);
+    let histogram = Histogram { start_timestamp: at - 9_000, ..histogram(at) };
+    request.series(&[("__name__", "h")], &[]).histograms.push(histogram);
+    for server in [&stored, &zeros] {
+        let answer = write_v2(server, &request);
+        assert_eq!((said(&answer), written(&answer)), ((204, String::new()), figures(2, 1, 0)));
+    }
+    let seconds = |t: i64| Some(t as f64 / 1000.0);
+    assert_eq!(stored.single("start_timestamp(a)"), seconds(at - 10_000));
+    assert_eq!(stored.single("start_timestamp(h)"), seconds(at - 9_000));
+    assert_eq!(values(&zeros, "a"), ["0", "1", "2"]);
+    assert_eq!(zeros.single("count_over_time(h[1m])"), Some(2.0));
+    wait_for("the starts", || (sending::starts(&receiver) == [at - 10_000, at - 10_000, at - 9_000]).then_some(()));
+}
+
 #[test]
 fn a_request_larger_than_the_memory_for_requests_is_refused() {
     let (server, _folder) = start(&[ON, "--watchfire.limit.remote-write=1MB"]);

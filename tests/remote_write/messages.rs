@@ -41,6 +41,9 @@ pub(crate) struct Histogram {
     pub zero_count_int: u64,
     #[prost(int64, tag = "15")]
     pub timestamp: i64,
+    /// Of version 2 alone.
+    #[prost(int64, tag = "17")]
+    pub start_timestamp: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -17,7 +17,7 @@ const ALL_WRITTEN: &str = "204 No Content\r\nX-Prometheus-Remote-Write-Samples-W
 /// Something that was received: labels, time, value.
 type Got = (String, i64, String);
 
-fn receiver() -> Exporter {
+pub(crate) fn receiver() -> Exporter {
     let receiver = Exporter::start("");
     receiver.set(Behaviour::Status(ALL_WRITTEN.to_owned()));
     receiver
@@ -58,6 +58,19 @@ fn received_v2(receiver: &Exporter) -> Vec<Got> {
         }
     }
     all
+}
+
+/// Starts of all samples and histograms of version 2, in order.
+pub(crate) fn starts(receiver: &Exporter) -> Vec<i64> {
+    let mut starts = Vec::new();
+    for body in receiver.bodies() {
+        for series in Request::decode(plain(&body).as_slice()).unwrap().timeseries {
+            starts.extend(series.samples.iter().map(|sample| sample.start_timestamp));
+            starts.extend(series.histograms.iter().map(|histogram| histogram.start_timestamp));
+        }
+    }
+    starts.sort_unstable();
+    starts
 }
 
 fn metric(server: &Server, name: &str, remote: &str) -> Option<f64> {

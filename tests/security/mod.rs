@@ -70,6 +70,16 @@ const AUTHS: [&str; 5] = [
      token_url: 'http://127.0.0.1:1/token'}",
 ];
 
+/// Signing in at clouds.
+const CLOUD_AUTHS: [&str; 4] = [
+    "azuread: {certificate: {client_id: 11111111-1111-1111-1111-111111111111, certificate_path: /none, \
+     certificate_password: '@', tenant_id: 11111111-1111-1111-1111-111111111111}}",
+    "azuread: {oauth: {client_id: 11111111-1111-1111-1111-111111111111, client_secret: '@', \
+     tenant_id: 11111111-1111-1111-1111-111111111111}}",
+    "google_iam: {credentials_file: google.json}",
+    "sigv4: {region: r, access_key: a, secret_key: '@'}",
+];
+
 /// What goes with each of them.
 const ALWAYS: &str = "proxy_url: 'http://me:@@127.0.0.1:1', proxy_connect_header: {X-A: ['@']}, \
                       http_headers: {X-B: {secrets: ['@']}}";
@@ -179,12 +189,17 @@ fn main_file(target: &str) -> String {
         let entry = format!("  - {{static_configs: [{{targets: ['{NOWHERE}']}}], {auth}, {ALWAYS}}}\n");
         text.push_str(&number(&entry, &mut next));
     }
-    for block in ["remote_write", "remote_read"] {
+    for block in ["remote_read", "remote_write"] {
         let _ = writeln!(text, "{block}:");
         for (index, auth) in AUTHS.iter().enumerate() {
             let entry = format!("- {{name: n{index}, url: 'http://me:@@127.0.0.1:1/{block}', {auth}, {ALWAYS}}}\n");
             text.push_str(&number(&entry, &mut next));
         }
+    }
+    // What only remote write knows.
+    for (index, auth) in CLOUD_AUTHS.iter().enumerate() {
+        let entry = format!("- {{name: c{index}, url: 'http://me:@@127.0.0.1:1/w', {auth}}}\n");
+        text.push_str(&number(&entry, &mut next));
     }
     text
 }
@@ -308,6 +323,8 @@ fn no_secret_comes_out() {
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write("prometheus.yml", &main_file(&exporter.addr));
     write("alertmanager.yml", &alertmanager_file());
+    let account = r#"{"type": "service_account", "token_uri": "http://127.0.0.1:1", "private_key": "CANARY-key"}"#;
+    write("google.json", account);
     // One after the other, as Alertmanagers may not be known yet when the first fires.
     let rules: String =
         (0..30).map(|at| format!("{{alert: Always, expr: vector(1), for: {at}s, labels: {{x: '{at}'}}}},")).collect();

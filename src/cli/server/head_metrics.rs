@@ -1,5 +1,7 @@
 //! Prometheus's metrics about the head, read from storage when they are gathered.
 
+use parking_lot::Mutex;
+
 use crate::actors::storage_client::StorageClient;
 use crate::model::labels::Labels;
 use crate::storage::head::exemplars::ExemplarStats;
@@ -49,33 +51,76 @@ fn exemplar_families(stats: ExemplarStats) -> Vec<MetricFamily> {
     ]
 }
 
-/// Registers what Prometheus's agent says of its storage.
+/// Names of the server's metrics and the agent's for the same.
+const AGENT_NAMES: [(&str, &str); 11] = [
+    ("prometheus_tsdb_checkpoint_creations_failed_total", "prometheus_agent_checkpoint_creations_failed_total"),
+    ("prometheus_tsdb_checkpoint_creations_total", "prometheus_agent_checkpoint_creations_total"),
+    ("prometheus_tsdb_checkpoint_deletions_failed_total", "prometheus_agent_checkpoint_deletions_failed_total"),
+    ("prometheus_tsdb_checkpoint_deletions_total", "prometheus_agent_checkpoint_deletions_total"),
+    ("prometheus_tsdb_clean_start", "prometheus_agent_clean_start"),
+    ("prometheus_tsdb_data_replay_duration_seconds", "prometheus_agent_data_replay_duration_seconds"),
+    ("prometheus_tsdb_exemplar_exemplars_appended_total", "prometheus_agent_exemplars_appended_total"),
+    ("prometheus_tsdb_head_series", "prometheus_agent_active_series"),
+    ("prometheus_tsdb_out_of_order_samples_total", "prometheus_agent_out_of_order_samples_total"),
+    ("prometheus_tsdb_wal_corruptions_total", "prometheus_agent_corruptions_total"),
+    ("prometheus_tsdb_wal_truncate_duration_seconds", "prometheus_agent_truncate_duration_seconds"),
+];
+/// Begins of names that an agent does not have, and of those among them that it has.
+const NOT_OF_AGENTS: [&str; 4] = ["prometheus_tsdb_", "prometheus_engine_", "prometheus_rule_", "alertmanager_"];
+const OF_AGENTS: [&str; 1] = ["prometheus_tsdb_wal_"];
+
+/// Families as an agent shows them.
+fn agent_view(mut family: MetricFamily) -> Option<MetricFamily> {
+    if let Some((_, name)) = AGENT_NAMES.iter().find(|(of_server, _)| *of_server == family.name) {
+        let help = match *name {
+            "prometheus_agent_active_series" => "Number of active series being tracked by the WAL storage",
+            "prometheus_agent_exemplars_appended_total" => "Total number of exemplars appended to the storage",
+            "prometheus_agent_out_of_order_samples_total" => {
+                let number = |value: &MetricValue| if let MetricValue::Number(n) = value { *n } else { 0.0 };
+                let all = family.metrics.iter().map(|(_, value)| number(value)).sum();
+                family.metrics = vec![(Labels::empty(), MetricValue::Number(all))];
+                "Total number of out of order samples ingestion failed attempts."
+            }
+            _ => family.help.as_str(),
+        };
+        return Some(MetricFamily { help: help.to_owned(), name: (*name).to_owned(), ..family });
+    }
+    let begins = |names: &[&str]| names.iter().any(|begin| family.name.starts_with(begin));
+    (begins(&OF_AGENTS) && !family.name.ends_with("_unknown_refs_total") || !begins(&NOT_OF_AGENTS)).then_some(family)
+}
+
+/// Registers what Prometheus's agent says of its storage, and shows the rest as it does.
 pub(super) fn register_agent(registry: &Registry, storage: &StorageClient) {
+    registry.set_view(agent_view);
     let storage = storage.clone();
+    let help = "Total number of checkpoint creations attempted.";
+    let checkpoints = registry.counter("prometheus_tsdb_checkpoint_creations_total", help, &[]);
+    // What was removed at the last checkpoint that was seen: the log does not name it any more.
+    let forgotten = Mutex::new((0, 0));
     registry.collect_with(move || {
         let stats = storage.stats();
+        let made = checkpoints.get();
+        let mut forgotten = forgotten.lock();
+        if forgotten.0 < made {
+            *forgotten = (made, stats.series_removed);
+        }
+        let deleted = stats.series_removed.saturating_sub(forgotten.1);
         let help = "Total number of samples appended to the storage";
         let appended = [("float", stats.samples_appended), ("histogram", stats.histograms_appended)];
         let of_kind = |(kind, n): (&str, u64)| (Labels::from_pairs([("type", kind)]), MetricValue::Number(n as f64));
         vec![
             MetricFamily::single(
-                "prometheus_agent_active_series",
-                "Number of active series being tracked by the WAL storage",
+                "prometheus_agent_deleted_series",
+                "Number of series pending deletion from the WAL",
                 MetricKind::Gauge,
-                stats.series as f64,
+                deleted as f64,
             ),
             MetricFamily {
                 name: "prometheus_agent_samples_appended_total".to_owned(),
                 help: help.to_owned(),
                 kind: MetricKind::Counter,
-                metrics: appended.into_iter().map(of_kind).collect(),
+                metrics: appended.into_iter().filter(|(kind, n)| *kind == "float" || 0 < *n).map(of_kind).collect(),
             },
-            MetricFamily::single(
-                "prometheus_agent_out_of_order_samples_total",
-                "Total number of out of order samples ingestion failed attempts.",
-                MetricKind::Counter,
-                stats.out_of_order as f64,
-            ),
         ]
     });
 }

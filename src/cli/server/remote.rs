@@ -15,7 +15,7 @@ use crate::cli::flags::ServerFlags;
 use crate::cli::server::jobs;
 use crate::config::{Config, OtlpConfig};
 use crate::model::clock::SharedClock;
-use crate::remote::otlp::OtlpMetrics;
+use crate::remote::otlp::{DeltaMode, DeltaStreams, OtlpMetrics};
 use crate::remote::read::ReadMetrics;
 use crate::remote::receive::budget::Budget;
 use crate::remote::receive::{Accepted, Extras, ReceiveMetrics};
@@ -34,6 +34,14 @@ pub(super) fn receiver(
     if !flags.web.remote_write_receiver && !flags.web.otlp_receiver {
         return None;
     }
+    let deltas = if flags.features.is_enabled("otlp-deltatocumulative") {
+        // They may take as much again as requests in flight.
+        DeltaMode::Summed(DeltaStreams::new(flags.limits.remote_write.unwrap_or(0)))
+    } else if flags.features.is_enabled("otlp-native-delta-ingestion") {
+        DeltaMode::AsTheyAre
+    } else {
+        DeltaMode::Refused
+    };
     Some(RemoteReceiver::new(ReceiverDeps {
         storage: storage.clone(),
         pool: Arc::clone(pool),
@@ -49,7 +57,8 @@ pub(super) fn receiver(
         otlp: OtlpDeps {
             config: ArcSwap::from_pointee(OtlpConfig::default()),
             lookback_ms: flags.query.lookback.as_ms_i64(),
-            metrics: flags.web.otlp_receiver.then(|| OtlpMetrics::new(registry)),
+            metrics: flags.web.otlp_receiver.then(|| OtlpMetrics::new(registry, &deltas)),
+            deltas,
         },
     }))
 }

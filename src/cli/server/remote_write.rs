@@ -19,6 +19,7 @@ use crate::actors::supervision;
 use crate::actors::threads::Thread;
 use crate::cli::flags::ServerFlags;
 use crate::client::HttpClient;
+use crate::client::cloud::{CloudLogin, CloudSurroundings};
 use crate::config::{LoadedConfig, RemoteWriteConfig};
 use crate::discovery::aws_signer::AwsSigner;
 use crate::discovery::surroundings::Surroundings;
@@ -109,9 +110,14 @@ fn clients(clock: &SharedClock) -> Clients {
         if config.round_robin_dns {
             client = client.spread_over_addresses();
         }
-        match &config.sigv4 {
-            Some(sigv4) => client.signed_by(AwsSigner::new(sigv4, &Surroundings::default(), &clock)),
-            None => client,
+        if let Some(sigv4) = &config.sigv4 {
+            return client.signed_by(AwsSigner::new(sigv4, &Surroundings::default(), &clock));
+        }
+        let (agent, around) = (build_info::user_agent(), CloudSurroundings::default());
+        match (&config.azuread, &config.google_iam) {
+            (Some(azure), _) => client.signed_by(Arc::new(CloudLogin::azure(azure, agent, &around))),
+            (None, Some(google)) => client.signed_by(Arc::new(CloudLogin::google(google, agent, &around))),
+            (None, None) => client,
         }
     })
 }

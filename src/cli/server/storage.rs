@@ -121,6 +121,8 @@ pub(super) fn open(
     let dir = flags.path.clone();
     let lock = if flags.lockfile { DirLock::acquire(&fs, &dir) } else { DirLock::disabled(&fs, &dir) };
     let lock = lock.map_err(|error| error.to_string())?;
+    metrics.clean_start.set(lock.clean_start().value());
+    let begun = steady.monotonic();
     let options = options_of(flags);
     catalog.open().map_err(|error| error.to_string())?;
     let blocks = catalog.state();
@@ -128,6 +130,7 @@ pub(super) fn open(
     let oldest = TimestampMs(blocks.whole_until().unwrap_or(i64::MIN));
     let opened = replay::open(&fs, &dir, options, metrics, head, oldest);
     let (writer, report) = opened.map_err(|error| error.to_string())?;
+    metrics.replay_seconds.set(steady.monotonic().saturating_sub(begun).as_secs_f64());
     // By the clock alone, one that is a year ahead would hide everything.
     let newest = head.stats().max_time.max(blocks.blocks.iter().map(|block| block.meta().max_time).max());
     let mut oldest = oldest;

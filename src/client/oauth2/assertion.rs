@@ -3,11 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::SignatureScheme;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
 
-use crate::client::{Failure, base64};
+use crate::client::{Failure, jwt};
 use crate::config::http_client as config;
 
 /// How long an assertion holds, as in Prometheus.
@@ -49,17 +47,10 @@ impl Assertion {
     /// The assertion as of now, signed with a key in PEM.
     pub(super) fn sign(&self, key_pem: &[u8]) -> Result<String, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.sign_at(key_pem, now, &random_id()?)
+        self.sign_at(key_pem, now, &jwt::random_id()?)
     }
 
     fn sign_at(&self, key_pem: &[u8], now_secs: u64, id: &str) -> Result<String, Failure> {
-        let wrong = |text: &str| Failure::Other(text.to_owned());
-        let key = PrivateKeyDer::from_pem_slice(key_pem)
-            .map_err(|_| wrong("invalid key: Key must be a PEM encoded PKCS1 or PKCS8 key"))?;
-        let key = rustls::crypto::ring::sign::any_supported_type(&key);
-        let signer = key.ok().and_then(|key| key.choose_scheme(&[self.scheme]));
-        let signer = signer.ok_or_else(|| wrong("key is not a valid RSA private key"))?;
-
         let mut header = json!({"alg": self.algorithm, "typ": "JWT"});
         if !self.key_id.is_empty() {
             header["kid"] = self.key_id.clone().into();
@@ -69,27 +60,14 @@ impl Assertion {
         claims.insert("iat".to_owned(), now_secs.into());
         claims.insert("exp".to_owned(), (now_secs + LIFETIME_SECS).into());
         claims.extend(self.configured.clone());
-        let part = |value: &Value| base64::url_safe(value.to_string().as_bytes());
-        let text = format!("{}.{}", part(&header), part(&Value::Object(claims)));
-        let signature = signer.sign(text.as_bytes()).map_err(|error| Failure::Other(error.to_string()))?;
-        Ok(format!("{text}.{}", base64::url_safe(&signature)))
+        jwt::signed(&header, &Value::Object(claims), key_pem, self.scheme)
     }
-}
-
-/// A random UUID (version 4).
-fn random_id() -> Result<String, Failure> {
-    let mut bytes = [0_u8; 16];
-    let random = rustls::crypto::ring::default_provider().secure_random;
-    random.fill(&mut bytes).map_err(|_| Failure::Other("no random numbers".into()))?;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::base64;
     use crate::config::url::UrlText;
     use crate::model::secret::Secret;
 
@@ -116,13 +94,6 @@ mod tests {
         assert_eq!(parts[1], base64::url_safe(claims.as_bytes()));
         assert_eq!(parts[2], SIGNATURE);
         assert!(Assertion::of(&config::OAuth2::default()).is_none());
-    }
-
-    #[test]
-    fn ids_are_random_uuids() {
-        let (one, other) = (random_id().unwrap(), random_id().unwrap());
-        assert_ne!(one, other);
-        assert_eq!((one.len(), &one[14..15]), (36, "4"));
     }
 
     #[test]

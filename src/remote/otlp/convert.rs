@@ -2,18 +2,24 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::collections::HashSet;
+use std::sync::Arc;
+
+use twox_hash::XxHash3_128;
 
 use crate::config::OtlpConfig;
-use crate::model::append::{AppendBatch, AppendExemplar, SeriesKey};
+use crate::model::append::{AppendBatch, AppendExemplar, AppendMetadata, SeriesKey};
 use crate::model::exemplar::Exemplar;
 use crate::model::go;
-use crate::model::histogram::Histogram;
+use crate::model::histogram::{CounterResetHint, Histogram};
 use crate::model::labels::{BUCKET, Labels, LabelsBuilder, METRIC_NAME};
+use crate::model::metadata::{MetricType, SeriesMetadata};
+use crate::model::sample::is_stale;
 use crate::model::time::TimestampMs;
+use crate::remote::otlp::delta::{Deltas, Dropped, StreamKey};
 use crate::remote::otlp::labels::{Labeller, ResourceLabels, ScopeLabels};
 use crate::remote::otlp::metrics::Warning;
-use crate::remote::otlp::names::Kind;
-use crate::remote::otlp::points::{self, Point};
+use crate::remote::otlp::names::{self, Kind};
+use crate::remote::otlp::points::{self, Data, Explicit, Point};
 use crate::remote::otlp::value::{Attribute, attribute};
 use crate::remote::otlp::{BodyFormat, JSON_BYTES, json};
 use crate::remote::receive::budget::{Held, NoRoom};
@@ -24,7 +30,8 @@ use crate::remote::wire::{Fields, Value, WireError};
 const SAMPLE_BYTES: u64 = 256;
 const QUANTILE: &str = "quantile";
 const INFINITE: &str = "+Inf";
-/// The temporality of values since a start that stays.
+/// The temporality of values since the point before, and of those since a start that stays.
+const DELTA: u64 = 1;
 const CUMULATIVE: u64 = 2;
 
 /// What decides how a request is read.
@@ -38,6 +45,8 @@ pub struct Settings<'a> {
     pub now: TimestampMs,
     /// What is taken in beside samples.
     pub extras: Extras,
+    /// What becomes of deltas.
+    pub deltas: Deltas<'a>,
 }
 
 /// A request that was read.
@@ -53,6 +62,10 @@ pub struct Converted {
     pub warnings: Vec<Warning>,
     /// Exemplars that were read.
     pub exemplars: u64,
+    /// Samples of metrics of which nothing is said.
+    pub undescribed: u64,
+    /// Points that are not added to their streams.
+    pub dropped: Vec<Dropped>,
     /// First sample and first histogram of each metric that has any, with its number.
     pub(super) metrics: Vec<(u32, u32, u32)>,
     /// Later samples are too far ahead.
@@ -99,6 +112,8 @@ pub fn convert(
         told: HashSet::new(),
         metric: 0,
         start: 0,
+        description: Arc::default(),
+        is_delta: false,
         out: Converted::default(),
     };
     match format {
@@ -128,6 +143,9 @@ impl<E: Into<OtlpError>> From<E> for Stop {
 struct Around {
     resource: ResourceLabels,
     scope: Option<ScopeLabels>,
+    /// Hashes of what identifies both.
+    resource_key: StreamKey,
+    scope_key: StreamKey,
 }
 
 struct Conversion<'a> {
@@ -140,6 +158,10 @@ struct Conversion<'a> {
     metric: u32,
     /// When the point that is being read began to count; 0 if that is not said.
     start: i64,
+    /// What is said of the metric that is being read.
+    description: Arc<SeriesMetadata>,
+    /// It has deltas that are stored as they are.
+    is_delta: bool,
     out: Converted,
 }
 
@@ -169,7 +191,8 @@ impl Conversion<'_> {
                 return Ok(());
             }
         };
-        let mut around = Around { resource, scope: None };
+        let resource_key = key_of(&[], &mut attributes.clone());
+        let mut around = Around { resource, scope: None, resource_key, scope_key: 0 };
         let mut span = None;
         let mut fields = Fields::new("ResourceMetrics", message);
         while let Some((field, value)) = fields.next()? {
@@ -222,6 +245,8 @@ impl Conversion<'_> {
                 _ => {}
             }
         }
+        around.scope_key =
+            key_of(&[&around.resource_key.to_le_bytes(), name.as_bytes(), version.as_bytes()], &mut attributes.clone());
         match self.labeller.scope([&name, &version, &schema_url], &attributes) {
             Ok(scope) => around.scope = scope,
             Err(reason) => {
@@ -244,11 +269,12 @@ impl Conversion<'_> {
     }
 
     fn metric(&mut self, message: &[u8], around: &Around, span: &mut Option<(u64, u64)>) -> Result<(), Stop> {
-        let (mut name, mut unit, mut data) = (String::new(), String::new(), None);
+        let (mut name, mut help, mut unit, mut data) = (String::new(), String::new(), String::new(), None);
         let mut fields = Fields::new("Metric", message);
         while let Some((field, value)) = fields.next()? {
             match field {
                 1 => name = text(value, "Name")?,
+                2 => help = text(value, "Description")?,
                 3 => unit = text(value, "Unit")?,
                 5 | 7 | 9 | 10 | 11 => data = Some((field, value.bytes("Data")?)),
                 _ => {}
@@ -259,57 +285,130 @@ impl Conversion<'_> {
             return Err(Stop::Metric(format!("could not get aggregation temporality for {name} as it {kind}")));
         };
         let (mut temporality, mut is_monotonic, mut count) = (0, false, 0u64);
+        let mut times: Option<(u64, u64)> = None;
         let mut fields = Fields::new("Data", data);
         while let Some((field, value)) = fields.next()? {
             match field {
                 1 => {
                     count += 1;
-                    let nanos = time_of(value.bytes("DataPoints")?)?;
-                    let (earliest, latest) = span.get_or_insert((nanos, nanos));
-                    (*earliest, *latest) = ((*earliest).min(nanos), (*latest).max(nanos));
+                    widen(&mut times, time_of(value.bytes("DataPoints")?)?);
                 }
                 2 => temporality = value.varint("AggregationTemporality")?,
                 3 => is_monotonic = value.varint("IsMonotonic")? != 0,
                 _ => {}
             }
         }
-        if matches!(kind, 7 | 9 | 10) && temporality != CUMULATIVE {
+        let summed = match self.settings.deltas {
+            Deltas::Summed(..) if matches!(kind, 7 | 9 | 10) && temporality == DELTA => {
+                let numbers = [kind.to_le_bytes()[0], u8::from(is_monotonic)];
+                let mut no_attributes = Vec::new();
+                let parts = [&around.scope_key.to_le_bytes()[..], name.as_bytes(), unit.as_bytes(), &numbers];
+                let summed = self.summed(kind, data, key_of(&parts, &mut no_attributes))?;
+                if summed.is_empty() {
+                    return Ok(());
+                }
+                times = None;
+                summed.iter().for_each(|(point, _)| widen(&mut times, point.nanos));
+                temporality = CUMULATIVE;
+                Some(summed)
+            }
+            _ => None,
+        };
+        if let Some((earliest, latest)) = times {
+            widen(span, earliest);
+            widen(span, latest);
+        }
+        self.is_delta = matches!(kind, 7 | 9 | 10) && temporality == DELTA;
+        let takes_deltas = matches!(self.settings.deltas, Deltas::AsTheyAre);
+        if matches!(kind, 7 | 9 | 10) && temporality != CUMULATIVE && !(takes_deltas && self.is_delta) {
             let name = go::quote(&name);
             return Err(Stop::Metric(format!("invalid temporality and type combination for metric {name}")));
         }
-        let named_by = match kind {
-            5 => Kind::Gauge,
-            7 if is_monotonic => Kind::MonotonicCounter,
-            _ => Kind::Other,
+        let (named_by, described_as) = match kind {
+            5 => (Kind::Gauge, MetricType::Gauge),
+            7 if is_monotonic => (Kind::MonotonicCounter, MetricType::Counter),
+            7 => (Kind::Other, MetricType::Gauge),
+            9 | 10 => (Kind::Other, MetricType::Histogram),
+            _ => (Kind::Other, MetricType::Summary),
         };
         let family = self.labeller.names.metric(&name, &unit, named_by).map_err(Stop::Metric)?;
+        let described_as = if self.is_delta { MetricType::Unknown } else { described_as };
+        self.description = Arc::new(SeriesMetadata { kind: described_as, unit: names::unit(&unit), help });
         if count == 0 {
             self.out.warnings.push(Warning::EmptyDataPoints);
             return Ok(());
         }
         self.begin()?;
+        if let Some(summed) = summed {
+            return summed.into_iter().try_for_each(|(point, data)| self.data(point, data, &family, around));
+        }
         let mut fields = Fields::new("Data", data);
         while let Some((field, value)) = fields.next()? {
             if field != 1 {
                 continue;
             }
-            let point = value.bytes("DataPoints")?;
+            let message = value.bytes("DataPoints")?;
             // Its attributes, twice: as they are and as labels.
-            self.held.add(2 * point.len() as u64)?;
+            self.held.add(2 * message.len() as u64)?;
             match kind {
-                5 | 7 => self.number(point, &family, around)?,
-                9 if self.settings.config.convert_histograms_to_nhcb => self.custom_buckets(point, &family, around)?,
-                9 => self.classic(point, &family, around)?,
-                10 => self.exponential(point, &family, around)?,
-                _ => self.summary(point, &family, around)?,
+                5 => {
+                    let (mut point, number) = points::number(message)?;
+                    // Gauges have none in Prometheus's eyes.
+                    (point.exemplars, point.bad_exemplar) = (Vec::new(), false);
+                    self.data(point, Data::Number(number), &family, around)?;
+                }
+                7 | 9 | 10 => {
+                    let (point, data) = point_of(kind, message)?;
+                    self.data(point, data, &family, around)?;
+                }
+                _ => self.summary(message, &family, around)?,
             }
         }
         Ok(())
     }
 
-    fn number(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
-        let (mut point, number) = points::number(message)?;
-        self.start = point.start;
+    /// The points of a metric of deltas, added to their streams; those that cannot be added are left out.
+    fn summed(&mut self, kind: i32, data: &[u8], metric_key: StreamKey) -> Result<Vec<(Point, Data)>, OtlpError> {
+        let Deltas::Summed(streams, now) = self.settings.deltas else { return Ok(Vec::new()) };
+        let mut summed = Vec::new();
+        let mut fields = Fields::new("Data", data);
+        while let Some((field, value)) = fields.next()? {
+            if field != 1 {
+                continue;
+            }
+            let message = value.bytes("DataPoints")?;
+            let (mut point, mut data) = point_of(kind, message)?;
+            // Its attributes, three times, and what its stream is then.
+            self.held.add(SAMPLE_BYTES + 3 * message.len() as u64)?;
+            let key = key_of(&[&metric_key.to_le_bytes()], &mut point.attributes);
+            match streams.add(key, now, &mut point, &mut data) {
+                Ok(()) => {
+                    self.held.add(2 * data.memory_len())?;
+                    summed.push((point, data));
+                }
+                Err(why) => self.out.dropped.push(why),
+            }
+        }
+        Ok(summed)
+    }
+
+    fn data(&mut self, mut point: Point, data: Data, family: &str, around: &Around) -> Result<(), Stop> {
+        match data {
+            Data::Number(number) => self.number(point, number.value(), family, around),
+            Data::Explicit(histogram) if self.settings.config.convert_histograms_to_nhcb => {
+                let (native, is_odd) = points::native_of_explicit(&point, &histogram);
+                self.native(&mut point, native, is_odd, family, around)
+            }
+            Data::Explicit(histogram) => self.classic(point, &histogram, family, around),
+            Data::Exponential(histogram) => {
+                let (native, is_odd) = points::native_of_exponential(&point, &histogram).map_err(Stop::Metric)?;
+                self.native(&mut point, native, is_odd, family, around)
+            }
+        }
+    }
+
+    fn number(&mut self, mut point: Point, number: f64, family: &str, around: &Around) -> Result<(), Stop> {
+        self.start = point.start();
         let mut labels = self.labels(&mut point, around)?;
         labels.set(METRIC_NAME, family);
         let labels = labels.build();
@@ -318,9 +417,8 @@ impl Conversion<'_> {
         self.exemplars(&point, &labels, &point.exemplars)
     }
 
-    fn classic(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
-        let (mut point, histogram) = points::explicit(message)?;
-        self.start = point.start;
+    fn classic(&mut self, mut point: Point, histogram: &Explicit, family: &str, around: &Around) -> Result<(), Stop> {
+        self.start = point.start();
         let mut labels = self.labels(&mut point, around)?;
         let count = point.value(histogram.count as f64);
         if let Some(sum) = histogram.sum {
@@ -350,22 +448,10 @@ impl Conversion<'_> {
         self.exemplars(&point, &labels, above)
     }
 
-    fn custom_buckets(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
-        let (mut point, histogram) = points::explicit(message)?;
-        let (native, is_odd) = points::native_of_explicit(&point, &histogram);
-        self.native(&mut point, native, is_odd, family, around)
-    }
-
-    fn exponential(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
-        let (mut point, histogram) = points::exponential(message)?;
-        let (native, is_odd) = points::native_of_exponential(&point, &histogram).map_err(Stop::Metric)?;
-        self.native(&mut point, native, is_odd, family, around)
-    }
-
     fn native(
         &mut self,
         point: &mut Point,
-        histogram: Histogram,
+        mut histogram: Histogram,
         is_odd: bool,
         family: &str,
         around: &Around,
@@ -379,18 +465,23 @@ impl Conversion<'_> {
         let labels = labels.build();
         self.exemplars(point, &labels, &point.exemplars)?;
         self.held.add(SAMPLE_BYTES + labels.encoded_len() as u64 + histogram.memory_len() as u64)?;
-        let at = TimestampMs(point.t);
-        if self.settings.extras.starts && point.start != 0 {
-            let place = self.count(self.out.batch.histograms.len())?;
-            self.out.batch.starts.histograms.push((place, point.start));
+        if self.is_delta {
+            // Each stands for itself, so that no reset is looked for.
+            histogram.counter_reset_hint = CounterResetHint::Gauge;
         }
+        let at = TimestampMs(point.t);
+        if self.settings.extras.starts && point.start() != 0 {
+            let place = self.count(self.out.batch.histograms.len())?;
+            self.out.batch.starts.histograms.push((place, point.start()));
+        }
+        self.describe(&labels, point.is_stale)?;
         self.out.batch.push_histogram(SeriesKey::Labels(labels), at, histogram);
         Ok(())
     }
 
     fn summary(&mut self, message: &[u8], family: &str, around: &Around) -> Result<(), Stop> {
         let (mut point, summary) = points::summary(message)?;
-        self.start = point.start;
+        self.start = point.start();
         let mut labels = self.labels(&mut point, around)?;
         labels.set(METRIC_NAME, &format!("{family}_sum"));
         self.float(labels.build(), point.t, point.value(summary.sum))?;
@@ -422,6 +513,8 @@ impl Conversion<'_> {
         };
         self.begin()?;
         self.start = 0;
+        let help = "Target metadata".to_owned();
+        self.description = Arc::new(SeriesMetadata { kind: MetricType::Gauge, unit: String::new(), help });
         self.metric += 1;
         let hash = labels.hash64();
         let step = (self.settings.lookback_ms / 2).max(1).cast_unsigned().saturating_mul(1_000_000);
@@ -474,7 +567,21 @@ impl Conversion<'_> {
             let place = self.count(self.out.batch.samples.len())?;
             self.out.batch.starts.samples.push((place, self.start));
         }
+        self.describe(&labels, is_stale(value))?;
         self.out.batch.push_float(SeriesKey::Labels(labels), TimestampMs(t), value);
+        Ok(())
+    }
+
+    /// What is said of the metric belongs to this series, unless the sample ends it.
+    fn describe(&mut self, labels: &Labels, ends: bool) -> Result<(), OtlpError> {
+        if *self.description == SeriesMetadata::default() {
+            self.out.undescribed += 1;
+        } else if self.settings.extras.metadata && !ends {
+            let metadata_len = self.description.help.len() + self.description.unit.len();
+            self.held.add(SAMPLE_BYTES + metadata_len as u64)?;
+            let (series, metadata) = (SeriesKey::Labels(labels.clone()), Arc::clone(&self.description));
+            self.out.batch.metadata.push(AppendMetadata { series, metadata });
+        }
         Ok(())
     }
 
@@ -494,6 +601,36 @@ impl Conversion<'_> {
     fn count(&self, len: usize) -> Result<u32, OtlpError> {
         u32::try_from(len).map_err(|_| DecodeError::TooMany.into())
     }
+}
+
+/// A point of a kind that can be added up.
+fn point_of(kind: i32, message: &[u8]) -> Result<(Point, Data), WireError> {
+    Ok(match kind {
+        7 => points::number(message).map(|(point, number)| (point, Data::Number(number)))?,
+        9 => points::explicit(message).map(|(point, histogram)| (point, Data::Explicit(histogram)))?,
+        _ => points::exponential(message).map(|(point, histogram)| (point, Data::Exponential(histogram)))?,
+    })
+}
+
+/// A hash of texts, and of attributes in whatever order, which are sorted.
+fn key_of(texts: &[&[u8]], attributes: &mut [Attribute]) -> StreamKey {
+    let mut hasher = XxHash3_128::new();
+    let mut write = |text: &[u8]| {
+        hasher.write(&(text.len() as u64).to_le_bytes());
+        hasher.write(text);
+    };
+    texts.iter().for_each(|text| write(text));
+    attributes.sort_by(|a, b| a.key.cmp(&b.key));
+    for attribute in attributes {
+        write(attribute.key.as_bytes());
+        write(attribute.value.as_bytes());
+    }
+    hasher.finish_128()
+}
+
+fn widen(span: &mut Option<(u64, u64)>, nanos: u64) {
+    let (earliest, latest) = span.get_or_insert((nanos, nanos));
+    (*earliest, *latest) = ((*earliest).min(nanos), (*latest).max(nanos));
 }
 
 /// The time of a data point of any kind.

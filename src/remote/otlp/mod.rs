@@ -8,6 +8,7 @@
 //! Messages are read one data point at a time, so that a request holds what its samples take.
 
 mod convert;
+mod delta;
 mod json;
 mod labels;
 mod metrics;
@@ -17,6 +18,7 @@ mod reply;
 mod value;
 
 pub use convert::{Converted, OtlpError, Settings, convert};
+pub use delta::{DeltaMode, DeltaStreams, Deltas};
 pub use metrics::OtlpMetrics;
 pub use reply::of_report;
 

@@ -231,6 +231,15 @@ fn unit_suffixes(unit: &str) -> (String, String) {
     (named(main, UNITS), if per.is_empty() { per } else { format!("per_{per}") })
 }
 
+/// The unit that metadata tells.
+pub(super) fn unit(unit: &str) -> String {
+    let (main, per) = unit_suffixes(unit);
+    let parts = [clean_unit(&main), clean_unit(&per)];
+    let joined = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_");
+    let begun = joined.strip_prefix('_').unwrap_or(&joined);
+    begun.strip_suffix('_').unwrap_or(begun).to_owned()
+}
+
 fn clean_unit(unit: &str) -> String {
     let mut out = String::with_capacity(unit.len());
     for c in unit.chars() {
@@ -279,6 +288,20 @@ mod tests {
         assert_eq!(utf8.metric("a.b", "By/s", Kind::MonotonicCounter).as_deref(), Ok("a.b_bytes_per_second_total"));
         assert_eq!(utf8.metric("a.b_total", "s", Kind::MonotonicCounter).as_deref(), Ok("a.b_seconds_total"));
         assert_eq!(names("NoTranslation").metric("a.b", "s", Kind::Gauge).as_deref(), Ok("a.b"));
+    }
+
+    #[test]
+    fn units_have_names() {
+        for (given, expected) in [
+            ("s", "seconds"),
+            ("By/s", "bytes_per_second"),
+            ("1", ""),
+            ("{x}", ""),
+            ("/m", "per_minute"),
+            ("a b%", "a_b"),
+        ] {
+            assert_eq!(unit(given), expected, "{given}");
+        }
     }
 
     #[test]

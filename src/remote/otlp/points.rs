@@ -25,8 +25,8 @@ pub(super) struct Point {
     /// Milliseconds since the epoch.
     pub(super) t: i64,
     pub(super) nanos: u64,
-    /// When it began to count, in milliseconds; 0 if that is not said.
-    pub(super) start: i64,
+    /// When it began to count; 0 if that is not said.
+    pub(super) start_nanos: u64,
     pub(super) is_stale: bool,
     pub(super) exemplars: Vec<Exemplar>,
     /// An exemplar has no value.
@@ -39,7 +39,12 @@ impl Point {
         if self.is_stale { stale_nan() } else { value }
     }
 
-    fn set_time(&mut self, nanos: u64) {
+    /// When it began to count, in milliseconds; 0 if that is not said.
+    pub(super) fn start(&self) -> i64 {
+        self.start_nanos.cast_signed() / 1_000_000
+    }
+
+    pub(super) fn set_time(&mut self, nanos: u64) {
         self.nanos = nanos;
         self.t = nanos.cast_signed() / 1_000_000;
     }
@@ -80,17 +85,58 @@ fn fixed(value: Value<'_>, field: &'static str) -> Result<u64, WireError> {
     value.double(field).map(f64::to_bits)
 }
 
+/// What a point of a kind that can be added up measures.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Data {
+    Number(Number),
+    Explicit(Explicit),
+    Exponential(Exponential),
+}
+
+impl Data {
+    /// Bytes of its lists.
+    pub(super) fn memory_len(&self) -> u64 {
+        let words = match self {
+            Self::Number(_) => 0,
+            Self::Explicit(histogram) => histogram.counts.len() + histogram.bounds.len(),
+            Self::Exponential(histogram) => histogram.positive.1.len() + histogram.negative.1.len(),
+        };
+        8 * words as u64
+    }
+}
+
+/// One number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Number {
+    /// It is not said.
+    #[default]
+    None,
+    Int(i64),
+    Double(f64),
+}
+
+impl Number {
+    /// As a sample has it.
+    pub(super) fn value(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::Int(value) => value as f64,
+            Self::Double(value) => value,
+        }
+    }
+}
+
 /// A point with one number.
-pub(super) fn number(message: &[u8]) -> Result<(Point, f64), WireError> {
-    let (mut point, mut number) = (Point::default(), 0.0);
+pub(super) fn number(message: &[u8]) -> Result<(Point, Number), WireError> {
+    let (mut point, mut number) = (Point::default(), Number::None);
     let mut fields = Fields::new("NumberDataPoint", message);
     while let Some((field, value)) = fields.next()? {
         match field {
-            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
+            2 => point.start_nanos = fixed(value, "StartTimeUnixNano")?,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
-            4 => number = value.double("AsDouble")?,
+            4 => number = Number::Double(value.double("AsDouble")?),
             5 => point.exemplar(value.bytes("Exemplars")?)?,
-            6 => number = fixed(value, "AsInt")?.cast_signed() as f64,
+            6 => number = Number::Int(fixed(value, "AsInt")?.cast_signed()),
             7 => point.attributes.push(attribute(value.bytes("Attributes")?)?),
             8 => point.is_stale = value.varint("Flags")? & NO_RECORDED_VALUE != 0,
             _ => {}
@@ -100,7 +146,7 @@ pub(super) fn number(message: &[u8]) -> Result<(Point, f64), WireError> {
 }
 
 /// A histogram with listed bounds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Explicit {
     pub(super) count: u64,
     pub(super) sum: Option<f64>,
@@ -113,7 +159,7 @@ pub(super) fn explicit(message: &[u8]) -> Result<(Point, Explicit), WireError> {
     let mut fields = Fields::new("HistogramDataPoint", message);
     while let Some((field, value)) = fields.next()? {
         match field {
-            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
+            2 => point.start_nanos = fixed(value, "StartTimeUnixNano")?,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
             4 => histogram.count = fixed(value, "Count")?,
             5 => histogram.sum = Some(value.double("Sum")?),
@@ -142,7 +188,7 @@ pub(super) fn summary(message: &[u8]) -> Result<(Point, Summary), WireError> {
     let mut fields = Fields::new("SummaryDataPoint", message);
     while let Some((field, value)) = fields.next()? {
         match field {
-            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
+            2 => point.start_nanos = fixed(value, "StartTimeUnixNano")?,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
             4 => summary.count = fixed(value, "Count")?,
             5 => summary.sum = value.double("Sum")?,
@@ -167,14 +213,16 @@ pub(super) fn summary(message: &[u8]) -> Result<(Point, Summary), WireError> {
 }
 
 /// A histogram with buckets that grow.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Exponential {
-    count: u64,
-    sum: Option<f64>,
-    scale: i32,
-    zero_count: u64,
-    positive: (i32, Vec<u64>),
-    negative: (i32, Vec<u64>),
+    pub(super) count: u64,
+    pub(super) sum: Option<f64>,
+    pub(super) scale: i32,
+    pub(super) zero_count: u64,
+    pub(super) zero_threshold: f64,
+    /// Index of the first bucket, and counts.
+    pub(super) positive: (i32, Vec<u64>),
+    pub(super) negative: (i32, Vec<u64>),
 }
 
 pub(super) fn exponential(message: &[u8]) -> Result<(Point, Exponential), WireError> {
@@ -183,7 +231,7 @@ pub(super) fn exponential(message: &[u8]) -> Result<(Point, Exponential), WireEr
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => point.attributes.push(attribute(value.bytes("Attributes")?)?),
-            2 => point.start = fixed(value, "StartTimeUnixNano")?.cast_signed() / 1_000_000,
+            2 => point.start_nanos = fixed(value, "StartTimeUnixNano")?,
             3 => point.set_time(fixed(value, "TimeUnixNano")?),
             4 => histogram.count = fixed(value, "Count")?,
             5 => histogram.sum = Some(value.double("Sum")?),
@@ -193,6 +241,7 @@ pub(super) fn exponential(message: &[u8]) -> Result<(Point, Exponential), WireEr
             9 => histogram.negative = buckets(value.bytes("Negative")?)?,
             10 => point.is_stale = value.varint("Flags")? & NO_RECORDED_VALUE != 0,
             11 => point.exemplar(value.bytes("Exemplars")?)?,
+            14 => histogram.zero_threshold = value.double("ZeroThreshold")?,
             _ => {}
         }
     }

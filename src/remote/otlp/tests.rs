@@ -1,10 +1,14 @@
 //! Whole requests, written as JSON.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::OtlpConfig;
 use crate::model::append::{AppendReport, HistogramValue, SampleRejection, SeriesKey};
+use crate::model::histogram::CounterResetHint;
 use crate::model::sample::is_stale;
 use crate::model::time::TimestampMs;
+use crate::remote::otlp::delta::Dropped;
 use crate::remote::receive::Extras;
 use crate::remote::receive::budget::{Budget, NoRoom};
 
@@ -20,9 +24,12 @@ fn config(strategy: &str) -> OtlpConfig {
 }
 
 fn read(config: &OtlpConfig, text: &str) -> Converted {
-    let settings =
-        Settings { config, lookback_ms: 300_000, now: NOW, extras: Extras { exemplars: true, ..Extras::default() } };
-    convert(BodyFormat::Json, text.as_bytes(), settings, &mut Budget::new(0).permit()).unwrap()
+    convert(BodyFormat::Json, text.as_bytes(), settings(config), &mut Budget::new(0).permit()).unwrap()
+}
+
+fn settings(config: &OtlpConfig) -> Settings<'_> {
+    let extras = Extras { exemplars: true, ..Extras::default() };
+    Settings { config, lookback_ms: 300_000, now: NOW, extras, deltas: Deltas::Refused }
 }
 
 /// The request of one resource and one scope.
@@ -168,22 +175,93 @@ fn a_target_that_was_there_for_ages_takes_no_more_than_is_given() {
         NOW.0 * 1_000_000
     );
     let rules = config("UnderscoreEscapingWithSuffixes");
-    let settings = Settings {
-        config: &rules,
-        lookback_ms: 300_000,
-        now: NOW,
-        extras: Extras { exemplars: true, ..Extras::default() },
-    };
+    let settings = settings(&rules);
     let body = request(&resource, &metrics);
     let refused = convert(BodyFormat::Json, body.as_bytes(), settings, &mut Budget::new(1 << 20).permit());
     assert!(matches!(refused, Err(OtlpError::Room(NoRoom::Ever { .. }))));
+}
+
+/// What is said of metrics goes to each of their series; what deltas count is not known.
+#[test]
+fn metrics_are_described() {
+    let metrics = r#"{"name":"a","unit":"By/s","description":"Help.","sum":{"isMonotonic":true,"aggregationTemporality":2,
+            "dataPoints":[{"timeUnixNano":"1000000","asInt":"1"}]}},
+        {"name":"b","summary":{"dataPoints":[{"timeUnixNano":"1000000"},{"timeUnixNano":"2000000","flags":1}]}},
+        {"name":"d","sum":{"aggregationTemporality":1,"dataPoints":[{"timeUnixNano":"1000000","asInt":"1"}]}},
+        {"name":"e","exponentialHistogram":{"aggregationTemporality":1,"dataPoints":[{"timeUnixNano":"1000000",
+            "exemplars":[{"asInt":"1"}]}]}},
+        {"name":"g","gauge":{"dataPoints":[{"timeUnixNano":"1000000","exemplars":[{}]}]}}"#;
+    let rules = config("UnderscoreEscapingWithSuffixes");
+    let extras = Extras { metadata: true, ..Extras::default() };
+    let settings = Settings { extras, deltas: Deltas::AsTheyAre, ..settings(&rules) };
+    let resource = [text("service.name", "x"), text("z", "y")].join(",");
+    let body = request(&resource, metrics);
+    let converted = convert(BodyFormat::Json, body.as_bytes(), settings, &mut Budget::new(0).permit()).unwrap();
+    assert_eq!(converted.refusal(), None);
+    let described = converted.batch.metadata.iter().map(|one| {
+        let SeriesKey::Labels(labels) = &one.series else { panic!("a reference") };
+        let said = &one.metadata;
+        format!("{} {:?} {:?} {:?}", labels.get("__name__").unwrap_or(""), said.kind, said.unit, said.help)
+    });
+    assert_eq!(
+        described.collect::<Vec<_>>(),
+        [
+            r#"a_bytes_per_second_total Counter "bytes_per_second" "Help.""#,
+            r#"b_sum Summary "" """#,
+            r#"b_count Summary "" """#,
+            r#"g Gauge "" """#,
+            r#"target_info Gauge "" "Target metadata""#,
+            r#"target_info Gauge "" "Target metadata""#,
+        ]
+    );
+    assert_eq!((converted.undescribed, converted.exemplars), (2, 1), "gauges have no exemplars");
+    let HistogramValue::Integer(histogram) = &converted.batch.histograms[0].value else { panic!("float counts") };
+    assert_eq!(histogram.counter_reset_hint, CounterResetHint::Gauge);
+}
+
+/// Points of deltas become what their streams have come to; what cannot be added is left out, with its times.
+#[test]
+fn deltas_are_added_up() {
+    let point = |name: &str, temporality: u8, start: u64, nanos: u64, value: u64, more: &str| {
+        format!(
+            r#"{{"name":"{name}","sum":{{"isMonotonic":true,"aggregationTemporality":{temporality},"dataPoints":[
+            {{"startTimeUnixNano":"{start}000000","timeUnixNano":"{nanos}000000","asInt":"{value}"{more}}}]}}}}"#
+        )
+    };
+    let (rules, streams) = (config("UnderscoreEscapingWithSuffixes"), DeltaStreams::new(0));
+    let extras = Extras { starts: true, ..Extras::default() };
+    let read = |resource: &str, metrics: &str| {
+        let deltas = Deltas::Summed(&streams, Duration::ZERO);
+        let settings = Settings { extras, deltas, ..settings(&rules) };
+        let body = request(resource, metrics);
+        convert(BodyFormat::Json, body.as_bytes(), settings, &mut Budget::new(0).permit()).unwrap()
+    };
+    let resource = [text("service.name", "x"), text("z", "y")].join(",");
+    let first = read(&resource, &[point("a", 1, 5, 10, 2, ""), point("c", 2, 5, 10, 7, "")].join(","));
+    let target = r#"{__name__="target_info", job="x", z="y"} 1@"#;
+    let a = r#"{__name__="a_total", job="x"} "#;
+    assert_eq!(
+        lines(&first),
+        [format!("{a}2@10"), r#"{__name__="c_total", job="x"} 7@10"#.to_owned(), format!("{target}10")]
+    );
+    let second = read(&resource, &[point("a", 1, 10, 20, 3, ""), point("a", 1, 10, 15, 3, "")].join(","));
+    assert_eq!(lines(&second), [format!("{a}5@20"), format!("{target}20")]);
+    assert_eq!((&second.dropped[..], &second.batch.starts.samples[..]), (&[Dropped::OutOfOrder][..], &[(0, 5)][..]));
+    let all_late = read(&resource, &point("a", 1, 10, 20, 3, ""));
+    assert_eq!((lines(&all_late).len(), all_late.refusal(), all_late.warnings.len()), (0, None, 0));
+    let other = format!(r#","attributes":[{}]"#, text("k", "v"));
+    let others = read("", &[point("a", 1, 20, 30, 1, ""), point("a", 1, 20, 30, 4, &other)].join(","));
+    assert_eq!(lines(&others), [r#"{__name__="a_total"} 1@30"#, r#"{__name__="a_total", k="v"} 4@30"#]);
+    assert_eq!(streams.len(), 3);
+    assert_eq!(read("", &point("a", 0, 1, 1, 1, "")).errors.len(), 1);
 }
 
 proptest::proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
         let rules = config("UnderscoreEscapingWithSuffixes");
-        let settings = Settings { config: &rules, lookback_ms: 300_000, now: NOW, extras: Extras { exemplars: true, ..Extras::default() } };
+        let streams = DeltaStreams::new(0);
+        let settings = Settings { deltas: Deltas::Summed(&streams, Duration::ZERO), ..settings(&rules) };
         for format in [BodyFormat::Protobuf, BodyFormat::Json] {
             let _ = convert(format, &body, settings, &mut Budget::new(1 << 24).permit());
         }

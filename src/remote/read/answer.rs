@@ -85,7 +85,7 @@ fn series(message: &[u8]) -> Result<(Labels, SampleColumn), AnswerError> {
                 column.floats.push(t, number);
             }
             4 => {
-                let (t, value) = histogram(value.bytes("Histograms")?)?;
+                let (t, _, value) = histogram(value.bytes("Histograms")?)?;
                 value.validate().map_err(|error| AnswerError::Histogram(error.to_string()))?;
                 let float = match value {
                     HistogramValue::Integer(whole) => Arc::new(whole.to_float()),

@@ -142,6 +142,9 @@ pub struct Rows<'a> {
     /// Of the series that is being read.
     points: Vec<(i64, f64)>,
     histograms: Vec<(i64, HistogramValue)>,
+    /// Starts of these: the number of the sample, or of the histogram, in the series.
+    point_starts: Vec<(usize, i64)>,
+    histogram_starts: Vec<(usize, i64)>,
     metadata: Option<Arc<SeriesMetadata>>,
     /// Samples that are still paid for.
     paid: usize,
@@ -161,8 +164,21 @@ impl<'a> Rows<'a> {
         // A usual series has some hundred bytes of labels for each sample; what that takes is below what is paid for.
         out.batch.samples.reserve((len / 256).min(SAMPLES_PER_DRAW * 16));
         let max_t = now.0.saturating_add(AHEAD_MS_MAX);
-        let (points, histograms, metadata) = (Vec::new(), Vec::new(), None);
-        Self { cache, reader, held, extras, max_t, points, histograms, metadata, paid: 0, series: 0, out }
+        Self {
+            cache,
+            reader,
+            held,
+            extras,
+            max_t,
+            points: Vec::new(),
+            histograms: Vec::new(),
+            point_starts: Vec::new(),
+            histogram_starts: Vec::new(),
+            metadata: None,
+            paid: 0,
+            series: 0,
+            out,
+        }
     }
 
     pub(super) fn done(mut self) -> Result<Decoded, DecodeError> {
@@ -203,8 +219,20 @@ impl<'a> Rows<'a> {
     pub(super) fn histogram(&mut self, message: &[u8]) -> Result<(), DecodeError> {
         // What it takes in memory is at most eight times its message: a packed delta has a byte and takes eight.
         self.held.add(SAMPLE_BYTES + 8 * message.len() as u64)?;
-        self.histograms.push(histogram(message)?);
+        let (t, start, histogram) = histogram(message)?;
+        if start != 0 && self.extras.starts {
+            self.histogram_starts.push((self.histograms.len(), start));
+        }
+        self.histograms.push((t, histogram));
         Ok(())
+    }
+
+    /// When the sample that was read last began to count; 0 if that is not said.
+    #[inline]
+    pub(super) fn started(&mut self, start: i64) {
+        if start != 0 && self.extras.starts {
+            self.point_starts.push((self.points.len().saturating_sub(1), start));
+        }
     }
 
     /// Samples and histograms read of the series so far.
@@ -240,6 +268,8 @@ impl<'a> Rows<'a> {
     pub(super) fn leave_out(&mut self, problem: impl FnOnce() -> String) {
         self.points.clear();
         self.histograms.clear();
+        self.point_starts.clear();
+        self.histogram_starts.clear();
         self.metadata = None;
         self.out.problems.add((self.series, About::Labels), problem);
         self.series += 1;
@@ -302,6 +332,12 @@ impl<'a> Rows<'a> {
         bound(batch.len() + self.points.len() + self.histograms.len())?;
         let (at, len) = (bound(at)?, bound(len)?);
         self.out.spans.push(Span { series: number, sample: first, histogram: first_histogram, at, len });
+        for (index, start) in self.point_starts.drain(..) {
+            batch.starts.samples.push((bound(first as usize + index)?, start));
+        }
+        for (index, start) in self.histogram_starts.drain(..) {
+            batch.starts.histograms.push((bound(first_histogram as usize + index)?, start));
+        }
         for (index, (t, value)) in (first..).zip(self.points.drain(..)) {
             if self.max_t < t {
                 self.out.future_samples.push(index);

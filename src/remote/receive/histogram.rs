@@ -33,12 +33,12 @@ enum Count {
     Float(f64),
 }
 
-/// Time stamp and histogram.
-pub(in crate::remote) fn histogram(message: &[u8]) -> Result<(i64, HistogramValue), WireError> {
+/// Time stamp, start or 0, and histogram.
+pub(in crate::remote) fn histogram(message: &[u8]) -> Result<(i64, i64, HistogramValue), WireError> {
     let (mut count, mut sum, mut schema, mut zero_threshold) = (Count::Whole(0), 0.0, 0, 0.0);
     let (mut zero_whole, mut zero_float) = (0, 0.0);
     let (mut negative, mut positive) = (Side::default(), Side::default());
-    let (mut hint, mut t, mut custom_values) = (CounterResetHint::Unknown, 0, Vec::new());
+    let (mut hint, mut t, mut start, mut custom_values) = (CounterResetHint::Unknown, 0, 0, Vec::new());
     let mut fields = Fields::new("Histogram", message);
     while let Some((field, value)) = fields.next()? {
         match field {
@@ -59,7 +59,7 @@ pub(in crate::remote) fn histogram(message: &[u8]) -> Result<(i64, HistogramValu
             14 => hint = hint_of(value.varint("ResetHint")?),
             15 => t = value.varint("Timestamp")?.cast_signed(),
             16 => doubles(value, "CustomValues", &mut custom_values)?,
-            17 => drop(value.varint("StartTimestamp")?),
+            17 => start = value.varint("StartTimestamp")?.cast_signed(),
             _ => {}
         }
     }
@@ -113,7 +113,7 @@ pub(in crate::remote) fn histogram(message: &[u8]) -> Result<(i64, HistogramValu
             histogram.into()
         }
     };
-    Ok((t, histogram))
+    Ok((t, start, histogram))
 }
 
 fn span(message: &[u8]) -> Result<Span, WireError> {
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn whole_and_float_counts_are_told_apart_by_the_count() {
-        let (t, value) = histogram(WHOLE).unwrap();
+        let (t, _, value) = histogram(WHOLE).unwrap();
         let expected = Histogram {
             counter_reset_hint: CounterResetHint::Gauge,
             schema: -2,
@@ -185,7 +185,7 @@ mod tests {
         float.extend([1.0f64, 1.5].map(f64::to_le_bytes).concat());
         float.extend([0x82, 0x01, 8]);
         float.extend(7.0f64.to_le_bytes());
-        let (t, value) = histogram(&float).unwrap();
+        let (t, _, value) = histogram(&float).unwrap();
         let expected = FloatHistogram {
             schema: -53,
             count: 2.5,
@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn finer_resolutions_are_lowered() {
         // Schema 10 with two neighbouring buckets, and one with more buckets than its spans name.
-        let (_, value) = histogram(b"\x08\x02\x20\x14\x5a\x04\x08\x02\x10\x02\x62\x02\x02\x00").unwrap();
+        let (_, _, value) = histogram(b"\x08\x02\x20\x14\x5a\x04\x08\x02\x10\x02\x62\x02\x02\x00").unwrap();
         let HistogramValue::Integer(lowered) = value else { panic!() };
         assert_eq!((lowered.schema, &lowered.positive_buckets[..]), (8, &[2][..]));
-        let (_, value) = histogram(b"\x08\x02\x20\x14\x5a\x04\x08\x02\x10\x01\x62\x02\x02\x00").unwrap();
+        let (_, _, value) = histogram(b"\x08\x02\x20\x14\x5a\x04\x08\x02\x10\x01\x62\x02\x02\x00").unwrap();
         assert!(value.validate().is_err());
     }
 

@@ -67,7 +67,7 @@ pub struct Extras {
     pub exemplars: bool,
     /// Metadata of version 2.0, for the log.
     pub metadata: bool,
-    /// Start times of OTLP.
+    /// Start times, of version 2.0 and OTLP.
     pub starts: bool,
 }
 

@@ -26,6 +26,8 @@ struct SampleMessage {
     value: f64,
     #[prost(int64, tag = "2")]
     timestamp: i64,
+    #[prost(int64, tag = "3")]
+    start_timestamp: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -88,7 +90,14 @@ fn v2_of(rows: &[Row]) -> Vec<u8> {
 }
 
 fn points(samples: &[(i64, f64)]) -> Vec<SampleMessage> {
-    samples.iter().map(|(timestamp, value)| SampleMessage { value: *value, timestamp: *timestamp }).collect()
+    samples
+        .iter()
+        .map(|(timestamp, value)| SampleMessage {
+            value: *value,
+            timestamp: *timestamp,
+            start_timestamp: timestamp / 2,
+        })
+        .collect()
 }
 
 fn read(message: Message, body: &[u8], lookup: Lookup<'_>) -> Result<Decoded, DecodeError> {
@@ -108,6 +117,30 @@ fn row() -> impl Strategy<Value = Row> {
         labels.push(("__name__".to_owned(), "m".to_owned()));
         (labels, samples)
     })
+}
+
+/// Starts are those of version 2 alone, and only where they are wanted; a series that is refused takes its own along.
+#[test]
+fn starts_go_with_their_samples() {
+    let labels = |name: &str| vec![("__name__".to_owned(), name.to_owned())];
+    let bad = vec![("a".to_owned(), "b".to_owned())];
+    let rows: Vec<Row> =
+        vec![(labels("x"), vec![(0, 1.0), (40, 2.0)]), (bad, vec![(6, 1.0)]), (labels("y"), vec![(80, 3.0)])];
+    let wants = Extras { starts: true, ..Extras::default() };
+    let cases = [
+        (Message::V2, v2_of(&rows), wants, vec![(1, 20), (2, 40)]),
+        (Message::V2, v2_of(&rows), Extras::default(), vec![]),
+        (Message::V1, v1_of(&rows), wants, vec![]),
+    ];
+    for (message, body, extras, expected) in cases {
+        let cache = SeriesCache::new();
+        let mut held = Budget::new(0).permit();
+        let decoded = decode(message, &body, NOW, Lookup::Cached(&cache), extras, &mut held).unwrap();
+        assert_eq!(decoded.batch.samples.len(), 3);
+        assert_eq!(decoded.batch.starts.samples, expected);
+    }
+    // The same with its fields in another order.
+    assert_eq!(v1::sample(b"\x18\x07\x10\x09"), Ok((9, 7, 0.0)));
 }
 
 proptest! {

@@ -19,10 +19,11 @@ use crate::remote::wire::{Fields, WireError, bytes, varint};
 /// Tag of a series in a `WriteRequest`, and of a label in a `TimeSeries`.
 const SERIES_TAG: u8 = 0x0a;
 const LABEL_TAG: u8 = 0x0a;
-/// Tag of a sample in a `TimeSeries`, of its value and of its time stamp.
+/// Tag of a sample in a `TimeSeries`, of its value, of its time stamp and, in version 2, of its start.
 const SAMPLE_TAG: u8 = 0x12;
 const VALUE_TAG: u8 = 0x09;
 const TIMESTAMP_TAG: u8 = 0x10;
+const START_TAG: u8 = 0x18;
 
 pub(super) fn decode(body: &[u8], rows: &mut Rows<'_>) -> Result<(), DecodeError> {
     let mut rest = body;
@@ -52,7 +53,7 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
     let mut rest = message.get(labels.len()..).unwrap_or_default();
     while let Some((&SAMPLE_TAG, after)) = rest.split_first() {
         rest = after;
-        let (t, value) = sample(bytes(&mut rest)?)?;
+        let (t, _, value) = sample(bytes(&mut rest)?)?;
         rows.point(t, value)?;
     }
     let (mut exemplars, mut scattered) = (0, false);
@@ -61,7 +62,7 @@ fn series(message: &[u8], at: usize, rows: &mut Rows<'_>) -> Result<(), DecodeEr
         match field {
             1 => scattered = true,
             2 => {
-                let (t, value) = sample(value.bytes("Samples")?)?;
+                let (t, _, value) = sample(value.bytes("Samples")?)?;
                 rows.point(t, value)?;
             }
             3 => {
@@ -202,32 +203,40 @@ fn read_labels<'a>(message: &'a [u8], pairs: &mut Pairs<'a>) -> Result<(), WireE
     Ok(())
 }
 
-/// Time stamp and value.
+/// Time stamp, start and value. Version 1 has no start; it is 0 where none is said.
 #[inline]
-pub(super) fn sample(message: &[u8]) -> Result<(i64, f64), WireError> {
+pub(super) fn sample(message: &[u8]) -> Result<(i64, i64, f64), WireError> {
     // As all senders write it.
     if let Some((&VALUE_TAG, rest)) = message.split_first()
         && let Some((value, rest)) = rest.split_first_chunk::<8>()
         && let Some((&TIMESTAMP_TAG, mut rest)) = rest.split_first()
     {
-        let t = varint(&mut rest)?;
-        if rest.is_empty() {
-            return Ok((t.cast_signed(), f64::from_le_bytes(*value)));
+        let (t, value) = (varint(&mut rest)?.cast_signed(), f64::from_le_bytes(*value));
+        match rest.split_first() {
+            None => return Ok((t, 0, value)),
+            Some((&START_TAG, mut rest)) => {
+                let start = varint(&mut rest)?.cast_signed();
+                if rest.is_empty() {
+                    return Ok((t, start, value));
+                }
+            }
+            Some(_) => {}
         }
     }
     any_sample(message)
 }
 
 /// A sample whose fields stand in any order.
-fn any_sample(message: &[u8]) -> Result<(i64, f64), WireError> {
-    let (mut value, mut t) = (0.0, 0);
+fn any_sample(message: &[u8]) -> Result<(i64, i64, f64), WireError> {
+    let (mut value, mut t, mut start) = (0.0, 0, 0);
     let mut fields = Fields::new("Sample", message);
     while let Some((field, found)) = fields.next()? {
         match field {
             1 => value = found.double("Value")?,
             2 => t = found.varint("Timestamp")?.cast_signed(),
+            3 => start = found.varint("StartTimestamp")?.cast_signed(),
             _ => {}
         }
     }
-    Ok((t, value))
+    Ok((t, start, value))
 }

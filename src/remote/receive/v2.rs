@@ -102,8 +102,9 @@ impl<'a> Scratch<'a> {
             match field {
                 1 => value.varints("LabelsRefs", |reference| self.refs.push(reference as u32))?,
                 2 => {
-                    let (t, value) = sample(value.bytes("Samples")?)?;
+                    let (t, start, value) = sample(value.bytes("Samples")?)?;
                     rows.point(t, value)?;
+                    rows.started(start);
                 }
                 3 => rows.histogram(value.bytes("Histograms")?)?,
                 4 => {

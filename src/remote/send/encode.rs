@@ -6,7 +6,7 @@
 //! TimeSeries   { 1 Label { 1 name, 2 value } …, 2 Sample { 1 value, 2 ms }, 3 Exemplar { 1 Label …, 2 value, 3 ms },
 //!                4 Histogram }       MetricMetadata { 1 type, 2 family, 4 help, 5 unit }
 //! Request (2)  { 4 symbol …, 5 TimeSeries … }
-//! TimeSeries   { 1 refs …, 2 Sample, 3 Histogram, 4 Exemplar { 1 refs …, 2 value, 3 ms },
+//! TimeSeries   { 1 refs …, 2 Sample { 1 value, 2 ms, 3 start ms }, 3 Histogram { …, 17 start ms }, 4 Exemplar { 1 refs …, 2 value, 3 ms },
 //!                5 Metadata { 1 type, 3 help ref, 4 unit ref } }
 //! ```
 //! Histograms are those of `remote::receive`, which reads the same messages.
@@ -162,10 +162,12 @@ fn message_v2<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<u8> {
             ItemValue::Float(value) => {
                 put_double(1, *value, &mut part);
                 put_number(2, item.t.cast_unsigned(), &mut part);
+                put_number(3, item.start.cast_unsigned(), &mut part);
                 put_message(2, &part, &mut body);
             }
             ItemValue::Histogram(histogram) => {
                 put_histogram(item.t, histogram, &mut part);
+                put_number(17, item.start.cast_unsigned(), &mut part);
                 put_message(3, &part, &mut body);
             }
             ItemValue::Exemplar(exemplar) => {
@@ -331,7 +333,7 @@ mod tests {
         let metadata = version_2.then(|| SentMetadata { kind: 1, help: "h".into(), unit: "s".into() });
         let labels = if version_2 { SentLabels::V2(labels.clone()) } else { SentLabels::V1(labels_v1(labels)) };
         let series = Arc::new(SentSeries { labels, metadata });
-        Item { series, reference: SeriesRef(1), place: Place::default(), t, value }
+        Item { series, reference: SeriesRef(1), place: Place::default(), t, start: 0, value }
     }
 
     fn message(items: &[Item], version_2: bool) -> Vec<u8> {
@@ -347,6 +349,8 @@ mod tests {
         let bytes = message(&[item(&labels, true, 5, ItemValue::Float(0.0))], true);
         let series = b"\x2a\x10\x0a\x02\x01\x02\x12\x02\x10\x05\x2a\x06\x08\x01\x18\x03\x20\x04";
         assert_eq!(bytes, [&b"\x22\x00\x22\x01a\x22\x01b\x22\x01h\x22\x01s"[..], &series[..]].concat());
+        let started = Item { start: 4, ..item(&labels, true, 5, ItemValue::Float(0.0)) };
+        assert!(message(&[started], true).windows(6).any(|part| part == b"\x12\x04\x10\x05\x18\x04"));
         let described = Description { kind: 2, family: "f".into(), help: "h".into(), unit: String::new() };
         let packed = encode_descriptions(&[described]);
         let bytes = snap::raw::Decoder::new().decompress_vec(&packed).unwrap();
@@ -382,7 +386,7 @@ mod tests {
         for value in [HistogramValue::from(whole), HistogramValue::from(float)] {
             let mut out = Vec::new();
             put_histogram(77, &value, &mut out);
-            assert_eq!(read_histogram(&out).unwrap(), (77, value));
+            assert_eq!(read_histogram(&out).unwrap(), (77, 0, value));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Prometheus's metrics of remote write, and ours. Those of a destination go with it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::model::append::AppendBatch;
@@ -62,6 +62,14 @@ const WATCHER_RECORDS: [&str; 2] =
 const WATCHER_FAILURES: [&str; 2] = [
     "prometheus_wal_watcher_record_decode_failures_total",
     "Number of records read by the WAL watcher that resulted in an error when decoding.",
+];
+const WATCHER_EARLY: [&str; 2] = [
+    "prometheus_wal_watcher_samples_sent_pre_tailing_total",
+    "Number of sample records read by the WAL watcher and sent to remote write during replay of existing WAL.",
+];
+const WATCHER_SKIPPED: [&str; 2] = [
+    "prometheus_wal_watcher_notifications_skipped_total",
+    "The number of WAL write notifications that the Watcher has skipped due to already being in a WAL read routine.",
 ];
 const WATCHER_SEGMENT: [&str; 2] =
     ["prometheus_wal_watcher_current_segment", "Current segment the WAL watcher is reading records from."];
@@ -147,6 +155,12 @@ pub struct QueueMetrics {
     pub undecodable: Counter,
     /// The segment that is read.
     pub segment: Gauge,
+    /// Samples that were read before the end of the log was reached.
+    pub early: Counter,
+    /// By class and reason, made at the first call.
+    dropped: [[OnceLock<Counter>; 4]; 3],
+    /// By type of record, the same.
+    records: [OnceLock<Counter>; RECORD_TYPES.len()],
     highest_ms: AtomicI64,
     highest_sent_ms: AtomicI64,
     without_series: AtomicU64,
@@ -166,6 +180,8 @@ impl QueueMetrics {
         };
         let three = |first: usize| [counter(first), counter(first + 1), counter(first + 2)];
         let consumer = [("consumer", name)];
+        // None is ever skipped: whoever reads looks how far the log is.
+        registry.counter(WATCHER_SKIPPED[0], WATCHER_SKIPPED[1], &consumer);
         Self {
             sent: three(0),
             failed: three(4),
@@ -184,6 +200,9 @@ impl QueueMetrics {
             missed: registry.counter(MISSED[0], MISSED[1], &labels),
             undecodable: registry.counter(WATCHER_FAILURES[0], WATCHER_FAILURES[1], &consumer),
             segment: registry.gauge(WATCHER_SEGMENT[0], WATCHER_SEGMENT[1], &consumer),
+            early: registry.counter(WATCHER_EARLY[0], WATCHER_EARLY[1], &consumer),
+            dropped: Default::default(),
+            records: Default::default(),
             highest_ms: AtomicI64::new(0),
             highest_sent_ms: AtomicI64::new(0),
             without_series: AtomicU64::new(0),
@@ -203,9 +222,12 @@ impl QueueMetrics {
         if matches!(reason, Reason::DroppedSeries | Reason::UnknownSeries) {
             self.without_series.fetch_add(count, Ordering::Relaxed);
         }
-        let [of, help] = DROPPED[class as usize];
-        let labels = [("remote_name", self.name.as_str()), ("url", self.url.as_str()), ("reason", reason.as_str())];
-        self.registry.counter(&format!("{PREFIX}{of}"), help, &labels).add(count);
+        let counter = self.dropped[class as usize][reason as usize].get_or_init(|| {
+            let [of, help] = DROPPED[class as usize];
+            let labels = [("remote_name", self.name.as_str()), ("url", self.url.as_str()), ("reason", reason.as_str())];
+            self.registry.counter(&format!("{PREFIX}{of}"), help, &labels)
+        });
+        counter.add(count);
     }
 
     /// Items that were dropped with their series.
@@ -218,10 +240,14 @@ impl QueueMetrics {
         self.highest_sent_ms.load(Ordering::Relaxed)
     }
 
-    /// Records of a type were read.
-    pub fn read(&self, kind: &'static str, count: u64) {
-        let labels = [("consumer", self.name.as_str()), ("type", kind)];
-        self.registry.counter(WATCHER_RECORDS[0], WATCHER_RECORDS[1], &labels).add(count);
+    /// A record was read that begins with this byte.
+    pub fn read(&self, first: Option<u8>) {
+        let kind = first.map(usize::from).filter(|kind| *kind < RECORD_TYPES.len()).unwrap_or(0);
+        let counter = self.records[kind].get_or_init(|| {
+            let labels = [("consumer", self.name.as_str()), ("type", RECORD_TYPES[kind])];
+            self.registry.counter(WATCHER_RECORDS[0], WATCHER_RECORDS[1], &labels)
+        });
+        counter.inc();
     }
 
     /// An item of this time was read.
@@ -247,8 +273,9 @@ impl QueueMetrics {
             }
         }
         let consumer = [("consumer", self.name.as_str())];
-        self.registry.remove(WATCHER_FAILURES[0], &consumer);
-        self.registry.remove(WATCHER_SEGMENT[0], &consumer);
+        for [name, _] in [WATCHER_FAILURES, WATCHER_SEGMENT, WATCHER_EARLY, WATCHER_SKIPPED] {
+            self.registry.remove(name, &consumer);
+        }
         for kind in RECORD_TYPES {
             self.registry.remove(WATCHER_RECORDS[0], &[consumer[0], ("type", kind)]);
         }
@@ -277,11 +304,6 @@ const RECORD_TYPES: [&str; 12] = [
     "samples_v2",
 ];
 
-/// The name of a record's type.
-pub fn record_type(first: Option<u8>) -> &'static str {
-    first.and_then(|byte| RECORD_TYPES.get(usize::from(byte))).copied().unwrap_or("unknown")
-}
-
 /// What comes into storage, whoever it is sent to.
 #[derive(Debug, Default)]
 pub struct Intake {
@@ -307,7 +329,15 @@ impl Intake {
                         since epoch. Initialized to 0 when no data has been received yet. Deprecated, check \
                         prometheus_remote_storage_queue_highest_timestamp_seconds which is more accurate.";
             let name = format!("{PREFIX}highest_timestamp_in_seconds");
+            // There is no such table, so that none is released from it.
+            let interner = MetricFamily::single(
+                &format!("{PREFIX}string_interner_zero_reference_releases_total"),
+                "The number of times release has been called for strings that are not interned.",
+                MetricKind::Counter,
+                0.0,
+            );
             vec![
+                interner,
                 total("samples", "Samples", Class::Sample),
                 total("exemplars", "Exemplars", Class::Exemplar),
                 total("histograms", "HistogramSamples", Class::Histogram),
@@ -346,12 +376,13 @@ mod tests {
         let registry = Registry::shared();
         let metrics = QueueMetrics::new(&registry, "n", "http://u");
         metrics.dropped(Class::Exemplar, Reason::TooOld, 2);
-        metrics.read(record_type(Some(2)), 1);
+        metrics.read(Some(2));
+        metrics.read(None);
         metrics.saw(5_999);
         metrics.delivered(4_000);
         let families = registry.gather();
         assert!(families.iter().any(|f| f.name == "prometheus_remote_storage_samples_pending"));
-        assert_eq!(families.len(), COUNTERS.len() + GAUGES.len() + 1 + 1 + 1 + 3);
+        assert_eq!(families.len(), COUNTERS.len() + GAUGES.len() + 1 + 1 + 1 + 3 + 2);
         assert_eq!((metrics.highest.get(), metrics.highest_sent.get()), (5.0, 4.0));
         metrics.remove();
         assert!(registry.gather().is_empty());

@@ -26,6 +26,8 @@ pub struct Item {
     pub place: Place,
     /// Milliseconds since the epoch.
     pub t: i64,
+    /// When it began to count, in milliseconds since the epoch; 0 if the log does not say. Version 2 alone sends it.
+    pub start: i64,
     /// What it is.
     pub value: ItemValue,
 }
@@ -261,7 +263,7 @@ mod tests {
     fn item(reference: u64, index: u64) -> Item {
         let series = Arc::new(SentSeries { labels: SentLabels::V1(Box::default()), metadata: None });
         let place = Place { segment: 1, offset: 100, index };
-        Item { series, reference: SeriesRef(reference), place, t: 0, value: ItemValue::Float(0.0) }
+        Item { series, reference: SeriesRef(reference), place, t: 0, start: 0, value: ItemValue::Float(0.0) }
     }
 
     fn end(offset: u64) -> Place {

@@ -17,17 +17,19 @@ use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::remote::send::encode::labels_v1;
-use crate::remote::send::metrics::{Class, QueueMetrics, Reason, record_type};
+use crate::remote::send::metrics::{Class, QueueMetrics, Reason};
 use crate::remote::send::queue::{Item, ItemValue, SentExemplar};
 use crate::remote::send::spec::Destination;
 use crate::storage::wal::WalError;
 use crate::storage::wal::cursor::{Cursor, Place};
 use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
-use crate::storage::wal::histogram_record::{RefHistogram, decode_histograms};
+use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::reader::Inflater;
-use crate::storage::wal::record::{RecordError, RecordKind, RefSample, RefSeries, decode_samples, decode_series};
+use crate::storage::wal::record::{
+    RecordError, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples,
+};
 use crate::storage::wal::segments::{LogFiles, checkpoint_name};
 use crate::storage::wal::tail::{Tail, Tailed};
 use crate::storage::wal::writer::Position;
@@ -93,6 +95,8 @@ pub struct LogReader {
     phase: Phase,
     /// What was done before, until reading has come to its end.
     done: Option<Cursor>,
+    /// The end of the log was reached.
+    is_tailing: bool,
     known: HashMap<u64, Known, foldhash::fast::FixedState>,
     /// The newest checkpoint whose series are known.
     checkpoint: Option<u64>,
@@ -115,6 +119,8 @@ struct Parts {
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
     histograms: Vec<RefHistogram>,
+    /// Of the samples or histograms, if the record has them.
+    starts: Vec<i64>,
     exemplars: Vec<RefExemplar>,
     metadata: Vec<RefMetadata>,
 }
@@ -151,7 +157,18 @@ impl LogReader {
         }
         let phase = Phase::Learning(learn, start);
         let (known, parts, tidied_at) = (HashMap::default(), Parts::default(), Duration::ZERO);
-        Ok(Self { files, to, metrics, phase, done: Some(cursor), known, checkpoint, tidied_at, parts })
+        Ok(Self {
+            files,
+            to,
+            metrics,
+            phase,
+            done: Some(cursor),
+            is_tailing: false,
+            known,
+            checkpoint,
+            tidied_at,
+            parts,
+        })
     }
 
     /// Where the next item stands at the earliest.
@@ -280,6 +297,7 @@ impl LogReader {
                     );
                 }
                 Tailed::CaughtUp => {
+                    self.is_tailing = true;
                     if self.done.as_ref().is_some_and(|done| done.read <= tail.at().into()) {
                         self.done = None;
                     }
@@ -316,6 +334,7 @@ impl LogReader {
         parts.series.clear();
         parts.samples.clear();
         parts.histograms.clear();
+        parts.starts.clear();
         parts.exemplars.clear();
         parts.metadata.clear();
         self.parts = parts;
@@ -333,11 +352,12 @@ impl LogReader {
         now: TimestampMs,
         what: &mut Use<'_>,
     ) -> Result<(), RecordError> {
-        let Parts { inflater, series, samples, histograms, exemplars, metadata } = parts;
+        let Parts { inflater, series, samples, histograms, starts, exemplars, metadata } = parts;
         let bytes = inflater.inflate(compression, data)?;
-        self.metrics.read(record_type(bytes.first().copied()), 1);
+        self.metrics.read(bytes.first().copied());
         let wanted = !matches!(what, Use::None);
         let place = |index: usize| Place { index: index as u64, ..start };
+        let start_of = |starts: &[i64], index: usize| starts.get(index).copied().unwrap_or(0);
         match RecordKind::of(bytes) {
             RecordKind::Series => {
                 decode_series(bytes, series)?;
@@ -348,21 +368,23 @@ impl LogReader {
                 metadata.drain(..).for_each(|one| self.metadata(one));
             }
             RecordKind::Samples | RecordKind::SamplesV2 if wanted => {
-                decode_samples(bytes, samples)?;
+                decode_started_samples(bytes, samples, starts)?;
                 for (index, one) in samples.iter().enumerate() {
                     let value = || ItemValue::Float(one.value);
-                    self.item(one.series, one.t, place(index), now, Class::Sample, what, value);
+                    let times = (one.t, start_of(starts, index));
+                    self.item(one.series, times, place(index), now, Class::Sample, what, value);
                 }
             }
             RecordKind::Histograms if wanted && self.to.config.send_native_histograms => {
-                decode_histograms(bytes, histograms)?;
+                decode_started_histograms(bytes, histograms, starts)?;
                 for (index, one) in histograms.iter().enumerate() {
                     if one.value.uses_custom_buckets() && !self.to.config.is_version_2() {
                         self.metrics.dropped(Class::Histogram, Reason::CustomBuckets, 1);
                         continue;
                     }
                     let value = || ItemValue::Histogram(one.value.clone());
-                    self.item(one.series, one.t, place(index), now, Class::Histogram, what, value);
+                    let times = (one.t, start_of(starts, index));
+                    self.item(one.series, times, place(index), now, Class::Histogram, what, value);
                 }
             }
             RecordKind::Exemplars if wanted && self.to.config.send_exemplars => {
@@ -371,7 +393,7 @@ impl LogReader {
                     let Exemplar { labels, value, at, .. } = &one.exemplar;
                     let exemplar = || SentExemplar { labels: labels.clone(), value: *value };
                     let value = || ItemValue::Exemplar(Arc::new(exemplar()));
-                    self.item(one.series, at.0, place(index), now, Class::Exemplar, what, value);
+                    self.item(one.series, (at.0, 0), place(index), now, Class::Exemplar, what, value);
                 }
             }
             _ => {}
@@ -413,7 +435,7 @@ impl LogReader {
     fn item(
         &self,
         reference: SeriesRef,
-        t: i64,
+        (t, start): (i64, i64),
         place: Place,
         now: TimestampMs,
         class: Class,
@@ -434,8 +456,11 @@ impl LogReader {
                         Use::Count(count) => **count += 1,
                         Use::Send(items, _) => {
                             self.metrics.saw(t);
+                            if !self.is_tailing && class == Class::Sample {
+                                self.metrics.early.inc();
+                            }
                             let series = Arc::clone(series);
-                            items.push(Item { series, reference, place, t, value: value() });
+                            items.push(Item { series, reference, place, t, start, value: value() });
                         }
                     }
                     return;

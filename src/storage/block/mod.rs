@@ -19,6 +19,7 @@ use crate::model::read::ReadError;
 
 mod bytes;
 pub mod catalog;
+pub(crate) mod chain;
 pub mod chunks;
 pub mod deletion;
 pub mod index_read;

@@ -17,6 +17,7 @@ use crate::model::read::{
 };
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::catalog::{Catalog, CatalogState, OnDamage};
+use crate::storage::block::chain::{GoHeap, picks};
 use crate::storage::block::chunks::{ChunkMeta, ReadAhead, encoding_name};
 use crate::storage::block::index_read::{IndexSeries, Next, SymbolMemo};
 use crate::storage::block::pages::KnownInBlock;
@@ -154,15 +155,16 @@ impl ReadView for StoreView {
         range: TimeRange,
         budget: &dyn ReadBudget,
     ) -> Result<Vec<SelectedSeries>, ReadError> {
+        // In Prometheus's order, which decides what stays of samples with one time stamp.
         let mut sources = Vec::new();
+        if let Some(head) = &self.head {
+            sources.push(head.select(matchers, range, budget)?);
+        }
         for block in self.touched(range)? {
             match select_block(block, matchers, range, budget, &self.notes) {
                 Ok(selected) => sources.push(selected),
                 Err(error) => self.notes.met(block, error)?,
             }
-        }
-        if let Some(head) = &self.head {
-            sources.push(head.select(matchers, range, budget)?);
         }
         sources.retain(|source| !source.is_empty());
         if sources.len() <= 1 {
@@ -275,34 +277,37 @@ impl Texts {
     }
 }
 
-/// Merges selections, each sorted, into one. What has the same labels becomes one series, its sources in their order.
+/// Merges selections, each sorted, into one. What has the same labels becomes one series, its sources in the order in which
+/// Prometheus would have them.
 pub fn joined(selections: Vec<Vec<SelectedSeries>>, budget: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
     let room = selections.iter().map(Vec::len).max().unwrap_or(0);
     let mut out: Vec<SelectedSeries> = Vec::with_capacity(room);
-    let mut sources: Vec<_> = selections.into_iter().map(|selection| selection.into_iter().peekable()).collect();
-    let mut same: Vec<Arc<dyn SampleSource>> = Vec::with_capacity(sources.len());
+    let mut rest: Vec<_> = selections.into_iter().map(Vec::into_iter).collect();
+    let less = |a: &(usize, SelectedSeries), b: &(usize, SelectedSeries)| a.1.labels < b.1.labels;
+    let mut heap = GoHeap::default();
+    // Sources whose series were taken last: they go on in this order.
+    let mut current: Vec<usize> = (0..rest.len()).collect();
+    let mut same: Vec<Arc<dyn SampleSource>> = Vec::with_capacity(rest.len());
     loop {
         if out.len().is_multiple_of(CHECK_EVERY) {
             budget.check()?;
         }
-        // The first of the smallest.
-        let mut least: Option<(usize, &Labels)> = None;
-        let mut is_shared = false;
-        for (number, source) in sources.iter_mut().enumerate() {
-            let Some(next) = source.peek() else { continue };
-            match least.map(|(_, labels)| next.labels.cmp(labels)) {
-                None | Some(Ordering::Less) => (least, is_shared) = (Some((number, &next.labels)), false),
-                Some(Ordering::Equal) => is_shared = true,
-                Some(Ordering::Greater) => {}
+        for source in current.drain(..) {
+            if let Some(next) = rest.get_mut(source).and_then(Iterator::next) {
+                heap.push((source, next), less);
             }
         }
-        let Some((number, _)) = least else { return Ok(out) };
-        let Some(mut series) = sources.get_mut(number).and_then(Iterator::next) else { return Ok(out) };
-        if is_shared {
-            same.push(series.samples);
-            for source in sources.iter_mut().skip(number + 1) {
-                same.extend(source.next_if(|next| next.labels == series.labels).map(|next| next.samples));
+        let Some((source, mut series)) = heap.pop(less) else { return Ok(out) };
+        current.push(source);
+        while heap.first().is_some_and(|(_, next)| next.labels == series.labels) {
+            let Some((source, next)) = heap.pop(less) else { break };
+            current.push(source);
+            if same.is_empty() {
+                same.push(Arc::clone(&series.samples));
             }
+            same.push(next.samples);
+        }
+        if !same.is_empty() {
             series.samples = Arc::new(MergedSamples { sources: same.drain(..).collect() });
         }
         out.push(series);
@@ -556,7 +561,7 @@ impl SampleSource for BlockSeries {
     }
 }
 
-/// Samples of one series in several places, oldest block first, the head last.
+/// Samples of one series in several places, in Prometheus's order.
 struct MergedSamples {
     sources: Box<[Arc<dyn SampleSource>]>,
 }
@@ -567,7 +572,7 @@ impl SampleSource for MergedSamples {
     }
 
     fn decode(&self, range: TimeRange, out: &mut FloatColumn) -> Result<(), ReadError> {
-        // A float may give way to a histogram of an older source, so histograms are looked at as well.
+        // A float may give way to a histogram of another source, so histograms are looked at as well.
         let mut all = SampleColumn::default();
         self.decode_all(range, &mut all)?;
         out.timestamps.append(&mut all.floats.timestamps);
@@ -576,37 +581,128 @@ impl SampleSource for MergedSamples {
     }
 
     fn decode_all(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
-        self.merge(out, |source, out| source.decode_all(range, out))
+        let mut parts = Vec::with_capacity(self.sources.len());
+        for source in &self.sources {
+            let mut part = SampleColumn::default();
+            source.decode_all(range, &mut part)?;
+            parts.push(part);
+        }
+        merge(parts, out);
+        Ok(())
     }
 
     fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
         // The newest of all is the newest of its source.
-        self.merge(out, |source, out| source.decode_newest(range, out))
+        let mut newest: Option<(i64, SampleColumn)> = None;
+        for source in &self.sources {
+            let mut part = SampleColumn::default();
+            source.decode_newest(range, &mut part)?;
+            let Some((_, last)) = span_of(&part) else { continue };
+            match newest.as_ref().map(|(known, _)| last.cmp(known)) {
+                // Which of them stays depends on what is before them.
+                Some(Ordering::Equal) => return self.decode_all(range, out),
+                Some(Ordering::Less) => {}
+                None | Some(Ordering::Greater) => newest = Some((last, part)),
+            }
+        }
+        merge(newest.into_iter().map(|(_, part)| part).collect(), out);
+        Ok(())
     }
 }
 
-impl MergedSamples {
-    /// Merges what `decode` appends of each source.
-    fn merge(
-        &self,
-        out: &mut SampleColumn,
-        decode: impl Fn(&dyn SampleSource, &mut SampleColumn) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        let begin = Begin::of(out);
-        for source in &self.sources {
+/// Times of the first and the last sample of a column.
+fn span_of(column: &SampleColumn) -> Option<(i64, i64)> {
+    let (floats, histograms) = (&column.floats.timestamps, &column.histograms.timestamps);
+    let first = floats.first().into_iter().chain(histograms.first()).min()?;
+    let last = floats.last().into_iter().chain(histograms.last()).max()?;
+    Some((*first, *last))
+}
+
+/// Appends the samples of all parts, merged by time.
+fn merge(parts: Vec<SampleColumn>, out: &mut SampleColumn) {
+    let mut spans: Vec<(i64, i64, usize)> =
+        parts.iter().enumerate().filter_map(|(n, part)| span_of(part).map(|(first, last)| (first, last, n))).collect();
+    spans.sort_unstable();
+    let begin = Begin::of(out);
+    if spans.windows(2).all(|pair| matches!(pair, [a, b] if a.1 < b.0)) {
+        // Mostly a source begins where the one before it ended.
+        let mut parts: Vec<Option<SampleColumn>> = parts.into_iter().map(Some).collect();
+        for (_, _, number) in spans {
+            let Some(part) = parts.get_mut(number).and_then(Option::take) else { continue };
             let of_source = Begin::of(out);
-            decode(&**source, out)?;
+            append(part, out);
             settle_source(out, begin, of_source);
         }
-        // Where some are known, there is one for each sample.
-        if !out.float_starts.is_empty() {
-            out.float_starts.resize(out.floats.len(), 0);
-        }
-        if !out.histogram_starts.is_empty() {
-            out.histogram_starts.resize(out.histograms.len(), 0);
-        }
-        Ok(())
+    } else {
+        pick(&parts, out);
     }
+    // Where some are known, there is one for each sample.
+    if !out.float_starts.is_empty() {
+        out.float_starts.resize(out.floats.len(), 0);
+    }
+    if !out.histogram_starts.is_empty() {
+        out.histogram_starts.resize(out.histograms.len(), 0);
+    }
+}
+
+fn append(mut part: SampleColumn, out: &mut SampleColumn) {
+    if !part.float_starts.is_empty() {
+        out.float_starts.resize(out.floats.len(), 0);
+        out.float_starts.append(&mut part.float_starts);
+    }
+    if !part.histogram_starts.is_empty() {
+        out.histogram_starts.resize(out.histograms.len(), 0);
+        out.histogram_starts.append(&mut part.histogram_starts);
+    }
+    out.floats.timestamps.append(&mut part.floats.timestamps);
+    out.floats.values.append(&mut part.floats.values);
+    out.histograms.timestamps.append(&mut part.histograms.timestamps);
+    out.histograms.values.append(&mut part.histograms.values);
+}
+
+/// A sample of a part: its number among the floats or among the histograms.
+#[derive(Clone, Copy)]
+enum Place {
+    Float(usize),
+    Histogram(usize),
+}
+
+/// Appends the samples of parts that overlap: of several with the same time stamp the one that stays in Prometheus.
+fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
+    let places: Vec<(Vec<i64>, Vec<Place>)> = parts.iter().map(places_of).collect();
+    let times: Vec<&[i64]> = places.iter().map(|(times, _)| times.as_slice()).collect();
+    for picked in picks(&times) {
+        let (Some(part), Some((times, places))) = (parts.get(picked.source), places.get(picked.source)) else {
+            continue;
+        };
+        let (Some(t), Some(place)) = (times.get(picked.index), places.get(picked.index)) else { continue };
+        match *place {
+            Place::Float(at) => {
+                let start = part.float_starts.get(at).copied().unwrap_or(0);
+                out.push_float(*t, start, part.floats.values.get(at).copied().unwrap_or(f64::NAN));
+            }
+            Place::Histogram(at) => {
+                let Some(histogram) = part.histograms.values.get(at) else { continue };
+                let mut histogram = Arc::clone(histogram);
+                // Where the sources alternate, what a histogram says of the one before it does not hold any more.
+                if !picked.is_consecutive && histogram.counter_reset_hint == CounterResetHint::NotReset {
+                    Arc::make_mut(&mut histogram).counter_reset_hint = CounterResetHint::Unknown;
+                }
+                out.push_histogram(*t, part.histogram_starts.get(at).copied().unwrap_or(0), histogram);
+            }
+        }
+    }
+}
+
+/// All samples of a part in the order of their times.
+fn places_of(part: &SampleColumn) -> (Vec<i64>, Vec<Place>) {
+    let floats = part.floats.timestamps.iter().enumerate().map(|(at, t)| (*t, Place::Float(at)));
+    let histograms = part.histograms.timestamps.iter().enumerate().map(|(at, t)| (*t, Place::Histogram(at)));
+    let mut all: Vec<(i64, Place)> = floats.chain(histograms).collect();
+    if !part.histograms.is_empty() {
+        all.sort_by_key(|(t, _)| *t);
+    }
+    all.into_iter().unzip()
 }
 
 /// Lengths of a column before something was appended to it.
@@ -779,8 +875,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merged_samples_ascend_and_the_first_source_wins(
-            sources in proptest::collection::vec(proptest::collection::btree_set(0i64..60, 0..20), 1..4)
+        fn merged_samples_ascend_and_each_time_is_there_once(
+            sources in proptest::collection::vec(proptest::collection::btree_set(0i64..60, 0..20), 1..5)
         ) {
             let column = |number: usize, times: &BTreeSet<i64>| {
                 let mut column = FloatColumn::default();
@@ -795,14 +891,11 @@ mod tests {
             let mut newest = SampleColumn::default();
             merged.decode_newest(TimeRange::ALL, &mut newest).unwrap();
             prop_assert_eq!(newest.floats.timestamps.last(), out.timestamps.get(1..).and_then(<[i64]>::last));
-            let mut expected = FloatColumn::default();
-            expected.push(-7, 9.0);
-            for t in 0..60 {
-                if let Some(first) = sources.iter().position(|times| times.contains(&t)) {
-                    expected.push(t, first as f64);
-                }
+            let all: BTreeSet<i64> = sources.iter().flatten().copied().chain([-7]).collect();
+            prop_assert_eq!(&out.timestamps, &all.into_iter().collect::<Vec<_>>());
+            for (t, value) in out.timestamps.iter().zip(&out.values).skip(1) {
+                prop_assert!(sources[*value as usize].contains(t));
             }
-            prop_assert_eq!(out, expected);
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Several blocks become one. Chunks that do not overlap go over as they are; others are decoded, merged and cut anew. What
 //! tombstones delete is left out.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::storage::block::BlockError;
 use crate::storage::block::catalog::Catalog;
+use crate::storage::block::chain::GoHeap;
 use crate::storage::block::chunks::{ChunkData, ReadAhead, encoding_name};
 use crate::storage::block::index_read::{IndexSeries, SymbolMemo};
 use crate::storage::block::meta::BlockMeta;
@@ -25,7 +25,9 @@ use crate::storage::compact::{CompactError, Step, count_run};
 /// A block of blocks in the making.
 pub struct BlockCompaction {
     sources: Vec<Source>,
-    next: BinaryHeap<Reverse<Entry>>,
+    next: GoHeap<Entry>,
+    /// Sources whose series were taken last: they go on in this order, which among equals decides.
+    current: Vec<usize>,
     /// Taken when it is published.
     writer: Option<BlockWriter>,
     catalog: Arc<Catalog>,
@@ -48,20 +50,9 @@ struct Entry {
     source: usize,
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.series.labels.cmp(&other.series.labels).then_with(|| self.source.cmp(&other.source))
+impl Entry {
+    fn comes_before(&self, other: &Self) -> bool {
+        self.series.labels < other.series.labels
     }
 }
 
@@ -123,8 +114,8 @@ impl BlockCompaction {
         let symbols = symbols.into_iter().collect();
         let writer = BlockWriter::create(catalog.fs(), catalog.dir(), meta, symbols, segment_len)?;
         let (catalog, clock) = (Arc::clone(catalog), SharedClock::clone(clock));
-        let (next, writer) = (BinaryHeap::new(), Some(writer));
-        let mut compaction = Self { sources: Vec::new(), next, writer, catalog, clock, began };
+        let (next, writer, current) = (GoHeap::default(), Some(writer), Vec::new());
+        let mut compaction = Self { sources: Vec::new(), next, current, writer, catalog, clock, began };
         for block in sources {
             let ids = block.index().all_postings()?.into_iter();
             compaction.sources.push(Source { block, ids, memo: SymbolMemo::default(), ahead: ReadAhead::default() });
@@ -169,14 +160,17 @@ impl BlockCompaction {
     }
 
     fn next_series(&mut self) -> Result<Option<(Labels, Vec<ChunkData>)>, CompactError> {
-        let Some(Reverse(first)) = self.next.pop() else { return Ok(None) };
+        for source in std::mem::take(&mut self.current) {
+            self.enter_next(source)?;
+        }
+        let Some(first) = self.next.pop(Entry::comes_before) else { return Ok(None) };
         let labels = first.series.labels.clone();
-        let mut chunks = self.read_chunks(&first)?;
-        self.enter_next(first.source)?;
-        while self.next.peek().is_some_and(|Reverse(next)| next.series.labels == labels) {
-            let Some(Reverse(same)) = self.next.pop() else { break };
-            chunks.extend(self.read_chunks(&same)?);
-            self.enter_next(same.source)?;
+        let mut chunks = vec![self.read_chunks(&first)?];
+        self.current.push(first.source);
+        while self.next.first().is_some_and(|next| next.series.labels == labels) {
+            let Some(same) = self.next.pop(Entry::comes_before) else { break };
+            chunks.push(self.read_chunks(&same)?);
+            self.current.push(same.source);
         }
         Ok(Some((labels, without_overlaps(chunks)?)))
     }
@@ -185,7 +179,7 @@ impl BlockCompaction {
         let Some(from) = self.sources.get_mut(source) else { return Ok(()) };
         if let Some(id) = from.ids.next() {
             let series = from.block.index().series(id, &mut from.memo)?;
-            self.next.push(Reverse(Entry { series, id, source }));
+            self.next.push(Entry { series, id, source }, Entry::comes_before);
         }
         Ok(())
     }
@@ -234,25 +228,43 @@ fn damaged(error: ChunkError) -> BlockError {
     BlockError::input(error.to_string())
 }
 
-/// Chunks that follow each other in time; those that overlap are merged and cut anew, of equal ones the first is kept.
-fn without_overlaps(mut chunks: Vec<ChunkData>) -> Result<Vec<ChunkData>, BlockError> {
-    chunks.sort_by_key(|chunk| (chunk.min_t, chunk.max_t));
-    chunks.dedup();
-    if chunks.windows(2).all(|pair| matches!(pair, [a, b] if a.max_t < b.min_t)) {
-        return Ok(chunks);
+/// Chunks of several sources, each in the order of time, as those that follow each other in time; of chunks that overlap and are not
+/// the same, the samples are merged and cut anew.
+fn without_overlaps(mut sources: Vec<Vec<ChunkData>>) -> Result<Vec<ChunkData>, BlockError> {
+    if sources.len() <= 1 {
+        return Ok(sources.pop().unwrap_or_default());
     }
-    let mut out: Vec<ChunkData> = Vec::with_capacity(chunks.len());
-    let mut group: Vec<ChunkData> = Vec::new();
-    let mut end = i64::MIN;
-    for chunk in chunks {
-        if !group.is_empty() && end < chunk.min_t {
-            merge_group(&mut group, &mut out)?;
+    let less = |a: &Next, b: &Next| (a.chunk.min_t, a.chunk.max_t) < (b.chunk.min_t, b.chunk.max_t);
+    let mut heap = GoHeap::default();
+    sources.into_iter().filter_map(|chunks| Next::of(chunks.into_iter())).for_each(|first| heap.push(first, less));
+    let mut out = Vec::new();
+    while let Some(Next { chunk, rest }) = heap.pop(less) {
+        Next::of(rest).into_iter().for_each(|next| heap.push(next, less));
+        let mut end = chunk.max_t;
+        let mut group = vec![chunk];
+        while heap.first().is_some_and(|next| next.chunk.min_t <= end) {
+            let Some(Next { chunk, rest }) = heap.pop(less) else { break };
+            Next::of(rest).into_iter().for_each(|next| heap.push(next, less));
+            if group.last() != Some(&chunk) {
+                end = end.max(chunk.max_t);
+                group.push(chunk);
+            }
         }
-        end = if group.is_empty() { chunk.max_t } else { end.max(chunk.max_t) };
-        group.push(chunk);
+        merge_group(&mut group, &mut out)?;
     }
-    merge_group(&mut group, &mut out)?;
     Ok(out)
+}
+
+/// The next chunk of a source and those behind it.
+struct Next {
+    chunk: ChunkData,
+    rest: std::vec::IntoIter<ChunkData>,
+}
+
+impl Next {
+    fn of(mut rest: std::vec::IntoIter<ChunkData>) -> Option<Self> {
+        rest.next().map(|chunk| Self { chunk, rest })
+    }
 }
 
 fn merge_group(group: &mut Vec<ChunkData>, out: &mut Vec<ChunkData>) -> Result<(), BlockError> {

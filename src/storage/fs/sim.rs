@@ -29,6 +29,8 @@ struct Disk {
     locks: BTreeSet<PathBuf>,
     operations: u64,
     fail: Option<Failure>,
+    /// Files whose content the disk does not give.
+    unreadable: BTreeSet<Ino>,
 }
 
 #[derive(Clone, Copy)]
@@ -143,9 +145,19 @@ impl SimFs {
         disk.fail = Some(Failure { from, until: from.saturating_add(more), code, left });
     }
 
+    /// Makes every read of the file at `path` fail.
+    pub fn fail_reads(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let file = disk.find(path)?;
+        disk.unreadable.insert(file);
+        Ok(())
+    }
+
     /// Lets everything succeed again.
     pub fn heal(&self) {
-        self.disk.lock().fail = None;
+        let mut disk = self.disk.lock();
+        disk.fail = None;
+        disk.unreadable.clear();
     }
 
     /// Forgets what was not synced, and who held locks.
@@ -259,6 +271,9 @@ impl File for SimFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut disk = self.disk.lock();
+        if disk.unreadable.contains(&self.ino) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let content = disk.data(self.ino)?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
         let n = buffer.len().min(content.len() - from);

@@ -1,11 +1,18 @@
 //! Which time stamps a commit accepts.
+//!
+//! A clock that was ahead leaves samples behind that are newer than now. Their series would refuse the right ones until the clock
+//! gets there; so while it has not, right samples are taken as those that came out of order are, with or without a window for
+//! these. `docs/adr/0006-clocks-that-were-ahead.md` tells why.
 
 use crate::model::append::SampleRejection;
-use crate::model::time::TimestampMs;
+use crate::model::time::{TimeRange, TimestampMs};
 
 /// Samples further ahead of the clock than this are refused: one sample dated hours ahead would move the bound below
 /// which everything else is refused.
 pub const FUTURE_MS_MAX: i64 = 10 * 60_000;
+
+/// A clock that shows an earlier time has not been set yet: this program did not exist. What it dates is not a return to anything.
+const PLAUSIBLE_MS: i64 = 1_577_836_800_000;
 
 /// Accepted time stamps, both ends inclusive. Fixed when a commit begins, so that a batch is judged by one measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,14 +21,13 @@ pub struct AppendBounds {
     max: i64,
     /// The newest sample of the head.
     newest: Option<i64>,
-    late: Option<LateBounds>,
-}
-
-/// What holds for samples that come out of order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LateBounds {
-    min: i64,
+    /// The oldest that may come out of order.
+    late_min: Option<i64>,
+    /// What late samples belong to.
     epoch: u64,
+    /// The oldest that is taken where the head holds newer samples than there can be.
+    returned_min: Option<i64>,
+    range_ms: i64,
 }
 
 /// How a sample that cannot be appended in order stands to the window for late ones.
@@ -48,20 +54,38 @@ impl AppendBounds {
         let max = now.0.saturating_add(FUTURE_MS_MAX);
         let first = first.map(|at| at.0).filter(|at| *at <= max);
         // One that is dated ahead of the clock itself, as by a clock that was wrong, sets none either.
+        let is_ahead = max < min_valid || newest.is_some_and(|newest| max < newest);
+        let returned_min = (is_ahead && PLAUSIBLE_MS <= now.0).then(|| now.0.saturating_sub(range_ms / 2));
         let newest = newest.map(|newest| newest.min(max)).or(first);
         let min = newest.unwrap_or(i64::MIN).saturating_sub(range_ms / 2).max(min_valid);
-        Self { min, max, newest, late: None }
+        Self { min, max, newest, late_min: None, epoch: 0, returned_min, range_ms }
     }
 
     /// The same with a window for samples that come out of order, unless it is 0; those that are taken belong to `epoch`.
     pub(crate) fn with_window(self, window_ms: i64, epoch: u64) -> Self {
         let min = self.newest.map(|newest| newest.saturating_sub(window_ms));
-        Self { late: min.filter(|_| 0 < window_ms).map(|min| LateBounds { min, epoch }), ..self }
+        Self { late_min: min.filter(|_| 0 < window_ms), epoch, ..self }
     }
 
     /// True if a sample at `at` may be appended, in order or late.
     pub fn admits(&self, at: TimestampMs) -> bool {
-        at.0 <= self.max && (self.min <= at.0 || self.late.is_some_and(|late| late.min <= at.0))
+        let min = [Some(self.min), self.late_min, self.returned_min].into_iter().flatten().min();
+        at.0 <= self.max && min.is_some_and(|min| min <= at.0)
+    }
+
+    /// For a sample at `at` that cannot be appended in order, to a series whose newest one is at `newest`: the times after it at which
+    /// the series must hold nothing, if it may be one of a clock that was ahead and is right again.
+    pub(crate) fn free_if_returned(&self, at: i64, newest: Option<i64>) -> Option<TimeRange> {
+        let min = self.returned_min?;
+        let is_held_up = at < self.min || newest.is_some_and(|newest| self.max < newest);
+        let free = TimeRange::new(TimestampMs(at.saturating_add(1)), TimestampMs(self.max.max(at.saturating_add(1))));
+        free.ok().filter(|_| is_held_up && min <= at && at <= self.max)
+    }
+
+    /// Times around `at` at which a late sample shows that its series has gone on already.
+    pub(crate) fn around(&self, at: i64) -> Option<TimeRange> {
+        let from = TimestampMs(at.saturating_sub(self.range_ms / 2));
+        TimeRange::new(from, TimestampMs(at.saturating_add(FUTURE_MS_MAX))).ok()
     }
 
     /// True if a sample at `at` may be appended in order.
@@ -71,9 +95,9 @@ impl AppendBounds {
 
     /// How `at` stands to the window.
     pub(crate) fn lateness(&self, at: i64) -> Lateness {
-        match self.late {
+        match self.late_min {
             None => Lateness::NoWindow,
-            Some(late) if late.min <= at => Lateness::Within,
+            Some(min) if min <= at => Lateness::Within,
             Some(_) => Lateness::TooOld,
         }
     }
@@ -88,7 +112,7 @@ impl AppendBounds {
 
     /// The epoch of late samples; see `late::LateTable`.
     pub(crate) fn epoch(&self) -> u64 {
-        self.late.map_or(0, |late| late.epoch)
+        self.epoch
     }
 
     /// How far a sample at `at` lies behind the newest of the head, in milliseconds.
@@ -124,6 +148,7 @@ mod tests {
         let bounds = AppendBounds::new(Some(1000), None, TimestampMs(2000), 50, 200);
         let reasons = |bounds: AppendBounds, at| (bounds.admits(TimestampMs(at)), bounds.refusal(TimestampMs(at)));
         assert_eq!(reasons(bounds.with_window(0, 1), 899), (false, SampleRejection::OutOfBounds));
+        assert_eq!(bounds.free_if_returned(990, Some(1000)), None);
         let windowed = bounds.with_window(980, 7);
         assert_eq!((windowed.epoch(), windowed.behind_newest(400)), (7, 600));
         assert!(windowed.admits(TimestampMs(20)) && !windowed.takes_in_order(899) && windowed.takes_in_order(900));
@@ -134,5 +159,25 @@ mod tests {
             AppendBounds::new(None, None, TimestampMs(0), 5, 9).with_window(9, 0).lateness(0),
             Lateness::NoWindow
         );
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_and_is_right_again_holds_nothing_up() {
+        let now = 1_800_000_000_000;
+        let range_ms = 7_200_000;
+        let bounds = |newest, min_valid| AppendBounds::new(Some(newest), None, TimestampMs(now), min_valid, range_ms);
+        let ahead = bounds(now + 86_400_000, 0);
+        let free = TimeRange::new(TimestampMs(now + 1), TimestampMs(now + FUTURE_MS_MAX)).ok();
+        assert_eq!(ahead.free_if_returned(now, Some(now + 86_400_000)), free);
+        assert_eq!(ahead.free_if_returned(now, Some(now + 5)), None, "a series that holds nothing ahead");
+        assert_eq!(ahead.free_if_returned(now + FUTURE_MS_MAX + 1, Some(now + 86_400_000)), None);
+        assert_eq!(ahead.free_if_returned(now - range_ms, Some(now + 86_400_000)), None);
+        assert_eq!(bounds(now, 0).free_if_returned(now - 5, Some(now)), None, "nothing is ahead");
+        // What was dated ahead has become blocks.
+        let truncated = bounds(now, now + 86_400_000);
+        assert!(truncated.admits(TimestampMs(now)) && !truncated.takes_in_order(now));
+        assert_eq!(truncated.free_if_returned(now, None), free);
+        let in_1970 = AppendBounds::new(Some(now), None, TimestampMs(5), 0, range_ms);
+        assert_eq!(in_1970.free_if_returned(5, Some(now)), None);
     }
 }

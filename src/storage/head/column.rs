@@ -423,6 +423,13 @@ impl Column {
         sink.take(self.open_decoder(published), self.open.index())
     }
 
+    /// True if there is no sample in `range`.
+    pub(crate) fn is_free(&self, range: TimeRange) -> Result<bool, ChunkError> {
+        let mut found = SampleColumn::default();
+        self.decode(CommitId(COMMIT_MAX), range, None, Output::All(&mut found))?;
+        Ok(found.floats.is_empty() && found.histograms.is_empty())
+    }
+
     /// As [`Self::decode`] where of the samples in `range` the newest is enough: mostly it alone is appended.
     pub(crate) fn decode_newest(
         &self,

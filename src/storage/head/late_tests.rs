@@ -21,7 +21,7 @@ use crate::storage::block::meta::{BlockMeta, HINT_OUT_OF_ORDER};
 use crate::storage::block::metrics::BlockMetrics;
 use crate::storage::block::retention::Retention;
 use crate::storage::block::view::StoreQueryable;
-use crate::storage::chunk_snapshot::{self, Stop};
+use crate::storage::chunk_snapshot::{self, SnapshotError, Stop};
 use crate::storage::compact::blocks::BlockCompaction;
 use crate::storage::compact::head::HeadCompaction;
 use crate::storage::compact::late::LateCompaction;
@@ -36,6 +36,9 @@ use crate::storage::wal::record::LogRecords;
 use crate::storage::wal::writer::Writer;
 use crate::storage::wal::{WalError, WalOptions};
 use crate::storage::wbl::{self, LateLog};
+
+mod damage;
+mod joints;
 
 const DATA: &str = "/data";
 const RANGE_MS: i64 = 10_000;
@@ -91,6 +94,7 @@ struct Store {
     late_log: LateLog,
     catalog: Arc<Catalog>,
     report: ReplayReport,
+    metrics: WalMetrics,
     seed: u64,
 }
 
@@ -107,9 +111,9 @@ impl Store {
         let metrics = WalMetrics::new(&Default::default(), &clock());
         let options = WalOptions::default();
         let (writer, report) = replay::open(&fs, Path::new(DATA), options, &metrics, &head, oldest).unwrap();
-        let late_log = LateLog::new(fs.clone(), Path::new(DATA), options, metrics);
+        let late_log = LateLog::new(fs.clone(), Path::new(DATA), options, metrics.clone());
         // No two blocks have one name, also after a restart.
-        Self { sim: sim.clone(), fs, head, writer, late_log, catalog, report, seed: sim.operations() }
+        Self { sim: sim.clone(), fs, head, writer, late_log, catalog, report, metrics, seed: sim.operations() }
     }
 
     /// Appends as the actors do: stage, log, apply.
@@ -185,11 +189,20 @@ impl Store {
 
     /// Ends in order, with a snapshot of the head.
     fn stop(&mut self) {
-        self.late_log.sync().unwrap();
-        let position = self.writer.finish().unwrap();
+        self.try_stop().unwrap();
+    }
+
+    fn try_stop(&mut self) -> Result<(), SnapshotError> {
+        self.late_log.sync()?;
+        let position = self.writer.finish()?;
         let (clock, aliases) = (clock(), &self.report.head.aliases);
         let stop = Stop { position, options: WalOptions::default(), aliases, clock: &clock };
-        chunk_snapshot::write(&self.fs, Path::new(DATA), &self.head, &stop).unwrap();
+        chunk_snapshot::write(&self.fs, Path::new(DATA), &self.head, &stop).map(drop)
+    }
+
+    /// Whether head chunks hold late samples for which no block stands.
+    fn keeps_late(&self) -> bool {
+        self.report.late_chunk_file.is_some()
     }
 
     fn merge_blocks(&mut self) -> Result<u32, CompactError> {

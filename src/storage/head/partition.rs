@@ -19,7 +19,7 @@ use crate::model::exemplar::{Exemplar, ExemplarRejection};
 use crate::model::labels::Labels;
 use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
-use crate::model::time::TimestampMs;
+use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::head::bounds::{AppendBounds, Lateness};
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::exemplars::{Exemplars, Verdict};
@@ -310,12 +310,19 @@ impl Partition {
         let (t, staged) = (sample.at.0, found.staged);
         let newest = self.newest(&found, slot, batch);
         let new = Newest::Float(sample.value.to_bits());
-        let order = place_of(bounds, newest, t, new);
+        let mut order = place_of(bounds, newest, t, new);
         if order.is_err() && self.is_newer_than_stored(&found, t, new) {
             report.against_staged.push(sample.index);
         }
+        if order.is_err() && self.has_returned(bounds, &found, newest.map(|(t, _)| t), t) {
+            order = Ok(Order::Returned);
+        }
         match order? {
             Order::Newer => {}
+            Order::Returned => {
+                let value = LateValue::of_float(sample.value, newest);
+                return self.stage_late((bounds, LateSamples::Taken), slot, found, (t, value), batch, report);
+            }
             // An equal repetition of a stored sample has nothing to do. One of a staged sample is staged as well: it
             // must be stored even if the other is given up.
             Order::Repeated if staged != NOT_STAGED => {}
@@ -351,12 +358,19 @@ impl Partition {
         let (t, staged) = (sample.at.0, found.staged);
         let newest = self.newest(&found, slot, batch);
         let new = Newest::from(&sample.value);
-        let order = place_of(bounds, newest, t, new);
+        let mut order = place_of(bounds, newest, t, new);
         if order.is_err() && self.is_newer_than_stored(&found, t, new) {
             report.against_staged.push(sample.index);
         }
+        if order.is_err() && self.has_returned(bounds, &found, newest.map(|(t, _)| t), t) {
+            order = Ok(Order::Returned);
+        }
         match order? {
             Order::Newer => {}
+            Order::Returned => {
+                let value = LateValue::Histogram(sample.value);
+                return self.stage_late((bounds, LateSamples::Taken), slot, found, (t, value), batch, report);
+            }
             Order::Repeated if staged != NOT_STAGED => {}
             Order::Repeated => {
                 report.appended += 1;
@@ -537,6 +551,22 @@ impl Partition {
             NOT_STAGED => self.table.get(found.id)?.last(),
             packed => Some(self.staged_value(packed, slot, current)),
         }
+    }
+
+    /// True for a sample that only such samples of its series stand against as are newer than there can be: the clock was ahead when
+    /// they came. Where the series holds samples right behind it, it is the clock of now that is wrong, unless the series has gone
+    /// on in this way before.
+    fn has_returned(&self, bounds: AppendBounds, found: &FoundSeries, newest: Option<i64>, t: i64) -> bool {
+        let Some(free) = bounds.free_if_returned(t, newest) else { return false };
+        let column = self.table.get(found.id).and_then(WriterSeries::column);
+        // Chunks that cannot be read tell nothing.
+        if column.is_none_or(|column| column.is_free(free).unwrap_or(false)) {
+            return true;
+        }
+        let late = self.readers.late.load().get(found.series);
+        let overlaps = |range: TimeRange, (min_t, max_t)| range.overlaps(TimestampMs(min_t), TimestampMs(max_t));
+        let around = bounds.around(t);
+        late.zip(around).is_some_and(|(late, around)| late.spans(u64::MAX).any(|span| overlaps(around, span)))
     }
 
     /// True if only staged samples stand against a sample: what is stored does not.
@@ -841,6 +871,8 @@ enum Order {
     Repeated,
     /// Older, and within the window for late samples.
     Late,
+    /// Right, and held up by samples that are newer than there can be.
+    Returned,
 }
 
 /// Where a sample goes, by Prometheus's rules: in order if it can, else to the late ones if it may.

@@ -403,6 +403,13 @@ impl Restorer<'_> {
         lane.here().insert_late_chunk(place.number, samples, epoch)
     }
 
+    /// How many different late samples of a series lie in a range, ends included.
+    pub(crate) fn late_between(&mut self, series: SeriesRef, (min_t, max_t): (i64, i64)) -> u64 {
+        let place = self.places.get(series.0);
+        let lane = place.shard.checked_sub(1).and_then(|shard| self.lanes.get_mut(usize::from(shard))?.as_mut());
+        lane.map_or(0, |lane| lane.here().late_between(place.number, (min_t, max_t)))
+    }
+
     fn insert_late(&mut self, series: SeriesRef, t: i64, value: LateValue) {
         let epoch = self.late_epoch;
         let place = self.places.get(series.0);

@@ -92,7 +92,9 @@ impl CheckpointJob {
     ) -> Result<CheckpointStats, WalError> {
         self.metrics.truncations.inc();
         self.metrics.checkpoints.inc();
+        let begun = self.metrics.clock.monotonic();
         let result = self.write(min_valid, keep);
+        self.metrics.truncate_seconds.observe(self.metrics.clock.monotonic().saturating_sub(begun).as_secs_f64());
         if result.is_err() {
             self.metrics.checkpoints_failed.inc();
             self.metrics.truncations_failed.inc();
@@ -160,7 +162,9 @@ impl CheckpointJob {
             }
             Ok(())
         };
+        self.metrics.checkpoint_deletions.inc();
         if let Err(error) = remove() {
+            self.metrics.checkpoint_deletions_failed.inc();
             tracing::warn!(component = "tsdb", dir = %Path::display(&self.dir), %error,
                 "cannot remove segments that a checkpoint stands for");
         }

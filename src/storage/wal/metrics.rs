@@ -37,6 +37,8 @@ pub struct WalMetrics {
     pub corruptions: Counter,
     /// `prometheus_tsdb_mmap_chunk_corruptions_total`.
     pub chunk_corruptions: Counter,
+    /// `prometheus_tsdb_snapshot_replay_error_total`.
+    pub snapshot_errors: Counter,
     /// `watchfire_wal_refusing`.
     pub refusing: Gauge,
     /// `watchfire_wal_lost_samples_total`.
@@ -45,6 +47,16 @@ pub struct WalMetrics {
     pub checkpoints: Counter,
     /// `prometheus_tsdb_checkpoint_creations_failed_total`.
     pub checkpoints_failed: Counter,
+    /// `prometheus_tsdb_checkpoint_deletions_total`.
+    pub checkpoint_deletions: Counter,
+    /// `prometheus_tsdb_checkpoint_deletions_failed_total`.
+    pub checkpoint_deletions_failed: Counter,
+    /// `prometheus_tsdb_wal_truncate_duration_seconds`.
+    pub truncate_seconds: Summary,
+    /// `prometheus_tsdb_clean_start`.
+    pub clean_start: Gauge,
+    /// `prometheus_tsdb_data_replay_duration_seconds`.
+    pub replay_seconds: Gauge,
     /// `prometheus_tsdb_wal_replay_unknown_refs_total{type="samples"}`.
     pub unknown_sample_refs: Counter,
     /// How far reading the log back is.
@@ -114,6 +126,11 @@ impl WalMetrics {
                 "Total number of memory-mapped chunk corruptions.",
                 &[],
             ),
+            snapshot_errors: registry.counter(
+                "prometheus_tsdb_snapshot_replay_error_total",
+                "Total number snapshot replays that failed.",
+                &[],
+            ),
             refusing: registry.gauge(
                 "watchfire_wal_refusing",
                 "1 while the disk does not take the write log, so that samples are refused.",
@@ -126,6 +143,28 @@ impl WalMetrics {
             ),
             checkpoints: total("creations_total", "Total number of checkpoint creations attempted."),
             checkpoints_failed: total("creations_failed_total", "Total number of checkpoint creations that failed."),
+            checkpoint_deletions: total("deletions_total", "Total number of checkpoint deletions attempted."),
+            checkpoint_deletions_failed: total(
+                "deletions_failed_total",
+                "Total number of checkpoint deletions that failed.",
+            ),
+            truncate_seconds: registry.summary(
+                "prometheus_tsdb_wal_truncate_duration_seconds",
+                "Duration of WAL truncation.",
+                &[],
+                &[],
+                clock,
+            ),
+            clean_start: registry.gauge(
+                "prometheus_tsdb_clean_start",
+                "-1: lockfile is disabled. 0: a lockfile from a previous execution was replaced. 1: lockfile creation was clean",
+                &[],
+            ),
+            replay_seconds: registry.gauge(
+                "prometheus_tsdb_data_replay_duration_seconds",
+                "Time taken to replay the data on disk.",
+                &[],
+            ),
             unknown_sample_refs: registry.counter(
                 &format!("{read}_replay_unknown_refs_total"),
                 unknown,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::metadata::SeriesMetadata;
-use crate::model::time::TimeRange;
+use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::RestoredDeletions;
@@ -191,6 +191,18 @@ impl ShardRestorer {
         let held = held.and_then(|late| late.merged(TimeRange::ALL, CommitId(0), u64::MAX).ok()).unwrap_or_default();
         samples.retain(|(t, _)| held.binary_search_by_key(t, |sample| sample.t).is_err());
         Some(self.insert_late(number, samples, epoch))
+    }
+
+    /// How many different late samples of a series lie in a range.
+    pub(super) fn late_between(&self, number: u32, (min_t, max_t): (i64, i64)) -> u64 {
+        let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+        let (Some((shard, _)), Ok(range)) = (&self.target, TimeRange::new(TimestampMs(min_t), TimestampMs(max_t)))
+        else {
+            return 0;
+        };
+        let series = shard.lock_partition().table.get(SeriesId::from_slot(slot)).map(|found| found.cell.series());
+        let late = series.and_then(|series| shard.readers.late.load().get(series));
+        late.and_then(|late| late.merged(range, CommitId(0), u64::MAX).ok()).map_or(0, |merged| merged.len() as u64)
     }
 
     /// Shows all that was restored.
