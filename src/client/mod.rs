@@ -171,6 +171,11 @@ impl ResponseBody {
     }
 }
 
+/// The words that belong to a status code; empty for one that has none.
+pub fn status_reason(status: u16) -> &'static str {
+    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
+}
+
 /// Signs requests before they are sent.
 pub trait Signer: Send + Sync {
     /// Adds the headers that carry the signature; credentials may be fetched for it until the deadline.
