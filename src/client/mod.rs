@@ -13,6 +13,7 @@ pub mod cloud;
 mod connect;
 mod credentials;
 mod error;
+mod first_bytes;
 mod jwt;
 mod no_proxy;
 mod oauth2;
