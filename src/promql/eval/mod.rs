@@ -106,17 +106,20 @@ impl Shortcuts {
         common_parts: false,
         common_reads: false,
     };
+
+    /// All of them, with helpers where that is worth it.
+    pub const ALL: Self = Self {
+        helpers: Helpers::WhereWorthIt,
+        newest_only: true,
+        late_names: true,
+        common_parts: true,
+        common_reads: true,
+    };
 }
 
 impl Default for Shortcuts {
     fn default() -> Self {
-        Self {
-            helpers: Helpers::WhereWorthIt,
-            newest_only: true,
-            late_names: true,
-            common_parts: true,
-            common_reads: true,
-        }
+        Self::ALL
     }
 }
 
