@@ -3,6 +3,7 @@
 //! under way end as `Restarted`, and askers try once more, as they only read. Shutdown: `Drain` ends
 //! those under way, as their clients are about to be cut off.
 
+mod here;
 mod newest;
 mod quick;
 mod remote_read;
@@ -51,6 +52,7 @@ use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
 use crate::telemetry::repeat::RepeatLimiter;
 
+pub use here::QueryClient;
 pub use newest::{Newest, RunNewest};
 pub use remote_read::{RemoteRead, RunRemoteRead, Sampled};
 pub use running::RunningQuery;
@@ -271,6 +273,7 @@ pub struct GatewayDeps {
 
 struct GatewayMetrics {
     running: Gauge,
+    here: Counter,
     samples: Counter,
     samples_read: Counter,
     times: QueryTimes,
@@ -297,6 +300,8 @@ impl GatewayDeps {
         let samples = registry.counter("prometheus_engine_query_samples_total", help, &[]);
         let help = "The total number of samples read by all queries.";
         let samples_read = registry.counter("prometheus_engine_query_samples_read_total", help, &[]);
+        let help = "Queries and listings of next to no work, answered on the thread that asked.";
+        let here = registry.counter("watchfire_queries_answered_at_once_total", help, &[]);
         let times = QueryTimes::new(registry, &clock);
         let log = QueryLog::new(registry, SharedClock::clone(&clock));
         let memory = MemoryPool::new(limits.total_bytes_max);
@@ -322,7 +327,7 @@ impl GatewayDeps {
             runtime: OnceLock::new(),
             running: RunningQueries::default(),
             told: Mutex::default(),
-            metrics: GatewayMetrics { running, samples, samples_read, times },
+            metrics: GatewayMetrics { running, here, samples, samples_read, times },
         })
     }
 

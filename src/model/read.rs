@@ -3,6 +3,7 @@
 //! Data flow: the gateway opens a [`ReadView`] (a few reference counts and one commit number) → a selector asks
 //! [`ReadView::select`] → each series is decoded on the reader's own thread into a [`SampleColumn`].
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::model::histogram::FloatHistogram;
@@ -215,6 +216,41 @@ pub trait ReadBudget: Send + Sync {
     }
 }
 
+/// Whether the calling thread may wait for a disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Readable,
+    Refused,
+    /// And a read has wanted one.
+    Wanted,
+}
+
+thread_local! {
+    static FILES: Cell<Files> = const { Cell::new(Files::Readable) };
+}
+
+/// Runs `work`, in which no read waits for a disk: one that would have to read a file ends with an error. Says as well whether
+/// one did; its error is no news of the data then.
+pub fn without_files<T>(work: impl FnOnce() -> T) -> (T, bool) {
+    struct Restore(Files);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FILES.set(self.0);
+        }
+    }
+    let _restore = Restore(FILES.replace(Files::Refused));
+    let done = work();
+    (done, FILES.get() == Files::Wanted)
+}
+
+/// Whether a read may read files on this thread. Storage asks before it does.
+pub fn may_read_files() -> bool {
+    if FILES.get() != Files::Readable {
+        FILES.set(Files::Wanted);
+    }
+    FILES.get() == Files::Readable
+}
+
 /// A budget without limits, for tests and tools.
 #[derive(Debug, Default)]
 pub struct Unlimited;
@@ -328,6 +364,12 @@ pub trait ReadView: Send + Sync {
         Ok(None)
     }
 
+    /// Whether samples in `range` may have to be read from files.
+    fn reads_files(&self, range: TimeRange) -> bool {
+        let _ = range;
+        false
+    }
+
     /// What reads of this view have left out so far, in words; nothing unless the operator wants answers without what is damaged.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
@@ -344,6 +386,20 @@ pub trait Queryable: Send + Sync {
 mod tests {
     use super::*;
     use crate::model::sample::stale_nan;
+
+    #[test]
+    fn files_are_refused_where_the_caller_cannot_wait() {
+        assert!(may_read_files());
+        let (inner, wanted) = without_files(|| {
+            let outer = without_files(|| 1);
+            assert_eq!(outer, (1, false));
+            let refused = std::panic::catch_unwind(|| without_files(|| assert!(may_read_files())));
+            assert!(refused.is_err());
+            may_read_files()
+        });
+        assert_eq!((inner, wanted), (false, true));
+        assert!(may_read_files() && !without_files(|| ()).1);
+    }
 
     #[test]
     fn stale_markers_disappear() {

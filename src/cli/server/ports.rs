@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
 use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
 use crate::actors::discovery::DiscoveryDeps;
-use crate::actors::mailbox::{BoundedAddr, SendError};
+use crate::actors::mailbox::SendError;
 use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::query_gateway::{
-    FoundListing, GatewayDeps, Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan,
-    RunListing, RunNewest, RunQuery,
+    FoundListing, Listed as ListedNames, Listing, QueryClient, QueryFailure, QueryOutcome, QuerySpan, RunListing,
+    RunNewest, RunQuery,
 };
 use crate::actors::query_log::QueryOrigin;
 use crate::actors::registry::ActorTree;
@@ -66,8 +66,7 @@ const ASK_MARGIN: Duration = Duration::from_secs(10);
 
 /// The process as HTTP sees it.
 pub(super) struct Ports {
-    pub(super) gateway: BoundedAddr<QueryGateway>,
-    pub(super) gateway_deps: Arc<GatewayDeps>,
+    pub(super) queries: QueryClient,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
     pub(super) discovery: Arc<DiscoveryDeps>,
@@ -109,7 +108,7 @@ impl Ports {
             QuerySpan::Instant { at } => (at, 1),
             QuerySpan::Range { start, step_ms, .. } => (start, step_ms),
         };
-        let outcome = self.gateway.read(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
+        let outcome = self.queries.query(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
         Ok(answer(outcome, start, step_ms))
     }
 
@@ -125,7 +124,7 @@ impl Ports {
             return Ok((listed, Vec::new(), Held::default()));
         };
         let listing = RunListing { listing, selectors, range, limit: hint_limit };
-        let found = self.gateway.read(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+        let found = self.queries.list(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
         let FoundListing { listed, warnings, held } = found;
         Ok((listed, warnings, Held::new(Charged(held))))
     }
@@ -344,7 +343,8 @@ impl ServerPorts for Ports {
     fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples> {
         async move {
             let request = RunNewest { selectors, at: self.clock.now() };
-            let found = self.gateway.read(request, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+            let found =
+                self.queries.gateway().read(request, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
             let external = self.running.config().external_labels.clone();
             let mut labels: Vec<_> = external.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             if !external.contains("instance") {
@@ -513,11 +513,11 @@ impl ServerPorts for Ports {
             let since = UnixNanos(query.since_nanos);
             RunningQuery { id: query.id, text: query.text, kind, start, end, step_ms, since, client_ip }
         };
-        self.gateway_deps.running_queries().into_iter().map(shown).collect()
+        self.queries.deps().running_queries().into_iter().map(shown).collect()
     }
 
     fn cancel_query(&self, id: u64) -> bool {
-        self.gateway_deps.cancel_query(id)
+        self.queries.deps().cancel_query(id)
     }
 
     fn gathered(&self) -> Vec<MetricFamily> {

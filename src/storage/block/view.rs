@@ -237,6 +237,11 @@ impl ReadView for StoreView {
         Ok(Some(count))
     }
 
+    fn reads_files(&self, range: TimeRange) -> bool {
+        let (min, max) = (range.min().0, range.max().0);
+        self.blocks.damaged_in(min, max).next().is_some() || self.blocks.blocks.iter().any(|b| b.overlaps(min, max))
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.notes.texts.lock().iter().cloned().collect()
     }
