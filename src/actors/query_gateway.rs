@@ -1,6 +1,6 @@
 //! Admission of queries. Owns how many run at a time, the memory that all of them share, and the lanes of the compute
-//! pool that they run on. Started by the root. Bound: its slots are the queries that run or wait. Failure: the queries
-//! under way end as `Restarted`, and askers try once more, as they only read. Shutdown: `Drain` ends
+//! pool that they run on. Started by the root. Bound: its slots are the queries that run or wait, those that their askers do
+//! themselves (`here`) included. Failure: the queries under way end as `Restarted`, and askers try once more, as they only read. Shutdown: `Drain` ends
 //! those under way, as their clients are about to be cut off.
 
 mod here;
@@ -38,6 +38,7 @@ use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView};
 use crate::model::result::QueryValue;
 use crate::model::sample::Sample;
@@ -144,7 +145,7 @@ pub enum Listed {
     /// Label sets.
     Series(Vec<Labels>),
     /// Names or values.
-    Names(Vec<String>),
+    Names(Names),
 }
 
 /// Run a rule's job on the lane of the rules: its queries are evaluated within the limits of one query. The job may run
@@ -608,8 +609,8 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
             Listing::Series => {
                 series.extend(view.select(matchers, range, budget)?.into_iter().map(|selected| selected.labels));
             }
-            Listing::LabelNames => names.extend(view.label_names(matchers, range, budget)?),
-            Listing::LabelValues(name) => names.extend(view.label_values(name, matchers, range, budget)?),
+            Listing::LabelNames => names.push(view.label_names(matchers, range, budget)?),
+            Listing::LabelValues(name) => names.push(view.label_values(name, matchers, range, budget)?),
         }
     }
     let cut = if request.limit == 0 { usize::MAX } else { request.limit };
@@ -617,9 +618,10 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
     if 1 < selectors.len() {
         series.sort();
         series.dedup();
-        names.sort_unstable();
-        names.dedup();
+        // The merged list stands beside its parts for a moment.
+        budget.charge(names.iter().map(Names::memory_len).sum())?;
     }
+    let mut names = Names::merged(names);
     series.truncate(cut);
     names.truncate(cut);
     Ok(match request.listing {

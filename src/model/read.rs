@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::sample::is_stale;
 use crate::model::time::TimeRange;
 
@@ -341,12 +342,7 @@ pub trait ReadView: Send + Sync {
     ) -> Result<Vec<SelectedSeries>, ReadError>;
 
     /// Names of all labels of series that fulfil all `matchers` (no matchers: all series), sorted.
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError>;
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError>;
 
     /// Values of the label `name` over series that fulfil all `matchers` (none: all series), sorted.
     fn label_values(
@@ -355,7 +351,7 @@ pub trait ReadView: Send + Sync {
         matchers: &[Matcher],
         range: TimeRange,
         budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError>;
+    ) -> Result<Names, ReadError>;
 
     /// About how many series [`ReadView::select`] would give or look at, rather too many than too few, and found at little
     /// cost; `None` if there is no such figure.

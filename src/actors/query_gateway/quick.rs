@@ -228,6 +228,7 @@ mod tests {
     use super::*;
     use crate::model::labels::Labels;
     use crate::model::matcher::Matcher;
+    use crate::model::names::Names;
     use crate::model::read::{ReadBudget, ReadError, SelectedSeries};
     use crate::promql::parser::{ParseOptions, parse_expr};
 
@@ -238,17 +239,11 @@ mod tests {
         fn select(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
             Ok(vec![])
         }
-        fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
-            Ok(vec![])
+        fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+            Ok(Names::default())
         }
-        fn label_values(
-            &self,
-            _: &str,
-            _: &[Matcher],
-            _: TimeRange,
-            _: &dyn ReadBudget,
-        ) -> Result<Vec<String>, ReadError> {
-            Ok(vec![])
+        fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+            Ok(Names::default())
         }
         fn series_estimate(&self, matchers: &[Matcher], _: TimeRange) -> Result<Option<usize>, ReadError> {
             let labels = Labels::from_pairs([("__name__", "up")]);
@@ -265,12 +260,8 @@ mod tests {
         let hour = QuerySpan::Range { start: TimestampMs(0), end: TimestampMs(3_600_000), step_ms: 15_000 };
         let is_quick = |text: &str, span| {
             let expr = parse_expr(text, &ParseOptions::default()).unwrap();
-            let estimate = Estimate {
-                view: &Counted,
-                lookback_ms: 300_000,
-                subquery_step_ms: 60_000,
-                files: Files::Readable,
-            };
+            let estimate =
+                Estimate { view: &Counted, lookback_ms: 300_000, subquery_step_ms: 60_000, files: Files::Readable };
             may_be_quick(text) && estimate.of_query(&expr, span).is_some_and(|work| work <= ON_LANE.work_max)
         };
         for text in

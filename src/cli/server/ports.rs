@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
-use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
+use crate::actors::config_reloader::{self, PlanSection, RunReload, Trigger};
 use crate::actors::discovery::DiscoveryDeps;
 use crate::actors::mailbox::SendError;
 use crate::actors::notifier_manager::NotifierOverview;
@@ -48,6 +48,7 @@ use crate::model::clock::SharedClock;
 use crate::model::exemplar::SeriesExemplars;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::read::ReadError;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::{Charge, EvalError};
@@ -120,7 +121,7 @@ impl Ports {
         let SelectRequest { selectors, start, end, hint_limit } = request;
         let Ok(range) = TimeRange::new(start, end) else {
             let series = matches!(listing, Listing::Series);
-            let listed = if series { ListedNames::Series(Vec::new()) } else { ListedNames::Names(Vec::new()) };
+            let listed = if series { ListedNames::Series(Vec::new()) } else { ListedNames::Names(Names::default()) };
             return Ok((listed, Vec::new(), Held::default()));
         };
         let listing = RunListing { listing, selectors, range, limit: hint_limit };
@@ -129,7 +130,7 @@ impl Ports {
         Ok((listed, warnings, Held::new(Charged(held))))
     }
 
-    async fn names(&self, listing: Listing, request: SelectRequest) -> Result<Listed<String>, ApiError> {
+    async fn names(&self, listing: Listing, request: SelectRequest) -> Result<Listed<Names>, ApiError> {
         let (listed, warnings, held) = self.list(listing, request).await?;
         match listed {
             ListedNames::Names(items) => Ok(Listed { items, warnings, held }),
@@ -242,7 +243,7 @@ impl ServerPorts for Ports {
         self.query(run).boxed()
     }
 
-    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
+    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Vec<Labels>>> {
         async move {
             let (listed, warnings, held) = self.list(Listing::Series, request).await?;
             match listed {
@@ -253,11 +254,11 @@ impl ServerPorts for Ports {
         .boxed()
     }
 
-    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>> {
+    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<Names>> {
         self.names(Listing::LabelNames, request).boxed()
     }
 
-    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
+    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<Names>> {
         self.names(Listing::LabelValues(request.name), request.select).boxed()
     }
 
@@ -442,7 +443,7 @@ impl ServerPorts for Ports {
     fn last_reload(&self) -> Option<Reload> {
         let deps = &self.reloader.get()?.deps;
         let last = deps.last()?;
-        let names = |names: &Names| ReloadNames { count: names.count, first: names.first.clone() };
+        let names = |names: &config_reloader::Names| ReloadNames { count: names.count, first: names.first.clone() };
         let section = |section: &PlanSection| ReloadSection {
             what: section.what.to_owned(),
             added: names(&section.added),
