@@ -19,7 +19,7 @@ use crate::actors::log_writer::{LogThread, LogWriter, SyncMode};
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane, PoolOptions};
-use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
+use crate::actors::query_gateway::{GatewayDeps, QueryClient, QueryGateway, QueryLimits};
 use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
 use crate::actors::remote_receiver::RemoteReceiver;
@@ -343,8 +343,7 @@ impl Parts {
         quit: watch::Sender<bool>,
     ) -> Arc<Ports> {
         Arc::new(Ports {
-            gateway: self.gateway.clone(),
-            gateway_deps: Arc::clone(&self.gateway_deps),
+            queries: QueryClient::new(self.gateway.clone(), Arc::clone(&self.gateway_deps)),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
             discovery: self.discovery.deps(),

@@ -52,6 +52,7 @@ use crate::promql::plan::{self, Node, Operation, Plan, QueryTimes, Sharing};
 
 pub(crate) use crate::promql::eval::exec::is_metadata;
 
+pub use crate::promql::eval::deep::is_shallow;
 pub use crate::promql::eval::error::{EvalError, Phase};
 pub use crate::promql::eval::ledger::{
     Charge, MemoryPool, OverBudget, QUERY_LIMIT_FLAG, QueryLedger, TOTAL_LIMIT_FLAG,

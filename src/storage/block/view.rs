@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::model::histogram::CounterResetHint;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::names::Names;
 use crate::model::read::{
     FloatColumn, HistogramColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource,
     SelectedSeries,
@@ -119,32 +120,31 @@ impl StoreView {
         &self,
         range: TimeRange,
         budget: &dyn ReadBudget,
-        of_head: impl Fn(&dyn ReadView) -> Result<Vec<String>, ReadError>,
+        of_head: impl Fn(&dyn ReadView) -> Result<Names, ReadError>,
         of_block: impl Fn(&Arc<Block>, &mut dyn FnMut(&str) -> Result<(), ReadError>) -> Result<(), ReadError>,
-    ) -> Result<Vec<String>, ReadError> {
+    ) -> Result<Names, ReadError> {
         let of_head = match &self.head {
             Some(head) => of_head(&**head)?,
-            None => Vec::new(),
+            None => Names::default(),
         };
         let mut touched = self.touched(range)?.peekable();
         if touched.peek().is_none() {
             return Ok(of_head);
         }
-        let mut texts = Texts { sorted: of_head, next: 0, more: HashSet::default() };
+        let mut all = of_head;
         for block in touched {
             budget.check()?;
-            texts.next = 0;
-            let taken = of_block(block, &mut |text| {
-                if !text.is_empty() && !texts.holds(text) {
-                    budget.charge(text.len() + 2 * size_of::<String>())?;
-                    texts.more.insert(text.to_owned());
-                }
-                Ok(())
-            });
+            let mut texts = Texts::new(&all, budget);
+            let taken = of_block(block, &mut |text| texts.take(text));
             taken.or_else(|error| self.notes.met(block, error))?;
-            texts.settle();
+            let more = texts.sorted();
+            if !more.is_empty() {
+                // The merged list stands beside its parts for a moment.
+                budget.charge(all.memory_len() + more.memory_len())?;
+                all = Names::merged(vec![all, more]);
+            }
         }
-        Ok(texts.sorted)
+        Ok(all)
     }
 }
 
@@ -175,12 +175,7 @@ impl ReadView for StoreView {
         joined(sources, budget)
     }
 
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
         let of_head = |head: &dyn ReadView| head.label_names(matchers, range, budget);
         self.gather(range, budget, of_head, |block, add| {
             if matchers.is_empty() {
@@ -196,7 +191,7 @@ impl ReadView for StoreView {
         matchers: &[Matcher],
         range: TimeRange,
         budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    ) -> Result<Names, ReadError> {
         let of_head = |head: &dyn ReadView| head.label_values(name, matchers, range, budget);
         self.gather(range, budget, of_head, |block, add| {
             if matchers.is_empty() {
@@ -239,42 +234,61 @@ impl ReadView for StoreView {
         Ok(Some(count))
     }
 
+    fn reads_files(&self, range: TimeRange) -> bool {
+        let (min, max) = (range.min().0, range.max().0);
+        self.blocks.damaged_in(min, max).next().is_some() || self.blocks.blocks.iter().any(|b| b.overlaps(min, max))
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.notes.texts.lock().iter().cloned().collect()
     }
 }
 
-/// Texts without repetition. Those of the next source mostly come in order and are known.
-struct Texts {
-    sorted: Vec<String>,
-    /// Behind the text of `sorted` that was found last.
+/// Texts that are not known yet, each once, charged as they come. Mostly they come in order and are known.
+struct Texts<'a> {
+    known: &'a Names,
+    /// Behind the text of `known` that was found last.
     next: usize,
-    /// What came since `sorted` was made and is not in it.
+    budget: &'a dyn ReadBudget,
+    in_order: Names,
+    /// What came late and is not in `in_order`.
     more: HashSet<String, foldhash::fast::RandomState>,
 }
 
-impl Texts {
-    fn holds(&mut self, text: &str) -> bool {
-        if self.sorted.get(self.next).is_some_and(|next| next == text) {
-            self.next += 1;
-            return true;
-        }
-        match self.sorted.binary_search_by(|known| known.as_str().cmp(text)) {
-            Ok(place) => {
-                self.next = place + 1;
-                true
-            }
-            Err(place) => {
-                self.next = place;
-                self.more.contains(text)
-            }
-        }
+impl<'a> Texts<'a> {
+    fn new(known: &'a Names, budget: &'a dyn ReadBudget) -> Self {
+        Self { known, next: 0, budget, in_order: Names::default(), more: HashSet::default() }
     }
 
-    fn settle(&mut self) {
-        if !self.more.is_empty() {
-            self.sorted.extend(self.more.drain());
-            self.sorted.sort_unstable();
+    fn take(&mut self, text: &str) -> Result<(), ReadError> {
+        if self.known.get(self.next) == Some(text) {
+            self.next += 1;
+            return Ok(());
+        }
+        let place = self.known.place_of(text);
+        self.next = place.map_or_else(|place| place, |place| place + 1);
+        if text.is_empty() || place.is_ok() || self.more.contains(text) {
+            return Ok(());
+        }
+        match self.in_order.last().map_or(Ordering::Less, |last| last.cmp(text)) {
+            Ordering::Equal => {}
+            Ordering::Less => {
+                self.budget.charge(text.len() + size_of::<usize>())?;
+                self.in_order.push(text);
+            }
+            Ordering::Greater if self.in_order.place_of(text).is_ok() => {}
+            Ordering::Greater => {
+                self.budget.charge(text.len() + 2 * size_of::<String>())?;
+                self.more.insert(text.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn sorted(self) -> Names {
+        match self.more.is_empty() {
+            true => self.in_order,
+            false => Names::merged(vec![self.in_order, self.more.into_iter().collect()]),
         }
     }
 }
