@@ -191,15 +191,10 @@ impl Head {
 
     /// Drops what lies before `min_valid`, on the caller's thread; true if no view held it up.
     pub fn truncate_blocking(&self, min_valid: TimestampMs) -> bool {
-        let has_older = self.shared.time_span().is_none_or(|(oldest, _)| oldest < min_valid.0);
         self.raise_min_valid(min_valid);
         let mut done = true;
         for shard in &self.shards {
-            if has_older {
-                shard.truncate();
-            } else {
-                shard.remove_empty();
-            }
+            shard.truncate();
             done &= loop {
                 match shard.reclaim(usize::MAX) {
                     Reclaimed::Done => break true,

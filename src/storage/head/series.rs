@@ -355,6 +355,10 @@ impl WriterSeries {
 
 /// Number of leading chunks that end before `min_valid`; the open chunk starts at `open_start`.
 fn droppable(sealed: &SealedChunks, open_start: i64, min_valid: i64) -> usize {
+    // The usual chunks are all newer.
+    if sealed.get(0).is_some_and(|oldest| oldest.min_t().is_ok_and(|start| min_valid <= start)) {
+        return 0;
+    }
     let starts: Vec<i64> = sealed.iter().filter_map(|chunk| chunk.min_t().ok()).chain([open_start]).collect();
     // A chunk ends before the next one starts, so most need no decoding.
     let certain = starts.iter().skip(1).take_while(|next| **next <= min_valid).count();

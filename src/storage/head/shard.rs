@@ -394,11 +394,6 @@ impl Shard {
         self.partition.lock().truncate();
     }
 
-    /// Orders the removal of series without samples, where no sample is before the head's bound.
-    pub(super) fn remove_empty(&self) {
-        self.partition.lock().remove_empty();
-    }
-
     /// Does the next step of an ordered truncation, looking at `series_max` series at most.
     pub fn reclaim(&self, series_max: usize) -> Reclaimed {
         let mut partition = self.partition.lock();

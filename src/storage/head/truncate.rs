@@ -13,8 +13,6 @@ use crate::storage::head::shared::count;
 #[derive(Debug)]
 pub(crate) struct Truncation {
     min_valid: i64,
-    /// There may be samples before the bound; otherwise only series without any are removed.
-    drops_samples: bool,
     /// Views older than this may still read what is to be dropped.
     stamp: u64,
     /// Next place in the table.
@@ -47,15 +45,7 @@ impl Partition {
     pub(crate) fn truncate(&mut self) {
         let (min_valid, stamp) = (self.shared.min_valid(), self.shared.horizon.stamp());
         // One that is under way is overtaken: it starts anew with the higher bound.
-        self.truncation = Some(Truncation { min_valid, drops_samples: true, stamp, next_slot: 0 });
-    }
-
-    /// The same where no sample is before the bound: only series without samples are removed.
-    pub(crate) fn remove_empty(&mut self) {
-        self.truncate();
-        if let Some(truncation) = &mut self.truncation {
-            truncation.drops_samples = false;
-        }
+        self.truncation = Some(Truncation { min_valid, stamp, next_slot: 0 });
     }
 
     /// Orders the removal of late samples up to `epoch`.
@@ -105,7 +95,7 @@ impl Partition {
         if !self.shared.horizon.has_passed(truncation.stamp) {
             return Reclaimed::Waiting;
         }
-        let (min_valid, from, drops_samples) = (truncation.min_valid, truncation.next_slot, truncation.drops_samples);
+        let (min_valid, from) = (truncation.min_valid, truncation.next_slot);
         let to = from.saturating_add(series_max).min(self.table.slot_count());
         truncation.next_slot = to;
         let (mut chunks, mut removed) = (0, 0);
@@ -113,9 +103,7 @@ impl Partition {
         for slot in from..to {
             let id = self.table.id_at(slot);
             let Some(series) = self.table.get_mut(id) else { continue };
-            if drops_samples {
-                chunks += series.truncate(min_valid);
-            }
+            chunks += series.truncate(min_valid);
             let is_needed = series.cell.has_late() || waiting.contains(&id);
             if series.column().is_some() || series.staged != NOT_STAGED || is_needed {
                 continue;
