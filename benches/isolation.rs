@@ -30,6 +30,7 @@ const HELP: &str = "isolation: hostile targets among good ones
   --seconds SECS    length of each of the two windows (120)
   --binary PATH     the server; the one that was built with this program if not given
   --flags \"…\"       more flags for the server (--watchfire.memory-limit=1GiB)
+  --panics          a kind more, at which the scrape panics; the server must be a debug build
   --memory          three runs: a tenth of the targets with ten times the series, the same with twice that, all targets
 ";
 
@@ -41,7 +42,15 @@ struct Options {
     seconds: u64,
     binary: PathBuf,
     flags: String,
+    has_panics: bool,
     is_memory: bool,
+}
+
+impl Options {
+    fn kinds(&self) -> &'static [Kind] {
+        let count = Kind::ALL.len() - usize::from(!self.has_panics);
+        Kind::ALL.split_at(count).0
+    }
 }
 
 fn options() -> Option<Options> {
@@ -53,6 +62,7 @@ fn options() -> Option<Options> {
         seconds: 120,
         binary: PathBuf::from(env!("CARGO_BIN_EXE_watchfire")),
         flags: "--watchfire.memory-limit=1GiB".to_owned(),
+        has_panics: false,
         is_memory: false,
     };
     let mut args = std::env::args().skip(1);
@@ -66,6 +76,7 @@ fn options() -> Option<Options> {
             "--seconds" => options.seconds = value().parse().unwrap(),
             "--binary" => options.binary = value().into(),
             "--flags" => options.flags = value(),
+            "--panics" => options.has_panics = true,
             "--memory" => options.is_memory = true,
             // Cargo says this to every bench.
             "--bench" => {}
@@ -88,7 +99,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(options: &Options, folder: &Path, config: &str) -> Self {
+    fn start(options: &Options, folder: &Path, config: &str, failpoints: &str) -> Self {
         fs::create_dir_all(folder).unwrap();
         let file = folder.join("prometheus.yml");
         fs::write(&file, config).unwrap();
@@ -100,10 +111,8 @@ impl Server {
         } else {
             command.args(options.flags.split_whitespace());
         }
-        // Only a debug build looks at this: the parser panics for targets of this kind.
-        if cfg!(debug_assertions) {
-            command.env("WATCHFIRE_FAILPOINTS", std::env::var("WATCHFIRE_FAILPOINTS").unwrap_or_default());
-        }
+        // Only a debug build looks at this.
+        command.env("WATCHFIRE_FAILPOINTS", failpoints);
         let log = fs::File::create(folder.join("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let server = Self { child, address: free.to_string(), config: file };
@@ -187,12 +196,13 @@ fn config(options: &Options, crowd: &Crowd, good: usize, hostile: usize) -> Stri
     for at in 0..good {
         writeln!(text, "    - '{}:{}'", good_host(at), crowd.good_port).unwrap();
     }
-    for (number, kind) in Kind::ALL.into_iter().enumerate() {
-        let of_kind: Vec<usize> = (0..hostile).filter(|at| at % Kind::ALL.len() == number).collect();
+    let kinds = options.kinds();
+    for (number, kind) in kinds.iter().enumerate() {
+        let of_kind: Vec<usize> = (0..hostile).filter(|at| at % kinds.len() == number).collect();
         if of_kind.is_empty() {
             continue;
         }
-        let scheme = if kind == Kind::TlsGarbage { "https" } else { "http" };
+        let scheme = if *kind == Kind::TlsGarbage { "https" } else { "http" };
         writeln!(text, "- job_name: {}\n  scheme: {scheme}\n  static_configs:\n  - targets:", kind.name()).unwrap();
         for at in of_kind {
             writeln!(text, "    - '{}:{}'", hostile_host(at), crowd.hostile_port).unwrap();
@@ -311,33 +321,47 @@ fn reasons(server: &Server) -> BTreeMap<(String, String, String), usize> {
             let host = text(&target["labels"]["instance"]);
             let host = host.split(':').next().unwrap_or("?");
             let error = text(&target["lastError"]).replace(host, "HOST");
-            let error: String = error
-                .split(':')
-                .map(
-                    |part| {
-                        if part.starts_with(|c: char| c.is_ascii_digit()) && part.len() <= 5 { "PORT" } else { part }
-                    },
-                )
-                .collect::<Vec<_>>()
-                .join(":");
+            // Numbers of ports and bytes would make a line of each.
+            let error = digits_as_n(&error);
             *found.entry((job, health, error)).or_default() += 1;
         }
     }
     found
 }
 
+/// The text with `N` for each number of four digits or more.
+fn digits_as_n(text: &str) -> String {
+    let (mut out, mut digits) = (String::new(), String::new());
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        out.push_str(if digits.len() < 4 { &digits } else { "N" });
+        digits.clear();
+        out.push(c);
+    }
+    out.trim_end().to_owned()
+}
+
 fn isolation(options: &Options, folder: &Path) -> bool {
     let hostile = options.hostile.unwrap_or(options.targets / 20);
     let good = options.targets - hostile;
-    let crowd = Crowd::start(good, options.series);
+    let kinds = options.kinds();
+    let crowd = Crowd::start(good, options.series, kinds);
     println!(
         "{good} good targets of {} series, {hostile} hostile of {} kinds, {} s interval, {}",
         options.series,
-        Kind::ALL.len(),
+        kinds.len(),
         options.interval,
         options.flags
     );
-    let server = Server::start(options, folder, &config(options, &crowd, good, 0));
+    let panics = (0..hostile).filter(|at| kinds[at % kinds.len()] == Kind::Panic).map(|at| {
+        let address = format!("{}:{}", hostile_host(at), crowd.hostile_port);
+        format!("scrape_target/http://{address}/metrics.parse=panic:1000000")
+    });
+    let failpoints = panics.collect::<Vec<_>>().join(",");
+    let server = Server::start(options, folder, &config(options, &crowd, good, 0), &failpoints);
     watch(&server, options.interval * 3);
     let quiet = watch(&server, options.seconds);
     server.reload(&config(options, &crowd, good, hostile));
@@ -366,8 +390,8 @@ fn isolation(options: &Options, folder: &Path) -> bool {
 
 /// Mean memory and series of a run.
 fn one_size(options: &Options, folder: &Path, targets: usize, series: usize) -> (f64, f64) {
-    let crowd = Crowd::start(targets, series);
-    let server = Server::start(options, folder, &config(options, &crowd, targets, 0));
+    let crowd = Crowd::start(targets, series, options.kinds());
+    let server = Server::start(options, folder, &config(options, &crowd, targets, 0), "");
     watch(&server, options.interval * 4);
     let window = watch(&server, options.seconds);
     let slips = Slips::of(&crowd, &window, targets, options.interval);

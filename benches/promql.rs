@@ -13,7 +13,7 @@ use watchfire::model::labels::Labels;
 use watchfire::model::random::Random;
 use watchfire::model::read::ReadView;
 use watchfire::model::time::TimestampMs;
-use watchfire::promql::eval::{EngineOptions, QueryContext, evaluate_instant, evaluate_range};
+use watchfire::promql::eval::{EngineOptions, QueryContext, Shortcuts, evaluate_instant, evaluate_range};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
 use watchfire::storage::head::{Head, HeadOptions};
 
@@ -57,6 +57,20 @@ const QUERIES: [(&str, &str); 14] = [
         "sum by (handler) (rate(requests_total{code=\"500\"}[5m])) / sum by (handler) (rate(requests_total[5m]))",
     ),
     ("subquery", "max_over_time(sum by (handler) (rate(requests_total{code=\"500\"}[5m]))[30m:1m])"),
+];
+
+/// Queries that ask for something more than once.
+const REPEATED: [(&str, &str); 4] = [
+    (
+        "same_rate",
+        "sum by (handler) (rate(requests_total[5m])) / ignoring (handler) group_left sum(rate(requests_total[5m]))",
+    ),
+    (
+        "same_quantiles",
+        "histogram_quantile(0.99, sum by (le) (rate(latency_bucket[5m]))) - histogram_quantile(0.5, sum by (le) (rate(latency_bucket[5m])))",
+    ),
+    ("two_windows", "rate(requests_total[5m]) / rate(requests_total[1h])"),
+    ("offset", "requests_total - requests_total offset 5m"),
 ];
 
 fn series() -> Vec<Labels> {
@@ -137,6 +151,19 @@ fn evaluation(c: &mut Criterion) {
         });
     }
     range.finish();
+    let each = Shortcuts { common_parts: false, common_reads: false, ..Shortcuts::default() };
+    for (name, shortcuts) in [("repeated_once", Shortcuts::default()), ("repeated_each", each)] {
+        let opts = EngineOptions { shortcuts, ..opts.clone() };
+        let mut group = c.benchmark_group(name);
+        group.sample_size(10);
+        for (name, query) in REPEATED {
+            let expr = parse_expr(query, &ParseOptions::default()).unwrap();
+            group.bench_function(name, |b| {
+                b.iter(|| black_box(evaluate_range(&expr, &*view, start, end, STEP_MS, &opts, &ctx).unwrap()));
+            });
+        }
+        group.finish();
+    }
 }
 
 criterion_group!(benches, parsing, evaluation);

@@ -428,8 +428,14 @@ fn faults(binary: &Path, minutes: f64, rate: u64, version: u8) -> ExitCode {
         let (missing, again) = (written - bits.min(written), arrived.again);
         drop(arrived);
         if missing == 0 || Duration::from_secs(120) < since.elapsed() {
-            println!("{written} samples written in {:.0} s, {stops} stops, {refused} requests repeated", begun.elapsed().as_secs_f64());
-            println!("{missing} missing, {again} came more than once; the last {:.1} s after the last was written", since.elapsed().as_secs_f64());
+            println!(
+                "{written} samples written in {:.0} s, {stops} stops, {refused} requests repeated",
+                begun.elapsed().as_secs_f64()
+            );
+            println!(
+                "{missing} missing, {again} came more than once; the last {:.1} s after the last was written",
+                since.elapsed().as_secs_f64()
+            );
             break missing;
         }
         sleep(Duration::from_millis(100));

@@ -14,6 +14,7 @@ mod dice;
 mod evaluator;
 #[path = "../tests/promql_differential/grammar.rs"]
 mod grammar;
+mod http;
 mod mutate;
 mod parser;
 mod regexp;

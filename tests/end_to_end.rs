@@ -2,6 +2,8 @@
 //! alert reaches a webhook once, the server is killed, the target heals, and the webhook hears of that once.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "end_to_end/replay.rs"]
+mod replay;
 mod support;
 
 use std::fs;

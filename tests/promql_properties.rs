@@ -22,7 +22,7 @@ use watchfire::model::clock::ManualClock;
 use watchfire::model::read::ReadView;
 use watchfire::model::time::TimestampMs;
 use watchfire::promql::ast::Expr;
-use watchfire::promql::eval::{EngineOptions, Helpers, Shortcuts};
+use watchfire::promql::eval::{EngineOptions, Helpers, QueryContext, Shortcuts, evaluate_instant, evaluate_range};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
 use watchfire::promql::signatures::ValueType;
 use watchfire::storage::head::{Head, HeadOptions};
@@ -209,6 +209,8 @@ fn shortcuts_shards_and_threads_change_no_byte_and_no_figure() {
         Shortcuts { helpers: Helpers::Always, ..Shortcuts::NONE },
         Shortcuts { newest_only: true, ..Shortcuts::NONE },
         Shortcuts { late_names: true, ..Shortcuts::NONE },
+        Shortcuts { common_parts: true, ..Shortcuts::NONE },
+        Shortcuts { common_reads: true, ..Shortcuts::NONE },
         Shortcuts { helpers: Helpers::Always, ..Shortcuts::default() },
     ];
     let plain = EngineOptions { shortcuts: Shortcuts::NONE, ..EngineOptions::default() };
@@ -224,6 +226,45 @@ fn shortcuts_shards_and_threads_change_no_byte_and_no_figure() {
         with_values += u64::from(expected.0["data"]["result"].as_array().is_some_and(|result| !result.is_empty()));
     });
     assert!(with_values > SHORTCUT_QUERIES / 4, "{with_values}");
+}
+
+/// Samples looked at and read at each step and held at most, or why there is no answer.
+fn steps_of(view: &dyn ReadView, query: &Query, expr: &Expr, opts: &EngineOptions) -> Result<Json, String> {
+    let opts = EngineOptions { lookback_ms: query.lookback_ms, counts_steps: true, ..opts.clone() };
+    let ctx = QueryContext::unlimited(query.text.clone());
+    let evaluated = match query.times {
+        Times::Instant(at_ms) => evaluate_instant(expr, view, TimestampMs(at_ms), &opts, &ctx),
+        Times::Range { start_ms, end_ms, step_ms } => {
+            evaluate_range(expr, view, TimestampMs(start_ms), TimestampMs(end_ms), step_ms, &opts, &ctx)
+        }
+    };
+    let evaluated = evaluated.map_err(|error| error.to_string())?;
+    let steps = evaluated.by_step.unwrap();
+    Ok(json!([steps.total, steps.read, evaluated.stats.peak_samples]))
+}
+
+/// What is evaluated or decoded once counts as often as it is asked for: at each step, and for the limit.
+#[test]
+fn common_parts_change_no_step_and_no_verdict() {
+    let view = answer::view_of(&samples::dataset(SEED));
+    let plain = EngineOptions { shortcuts: Shortcuts::NONE, ..EngineOptions::default() };
+    let quick = EngineOptions::default();
+    let mut refused = 0;
+    for_each_query(QUERIES, |query, expr| {
+        let expected = steps_of(&*view, query, expr, &plain);
+        assert_eq!(steps_of(&*view, query, expr, &quick), expected, "{query:?}");
+        let Ok(figures) = expected else { return };
+        // At the peak the query just passes, below it does not.
+        let peak = usize::try_from(figures[2].as_u64().unwrap()).unwrap();
+        for max_samples in [peak, peak.saturating_sub(1), peak / 2] {
+            let limited =
+                |opts: &EngineOptions| steps_of(&*view, query, expr, &EngineOptions { max_samples, ..opts.clone() });
+            let verdict = limited(&plain);
+            assert_eq!(limited(&quick), verdict, "{query:?} {max_samples}");
+            refused += u64::from(verdict.is_err());
+        }
+    });
+    assert!(refused > QUERIES / 2, "{refused}");
 }
 
 /// Where only count and sum of histograms matter, their buckets are not kept; the figures are those of whole histograms.

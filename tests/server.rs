@@ -448,3 +448,27 @@ fn the_last_tenth_of_the_open_files_is_left_to_storage() {
     drop(crowd);
     wait_for("new connections", || support::request(&server.addr, "GET", "/-/ready", &[], b"").ok());
 }
+
+/// With the flag the process starts anew with its allocator's samples; without it there are no profiles.
+#[test]
+fn profiles_are_taken_where_they_are_switched_on() {
+    use std::io::Read as _;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), "").unwrap();
+    let server = Server::start(folder.path(), &["--watchfire.web.enable-pprof"]);
+    for (path, word) in [("heap", "inuse_space"), ("allocs", "alloc_space"), ("goroutine", "threads")] {
+        let answer = server.get(&format!("/debug/pprof/{path}"));
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let mut profile = Vec::new();
+        flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut profile).unwrap();
+        assert!(profile.windows(word.len()).any(|window| window == word.as_bytes()), "{path}");
+    }
+    assert!(server.get("/debug/pprof/heap?debug=1").text().starts_with("heap_v2/524288\n"));
+    assert!(server.get("/debug/pprof/goroutine?debug=1").text().starts_with("id\tname\tstate\tcpu_seconds\n"));
+    let other = server.get("/debug/pprof/mutex");
+    assert!(other.status == 501 && other.text().contains("/debug/pprof/heap "), "{}", other.text());
+    assert_eq!(server.get("/debug/pprof/heap?seconds=x").status, 400);
+    drop(server);
+    let server = Server::start(folder.path(), &[]);
+    assert_eq!(server.get("/debug/pprof/heap").status, 404);
+}

@@ -24,10 +24,12 @@ pub(crate) enum Kind {
     TlsGarbage,
     InvalidUtf8,
     Reset,
+    /// Answers well; the server is made to panic at it.
+    Panic,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::NoAnswer,
         Self::BytePerSecond,
         Self::EndlessBody,
@@ -38,6 +40,8 @@ impl Kind {
         Self::TlsGarbage,
         Self::InvalidUtf8,
         Self::Reset,
+        // The last, as not every server can be made to.
+        Self::Panic,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -52,6 +56,7 @@ impl Kind {
             Self::TlsGarbage => "tls-garbage",
             Self::InvalidUtf8 => "invalid-utf8",
             Self::Reset => "reset",
+            Self::Panic => "panic",
         }
     }
 }
@@ -90,8 +95,8 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Starts them: the good ones have `series` series each.
-    pub(crate) fn start(good: usize, series: usize) -> Self {
+    /// Starts them: the good ones have `series` series each, the hostile ones are of these kinds in turn.
+    pub(crate) fn start(good: usize, series: usize, kinds: &'static [Kind]) -> Self {
         let arrivals = Arc::new(Mutex::new(vec![Vec::new(); good]));
         let body: String = (0..series)
             .map(|n| format!("good_metric_{}{{handler=\"/api/v1/resource/{n}\",code=\"200\"}} {n}.25\n", n % 100))
@@ -101,7 +106,7 @@ impl Crowd {
         let noted = Arc::clone(&arrivals);
         let good_port = serve(move |stream| be_good(stream, Arc::clone(&answer), Arc::clone(&noted)));
         let bomb: Arc<[u8]> = bomb().into();
-        let hostile_port = serve(move |stream| be_hostile(stream, Arc::clone(&bomb)));
+        let hostile_port = serve(move |stream| be_hostile(stream, Arc::clone(&bomb), kinds));
         Self { good_port, hostile_port, arrivals }
     }
 
@@ -162,9 +167,9 @@ const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.
 const ZIPPED: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n";
 
-async fn be_hostile(mut stream: TcpStream, bomb: Arc<[u8]>) -> Option<()> {
+async fn be_hostile(mut stream: TcpStream, bomb: Arc<[u8]>, kinds: &[Kind]) -> Option<()> {
     let number = number_of(stream.local_addr().ok()?)?;
-    let kind = *Kind::ALL.get(number % Kind::ALL.len())?;
+    let kind = *kinds.get(number % kinds.len())?;
     if kind == Kind::TlsGarbage {
         let garbage: Vec<u8> = (0..4096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         stream.write_all(&garbage).await.ok()?;
@@ -217,6 +222,10 @@ async fn be_hostile(mut stream: TcpStream, bomb: Arc<[u8]>) -> Option<()> {
             Kind::Reset => {
                 stream.set_zero_linger().ok()?;
                 return Some(());
+            }
+            Kind::Panic => {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n";
+                stream.write_all(format!("{head}Content-Length: 4\r\n\r\na 1\n").as_bytes()).await.ok()?;
             }
             Kind::TlsGarbage => return None,
         }

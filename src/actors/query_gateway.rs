@@ -425,6 +425,8 @@ impl GatewayDeps {
         engine.default_subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
         engine.lookback_ms = query.lookback_ms.unwrap_or(engine.lookback_ms);
         engine.counts_steps = query.counts_steps;
+        // Other servers are asked for what each selector selects, as Prometheus asks them.
+        engine.shortcuts.common_reads &= source.is_local();
         let mut evaluated = match query.span {
             QuerySpan::Instant { at } => evaluate_instant(expr, &*view, at, &engine, ctx)?,
             QuerySpan::Range { start, end, step_ms } => {

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use crate::client::first_bytes::Noting;
 use crate::client::proxy::{Kind, Proxy, ProxyRules};
 use crate::client::resolve::{AddressOrder, Resolver};
 use crate::client::tls::TlsParts;
@@ -174,10 +175,11 @@ async fn handshake(
     connector: TlsConnector,
     name: ServerName<'static>,
     wire: Box<dyn Wire>,
-) -> Result<tokio_rustls::client::TlsStream<Box<dyn Wire>>, Failure> {
+) -> Result<tokio_rustls::client::TlsStream<Noting<Box<dyn Wire>>>, Failure> {
+    let (wire, first) = Noting::new(wire);
     let done = timeout(HANDSHAKE_MAX, connector.connect(name, wire)).await;
     let done = done.map_err(|_| Failure::Other("net/http: TLS handshake timeout".into()))?;
-    done.map_err(|error| Failure::of_handshake(&error))
+    done.map_err(|error| Failure::of_handshake(&error, &first))
 }
 
 impl Service<Uri> for Connector {

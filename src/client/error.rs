@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::client::Request;
 use crate::client::connect::ConnectFailed;
+use crate::client::first_bytes::FirstBytes;
 use crate::model::go;
 
 /// A failed request: `Get "http://host/metrics": context deadline exceeded`. Userinfo in the URL prints as `***`.
@@ -144,8 +145,13 @@ impl Failure {
     }
 
     /// Of a TLS handshake.
-    pub(super) fn of_handshake(error: &io::Error) -> Self {
+    pub(super) fn of_handshake(error: &io::Error, first: &FirstBytes) -> Self {
         if let Some(error) = find::<rustls::Error>(error) {
+            let is_no_record =
+                matches!(error, rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType));
+            if is_no_record && !first.are_http() {
+                return Self::Other("tls: first record does not look like a TLS handshake".into());
+            }
             return Self::of_tls(error);
         }
         match error.kind() {

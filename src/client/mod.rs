@@ -13,6 +13,7 @@ pub mod cloud;
 mod connect;
 mod credentials;
 mod error;
+mod first_bytes;
 mod jwt;
 mod no_proxy;
 mod oauth2;
@@ -168,6 +169,11 @@ impl ResponseBody {
         }
         Ok(text)
     }
+}
+
+/// The words that belong to a status code; empty for one that has none.
+pub fn status_reason(status: u16) -> &'static str {
+    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
 
 /// Signs requests before they are sent.

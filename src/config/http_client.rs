@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::claims::Claims;
-use super::path::FilePath;
+use super::path::{self, FilePath};
 use super::url::{ConfigUrl, UrlText};
 use super::yaml::block::{Preset, block};
-use super::yaml::{Abort, Decoded, Decoder, Kind, Node, Out, Yaml, text_of};
+use super::yaml::{Abort, Decoded, Decoder, Kind, Node, Out, Yaml, read, text_of};
 use crate::model::go;
 use crate::model::secret::Secret;
 
@@ -290,6 +290,15 @@ impl Preset for HttpClientConfig {
 }
 
 impl HttpClientConfig {
+    /// Reads a file that holds nothing else, as tools take it. Paths in it count from its folder.
+    pub fn load(file: &str) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+        let mut config = Self::preset();
+        read(&text, &mut config).map_err(|error| error.to_string())?;
+        config.resolve_paths(&path::dir_of(file));
+        Ok(config)
+    }
+
     fn check_basic(&self) -> Result<(), String> {
         let token = !self.bearer_token.is_zero();
         let token_file = !self.bearer_token_file.is_empty();

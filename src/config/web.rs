@@ -13,7 +13,7 @@ use crate::model::go;
 use crate::model::secret::Secret;
 
 /// Cipher suites by Go's names; those that our TLS library has not are taken, and left out with a warning.
-const CIPHERS: [&str; 14] = [
+const CIPHERS: [&str; 13] = [
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
@@ -27,7 +27,6 @@ const CIPHERS: [&str; 14] = [
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-    "TLS_FALLBACK_SCSV",
 ];
 const CURVES: [&str; 4] = ["CurveP256", "CurveP384", "CurveP521", "X25519"];
 
@@ -81,8 +80,8 @@ block! {
         pub max_version: Option<TlsVersion> = "max_version", omitempty;
         /// Whether our order of cipher suites counts; it always does, as in Go.
         pub prefer_server_ciphers: Option<bool> = "prefer_server_cipher_suites", omitempty;
-        /// Alternative names of which a client's certificate must have one; empty for any.
-        pub client_sans: Vec<String> = "client_allowed_sans", omitempty;
+        /// Alternative names of which a client's certificate must have one; any if not given, none if the list is empty.
+        pub client_sans: Option<Vec<String>> = "client_allowed_sans", omitempty;
     }
 }
 

@@ -10,15 +10,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Extensions;
 use actix_web::http::StatusCode;
-use actix_web::rt::net::TcpStream;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use rustix::net::Shutdown;
 
+use crate::http::service;
 use crate::telemetry::metrics::{Counter, Registry};
 
 /// Connections beyond the limit for which nobody has to go: when all others are busy, health and this machine still get an answer.
@@ -75,7 +74,7 @@ impl Connections {
 
     /// Takes a connection in; `closed` counts when it is over.
     pub(super) fn enter(self: &Arc<Self>, stream: &dyn Any, extensions: &mut Extensions, closed: Counter) {
-        let Some(socket) = socket(stream) else { return };
+        let Some(socket) = service::socket(stream) else { return };
         let Ok(own) = socket.as_fd().try_clone_to_owned() else {
             self.refused.inc();
             return close(socket.as_fd());
@@ -177,12 +176,6 @@ fn longest_idle(open: &HashMap<u64, Arc<Slot>>) -> Option<u64> {
 pub(super) fn close(socket: impl rustix::fd::AsFd) {
     // One that the client has closed already needs no closing.
     let _ = rustix::net::shutdown(socket, Shutdown::Both);
-}
-
-/// The socket of a connection, with TLS or without.
-pub(super) fn socket(stream: &dyn Any) -> Option<&TcpStream> {
-    let encrypted = || stream.downcast_ref::<TlsStream<TcpStream>>().map(|stream| stream.get_ref().0);
-    stream.downcast_ref::<TcpStream>().or_else(encrypted)
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

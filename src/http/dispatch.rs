@@ -79,8 +79,11 @@ async fn answer(
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return finish(Response::error(status, "request header exceeds --watchfire.limit.http.header"));
     }
-    let path = percent_decode(request.uri().path().as_bytes()).and_then(|raw| String::from_utf8(raw).ok());
-    let Some(path) = path else { return finish(Response::not_found()) };
+    let raw = request.uri().path();
+    let Some(path) = percent_decode(raw.as_bytes()).filter(|_| raw.starts_with('/')) else {
+        return finish(Response::text(StatusCode::BAD_REQUEST, "400 Bad Request"));
+    };
+    let Ok(path) = String::from_utf8(path) else { return finish(Response::not_found()) };
     if let Some(to) = paths::cleaned(&path, &api_root(&state)) {
         return finish(to_cleaned(&request, &to));
     }

@@ -1,27 +1,24 @@
-//! `/debug/pprof/*`: where the process spends its time, in the format that `go tool pprof` opens. Off unless
-//! `--watchfire.web.enable-pprof` is given. One profile is taken at a time; nothing is sampled while none is.
-//!
-//! ```text
-//! Profile  { 1 sample_type, 2 sample …, 4 location …, 5 function …, 6 string_table …, 9 time_nanos, 10 duration_nanos,
-//!            11 period_type, 12 period }
-//! Sample   { 1 location_id packed, 2 value packed, 3 label … }     Location { 1 id, 4 line … }     Line { 1 function_id, 2 line }
-//! Function { 1 id, 2 name, 3 system_name, 4 filename }             ValueType { 1 type, 2 unit }    Label { 1 key, 2 str }
-//! ```
+//! `/debug/pprof/*`: where the process spends its time and its memory, in the format that `go tool pprof` opens. Off unless
+//! `--watchfire.web.enable-pprof` is given, and nothing is sampled without it. Processor time is sampled while its profile is
+//! taken, one at a time; memory from the start on.
 
-use std::collections::HashMap;
-use std::io::Write as _;
+mod heap;
+mod threads;
+mod wire;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use pprof::{ProfilerGuardBuilder, Report};
 
+use self::heap::Snapshot;
+use self::wire::{Frame, Writer};
 use crate::http::error::ApiError;
 use crate::http::request::Context;
 use crate::http::response::{Response, TEXT};
+use crate::telemetry::allocator::AllocatorError;
 
 /// Samples in a second of processor time, as in Go.
 const FREQUENCY: i32 = 100;
@@ -32,21 +29,34 @@ const SECONDS_MAX: u64 = 300;
 /// Libraries whose stacks are not walked: a signal may come while they hold what walking needs.
 const NOT_WALKED: [&str; 4] = ["libc", "libgcc", "pthread", "vdso"];
 
-/// Whether a profile is being taken.
-static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+/// What is there, for people and for who asks for something else.
+const INDEX: &str = "\
+/debug/pprof/profile?seconds=N  time spent on processors
+/debug/pprof/heap               memory in use, by who allocated it; with ?seconds=N what changes in that time
+/debug/pprof/allocs             the same, all that was ever allocated first
+/debug/pprof/goroutine          threads, which stand for goroutines, by name; with ?debug=1 one by one
+/debug/pprof/threadcreate       the same
+/debug/pprof/cmdline            the command line
+";
+
+/// Whether a profile is being taken: of time, of memory.
+static IS_TAKEN: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+const TIME: usize = 0;
+const MEMORY: usize = 1;
 
 /// The right to take a profile.
-struct Turn;
+struct Turn(&'static AtomicBool);
 
 impl Turn {
-    fn take() -> Option<Self> {
-        (!IS_TAKEN.swap(true, Ordering::AcqRel)).then_some(Self)
+    fn take(kind: usize) -> Option<Self> {
+        let is_taken = IS_TAKEN.get(kind)?;
+        (!is_taken.swap(true, Ordering::AcqRel)).then_some(Self(is_taken))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        IS_TAKEN.store(false, Ordering::Release);
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -55,8 +65,7 @@ pub(super) async fn index(context: Context) -> Result<Response, ApiError> {
     if !context.state.settings.enable_pprof {
         return Ok(Response::not_found());
     }
-    let text = "/debug/pprof/profile?seconds=N  time spent on processors\n/debug/pprof/cmdline  the command line\n";
-    Ok(Response::text(StatusCode::OK, text))
+    Ok(Response::text(StatusCode::OK, INDEX))
 }
 
 /// `GET /debug/pprof/<name>`.
@@ -68,29 +77,52 @@ pub(super) async fn named(context: Context) -> Result<Response, ApiError> {
         "profile" => profile(context.params.get("seconds")).await,
         "cmdline" => Ok(Response::ok(TEXT, std::env::args().collect::<Vec<_>>().join("\0"))),
         "symbol" => Ok(Response::ok(TEXT, "num_symbols: 0\n")),
-        "heap" | "allocs" | "goroutine" | "block" | "mutex" | "threadcreate" | "trace" | "fgprof" => {
-            Ok(Response::error(StatusCode::NOT_IMPLEMENTED, "this profile is not taken here"))
+        "heap" => memory(&context, "heap", "inuse_space").await,
+        "allocs" => memory(&context, "allocs", "alloc_space").await,
+        name @ ("goroutine" | "threadcreate" | "threads") => match context.params.get("debug") {
+            "" | "0" => Ok(attached(name, threads::profile())),
+            _ => Ok(Response::ok(TEXT, threads::text())),
+        },
+        name @ ("block" | "mutex" | "trace" | "fgprof") => {
+            let text = format!("there is no profile {name} of this program; there are:\n\n{INDEX}");
+            Ok(Response::error(StatusCode::NOT_IMPLEMENTED, text.trim_end()))
         }
         name => Ok(Response::error(StatusCode::NOT_FOUND, &format!("Unknown profile: {name}"))),
     }
 }
 
-async fn profile(seconds: &str) -> Result<Response, ApiError> {
-    let seconds = match seconds {
-        "" => SECONDS,
-        text => match text.parse() {
-            Ok(0) => SECONDS,
-            Ok(seconds) if seconds <= SECONDS_MAX => seconds,
-            _ => {
-                let text = format!("seconds must be a number up to {SECONDS_MAX}");
-                return Ok(Response::error(StatusCode::BAD_REQUEST, &text));
-            }
-        },
+/// The parameter `seconds`; the error is the answer.
+fn seconds(text: &str) -> Result<Option<u64>, Response> {
+    match text.parse() {
+        _ if text.is_empty() => Ok(None),
+        Ok(0) => Ok(None),
+        Ok(seconds) if seconds <= SECONDS_MAX => Ok(Some(seconds)),
+        _ => {
+            let text = format!("seconds must be a number up to {SECONDS_MAX}");
+            Err(Response::error(StatusCode::BAD_REQUEST, &text))
+        }
+    }
+}
+
+fn attached(name: &str, written: std::io::Result<Vec<u8>>) -> Response {
+    match written {
+        Ok(body) => {
+            let response = Response::ok("application/octet-stream", body);
+            response.with("Content-Disposition", format!("attachment; filename=\"{name}\""))
+        }
+        Err(error) => Response::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn profile(text: &str) -> Result<Response, ApiError> {
+    let seconds = match seconds(text) {
+        Ok(seconds) => seconds.unwrap_or(SECONDS),
+        Err(refusal) => return Ok(refusal),
     };
     let cannot = |why: &str| {
         Ok(Response::error(StatusCode::INTERNAL_SERVER_ERROR, &format!("Could not enable CPU profiling: {why}")))
     };
-    let Some(turn) = Turn::take() else { return cannot("cpu profiling already in use") };
+    let Some(turn) = Turn::take(TIME) else { return cannot("cpu profiling already in use") };
     // It waits on a thread of the HTTP library's pool for the sampling, never on one that serves.
     let guard = match ProfilerGuardBuilder::default().frequency(FREQUENCY).blocklist(&NOT_WALKED).build() {
         Ok(guard) => guard,
@@ -99,121 +131,68 @@ async fn profile(seconds: &str) -> Result<Response, ApiError> {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let written = web::block(move || {
         let _turn = turn;
-        let report = guard.report().build().map_err(|error| error.to_string())?;
+        let report = guard.report().build().map_err(std::io::Error::other)?;
         drop(guard);
-        packed(&encode(&report)).map_err(|error| error.to_string())
+        encode(&report)
     });
-    match written.await.map_err(|error| error.to_string()).and_then(|written| written) {
-        Ok(body) => {
-            let response = Response::ok("application/octet-stream", body);
-            Ok(response.with("Content-Disposition", "attachment; filename=\"profile\""))
+    Ok(attached("profile", written.await.map_err(std::io::Error::other).and_then(|written| written)))
+}
+
+/// A profile of memory: since the start, or what changes in some seconds.
+async fn memory(context: &Context, name: &'static str, shown: &'static str) -> Result<Response, ApiError> {
+    let seconds = match seconds(context.params.get("seconds")) {
+        Ok(seconds) => seconds,
+        Err(refusal) => return Ok(refusal),
+    };
+    let Some(turn) = Turn::take(MEMORY) else {
+        return Ok(Response::error(StatusCode::SERVICE_UNAVAILABLE, "a profile of memory is being taken"));
+    };
+    let cannot = |error: &AllocatorError| {
+        let status = match error {
+            AllocatorError::NotSampling => StatusCode::NOT_IMPLEMENTED,
+            AllocatorError::Refused { .. } | AllocatorError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Response::error(status, &error.to_string())
+    };
+    let gone = |error: actix_web::error::BlockingError| ApiError::internal(error.to_string());
+    let as_text = !matches!(context.params.get("debug"), "" | "0");
+    if as_text {
+        let written = web::block(Snapshot::text).await.map_err(gone)?;
+        return Ok(written.map_or_else(|error| cannot(&error), |text| Response::ok(TEXT, text)));
+    }
+    let mut before = None;
+    if let Some(seconds) = seconds {
+        match web::block(Snapshot::take).await.map_err(gone)? {
+            Ok(snapshot) => before = Some(snapshot),
+            Err(error) => return Ok(cannot(&error)),
         }
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+    let written = web::block(move || {
+        let _turn = turn;
+        Snapshot::take().map(|snapshot| snapshot.profile(before.as_ref(), shown))
+    });
+    Ok(match written.await.map_err(gone)? {
+        Ok(written) => attached(name, written),
         Err(error) => cannot(&error),
-    }
+    })
 }
 
-fn packed(message: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(3));
-    encoder.write_all(message)?;
-    encoder.finish()
-}
-
-/// Texts, each once, by number; the first is empty.
-struct Texts {
-    numbers: HashMap<String, u64>,
-    listed: Vec<String>,
-}
-
-impl Texts {
-    fn number(&mut self, text: &str) -> u64 {
-        if let Some(number) = self.numbers.get(text) {
-            return *number;
-        }
-        let number = self.listed.len() as u64;
-        self.numbers.insert(text.to_owned(), number);
-        self.listed.push(text.to_owned());
-        number
-    }
-}
-
-fn encode(report: &Report) -> Vec<u8> {
-    let mut texts = Texts { numbers: HashMap::from([(String::new(), 0)]), listed: vec![String::new()] };
-    let (mut out, mut functions, mut places) = (Vec::new(), HashMap::new(), HashMap::new());
-    let period_nanos = 1_000_000_000 / i64::from(FREQUENCY);
-    for (kind, unit) in [("samples", "count"), ("cpu", "nanoseconds")] {
-        let (kind, unit) = (texts.number(kind), texts.number(unit));
-        put_message(&mut out, 1, &numbers(&[(1, kind), (2, unit)]));
-    }
-    let thread = texts.number("thread");
-    let (mut samples, mut locations, mut named) = (Vec::new(), Vec::new(), Vec::new());
+fn encode(report: &Report) -> std::io::Result<Vec<u8>> {
+    let period_nanos = 1_000_000_000 / FREQUENCY.unsigned_abs();
+    let mut writer = Writer::new(&[("samples", "count"), ("cpu", "nanoseconds")]);
     for (frames, count) in &report.data {
-        let mut stack = Vec::new();
-        for symbol in frames.frames.iter().flatten() {
-            let (name, file) = (symbol.name(), symbol.filename().into_owned());
-            let next = functions.len() as u64 + 1;
-            let function = *functions.entry((name.clone(), file.clone())).or_insert_with(|| {
-                let fields = [
-                    (1, next),
-                    (2, texts.number(&name)),
-                    (3, texts.number(&symbol.sys_name())),
-                    (4, texts.number(&file)),
-                ];
-                put_message(&mut named, 5, &numbers(&fields));
-                next
-            });
-            let next = places.len() as u64 + 1;
-            let line = u64::from(symbol.lineno());
-            let place = *places.entry((function, line)).or_insert_with(|| {
-                let mut location = numbers(&[(1, next)]);
-                put_message(&mut location, 4, &numbers(&[(1, function), (2, line)]));
-                put_message(&mut locations, 4, &location);
-                next
-            });
-            put_varint(&mut stack, place);
-        }
+        let place = |symbol: &pprof::Symbol| Frame {
+            name: symbol.name(),
+            system_name: symbol.sys_name().into_owned(),
+            file: symbol.filename().into_owned(),
+            line: symbol.lineno(),
+        };
+        let stack: Vec<u64> = frames.frames.iter().flatten().map(|symbol| writer.location(&[place(symbol)])).collect();
         let count = i64::try_from(*count).unwrap_or(0);
-        let mut values = Vec::new();
-        put_varint(&mut values, count.cast_unsigned());
-        put_varint(&mut values, count.saturating_mul(period_nanos).cast_unsigned());
-        let mut sample = Vec::new();
-        put_message(&mut sample, 1, &stack);
-        put_message(&mut sample, 2, &values);
-        let name = texts.number(&frames.thread_name);
-        put_message(&mut sample, 3, &numbers(&[(1, thread), (2, name)]));
-        put_message(&mut samples, 2, &sample);
+        let values = [count, count.saturating_mul(i64::from(period_nanos))];
+        writer.sample(&stack, &values, &[("thread", &frames.thread_name)]);
     }
-    let (cpu, nanoseconds) = (texts.number("cpu"), texts.number("nanoseconds"));
-    out.extend(samples);
-    out.extend(locations);
-    out.extend(named);
-    texts.listed.iter().for_each(|text| put_message(&mut out, 6, text.as_bytes()));
-    let began = report.timing.start_time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    out.extend(numbers(&[(9, nanos(began)), (10, nanos(report.timing.duration))]));
-    put_message(&mut out, 11, &numbers(&[(1, cpu), (2, nanoseconds)]));
-    out.extend(numbers(&[(12, period_nanos.unsigned_abs())]));
-    out
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while 0x80 <= value {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn numbers(fields: &[(u8, u64)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (field, value) in fields {
-        put_varint(&mut out, u64::from(*field) << 3);
-        put_varint(&mut out, *value);
-    }
-    out
-}
-
-fn put_message(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    put_varint(out, u64::from(field) << 3 | 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
+    let timing = &report.timing;
+    writer.finish(timing.start_time, timing.duration, ("cpu", "nanoseconds", u64::from(period_nanos)), "")
 }

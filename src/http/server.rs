@@ -8,15 +8,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use rustix::net::sockopt;
 
 use crate::http::connections::{self, Busy, Connections};
 use crate::http::dispatch::{self, Bounds};
 use crate::http::guard::Guard;
 use crate::http::routes::ROUTES;
+use crate::http::service::{self, Serving};
 use crate::http::state::HttpState;
 use crate::http::tls;
 use crate::http::web_file::WebFile;
@@ -98,12 +99,6 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
             let guard =
                 Guard::new(Arc::clone(file), SharedClock::clone(&state.clock)).map_err(ServeError::WebConfig)?;
             let tls = tls::server_config(file, SharedClock::clone(&state.clock)).map_err(ServeError::WebConfig)?;
-            let http2 = file.current().map_err(ServeError::WebConfig)?.http.http2;
-            if tls.is_some() && http2 == Some(false) {
-                // The library offers it with TLS whatever it is told; who switches it off must not find it on.
-                let text = "http_server_config.http2: switching HTTP/2 off is not built yet";
-                return Err(ServeError::WebConfig(text.to_owned()));
-            }
             (Some(Arc::new(guard)), tls)
         }
     };
@@ -130,11 +125,11 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     let closed = state.metrics.connections_closed.clone();
     let accepted = state.metrics.connections_accepted.clone();
     let refused = state.metrics.connections_refused.clone();
-    let mut server = HttpServer::new(move || {
+    let make = move || {
         let state = Arc::clone(&state);
         let bounds = Rc::new(bounds);
         let guard = guard.clone();
-        let answer = move |request: HttpRequest, payload: web::Payload| {
+        move |request: HttpRequest, payload: web::Payload| {
             let (state, guard, bounds) = (Arc::clone(&state), guard.clone(), Rc::clone(&bounds));
             async move {
                 let busy = match Busy::begin(&request) {
@@ -147,18 +142,9 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
                     None => answer,
                 }
             }
-        };
-        App::new().default_service(web::to(answer))
-    })
-    .workers(workers)
-    .max_connections(share)
-    .keep_alive(options.read_timeout)
-    .client_request_timeout(HEADER_TIMEOUT.min(options.read_timeout))
-    // A client that goes away ends its request, and with it its query.
-    .h1_allow_half_closed(false)
-    .shutdown_timeout(SHUTDOWN_SECS)
-    .disable_signals()
-    .on_connect(move |stream, extensions| {
+        }
+    };
+    let on_connect = move |stream: &dyn Any, extensions: &mut Extensions| {
         accepted.inc();
         if refuse_one_too_many(stream) {
             refused.inc();
@@ -166,21 +152,24 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         cut_off_stalled(stream, write_timeout);
         send_at_once(stream);
         connections.enter(stream, extensions, closed.clone());
-    });
+    };
     let is_tls = tls.is_some();
+    let serving = Serving {
+        keep_alive: options.read_timeout,
+        head_timeout: HEADER_TIMEOUT.min(options.read_timeout),
+        on_connect: Arc::new(on_connect),
+        tls,
+    };
+    let mut server = service::builder(workers, share, SHUTDOWN_SECS);
     for listener in listeners {
-        server = match tls.clone() {
-            Some(tls) => server.listen_rustls_0_23(listener, tls),
-            None => server.listen(listener),
-        }
-        .map_err(ServeError::Setup)?;
+        server = service::listen(server, listener, &serving, make.clone()).map_err(ServeError::Setup)?;
     }
     let finished = server.run();
     for address in &addresses {
         tracing::info!(component = "web", %address, "Listening on");
         if options.web_config.is_some() {
             let text = if is_tls { "TLS is enabled." } else { "TLS is disabled." };
-            tracing::info!(component = "web", http2 = is_tls, %address, "{text}");
+            tracing::info!(component = "web", http2 = false, %address, "{text}");
         }
     }
     Ok(RunningServer { addresses, handle: finished.handle(), finished })
@@ -204,14 +193,14 @@ fn strict(mut answer: HttpResponse) -> HttpResponse {
 
 /// Closes a connection that takes one of the last open files; true if it did.
 fn refuse_one_too_many(stream: &dyn Any) -> bool {
-    let found = connections::socket(stream).filter(|stream| is_one_too_many(stream.as_fd()));
+    let found = service::socket(stream).filter(|stream| is_one_too_many(stream.as_fd()));
     found.inspect(|stream| connections::close(stream)).is_some()
 }
 
 /// Has the system send each piece of an answer when it is written, rather than wait until the client has confirmed the last:
 /// clients do that after 40 ms.
 fn send_at_once(stream: &dyn Any) {
-    let Some(stream) = connections::socket(stream) else { return };
+    let Some(stream) = service::socket(stream) else { return };
     if let Err(err) = sockopt::set_tcp_nodelay(stream, true) {
         tracing::debug!(component = "web", %err, "Pieces of answers are held back");
     }
@@ -219,7 +208,7 @@ fn send_at_once(stream: &dyn Any) {
 
 /// Has the system end a connection whose client takes nothing for `within`: its answer would be held for as long as it likes.
 fn cut_off_stalled(stream: &dyn Any, within: Duration) {
-    let Some(stream) = connections::socket(stream) else { return };
+    let Some(stream) = service::socket(stream) else { return };
     let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
     if let Err(err) = sockopt::set_tcp_user_timeout(stream, within_ms) {
         tracing::debug!(component = "web", %err, "Stalled connections are not cut off");

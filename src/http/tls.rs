@@ -38,11 +38,12 @@ pub(super) fn server_config(file: &Arc<WebFile>, clock: SharedClock) -> Result<O
         current: ArcSwap::from_pointee(Ok(first)),
     });
     let versions = versions(&config.tls)?;
-    let built = ServerConfig::builder_with_provider(provider)
+    let mut built = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
         .map_err(|error| format!("tls_server_config: {error}"))?
         .with_client_cert_verifier(Arc::clone(&keeper) as _)
         .with_cert_resolver(keeper);
+    built.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(built))
 }
 
@@ -84,6 +85,12 @@ fn provider(config: &TlsServerConfig) -> CryptoProvider {
     provider
 }
 
+/// The system's words for an error, as Go prints them.
+fn go_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
 /// What handshakes need.
 struct Material {
     config: Arc<TlsServerConfig>,
@@ -104,7 +111,11 @@ impl Material {
         let stamps = files.map(|file| (file.as_str().to_owned(), Stamp::of(file))).collect();
         let source = |text: &str, file: &str, what: &str| match file {
             "" => Ok(text.as_bytes().to_vec()),
-            file => std::fs::read(file).map_err(|error| format!("failed to read {what}_file ({file}): {error}")),
+            file => std::fs::read(file).map_err(|error| {
+                let reason = format!("open {file}: {}", go_words(&error));
+                // Go's words, which do not name the setting for the authorities.
+                if what == "client_ca" { reason } else { format!("failed to read {what}_file ({file}): {reason}") }
+            }),
         };
         let cert = source(&config.cert, &config.cert_file, "cert")?;
         let key = source(config.key.expose(), &config.key_file, "key")?;
@@ -208,8 +219,10 @@ impl ClientCertVerifier for Keeper {
         if let Some(chains) = &material.chains {
             chains.verify_client_cert(end_entity, intermediates, now)?;
         }
-        if !material.config.client_sans.is_empty() && !has_name(end_entity, &material.config.client_sans) {
-            let text = format!("could not find allowed SANs in client cert, found: {:?}", material.config.client_sans);
+        if let Some(allowed) = &material.config.client_sans
+            && !has_name(end_entity, allowed)
+        {
+            let text = format!("could not find allowed SANs in client cert, found: {allowed:?}");
             return Err(CertificateError::Other(OtherError(Arc::new(std::io::Error::other(text)))).into());
         }
         Ok(ClientCertVerified::assertion())

@@ -209,6 +209,10 @@ pub trait ReadBudget: Send + Sync {
     fn charge(&self, bytes: usize) -> Result<(), ReadError>;
     /// Errors when the read should end: deadline, cancellation.
     fn check(&self) -> Result<(), ReadError>;
+    /// Runs jobs 0 to `count`, each once, and returns when all are done: one after the other, unless there are threads to spare.
+    fn run_each(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(job);
+    }
 }
 
 /// A budget without limits, for tests and tools.

@@ -9,7 +9,10 @@ mod call;
 mod data_times;
 mod duration;
 mod node;
+mod sharing;
 mod step_invariant;
+
+use std::cell::Cell;
 
 use crate::promql::ast::{
     AggregateExpr, AggregateOp, AtModifier, BinaryExpr, BinaryOp, Cardinality, Expr, MatrixSelector, PosRange,
@@ -23,8 +26,9 @@ use crate::promql::plan::data_times::DataTimes;
 pub(crate) use crate::promql::plan::call::depends_on_time;
 pub(crate) use crate::promql::plan::node::{
     Aggregate, Call, Fold, Grouping, Info, Matching, Node, Operation, RangeCall, RangeSelector, RangeSource,
-    SampleTime, ScalarOp, SelectK, Selector, SetOp, SetOperation, Subquery, VectorScalar, Vectors, WhichK,
+    SampleTime, ScalarOp, SelectK, Selector, SetOp, SetOperation, Share, Subquery, VectorScalar, Vectors, WhichK,
 };
+pub(crate) use crate::promql::plan::sharing::{Read, Sharing};
 use crate::promql::plan::step_invariant::Invariance;
 
 /// The times of the query that an expression may refer to.
@@ -49,17 +53,34 @@ pub(crate) fn check_range_query(expr: &Expr) -> Result<(), EvalError> {
     }
 }
 
+/// A planned expression.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// What is evaluated.
+    pub(crate) root: Node,
+    /// What of it need not be done twice.
+    pub(crate) sharing: Sharing,
+}
+
 /// Plans a checked expression. Errors are those of duration expressions and of strings that a function refuses.
-pub(crate) fn plan(expr: &Expr, times: QueryTimes, opts: &EngineOptions) -> Result<Node, EvalError> {
-    let planner = Planner { times, opts };
+pub(crate) fn plan(expr: &Expr, times: QueryTimes, opts: &EngineOptions) -> Result<Plan, EvalError> {
+    let planner = Planner { times, opts, selectors: Cell::new(0) };
     let context = Context { place: Place::Usual, data: DataTimes::of_query(times), parts: HistogramParts::Open };
     let (node, invariance) = planner.lower(expr, context)?;
-    Ok(invariance.wrap(node))
+    let mut root = invariance.wrap(node);
+    let is_instant = times.start_ms == times.end_ms;
+    let sharing = match planner.selectors.get() {
+        0 | 1 => Sharing::default(),
+        _ => Sharing::of(&mut root, is_instant, opts.shortcuts),
+    };
+    Ok(Plan { root, sharing })
 }
 
 struct Planner<'a> {
     times: QueryTimes,
     opts: &'a EngineOptions,
+    /// Selectors so far.
+    selectors: Cell<usize>,
 }
 
 /// Where an expression stands.
@@ -113,12 +134,10 @@ impl Planner<'_> {
         let range = expr.range();
         match expr {
             Expr::Paren(paren) => self.lower(&paren.expr, context),
-            Expr::Number(number) => {
-                Ok((Node { operation: Operation::Number(number.value), range }, Invariance::OF_LITERAL))
-            }
+            Expr::Number(number) => Ok((node(Operation::Number(number.value), range), Invariance::OF_LITERAL)),
             Expr::Text(text) => {
                 let operation = Operation::Text(text.to_display_string());
-                Ok((Node { operation, range }, Invariance::OF_LITERAL))
+                Ok((node(operation, range), Invariance::OF_LITERAL))
             }
             Expr::Vector(selector) => {
                 let is_smoothed = selector.extension == Some(RangeExtension::Smoothed);
@@ -126,17 +145,17 @@ impl Planner<'_> {
                 let selector = self.selector(selector, (self.opts.lookback_ms, ahead_ms), context)?;
                 let invariance = Invariance::of_selector(&selector);
                 let operation = if is_smoothed { Operation::Smoothed(selector) } else { Operation::Select(selector) };
-                Ok((Node { operation, range }, invariance))
+                Ok((node(operation, range), invariance))
             }
             Expr::Matrix(matrix) => {
                 let selector = self.range_selector(matrix, context)?;
                 let invariance = Invariance::of_range(selector.selector.pinned_ms.is_some());
-                Ok((Node { operation: Operation::SelectRange(selector), range }, invariance))
+                Ok((node(Operation::SelectRange(selector), range), invariance))
             }
             Expr::Subquery(subquery) => {
                 let subquery = self.subquery(subquery, context)?;
                 let invariance = Invariance::of_range(subquery.pinned_ms.is_some());
-                Ok((Node { operation: Operation::Subquery(Box::new(subquery)), range }, invariance))
+                Ok((node(Operation::Subquery(Box::new(subquery)), range), invariance))
             }
             Expr::Unary(unary) => {
                 let (inner, invariance) = self.lower(&unary.expr, context)?;
@@ -144,7 +163,7 @@ impl Planner<'_> {
                     Sign::Plus => Operation::Same(Box::new(inner)),
                     Sign::Minus => Operation::Negate(Box::new(inner)),
                 };
-                Ok((Node { operation, range }, invariance))
+                Ok((node(operation, range), invariance))
             }
             Expr::Binary(binary) => self.binary(binary, context),
             Expr::Aggregate(aggregate) => self.aggregate(aggregate, context),
@@ -163,7 +182,9 @@ impl Planner<'_> {
         let pinned_ms = self.pinned(selector.at, context);
         let data_ms = context.data.of_selector(pinned_ms, window_ms, offset_ms);
         let totals_only = context.parts == HistogramParts::Totals;
-        Ok(Selector { matchers: selector.matchers.clone(), offset_ms, pinned_ms, data_ms, totals_only })
+        let matchers = selector.matchers.clone();
+        self.selectors.set(self.selectors.get() + 1);
+        Ok(Selector { matchers, offset_ms, pinned_ms, data_ms, totals_only, reader: None })
     }
 
     fn pinned(&self, at: Option<AtModifier>, context: Context) -> Option<i64> {
@@ -298,7 +319,7 @@ impl Planner<'_> {
 }
 
 fn node(operation: Operation, range: PosRange) -> Node {
-    Node { operation, range }
+    Node::new(operation, range)
 }
 
 fn scalar_op(binary: &BinaryExpr, range: PosRange) -> Result<crate::promql::functions::ElementOp, EvalError> {

@@ -45,6 +45,15 @@ pub struct FamilyMetadata {
     pub unit: String,
 }
 
+/// How much metadata a target's families have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetadataSize {
+    /// Families.
+    pub entries: u64,
+    /// Bytes of their types, help texts and units.
+    pub bytes: u64,
+}
+
 #[derive(Clone, Debug)]
 struct Retired {
     metadata: FamilyMetadata,
@@ -64,6 +73,7 @@ pub(super) struct CacheState {
     /// Successful scrapes so far.
     scrapes: u64,
     retired: Arc<[Retired]>,
+    described: MetadataSize,
 }
 
 /// The published memory of one target. Owned by what outlives the target's actor; one scrape at a time writes it.
@@ -82,6 +92,7 @@ impl Default for TargetCache {
             committed: false,
             scrapes: 0,
             retired: Arc::from([]),
+            described: MetadataSize::default(),
         };
         Self { state: ArcSwap::from_pointee(state) }
     }
@@ -231,6 +242,11 @@ impl TargetCache {
         found
     }
 
+    /// How much [`Self::metadata`] is.
+    pub fn metadata_size(&self) -> MetadataSize {
+        self.state.load().described
+    }
+
     /// Publishes a good scrape and makes its batch: samples, stale markers of vanished series, report series.
     pub(super) fn publish(&self, staged: Staged, report: &report::Report, plan: &SamplePlan) -> (AppendBatch, Pending) {
         let before = self.load();
@@ -251,7 +267,9 @@ impl TargetCache {
                 described = metadata::news(&before, &sequence, format, plan);
             }
             lines_len = sequence.len();
-            next.retired = retire(&before, &sequence, format);
+            let current = families(&sequence, format);
+            next.retired = retire(&before, &current);
+            next.described = size_of_metadata(&current, &next.retired);
             if !keep_marked {
                 origins.markers = push_markers(&mut samples, &before, &staged.vanished, &sequence, report.at, plan);
                 for index in &staged.vanished {
@@ -566,15 +584,24 @@ fn push_markers(
 }
 
 /// Metadata that the next state keeps for a while, as its families have no line in `next`.
-fn retire(before: &CacheState, next: &Sequence, format: Format) -> Arc<[Retired]> {
-    let current: HashSet<String> = families(next, format).into_iter().map(|m| m.family).collect();
+fn retire(before: &CacheState, current: &[FamilyMetadata]) -> Arc<[Retired]> {
+    let current: HashSet<&str> = current.iter().map(|m| m.family.as_str()).collect();
     let left = families(&before.sequence, before.format).into_iter();
     let left = left.map(|metadata| Retired { metadata, last_seen: before.scrapes });
     let older = before.retired.iter().filter(|r| before.scrapes - r.last_seen < METADATA_KEPT_SCRAPES).cloned();
     let mut seen = HashSet::new();
     left.chain(older)
-        .filter(|r| !current.contains(&r.metadata.family) && seen.insert(r.metadata.family.clone()))
+        .filter(|r| !current.contains(r.metadata.family.as_str()) && seen.insert(r.metadata.family.clone()))
         .collect()
+}
+
+fn size_of_metadata(current: &[FamilyMetadata], retired: &[Retired]) -> MetadataSize {
+    let mut size = MetadataSize::default();
+    for metadata in current.iter().chain(retired.iter().map(|retired| &retired.metadata)) {
+        size.entries += 1;
+        size.bytes += (metadata.kind.name().len() + metadata.help.len() + metadata.unit.len()) as u64;
+    }
+    size
 }
 
 /// The families that the metadata lines of a sequence describe.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::go_time;
-use crate::telemetry::metrics::{Counter, Histogram, Registry};
+use crate::model::labels::Labels;
+use crate::scrape::cache::MetadataSize;
+use crate::telemetry::metrics::{Counter, Histogram, MetricFamily, MetricKind, MetricValue, Registry};
 use crate::telemetry::summary::Summary;
 
 const QUANTILES: [f64; 5] = [0.01, 0.05, 0.5, 0.9, 0.99];
@@ -15,6 +17,15 @@ const LENGTHS: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
 const TARGET_LIMIT: [&str; 2] =
     ["prometheus_target_scrape_pool_target_limit", "Maximum number of targets allowed in this scrape pool."];
 const TARGETS: [&str; 2] = ["prometheus_target_scrape_pool_targets", "Current number of targets in this scrape pool."];
+/// Of a table that Prometheus has in some builds only; in those that it ships it stands at zero, too.
+const SYMBOLS: [&str; 2] =
+    ["prometheus_target_scrape_pool_symboltable_items", "Current number of symbols in table for this scrape pool."];
+const METADATA_ENTRIES: [&str; 2] =
+    ["prometheus_target_metadata_cache_entries", "Total number of metric metadata entries in the cache"];
+const METADATA_BYTES: [&str; 2] = [
+    "prometheus_target_metadata_cache_bytes",
+    "The number of bytes that are currently used for storing metric metadata in the cache",
+];
 const SYNCS: [&str; 2] =
     ["prometheus_target_scrape_pool_sync_total", "Total number of syncs that were executed on a scrape pool."];
 const SYNC_LENGTH: [&str; 2] = ["prometheus_target_sync_length_seconds", "Actual interval to sync the scrape pool."];
@@ -124,6 +135,7 @@ impl PoolMetrics {
         let registry = &self.registry;
         registry.gauge(TARGET_LIMIT[0], TARGET_LIMIT[1], &labels).set(synced.target_limit as f64);
         registry.gauge(TARGETS[0], TARGETS[1], &labels).set(synced.targets as f64);
+        registry.gauge(SYMBOLS[0], SYMBOLS[1], &labels).set(0.0);
         registry.counter(SYNCS[0], SYNCS[1], &labels).inc();
         registry.counter(SYNC_FAILED[0], SYNC_FAILED[1], &labels).add(synced.failures as u64);
         let seconds = synced.took.as_secs_f64();
@@ -138,9 +150,29 @@ impl PoolMetrics {
 
     /// The pool of `job` is gone, and so are its figures.
     pub fn removed(&self, job: &str) {
-        for [name, _] in [TARGET_LIMIT, TARGETS, SYNCS, SYNC_LENGTH, SYNC_LENGTH_HISTOGRAM, SYNC_FAILED] {
+        for [name, _] in [TARGET_LIMIT, TARGETS, SYMBOLS, SYNCS, SYNC_LENGTH, SYNC_LENGTH_HISTOGRAM, SYNC_FAILED] {
             self.registry.remove(name, &[("scrape_job", job)]);
         }
+    }
+
+    /// Tells how much metadata each job has, from `sizes` as they are when metrics are asked for.
+    pub fn tell_metadata(&self, sizes: impl Fn() -> Vec<(String, MetadataSize)> + Send + Sync + 'static) {
+        self.registry.collect_with(move || {
+            let sizes = sizes();
+            let family = |[name, help]: [&str; 2], of: fn(MetadataSize) -> u64| MetricFamily {
+                name: name.to_owned(),
+                help: help.to_owned(),
+                kind: MetricKind::Gauge,
+                metrics: sizes
+                    .iter()
+                    .map(|(job, size)| {
+                        let labels = Labels::from_pairs([("scrape_job", job.as_str())]);
+                        (labels, MetricValue::Number(of(*size) as f64))
+                    })
+                    .collect(),
+            };
+            vec![family(METADATA_ENTRIES, |size| size.entries), family(METADATA_BYTES, |size| size.bytes)]
+        });
     }
 
     /// The metrics of targets that are scraped each `interval`.
@@ -169,7 +201,6 @@ mod tests {
     use super::*;
     use crate::model::clock::ManualClock;
     use crate::model::time::TimestampMs;
-    use crate::telemetry::metrics::MetricValue;
 
     fn names(registry: &Registry, job: &str) -> Vec<String> {
         let of_job = |family: &crate::telemetry::metrics::MetricFamily| {

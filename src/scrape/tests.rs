@@ -397,6 +397,9 @@ fn metadata_outlives_its_family_by_ten_scrapes() {
         ("a", FamilyKind::Counter, "Text\n.")
     );
     assert_eq!(metadata.len(), 2);
+    let size = target.cache.metadata_size();
+    let bytes: usize = metadata.iter().map(|m| m.kind.name().len() + m.help.len() + m.unit.len()).sum();
+    assert_eq!((size.entries, size.bytes), (2, bytes as u64));
     for _ in 0..10 {
         target.scrape("# TYPE b gauge\nb 1\n");
     }

@@ -203,6 +203,31 @@ impl ChunkFiles {
     }
 }
 
+/// Takes the chunks of samples in order out of the files: the log does not bear them out, and holds what they should hold. The next stop
+/// writes them anew.
+pub fn remove_in_order(fs: &dyn Fs, data_dir: &Path) -> Result<(), WalError> {
+    for file in list(fs, data_dir)? {
+        let path = path_of(data_dir, file.number);
+        let (mut kept, mut has_some) = (FILE_HEADER.to_vec(), false);
+        let whole = each_chunk(fs, &path, &mut |chunk| {
+            if chunk.encoding & OUT_OF_ORDER == 0 {
+                has_some = true;
+            } else {
+                put_chunk(chunk.series, (chunk.min_t, chunk.max_t), chunk.encoding, chunk.data, &mut kept);
+            }
+        });
+        if !whole.context("read", &path)? || !has_some {
+            continue;
+        }
+        let temporary = path.with_extension("tmp");
+        let new = fs.create(&temporary).context("create", &temporary)?;
+        new.write_all_at(&kept, 0).context("write", &temporary)?;
+        new.sync_data().context("sync", &temporary)?;
+        fs.rename(&temporary, &path).context("rename", &temporary)?;
+    }
+    Ok(())
+}
+
 /// Removes the files of which every sample is older than `bound`, up to the first that has others. Those that came out of order are
 /// needed if `keeps_late`, until blocks stand for them.
 pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, keeps_late: bool) -> Result<(), WalError> {

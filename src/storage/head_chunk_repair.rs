@@ -1,7 +1,8 @@
 //! Repairs the files of head chunks: what is sound before and behind the damage stays, the original is kept in `wal.damaged/`.
 //!
-//! Chunks of samples in order stand in the log as well, as long as it is whole, and so cost nothing. Those of samples that came
-//! out of order may stand nowhere else. A file that is missing between two others is put there again, without chunks:
+//! Chunks of samples in order stand in the log as well, as long as it is whole, and so cost nothing. Behind damage they are left out:
+//! a series' chunks must have no hole, and the next stop writes them anew. Those of samples that came out of order may stand nowhere
+//! else, and all that are sound are kept. A file that is missing between two others is put there again, without chunks:
 //! Prometheus does not open a folder with gaps.
 
 use std::io;
@@ -54,24 +55,33 @@ pub struct DamagedLate {
 pub(crate) fn repair(fs: &SharedFs, data_dir: &Path) -> Result<Vec<ChunkDamage>, WalError> {
     let mut found = Vec::new();
     let mut before: Option<u64> = None;
+    // Chunks in order that stand behind damage are not to be counted on.
+    let mut has_hole = false;
     for file in head_chunk_files::list(&**fs, data_dir)? {
         for missing in before.map_or(file.number, |before| before + 1)..file.number {
             let path = head_chunk_files::path_of(data_dir, missing);
             found.push(ChunkDamage { path: path.clone(), offset: 0, len: 0, late: None, loss: Loss::UNKNOWN });
             unless_full(replace(fs, data_dir, &path, &FILE_HEADER))?;
+            has_hole = true;
         }
         before = Some(file.number);
         let path = head_chunk_files::path_of(data_dir, file.number);
         let data = read(fs, &path, file.len)?;
         let (sound, damaged) = pieces(&data);
-        if damaged.is_empty() {
+        let damage: Vec<ChunkDamage> =
+            damaged.iter().map(|range| damage_of(&path, &data, range.clone(), &sound)).collect();
+        let first_hole = damage.iter().filter(|one| one.late.is_none()).map(|one| one.offset).min();
+        let is_behind = |range: &Range<usize>| has_hole || first_hole.is_some_and(|hole| hole <= range.start as u64);
+        let is_kept = |range: &&Range<usize>| !is_behind(range) || is_late(&data, range);
+        if damage.is_empty() && sound.iter().all(|range| is_kept(&range)) {
             continue;
         }
-        let damage = damaged.into_iter().map(|range| damage_of(&path, &data, range, &sound));
-        found.extend(damage);
         let mut kept = FILE_HEADER.to_vec();
-        sound.iter().for_each(|range| kept.extend_from_slice(data.get(range.clone()).unwrap_or_default()));
+        let chunks = sound.iter().filter(is_kept).filter_map(|range| data.get(range.clone()));
+        chunks.for_each(|chunk| kept.extend_from_slice(chunk));
         unless_full(keep_original(fs, data_dir, &path).and_then(|()| replace(fs, data_dir, &path, &kept)))?;
+        has_hole |= first_hole.is_some();
+        found.extend(damage);
     }
     Ok(found)
 }
@@ -132,6 +142,10 @@ fn begins_soundly(data: &[u8]) -> bool {
     data.starts_with(&[0, 0, 0])
         && data.get(24).is_some_and(|encoding| Encoding::from_id(encoding & !OUT_OF_ORDER).is_ok())
         && parse(data).is_some_and(|(_, chunk)| is_plausible(&chunk))
+}
+
+fn is_late(data: &[u8], range: &Range<usize>) -> bool {
+    data.get(range.clone()).and_then(parse).is_some_and(|(_, chunk)| chunk.encoding & OUT_OF_ORDER != 0)
 }
 
 fn is_plausible(chunk: &HeadChunk<'_>) -> bool {

@@ -14,7 +14,7 @@ use crate::storage::block::chunks::sample_count;
 use crate::storage::block::rewrite;
 use crate::storage::chunk::Encoding;
 use crate::storage::chunk::decode::ChunkDecoder;
-use crate::storage::fs::{Fs, SharedFs};
+use crate::storage::fs::{File, Fs, SharedFs};
 use crate::storage::head::Head;
 use crate::storage::head::late::LateValue;
 use crate::storage::head::restore::Restorer;
@@ -24,7 +24,6 @@ use crate::storage::wal::{IoContext, WalError};
 
 /// Name of the folder in the data directory.
 pub const HEAD_CHUNKS_DIR: &str = "chunks_head";
-const MAGIC: u32 = 0x0130_BC91;
 const HEADER_LEN: u64 = 8;
 /// What a file begins with.
 pub(crate) const FILE_HEADER: [u8; HEADER_LEN as usize] = [0x01, 0x30, 0xbc, 0x91, 1, 0, 0, 0];
@@ -208,7 +207,7 @@ fn missing(chunk: &HeadChunk<'_>, head: &Head, aliases: &Aliases, min_valid: i64
 pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) -> io::Result<bool> {
     let file = fs.open(path)?;
     let mut header = [0; HEADER_LEN as usize];
-    if file.read_at(&mut header, 0)? < header.len() || !header.starts_with(&MAGIC.to_be_bytes()) {
+    if file.read_at(&mut header, 0)? < header.len() || header != FILE_HEADER {
         // A file that was begun when the program ended.
         return Ok(header.iter().all(|byte| *byte == 0));
     }
@@ -228,12 +227,28 @@ pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChu
         let rest = window.get(used..).unwrap_or(&[]);
         let head = rest.get(..CHUNK_HEADER_LEN.min(rest.len())).unwrap_or(&[]);
         if head.iter().all(|byte| *byte == 0) {
-            return Ok(true);
+            // The rest is room that was taken and not written.
+            return Ok(rest.iter().all(|byte| *byte == 0) && (at_end || is_zero(&*file, at + rest.len() as u64)?));
         }
         let Some((len, chunk)) = parse(rest) else { return Ok(false) };
         take(&chunk);
         used += len;
         at += len as u64;
+    }
+}
+
+/// True if a file holds nothing but zeros from `at` on.
+fn is_zero(file: &dyn File, mut at: u64) -> io::Result<bool> {
+    let mut window = vec![0; READ_LEN];
+    loop {
+        let read = file.read_at(&mut window, at)?;
+        if window.iter().take(read).any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        if read < window.len() {
+            return Ok(true);
+        }
+        at += read as u64;
     }
 }
 
@@ -286,8 +301,7 @@ mod tests {
     type Chunk = (u64, u8, Vec<(i64, f64)>);
 
     fn file_of(chunks: &[Chunk]) -> Vec<u8> {
-        let mut file = MAGIC.to_be_bytes().to_vec();
-        file.extend([1, 0, 0, 0]);
+        let mut file = FILE_HEADER.to_vec();
         for (series, encoding, samples) in chunks {
             let from = file.len();
             let data = encode_xor(samples);

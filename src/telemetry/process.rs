@@ -25,6 +25,39 @@ pub fn resident_bytes() -> u64 {
     Stat::read(Path::new("/proc")).map_or(0, |stat| stat.resident_pages * page_len())
 }
 
+/// A thread of this process.
+pub struct ThreadStat {
+    /// The system's number for it.
+    pub id: u64,
+    /// Its name; at most 15 bytes.
+    pub name: String,
+    /// What it does: `R` runs, `S` sleeps, `D` waits for a disk.
+    pub state: char,
+    /// Time spent on processors, in seconds.
+    pub cpu_seconds: f64,
+}
+
+/// All threads of this process by number; none where `/proc` does not tell.
+pub fn threads() -> Vec<ThreadStat> {
+    let Ok(entries) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let read = |entry: fs::DirEntry| -> Option<ThreadStat> {
+        let text = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (head, tail) = text.rsplit_once(')')?;
+        let (id, name) = head.split_once('(')?;
+        let fields: Vec<&str> = tail.split_whitespace().collect();
+        let ticks = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(ThreadStat {
+            id: id.trim().parse().ok()?,
+            name: name.to_owned(),
+            state: fields.first()?.chars().next()?,
+            cpu_seconds: ticks(14)?.checked_add(ticks(15)?)? as f64 / TICKS_PER_SECOND,
+        })
+    };
+    let mut threads: Vec<ThreadStat> = entries.filter_map(|entry| read(entry.ok()?)).collect();
+    threads.sort_unstable_by_key(|thread| thread.id);
+    threads
+}
+
 fn collect(proc: &Path) -> Vec<MetricFamily> {
     let mut out = Vec::new();
     let mut add = |name: &str, help: &str, kind: MetricKind, value: Option<f64>| {

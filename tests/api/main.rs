@@ -4,9 +4,16 @@
 
 mod attacks;
 mod client;
+mod described;
+#[path = "../promql_differential/dice.rs"]
+#[expect(dead_code, reason = "not all of it is needed here")]
+mod dice;
 mod edges;
 mod fake;
+mod fuzzed;
 mod metadata;
+#[path = "../../fuzz/mutate.rs"]
+mod mutate;
 mod pages;
 mod plain;
 mod replay;

@@ -151,15 +151,55 @@ fn ask(server: &TestServer, roots: &str, own: Option<&(String, String)>) -> Opti
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let name = ServerName::try_from("localhost").unwrap();
-    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut stream = StreamOwned::new(connection, stream);
+    let mut stream = connect(server, config);
     stream.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
     (read.is_ok() && !answer.is_empty()).then(|| parse(&answer))
+}
+
+fn connect(server: &TestServer, config: ClientConfig) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    StreamOwned::new(connection, stream)
+}
+
+/// The protocol that the server takes of those that are offered, and what it answers to a request of HTTP/1.
+fn negotiated(server: &TestServer, roots: &str, offered: &[&str]) -> (Option<String>, bool) {
+    let mut store = RootCertStore::empty();
+    store.add(CertificateDer::from_pem_slice(roots.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(store).with_no_client_auth();
+    config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let mut stream = connect(server, config);
+    let target = "/-/healthy?{a=\"b\"}";
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let taken = stream.conn.alpn_protocol().map(|name| String::from_utf8(name.to_vec()).unwrap());
+    (taken, answer.starts_with(b"HTTP/1.1 200 OK"))
+}
+
+/// Switching HTTP/2 off is fine; where it is on, clients are served by HTTP/1.1 all the same.
+#[test]
+fn clients_that_offer_http2_get_http1() {
+    let authority = Authority::new("a");
+    let (cert, key) = authority.sign("localhost");
+    let folder = Folder::new();
+    folder.write("cert.pem", &cert);
+    folder.write("key.pem", &key);
+    for http2 in ["true", "false"] {
+        let tls = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}";
+        let server = start(&folder, &format!("{{{tls}, http_server_config: {{http2: {http2}}}}}"));
+        let taken = Some("http/1.1".to_owned());
+        assert_eq!(negotiated(&server, &authority.pem(), &["h2", "http/1.1"]), (taken.clone(), true));
+        assert_eq!(negotiated(&server, &authority.pem(), &["http/1.1"]), (taken, true));
+        assert_eq!(negotiated(&server, &authority.pem(), &[]), (None, true));
+    }
 }
 
 fn reaches(server: &TestServer, roots: &Authority, own: Option<&(String, String)>) -> bool {
@@ -211,6 +251,7 @@ fn clients_must_show_what_is_asked_for() {
         (format!("{ca}: RequireAndVerifyClientCert"), [false, true, false]),
         (format!("{ca}: RequireAndVerifyClientCert, client_allowed_sans: [client]"), [false, true, false]),
         (format!("{ca}: RequireAndVerifyClientCert, client_allowed_sans: [other]"), [false, false, false]),
+        (format!("{ca}: VerifyClientCertIfGiven, client_allowed_sans: []"), [true, false, false]),
     ] {
         let server = start(&folder, &write(&rest));
         let found = [None, Some(&client), Some(&stranger)].map(|shown| reaches(&server, &own, shown));
@@ -244,7 +285,5 @@ fn a_bad_file_ends_the_start_with_its_reason() {
     check(&folder, text, "client CA's have been configured without a Client Auth Policy");
     let text = "tls_server_config: {cert_file: cert.pem, key_file: key.pem, max_version: TLS11}";
     check(&folder, text, "max_version");
-    let text = "{tls_server_config: {cert_file: cert.pem, key_file: key.pem}, http_server_config: {http2: false}}";
-    check(&folder, text, "http_server_config.http2: switching HTTP/2 off is not built yet");
     assert!(Path::new(&folder.path("web.yml")).exists());
 }

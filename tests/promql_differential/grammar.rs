@@ -22,7 +22,7 @@ pub(crate) struct Query {
 pub(crate) fn query(seed: u64, index: u64) -> Query {
     let mut dice = Dice::new(seed.wrapping_mul(0x0100_0000_01b3) ^ index.wrapping_mul(0x9e37_79b9));
     dice.next();
-    let mut text = Grammar { dice: &mut dice }.root();
+    let mut text = Grammar { dice: &mut dice, parts: Vec::new(), plain: Vec::new() }.root();
     if dice.chance(2) {
         text = damaged(&mut dice, &text);
     }
@@ -69,6 +69,10 @@ fn damaged(dice: &mut Dice, text: &str) -> String {
 
 struct Grammar<'a> {
     dice: &'a mut Dice,
+    /// Vectors so far.
+    parts: Vec<String>,
+    /// Selectors without modifiers so far.
+    plain: Vec<String>,
 }
 
 /// Families with equal labels but for their names.
@@ -323,6 +327,27 @@ impl Grammar<'_> {
 
     /// A selector without modifiers.
     fn plain(&mut self) -> String {
+        if !self.plain.is_empty() && self.one_in(3) {
+            return self.again(false);
+        }
+        let plain = self.new_plain();
+        self.plain.push(plain.clone());
+        plain
+    }
+
+    /// Something that is in the query already, mostly as it was written there.
+    fn again(&mut self, is_part: bool) -> String {
+        let known = if is_part { &self.parts } else { &self.plain };
+        let at = usize::try_from(self.dice.below(known.len() as u64)).unwrap();
+        let text = known[at].clone();
+        match self.dice.below(6) {
+            0 if is_part => format!("({text})"),
+            1 if is_part => text.replace(" by (", "\n  by (").replacen('(', "( ", 1),
+            _ => text,
+        }
+    }
+
+    fn new_plain(&mut self) -> String {
         let family = self.family();
         let is_quoted = family.starts_with('{');
         match self.dice.below(10) {
@@ -639,7 +664,15 @@ impl Grammar<'_> {
         if depth == 0 {
             return if self.one_in(20) { format!("vector({})", self.number()) } else { self.selector() };
         }
-        let depth = depth - 1;
+        if !self.parts.is_empty() && self.one_in(6) {
+            return self.again(true);
+        }
+        let part = self.new_vector(depth - 1);
+        self.parts.push(part.clone());
+        part
+    }
+
+    fn new_vector(&mut self, depth: u32) -> String {
         match self.dice.below(100) {
             0..=9 => self.selector(),
             10..=24 => self.function(depth),

@@ -297,7 +297,7 @@ fn version_2_writes_what_is_good_and_says_how_much() {
 fn starts_are_stored_and_sent_on() {
     let (folder, receiver, at) = (tempfile::tempdir().unwrap(), sending::receiver(), now_ms());
     let yaml = format!(
-        "remote_write: [{{url: 'http://{}/w', protobuf_message: io.prometheus.write.v2.Request, queue_config: {{batch_send_deadline: 20ms}}}}]\n",
+        "remote_write: [{{url: 'http://{}/w', protobuf_message: io.prometheus.write.v2.Request, send_native_histograms: true, queue_config: {{batch_send_deadline: 20ms}}}}]\n",
         receiver.addr
     );
     fs::write(folder.path().join("prometheus.yml"), yaml).unwrap();

@@ -43,6 +43,11 @@ impl Source {
         self.queryable.view()
     }
 
+    /// Whether it is our own storage alone.
+    pub(super) fn is_local(&self) -> bool {
+        self.joined.is_none()
+    }
+
     /// Whether all that was selected was there.
     pub(super) fn is_complete(&self) -> bool {
         self.joined.as_ref().is_none_or(|joined| !joined.has_noted())

@@ -3,11 +3,16 @@
 //! Global flags may stand anywhere, those of a sub-command behind its name.
 
 mod check_config;
+mod check_metrics;
 mod check_rules;
 mod check_service_discovery;
 mod check_web_config;
+mod debug;
+mod families;
 mod junit;
+mod push_metrics;
 mod query;
+mod query_analyze;
 mod server;
 mod test_bench;
 mod test_promql;
@@ -47,17 +52,23 @@ struct Given {
     words: Vec<String>,
 }
 
-static COMMANDS: [&Command; 17] = [
+static COMMANDS: [&Command; 23] = [
     &check_config::COMMAND,
+    &check_metrics::COMMAND,
     &check_rules::COMMAND,
     &check_service_discovery::COMMAND,
     &check_web_config::COMMAND,
+    &debug::ALL,
+    &debug::METRICS_ONLY,
+    &debug::PPROF,
+    &push_metrics::COMMAND,
     &query::HEALTHY,
     &query::READY,
     &query::INSTANT,
     &query::RANGE,
     &query::SERIES,
     &query::LABELS,
+    &query_analyze::COMMAND,
     &test_promql::COMMAND,
     &test_rules::COMMAND,
     &tsdb::LIST,
@@ -68,8 +79,7 @@ static COMMANDS: [&Command; 17] = [
 ];
 
 /// Sub-commands of Prometheus's promtool that are not there yet.
-const NOT_BUILT: &[&str] =
-    &["check metrics", "debug", "promql", "push", "query analyze", "tsdb bench", "tsdb create-blocks-from rules"];
+const NOT_BUILT: &[&str] = &["promql", "tsdb bench", "tsdb create-blocks-from rules"];
 
 const GLOBAL: &str = "Global";
 const OWN: &str = "Flags";
@@ -198,13 +208,15 @@ fn unknown(path: &[&str]) -> u8 {
             let _ = writeln!(io::stderr(), "watchfire promtool {known}: not built yet");
             EXIT_USAGE
         }
-        (None, [group @ ("check" | "query" | "test" | "tsdb")]) => {
+        (None, [group @ ("check" | "debug" | "push" | "query" | "test" | "tsdb")]) => {
             refuse(&format!("must select a subcommand of '{group}'"))
         }
         (None, ["tsdb", "create-blocks-from"]) => refuse("must select a subcommand of 'tsdb create-blocks-from'"),
         (
             None,
-            ["tsdb", "create-blocks-from", word, ..] | ["check" | "query" | "test" | "tsdb", word, ..] | [word, ..],
+            ["tsdb", "create-blocks-from", word, ..]
+            | ["check" | "debug" | "push" | "query" | "test" | "tsdb", word, ..]
+            | [word, ..],
         ) => refuse(&format!("expected command but got {}", go::quote(word))),
         (None, []) => EXIT_FAILURE,
     }
@@ -295,7 +307,7 @@ mod tests {
         check("test -h", &["test"], &["-h"]);
         check("check --query.lookback-delta 3m config x", &["check", "config"], &["--query.lookback-delta", "3m", "x"]);
         check("tsdb list x", &["tsdb", "list"], &["x"]);
-        check("query analyze x", &["query", "analyze", "x"], &[]);
+        check("promql format x", &["promql", "format", "x"], &[]);
     }
 
     #[test]

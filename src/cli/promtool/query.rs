@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::server::Server;
+use super::server::{HTTP_CONFIG, Server, http_config};
 use super::tsdb::finish;
 use super::{Command, ENABLE_FEATURE, EXPERIMENTAL, Given, OWN, flag, refuse};
 use crate::cli::EXIT_FAILURE;
+use crate::cli::flag_parser::Values;
 use crate::cli::flag_spec::{FlagSpec, Kind};
+use crate::config::http_client::HttpClientConfig;
 use crate::model::clock::SystemClock;
 use crate::model::go::{self, format_float_f};
 use crate::model::{go_number, go_time};
 
 /// How long a query may take.
-const QUERY_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const HTTP_QUERY_WITHIN: Duration = Duration::from_secs(120);
 /// How long a check may take.
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
 /// How far from now series are looked for unless it is said, in nanoseconds.
@@ -30,10 +32,10 @@ const TIME: FlagSpec = flag("time", Kind::Text, "", OWN, "Query evaluation time 
 const STEP: FlagSpec = flag("step", Kind::GoDuration, "0s", OWN, "Query step size (duration).");
 const URL: FlagSpec = flag("url", Kind::Text, "http://localhost:9090", OWN, "The URL for the Prometheus server.");
 
-static INSTANT_FLAGS: [FlagSpec; 5] = [EXPERIMENTAL, ENABLE_FEATURE, FORMAT, TIME, HEADER];
-static RANGE_FLAGS: [FlagSpec; 7] = [EXPERIMENTAL, ENABLE_FEATURE, FORMAT, START, END, STEP, HEADER];
-static LISTING_FLAGS: [FlagSpec; 6] = [EXPERIMENTAL, ENABLE_FEATURE, FORMAT, START, END, MATCH];
-static CHECK_FLAGS: [FlagSpec; 3] = [EXPERIMENTAL, ENABLE_FEATURE, URL];
+static INSTANT_FLAGS: [FlagSpec; 6] = [EXPERIMENTAL, ENABLE_FEATURE, HTTP_CONFIG, FORMAT, TIME, HEADER];
+static RANGE_FLAGS: [FlagSpec; 8] = [EXPERIMENTAL, ENABLE_FEATURE, HTTP_CONFIG, FORMAT, START, END, STEP, HEADER];
+static LISTING_FLAGS: [FlagSpec; 7] = [EXPERIMENTAL, ENABLE_FEATURE, HTTP_CONFIG, FORMAT, START, END, MATCH];
+static CHECK_FLAGS: [FlagSpec; 4] = [EXPERIMENTAL, ENABLE_FEATURE, HTTP_CONFIG, URL];
 
 pub(super) static INSTANT: Command = Command {
     path: &["query", "instant"],
@@ -84,7 +86,7 @@ pub(super) static READY: Command = Command {
 fn with_words<const N: usize>(
     given: &Given,
     names: [&str; N],
-    run: impl Fn(&Given, [&str; N]) -> Result<String, String>,
+    run: impl Fn(&Asked<'_>, [&str; N]) -> Result<String, String>,
 ) -> u8 {
     if let Some(more) = given.words.get(N) {
         return refuse(&format!("unexpected {more}"));
@@ -92,20 +94,30 @@ fn with_words<const N: usize>(
     if let Some(missing) = names.get(given.words.len()) {
         return refuse(&format!("required argument '{missing}' not provided"));
     }
+    let config = match http_config(given) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     let mut words = given.words.iter();
-    finish(run(given, names.map(|_| words.next().map_or("", String::as_str))))
+    finish(run(&Asked { values: &given.values, config }, names.map(|_| words.next().map_or("", String::as_str))))
 }
 
-fn server(given: &Given, url: &str, headers: &[String]) -> Result<Server, String> {
-    let _ = given;
-    Server::new(url, headers, QUERY_WITHIN).map_err(|error| format!("error creating API client: {error}"))
+/// Flags, and how to ask.
+struct Asked<'a> {
+    values: &'a Values,
+    config: Option<HttpClientConfig>,
+}
+
+fn server(given: &Asked<'_>, url: &str, headers: &[String]) -> Result<Server, String> {
+    Server::new(url, headers, HTTP_QUERY_WITHIN, given.config.as_ref())
+        .map_err(|error| format!("error creating API client: {error}"))
 }
 
 fn failed(error: String) -> String {
     format!("query error: {error}")
 }
 
-fn instant(given: &Given, [url, expr]: [&str; 2]) -> Result<String, String> {
+fn instant(given: &Asked<'_>, [url, expr]: [&str; 2]) -> Result<String, String> {
     let server = server(given, url, given.values.list("header"))?;
     let at = time_or(given.values.text("time"), "evaluation", now_ns())?;
     let form = [("query", expr.to_owned()), ("time", seconds(at))];
@@ -113,7 +125,7 @@ fn instant(given: &Given, [url, expr]: [&str; 2]) -> Result<String, String> {
     Ok(shown(given, &data["result"], || value(&data)))
 }
 
-fn range(given: &Given, [url, expr]: [&str; 2]) -> Result<String, String> {
+fn range(given: &Asked<'_>, [url, expr]: [&str; 2]) -> Result<String, String> {
     let server = server(given, url, given.values.list("header"))?;
     let end = time_or(given.values.text("end"), "end", now_ns())?;
     let start = time_or(given.values.text("start"), "start", end.saturating_sub(300_000_000_000))?;
@@ -131,7 +143,7 @@ fn range(given: &Given, [url, expr]: [&str; 2]) -> Result<String, String> {
 }
 
 /// Parameters that series and labels have in common.
-fn listing(given: &Given) -> Result<Vec<(&'static str, String)>, String> {
+fn listing(given: &Asked<'_>) -> Result<Vec<(&'static str, String)>, String> {
     let now = now_ns();
     let start = time_or(given.values.text("start"), "start", now.saturating_sub(FAR_NS))?;
     let end = time_or(given.values.text("end"), "end", now.saturating_add(FAR_NS))?;
@@ -140,14 +152,14 @@ fn listing(given: &Given) -> Result<Vec<(&'static str, String)>, String> {
     Ok(form)
 }
 
-fn series(given: &Given, [url]: [&str; 1]) -> Result<String, String> {
+fn series(given: &Asked<'_>, [url]: [&str; 1]) -> Result<String, String> {
     let server = server(given, url, &[])?;
     let data = server.data(&["api", "v1", "series"], &listing(given)?).map_err(failed)?;
     let lines = || data.as_array().into_iter().flatten().map(|labels| format!("{{{}}}\n", pairs(labels, ""))).collect();
     Ok(shown(given, &data, lines))
 }
 
-fn labels(given: &Given, [url, name]: [&str; 2]) -> Result<String, String> {
+fn labels(given: &Asked<'_>, [url, name]: [&str; 2]) -> Result<String, String> {
     let server = server(given, url, &[])?;
     let data = server.data_by_get(&["api", "v1", "label", name, "values"], &listing(given)?).map_err(failed)?;
     let lines = || data.as_array().into_iter().flatten().map(|value| format!("{}\n", text(value))).collect();
@@ -158,9 +170,13 @@ fn check(given: &Given, what: &str) -> u8 {
     if let Some(more) = given.words.first() {
         return refuse(&format!("unexpected {more}"));
     }
+    let config = match http_config(given) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     let asked = || {
         let url = given.values.text("url");
-        let server = Server::new(url, &[], CHECK_WITHIN)?;
+        let server = Server::new(url, &[], CHECK_WITHIN, config.as_ref())?;
         let answer = server.send(crate::client::Request::get(server.at(&["-", what])))?;
         match answer.status {
             200 => Ok(String::from_utf8_lossy(&answer.body).into_owned()),
@@ -175,11 +191,11 @@ fn check(given: &Given, what: &str) -> u8 {
     code
 }
 
-fn now_ns() -> i64 {
+pub(super) fn now_ns() -> i64 {
     SystemClock::shared().unix_nanos()
 }
 
-fn time_or(written: &str, what: &str, default: i64) -> Result<i64, String> {
+pub(super) fn time_or(written: &str, what: &str, default: i64) -> Result<i64, String> {
     if written.is_empty() {
         return Ok(default);
     }
@@ -194,13 +210,13 @@ fn time_or(written: &str, what: &str, default: i64) -> Result<i64, String> {
 }
 
 /// Seconds as Prometheus's client writes them.
-fn seconds(nanos: i64) -> String {
+pub(super) fn seconds(nanos: i64) -> String {
     let whole = nanos.div_euclid(1_000_000_000) as f64;
     format_float_f(whole + nanos.rem_euclid(1_000_000_000) as f64 / 1e9)
 }
 
 /// JSON as it came, or the text form.
-fn shown(given: &Given, json: &Value, text: impl Fn() -> String) -> String {
+fn shown(given: &Asked<'_>, json: &Value, text: impl Fn() -> String) -> String {
     if given.values.text("format") == "json" { format!("{json}\n") } else { text() }
 }
 
@@ -216,7 +232,7 @@ fn pairs(labels: &Value, without: &str) -> String {
     parts.join(", ")
 }
 
-fn metric(labels: &Value) -> String {
+pub(super) fn metric(labels: &Value) -> String {
     let name = labels["__name__"].as_str().unwrap_or("");
     match pairs(labels, "__name__").as_str() {
         "" if !name.is_empty() => name.to_owned(),

@@ -1,14 +1,41 @@
 //! A Prometheus server as `promtool` asks it: requests of its API, and the texts for what goes wrong.
 
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
+use super::{Given, OWN, existing_files, flag, refuse};
+use crate::cli::EXIT_FAILURE;
+use crate::cli::flag_spec::{FlagSpec, Kind};
 use crate::client::header::{HeaderName, HeaderValue};
 use crate::client::{ClientOptions, HttpClient, Request, Response};
+use crate::config::http_client::HttpClientConfig;
 use crate::telemetry::build_info;
+
+/// How to ask: credentials, TLS, proxies.
+pub(super) const HTTP_CONFIG: FlagSpec = flag(
+    "http.config.file",
+    Kind::Text,
+    "",
+    OWN,
+    "HTTP client configuration file, see details at https://prometheus.io/docs/prometheus/latest/configuration/promtool",
+);
+
+/// What `--http.config.file` says; `None` if it is not given. The error is the exit code, with everything told.
+pub(super) fn http_config(given: &Given) -> Result<Option<HttpClientConfig>, u8> {
+    let path = given.values.text("http.config.file");
+    if path.is_empty() {
+        return Ok(None);
+    }
+    existing_files(&[path.to_owned()]).map_err(|reason| refuse(&reason))?;
+    HttpClientConfig::load(path).map(Some).map_err(|error| {
+        let _ = writeln!(io::stderr(), "promtool: error: Failed to load HTTP config file: {error}");
+        EXIT_FAILURE
+    })
+}
 
 /// Longest answer that is read.
 const ANSWER_LEN_MAX: usize = 1 << 30;
@@ -29,7 +56,12 @@ pub(super) struct Answer {
 
 impl Server {
     /// A server; without a scheme it is `http`. `headers` are `name=value`. The error is for the user.
-    pub(super) fn new(url: &str, headers: &[String], within: Duration) -> Result<Self, String> {
+    pub(super) fn new(
+        url: &str,
+        headers: &[String],
+        within: Duration,
+        config: Option<&HttpClientConfig>,
+    ) -> Result<Self, String> {
         let written =
             if url.contains("://") { url.to_owned() } else { format!("http://{}", url.trim_start_matches('/')) };
         let url = Url::parse(&written).map_err(|error| format!("parse {}: {error}", crate::model::go::quote(url)))?;
@@ -42,7 +74,10 @@ impl Server {
             parsed.push((name, value));
         }
         let user_agent = format!("promtool/{}", build_info::COMPATIBLE_VERSION);
-        let client = HttpClient::new(ClientOptions { user_agent, follow_redirects: true });
+        let client = match config {
+            Some(config) => HttpClient::from_config(user_agent, config),
+            None => HttpClient::new(ClientOptions { user_agent, follow_redirects: true }),
+        };
         Ok(Self { url, client, headers: parsed, within })
     }
 
@@ -133,7 +168,7 @@ mod tests {
 
     #[test]
     fn paths_stand_below_the_url() {
-        let at = |url: &str| Server::new(url, &[], Duration::ZERO).unwrap().at(&["-", "ready"]).to_string();
+        let at = |url: &str| Server::new(url, &[], Duration::ZERO, None).unwrap().at(&["-", "ready"]).to_string();
         assert_eq!(at("localhost:9090"), "http://localhost:9090/-/ready");
         assert_eq!(at("https://a/b/"), "https://a/b/-/ready");
     }

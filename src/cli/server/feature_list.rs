@@ -152,7 +152,13 @@ pub(super) fn features(flags: &ServerFlags) -> FeatureList {
                 ("time_range_series", true),
             ]),
         ),
-        ("otlp_receiver", some(&[("delta_conversion", false), ("native_delta_ingestion", false)])),
+        (
+            "otlp_receiver",
+            some(&[
+                ("delta_conversion", on("otlp-deltatocumulative")),
+                ("native_delta_ingestion", on("otlp-native-delta-ingestion")),
+            ]),
+        ),
         (
             "prometheus",
             some(&[
@@ -195,7 +201,7 @@ pub(super) fn features(flags: &ServerFlags) -> FeatureList {
             "scrape",
             some(&[
                 ("extra_scrape_metrics", true),
-                ("start_timestamp_zero_ingestion", false),
+                ("start_timestamp_zero_ingestion", on("created-timestamp-zero-ingestion")),
                 ("type_and_unit_labels", false),
             ]),
         ),
@@ -206,12 +212,12 @@ pub(super) fn features(flags: &ServerFlags) -> FeatureList {
             some(&[
                 ("delayed_compaction", false),
                 ("exemplar_storage", on("exemplar-storage")),
-                ("histograms_st_encoding", false),
+                ("histograms_st_encoding", on("histograms-st-encoding")),
                 ("isolation", true),
                 ("native_histograms", true),
-                ("st_storage", false),
+                ("st_storage", on("st-storage")),
                 ("use_uncached_io", false),
-                ("xor2_encoding", false),
+                ("xor2_encoding", true),
             ]),
         ),
         ("ui", some(&[("ui_v2", false), ("ui_v3", false)])),

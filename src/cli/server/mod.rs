@@ -53,7 +53,7 @@ use crate::model::go_time;
 use crate::telemetry::limits::{cpu_count, raise_file_limit};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::metrics::Registry;
-use crate::telemetry::{build_info, process};
+use crate::telemetry::{allocator, build_info, process};
 
 /// Longest time for which a client may take nothing of its answer.
 const WRITE_WITHIN: Duration = Duration::from_secs(60);
@@ -133,6 +133,7 @@ impl StartError {
 
 /// Runs the server until it is told to end.
 pub fn run(flags: ServerFlags) -> ExitCode {
+    let sampling = if flags.web.enable_pprof { allocator::sample_from_the_start() } else { Ok(()) };
     let registry = Registry::shared();
     let log = match logging::install(flags.log_format, flags.log_level) {
         Ok(log) => log,
@@ -152,6 +153,9 @@ pub fn run(flags: ServerFlags) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    if let Err(err) = sampling {
+        tracing::warn!(component = "main", %err, "There are no profiles of memory");
+    }
     build_info::register(&registry);
     process::register(&registry);
     let code = match threads::run(start(Arc::new(flags), registry)) {

@@ -29,7 +29,7 @@ use crate::actors::root::{self, Root, RootEnd};
 use crate::actors::rule_group::RuleRuntime;
 use crate::actors::rule_manager::{self, ApplyRules, RuleManager};
 use crate::actors::scrape_manager::{ApplyJobs, ManagerDeps, ScrapeConsumer, ScrapeManager};
-use crate::actors::scrape_pool::JobSpec;
+use crate::actors::scrape_pool::{JobSpec, PoolView};
 use crate::actors::scrape_target::{ScrapeRuntime, TickMetrics};
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, ShardDeps, StorageShard};
@@ -59,6 +59,7 @@ use crate::model::time::TimestampMs;
 use crate::promql::eval::EngineOptions;
 use crate::remote::send::metrics::Intake;
 use crate::rules::spec::GroupSpec;
+use crate::scrape::cache::MetadataSize;
 use crate::scrape::metrics::ScrapeMetrics;
 use crate::scrape::pool_metrics::PoolMetrics;
 use crate::scrape::schedule::offset_seed;
@@ -198,6 +199,16 @@ impl Parts {
         let receiver = remote::receiver(flags, registry, clock, &storage, &pool);
         let senders = (0..cores.clamp(1, 2)).map(|i| threads.start(format!("remote-write-{i}"))).collect();
         let overview = &manager_deps.overview;
+        let pools = Arc::clone(overview);
+        runtime.pools.tell_metadata(move || {
+            let size = |pool: &PoolView| {
+                pool.active.iter().fold(MetadataSize::default(), |sum, shared| {
+                    let size = shared.cache.metadata_size();
+                    MetadataSize { entries: sum.entries + size.entries, bytes: sum.bytes + size.bytes }
+                })
+            };
+            pools.pools().iter().map(|pool| (pool.name.clone(), size(pool))).collect()
+        });
         let remote_write = RemoteWriting::start(flags, (registry, clock), &root, &pool, intake, senders, overview);
         let remote_read = remote::RemoteRead::start(flags, registry, clock, (&gateway, &gateway_deps), &pool, &catalog);
         let (writers, opened) = (threads.start("log"), Mutex::default());

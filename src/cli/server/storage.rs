@@ -14,6 +14,7 @@ use crate::storage::block::catalog::Catalog;
 use crate::storage::chunk_snapshot::{self, Stop};
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
+use crate::storage::head_chunk_files;
 use crate::storage::head_chunks::{self, HeadChunksError, HeadChunksReport};
 use crate::storage::lock::DirLock;
 use crate::storage::replay::{self, Aliases, ReadFrom};
@@ -151,13 +152,20 @@ pub(super) fn open(
                 tracing::error!(component = "tsdb", err = %error, "The log was damaged, and head chunks hold more than is left of it");
                 HeadChunksReport::default()
             }
-            checked => checked.map_err(|error| error.to_string())?,
+            checked => {
+                let checked = checked.map_err(|error| error.to_string())?;
+                // Chunks that were not used would leave holes behind those that the next stop adds.
+                if !log_is_damaged && let Err(error) = head_chunk_files::remove_in_order(&*fs, &dir) {
+                    tracing::warn!(component = "tsdb", err = %error, "Head chunks cannot be removed");
+                }
+                checked
+            }
         };
         metrics.chunk_corruptions.add(head_chunks.damaged);
         tracing::warn!(
             component = "tsdb",
             ?head_chunks,
-            "Head chunks do not go with the log and were left as they are"
+            "Head chunks do not go with the log, which holds their samples"
         );
     }
     late_metrics.unknown_sample_refs.add(report.head.late_unknown_refs);

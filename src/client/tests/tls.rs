@@ -191,16 +191,20 @@ async fn certificates_say_what_is_wrong_with_them() {
     assert!(text.ends_with("Z is after 2001-02-03T00:00:00Z"), "{text}");
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = plain.local_addr().unwrap();
+    let answers: [&[u8]; 2] = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x9c\x01garbage of any kind"];
     tokio::spawn(async move {
-        let (mut stream, _) = plain.accept().await.unwrap();
-        let _ = stream.read(&mut [0; 16]).await;
-        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        std::future::pending::<()>().await;
+        for answer in answers {
+            let (mut stream, _) = plain.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 16]).await;
+            let _ = stream.write_all(answer).await;
+            tokio::spawn(async move { stream.read(&mut [0; 4096]).await });
+        }
     });
-    assert_eq!(
-        get(&client(), &format!("https://{addr}/")).await.unwrap_err(),
-        "http: server gave HTTP response to HTTPS client"
-    );
+    for text in
+        ["http: server gave HTTP response to HTTPS client", "tls: first record does not look like a TLS handshake"]
+    {
+        assert_eq!(get(&client(), &format!("https://{addr}/")).await.unwrap_err(), text);
+    }
 }
 
 #[tokio::test]

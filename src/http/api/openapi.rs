@@ -36,7 +36,7 @@ struct Parameter {
 /// What an endpoint answers with.
 #[derive(Clone, Copy)]
 enum Answer {
-    /// An envelope with data of a kind.
+    /// An envelope with data of a schema.
     Data(&'static str),
     /// Nothing.
     Empty,
@@ -95,42 +95,42 @@ use Kind::{Count, Duration, OneOf, Switch, Text, Texts, Time};
 
 #[rustfmt::skip]
 const ENDPOINTS: &[Endpoint] = &[
-    Endpoint { path: "/query", about: "Evaluates an expression at one time.", answer: Data("object"), parameters: &[QUERY, may("time", Time, "When; now unless given."), TIMEOUT, LIMIT, LOOKBACK, STATS] },
-    Endpoint { path: "/query_range", about: "Evaluates an expression over a range of time.", answer: Data("object"), parameters: &[QUERY, FROM, TO, must("step", Duration, "Time between two evaluations."), TIMEOUT, LIMIT, LOOKBACK, STATS] },
-    Endpoint { path: "/query_exemplars", about: "Finds exemplars of the series of an expression.", answer: Data("array"), parameters: &[QUERY, START, END] },
-    Endpoint { path: "/parse_query", about: "Shows an expression as a tree.", answer: Data("object"), parameters: &[QUERY] },
-    Endpoint { path: "/format_query", about: "Formats an expression.", answer: Data("string"), parameters: &[QUERY] },
-    Endpoint { path: "/series", about: "Lists label sets of series.", answer: Data("array"), parameters: &[must("match[]", Texts, "Selectors of series; a series counts if it matches any of them."), START, END, LIMIT] },
-    Endpoint { path: "/labels", about: "Lists names of labels.", answer: Data("array"), parameters: &[MATCH, START, END, LIMIT] },
-    Endpoint { path: "/label/{name}/values", about: "Lists values of a label.", answer: Data("array"), parameters: &[MATCH, START, END, LIMIT] },
+    Endpoint { path: "/query", about: "Evaluates an expression at one time.", answer: Data("QueryData"), parameters: &[QUERY, may("time", Time, "When; now unless given."), TIMEOUT, LIMIT, LOOKBACK, STATS] },
+    Endpoint { path: "/query_range", about: "Evaluates an expression over a range of time.", answer: Data("QueryData"), parameters: &[QUERY, FROM, TO, must("step", Duration, "Time between two evaluations."), TIMEOUT, LIMIT, LOOKBACK, STATS] },
+    Endpoint { path: "/query_exemplars", about: "Finds exemplars of the series of an expression.", answer: Data("Exemplars"), parameters: &[QUERY, START, END] },
+    Endpoint { path: "/parse_query", about: "Shows an expression as a tree.", answer: Data("Node"), parameters: &[QUERY] },
+    Endpoint { path: "/format_query", about: "Formats an expression.", answer: Data("Text"), parameters: &[QUERY] },
+    Endpoint { path: "/series", about: "Lists label sets of series.", answer: Data("LabelSets"), parameters: &[must("match[]", Texts, "Selectors of series; a series counts if it matches any of them."), START, END, LIMIT] },
+    Endpoint { path: "/labels", about: "Lists names of labels.", answer: Data("Texts"), parameters: &[MATCH, START, END, LIMIT] },
+    Endpoint { path: "/label/{name}/values", about: "Lists values of a label.", answer: Data("Texts"), parameters: &[MATCH, START, END, LIMIT] },
     Endpoint { path: "/search/metric_names", about: "Searches names of metrics, if that is switched on.", answer: Other("application/x-ndjson"), parameters: SEARCH },
     Endpoint { path: "/search/label_names", about: "Searches names of labels, if that is switched on.", answer: Other("application/x-ndjson"), parameters: SEARCH },
     Endpoint { path: "/search/label_values", about: "Searches values of a label, if that is switched on.", answer: Other("application/x-ndjson"), parameters: SEARCH },
-    Endpoint { path: "/targets", about: "Lists targets.", answer: Data("object"), parameters: &[may("state", OneOf(&["active", "dropped", "any"]), "Which of them."), may("scrapePool", Text, "Of one pool alone.")] },
-    Endpoint { path: "/scrape_pools", about: "Lists names of scrape pools.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/scrape_pools/config", about: "Shows the configuration of a pool.", answer: Data("object"), parameters: &[must("scrapePool", Text, "Name of the pool.")] },
-    Endpoint { path: "/targets/metadata", about: "Lists what targets tell of their metrics.", answer: Data("array"), parameters: &[may("match_target", Text, "Selector of targets."), may("metric", Text, "Of one metric alone."), may("limit", Count, "About how many lines.")] },
-    Endpoint { path: "/targets/relabel_steps", about: "Shows what each relabelling rule of a pool makes of labels.", answer: Data("object"), parameters: &[must("scrapePool", Text, "Name of the pool."), must("labels", Text, "The labels, as a JSON object.")] },
-    Endpoint { path: "/metadata", about: "Lists types, help texts and units by metric.", answer: Data("object"), parameters: &[may("metric", Text, "Of one metric alone."), may("limit", Count, "Most metrics."), may("limit_per_metric", Count, "Most descriptions of a metric.")] },
-    Endpoint { path: "/alertmanagers", about: "Lists the Alertmanagers that are told of alerts.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/rules", about: "Lists rule groups.", answer: Data("object"), parameters: &[may("type", OneOf(&["alert", "record"]), "Rules of one kind alone."), may("rule_name[]", Texts, "Names of rules."), may("rule_group[]", Texts, "Names of groups."), may("file[]", Texts, "Rule files."), may("match[]", Texts, "Selectors of the rules' labels."), may("exclude_alerts", Switch, "Leaves out active alerts."), may("group_limit", Count, "Most groups; the answer then names where to go on."), may("group_next_token", Text, "Where to go on.")] },
-    Endpoint { path: "/alerts", about: "Lists active alerts.", answer: Data("object"), parameters: &[] },
+    Endpoint { path: "/targets", about: "Lists targets.", answer: Data("Targets"), parameters: &[may("state", OneOf(&["active", "dropped", "any"]), "Which of them."), may("scrapePool", Text, "Of one pool alone.")] },
+    Endpoint { path: "/scrape_pools", about: "Lists names of scrape pools.", answer: Data("ScrapePools"), parameters: &[] },
+    Endpoint { path: "/scrape_pools/config", about: "Shows the configuration of a pool.", answer: Data("Yaml"), parameters: &[must("scrapePool", Text, "Name of the pool.")] },
+    Endpoint { path: "/targets/metadata", about: "Lists what targets tell of their metrics.", answer: Data("TargetMetadata"), parameters: &[may("match_target", Text, "Selector of targets."), may("metric", Text, "Of one metric alone."), may("limit", Count, "About how many lines.")] },
+    Endpoint { path: "/targets/relabel_steps", about: "Shows what each relabelling rule of a pool makes of labels.", answer: Data("RelabelSteps"), parameters: &[must("scrapePool", Text, "Name of the pool."), must("labels", Text, "The labels, as a JSON object.")] },
+    Endpoint { path: "/metadata", about: "Lists types, help texts and units by metric.", answer: Data("Metadata"), parameters: &[may("metric", Text, "Of one metric alone."), may("limit", Count, "Most metrics."), may("limit_per_metric", Count, "Most descriptions of a metric.")] },
+    Endpoint { path: "/alertmanagers", about: "Lists the Alertmanagers that are told of alerts.", answer: Data("Alertmanagers"), parameters: &[] },
+    Endpoint { path: "/rules", about: "Lists rule groups.", answer: Data("RuleGroups"), parameters: &[may("type", OneOf(&["alert", "record"]), "Rules of one kind alone."), may("rule_name[]", Texts, "Names of rules."), may("rule_group[]", Texts, "Names of groups."), may("file[]", Texts, "Rule files."), may("match[]", Texts, "Selectors of the rules' labels."), may("exclude_alerts", Switch, "Leaves out active alerts."), may("group_limit", Count, "Most groups; the answer then names where to go on."), may("group_next_token", Text, "Where to go on.")] },
+    Endpoint { path: "/alerts", about: "Lists active alerts.", answer: Data("Alerts"), parameters: &[] },
     Endpoint { path: "/read", about: "Remote read: a packed message is asked with and answered.", answer: Other("application/x-protobuf"), parameters: &[] },
     Endpoint { path: "/write", about: "Remote write: takes a packed message, if that is switched on.", answer: Empty, parameters: &[] },
     Endpoint { path: "/otlp/v1/metrics", about: "Takes OTLP metrics, if that is switched on.", answer: Empty, parameters: &[] },
-    Endpoint { path: "/status/config", about: "Shows the configuration in effect.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/status/flags", about: "Lists flags and their values.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/status/buildinfo", about: "Says what was built, when and by whom.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/status/runtimeinfo", about: "Says how the process is.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/status/tsdb", about: "Counts series and labels of the head.", answer: Data("object"), parameters: &[may("limit", Count, "Entries of each list, 10 unless given, 10000 at most.")] },
-    Endpoint { path: "/status/tsdb/blocks", about: "Describes the blocks.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/status/self_metrics", about: "Lists the server's own metrics.", answer: Data("array"), parameters: &[may("metric_name_pattern", Text, "Regular expression for names.")] },
-    Endpoint { path: "/status/walreplay", about: "Says how far the log is read back.", answer: Data("object"), parameters: &[] },
+    Endpoint { path: "/status/config", about: "Shows the configuration in effect.", answer: Data("Yaml"), parameters: &[] },
+    Endpoint { path: "/status/flags", about: "Lists flags and their values.", answer: Data("Labels"), parameters: &[] },
+    Endpoint { path: "/status/buildinfo", about: "Says what was built, when and by whom.", answer: Data("BuildInfo"), parameters: &[] },
+    Endpoint { path: "/status/runtimeinfo", about: "Says how the process is.", answer: Data("RuntimeInfo"), parameters: &[] },
+    Endpoint { path: "/status/tsdb", about: "Counts series and labels of the head.", answer: Data("TsdbStatus"), parameters: &[may("limit", Count, "Entries of each list, 10 unless given, 10000 at most.")] },
+    Endpoint { path: "/status/tsdb/blocks", about: "Describes the blocks.", answer: Data("Blocks"), parameters: &[] },
+    Endpoint { path: "/status/self_metrics", about: "Lists the server's own metrics.", answer: Data("Families"), parameters: &[may("metric_name_pattern", Text, "Regular expression for names.")] },
+    Endpoint { path: "/status/walreplay", about: "Says how far the log is read back.", answer: Data("WalReplay"), parameters: &[] },
     Endpoint { path: "/admin/tsdb/delete_series", about: "Deletes samples, if that is switched on.", answer: Empty, parameters: &[must("match[]", Texts, "Selectors of series."), START, END] },
     Endpoint { path: "/admin/tsdb/clean_tombstones", about: "Writes blocks anew without what was deleted, if that is switched on.", answer: Empty, parameters: &[] },
-    Endpoint { path: "/admin/tsdb/snapshot", about: "Copies all data, if that is switched on.", answer: Data("object"), parameters: &[may("skip_head", Switch, "Leaves out what stands in no block yet.")] },
-    Endpoint { path: "/features", about: "Lists features, and whether they are there and switched on.", answer: Data("object"), parameters: &[] },
-    Endpoint { path: "/notifications", about: "Lists what users should know.", answer: Data("array"), parameters: &[] },
+    Endpoint { path: "/admin/tsdb/snapshot", about: "Copies all data, if that is switched on.", answer: Data("Snapshot"), parameters: &[may("skip_head", Switch, "Leaves out what stands in no block yet.")] },
+    Endpoint { path: "/features", about: "Lists features, and whether they are there and switched on.", answer: Data("Features"), parameters: &[] },
+    Endpoint { path: "/notifications", about: "Lists what users should know.", answer: Data("Notifications"), parameters: &[] },
     Endpoint { path: "/notifications/live", about: "Tells what users should know as it comes.", answer: Other("text/event-stream"), parameters: &[] },
     Endpoint { path: "/openapi.yaml", about: "This description.", answer: Other("application/yaml"), parameters: &[may("openapi_version", OneOf(&["3.1", "3.2"]), "Version of the description's format.")] },
 ];
@@ -205,38 +205,78 @@ fn operation(out: &mut String, endpoint: &Endpoint, method: &Method) {
             );
         }
     }
-    if matches!(endpoint.path, "/read" | "/write" | "/otlp/v1/metrics") {
+    if takes_messages(endpoint) {
         out.push_str("      requestBody: {required: true, content: {application/x-protobuf: {}}}\n");
     }
     out.push_str("      responses:\n");
     match endpoint.answer {
-        Data(kind) => {
+        Data(name) => {
             let _ = writeln!(
                 out,
                 "        '200':\n          description: Success.\n          content:\n            application/json:\n              \
                  schema:\n                allOf:\n                - $ref: '#/components/schemas/Success'\n                - \
-                 {{type: object, properties: {{data: {{type: {kind}}}}}}}"
+                 {{type: object, required: [data], properties: {{data: {{$ref: '#/components/schemas/{name}'}}}}}}"
             );
         }
-        Empty => {
-            out.push_str("        '204': {description: Taken.}\n        '404': {description: It is switched off.}\n")
-        }
+        Empty => out.push_str("        '204': {description: Taken.}\n"),
         Other(kind) => {
             let _ = writeln!(out, "        '200': {{description: Success., content: {{{kind}: {{}}}}}}");
         }
     }
-    out.push_str(
-        "        '204': {description: There is nothing to tell.}\n"
-            .repeat(usize::from(may_be_empty(endpoint)))
-            .as_str(),
-    );
-    match endpoint.answer {
-        Data(_) => out.push_str(
-            "        default:\n          description: Failure.\n          content:\n            application/json:\n              \
-             schema: {$ref: '#/components/schemas/Failure'}\n",
-        ),
-        Empty | Other(_) => out.push_str("        default: {description: Failure.}\n"),
+    if may_be_empty(endpoint) {
+        out.push_str("        '204': {description: There is nothing to tell.}\n");
     }
+    for (status, about) in failures(endpoint, takes_form) {
+        let text = "text/plain; charset=utf-8: {}";
+        let content = match (endpoint.family(), *status) {
+            (Tells::Envelopes, "400" | "422" | "499" | "500") => FAILURE.to_owned(),
+            // What the server says before it is ready is no envelope.
+            (Tells::Envelopes, "503") => format!("{FAILURE}, {text}"),
+            (Tells::Envelopes | Tells::Texts, _) => text.to_owned(),
+        };
+        let _ = writeln!(out, "        '{status}': {{description: '{about}', content: {{{content}}}}}");
+    }
+}
+
+const FAILURE: &str = "application/json: {schema: {$ref: '#/components/schemas/Failure'}}";
+
+/// How an endpoint tells of failures.
+enum Tells {
+    Envelopes,
+    Texts,
+}
+
+impl Endpoint {
+    fn family(&self) -> Tells {
+        if takes_messages(self) { Tells::Texts } else { Tells::Envelopes }
+    }
+}
+
+/// Statuses of failures, and what each means.
+fn failures(endpoint: &Endpoint, takes_form: bool) -> Vec<&'static (&'static str, &'static str)> {
+    static ALL: [(&str, &str); 9] = [
+        ("400", "A parameter or the body is wrong."),
+        ("404", "There is no such thing, or it is switched off."),
+        ("413", "The body is too long."),
+        ("415", "The body is of another type."),
+        ("422", "It cannot be done, as the expression or its data do not allow it."),
+        ("431", "The header is too long."),
+        ("499", "It was given up."),
+        ("500", "The server failed, or this is switched off."),
+        ("503", "The server is not ready, has too much to do, or took too long."),
+    ];
+    let is_there = |status: &str| match status {
+        "404" => endpoint.path.contains('{') || takes_messages(endpoint),
+        "413" => takes_form || takes_messages(endpoint),
+        "415" => endpoint.path == "/write",
+        "422" | "499" => !takes_messages(endpoint),
+        _ => true,
+    };
+    ALL.iter().filter(|(status, _)| is_there(status)).collect()
+}
+
+fn takes_messages(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.path, "/read" | "/write" | "/otlp/v1/metrics")
 }
 
 fn may_be_empty(endpoint: &Endpoint) -> bool {
@@ -263,6 +303,158 @@ const COMPONENTS: &str = "components:
     Duration:
       description: Seconds, or a duration as in PromQL.
       oneOf: [{type: number}, {type: string}]
+    Text: {type: string}
+    Texts: {type: array, items: {type: string}}
+    Labels: {type: object, additionalProperties: {type: string}}
+    LabelSets: {type: array, items: {$ref: '#/components/schemas/Labels'}}
+    Yaml: {type: object, required: [yaml], properties: {yaml: {type: string}}}
+    QueryData:
+      type: object
+      required: [resultType, result]
+      properties:
+        resultType: {type: string, enum: [matrix, vector, scalar, string]}
+        result: {type: array}
+        stats: {type: object, required: [timings, samples]}
+    Exemplars:
+      type: array
+      items:
+        type: object
+        required: [seriesLabels, exemplars]
+        properties:
+          seriesLabels: {$ref: '#/components/schemas/Labels'}
+          exemplars:
+            type: array
+            items:
+              type: object
+              required: [labels, value, timestamp]
+              properties:
+                labels: {$ref: '#/components/schemas/Labels'}
+                value: {type: string}
+                timestamp: {type: number}
+    Node: {type: object, required: [type], properties: {type: {type: string}}}
+    Targets:
+      type: object
+      required: [activeTargets, droppedTargets]
+      properties:
+        activeTargets:
+          type: array
+          items:
+            type: object
+            required: [discoveredLabels, labels, scrapePool, scrapeUrl, globalUrl, lastError, lastScrape, lastScrapeDuration, health, scrapeInterval, scrapeTimeout]
+            properties:
+              discoveredLabels: {$ref: '#/components/schemas/Labels'}
+              labels: {$ref: '#/components/schemas/Labels'}
+              lastScrapeDuration: {type: number}
+              health: {type: string, enum: [up, down, unknown]}
+        droppedTargets:
+          type: array
+          items:
+            type: object
+            required: [discoveredLabels, scrapePool]
+            properties: {discoveredLabels: {$ref: '#/components/schemas/Labels'}, scrapePool: {type: string}}
+        droppedTargetCounts: {type: [object, 'null'], additionalProperties: {type: integer}}
+    ScrapePools: {type: object, required: [scrapePools], properties: {scrapePools: {$ref: '#/components/schemas/Texts'}}}
+    TargetMetadata:
+      type: array
+      items:
+        type: object
+        required: [target, type, help, unit]
+        properties: {target: {$ref: '#/components/schemas/Labels'}, metric: {type: string}, type: {type: string}, help: {type: string}, unit: {type: string}}
+    RelabelSteps:
+      type: object
+      required: [steps]
+      properties:
+        steps:
+          type: array
+          items:
+            type: object
+            required: [rule, output, keep]
+            properties: {rule: {type: object}, output: {$ref: '#/components/schemas/Labels'}, keep: {type: boolean}}
+    Metadata:
+      type: object
+      additionalProperties:
+        type: array
+        items:
+          type: object
+          required: [type, unit, help]
+          properties: {type: {type: string}, unit: {type: string}, help: {type: string}}
+    Alertmanagers:
+      type: object
+      required: [activeAlertmanagers, droppedAlertmanagers]
+      properties: {activeAlertmanagers: {$ref: '#/components/schemas/Urls'}, droppedAlertmanagers: {$ref: '#/components/schemas/Urls'}}
+    Urls: {type: array, items: {type: object, required: [url], properties: {url: {type: string}}}}
+    RuleGroups:
+      type: object
+      required: [groups]
+      properties:
+        groupNextToken: {type: string}
+        groups:
+          type: array
+          items:
+            type: object
+            required: [name, file, rules, interval, limit, evaluationTime, lastEvaluation]
+            properties:
+              name: {type: string}
+              file: {type: string}
+              interval: {type: number}
+              limit: {type: integer}
+              rules:
+                type: array
+                items:
+                  type: object
+                  required: [name, query, health, evaluationTime, lastEvaluation, type]
+                  properties:
+                    type: {type: string, enum: [alerting, recording]}
+                    health: {type: string, enum: [ok, err, unknown]}
+                    state: {type: string, enum: [inactive, pending, firing, unknown]}
+                    labels: {$ref: '#/components/schemas/Labels'}
+                    annotations: {$ref: '#/components/schemas/Labels'}
+                    alerts: {type: array, items: {$ref: '#/components/schemas/Alert'}}
+    Alerts: {type: object, required: [alerts], properties: {alerts: {type: array, items: {$ref: '#/components/schemas/Alert'}}}}
+    Alert:
+      type: object
+      required: [labels, annotations, state, value]
+      properties:
+        labels: {$ref: '#/components/schemas/Labels'}
+        annotations: {$ref: '#/components/schemas/Labels'}
+        state: {type: string, enum: [inactive, pending, firing, unknown]}
+        value: {type: string}
+    BuildInfo:
+      type: object
+      required: [version, revision, branch, buildUser, buildDate, goVersion]
+      additionalProperties: {type: string}
+    RuntimeInfo:
+      type: object
+      required: [startTime, CWD, hostname, serverTime, reloadConfigSuccess, lastConfigTime, corruptionCount, goroutineCount, GOMAXPROCS, GOMEMLIMIT, GOGC, GODEBUG, storageRetention]
+      properties: {reloadConfigSuccess: {type: boolean}, corruptionCount: {type: integer}, goroutineCount: {type: integer}, storageRetention: {type: string}}
+    TsdbStatus:
+      type: object
+      required: [headStats, seriesCountByMetricName, labelValueCountByLabelName, memoryInBytesByLabelName, seriesCountByLabelValuePair]
+      properties:
+        headStats: {type: object, required: [numSeries, numLabelPairs, chunkCount, minTime, maxTime], additionalProperties: {type: integer}}
+        seriesCountByMetricName: {$ref: '#/components/schemas/Counts'}
+        labelValueCountByLabelName: {$ref: '#/components/schemas/Counts'}
+        memoryInBytesByLabelName: {$ref: '#/components/schemas/Counts'}
+        seriesCountByLabelValuePair: {$ref: '#/components/schemas/Counts'}
+    Counts:
+      type: array
+      items: {type: object, required: [name, value], properties: {name: {type: string}, value: {type: integer}}}
+    Blocks:
+      type: object
+      required: [blocks]
+      properties: {blocks: {type: array, items: {type: object, required: [ulid]}}}
+    Families:
+      type: array
+      items: {type: object, required: [name, type, metric], properties: {name: {type: string}, metric: {type: array, items: {type: object}}}}
+    WalReplay:
+      type: object
+      required: [min, max, current]
+      additionalProperties: {type: integer}
+    Snapshot: {type: object, required: [name], properties: {name: {type: string}}}
+    Features: {type: object, additionalProperties: {type: object, additionalProperties: {type: boolean}}}
+    Notifications:
+      type: array
+      items: {type: object, required: [text, date, active], properties: {text: {type: string}, date: {type: string}, active: {type: boolean}}}
     Success:
       type: object
       required: [status]

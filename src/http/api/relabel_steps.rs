@@ -1,13 +1,13 @@
 //! `/api/v1/targets/relabel_steps` and `/api/v1/scrape_pools/config`: how a job is configured, and what its rules make of
 //! a set of labels.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Config, RelabelConfig, ScrapeConfig, relabel};
 use crate::http::api::types::MissingPool;
 use crate::http::envelope;
 use crate::http::error::ApiError;
+use crate::http::go_json;
 use crate::http::json::Json;
 use crate::http::request::Context;
 use crate::http::response::Response;
@@ -30,7 +30,7 @@ pub(crate) async fn steps(context: Context) -> Result<Response, ApiError> {
     }
     let labels = match context.params.get("labels") {
         "" => return Err(ApiError::bad_data("no labels parameter provided")),
-        text => serde_json::from_str::<BTreeMap<String, String>>(text),
+        text => go_json::string_map(text),
     };
     let labels = labels.map_err(|error| ApiError::bad_data(format!("error parsing labels: {error}")))?;
     let job = pool(&context)?;

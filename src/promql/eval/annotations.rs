@@ -23,7 +23,8 @@ enum Severity {
 struct Remark {
     severity: Severity,
     text: String,
-    at: usize,
+    /// Its place; the empty one for what has none.
+    range: PosRange,
     detail: Detail,
 }
 
@@ -112,20 +113,35 @@ impl AnnotationSet {
         self.add(Severity::Info, text, range, Detail::Repair(repair))
     }
 
+    /// True if there is no remark.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.remarks.is_empty()
+    }
+
+    /// Adds the remarks of another set, whose places lie `further` on in the text, or before by as much as that wraps around.
+    pub(crate) fn add_all(&mut self, other: &Self, further: usize) -> Result<(), EvalError> {
+        for Remark { severity, text, range, detail } in &other.remarks {
+            let moved = PosRange { start: range.start.wrapping_add(further), end: range.end.wrapping_add(further) };
+            let place = if *range == PosRange::default() { *range } else { moved };
+            self.add(*severity, text.clone(), place, *detail)?;
+        }
+        Ok(())
+    }
+
     fn add(&mut self, severity: Severity, text: String, range: PosRange, detail: Detail) -> Result<(), EvalError> {
         if let Some(known) = self.by_text.get(&text).and_then(|i| self.remarks.get_mut(*i)) {
             match (&mut known.detail, detail) {
                 // Summed-up remarks keep the position of the first.
                 (Detail::Repair(sum), Detail::Repair(more)) => sum.merge(&more),
                 (Detail::Occurrences(sum), Detail::Occurrences(more)) => *sum += more,
-                _ => known.at = range.start,
+                _ => known.range = range,
             }
             return Ok(());
         }
         let bytes = 2 * text.len() + size_of::<Remark>() + 64;
         self.charge.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
         self.by_text.insert(text.clone(), self.remarks.len());
-        self.remarks.push(Remark { severity, text, at: range.start, detail });
+        self.remarks.push(Remark { severity, text, range, detail });
         Ok(())
     }
 
@@ -133,7 +149,7 @@ impl AnnotationSet {
     pub(crate) fn render(self, query: &str) -> Annotations {
         let mut rendered = Annotations::default();
         for remark in self.remarks {
-            let place = line_and_column(query, remark.at);
+            let place = line_and_column(query, remark.range.start);
             let detail = match remark.detail {
                 Detail::Repair(repair) => repair_detail(&repair),
                 Detail::Occurrences(count) if count > 1 => format!(" ({count} occurrences)"),

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::model::histogram::FloatHistogram;
-use crate::promql::eval::ledger::{allocated, list_entry};
+use crate::promql::eval::ledger::{allocated, list_entry, shared};
 
 /// Values at ascending steps.
 #[derive(Clone, Debug)]
@@ -37,7 +37,8 @@ pub(crate) enum StepValue<'a> {
 #[derive(Clone, Debug)]
 enum Values {
     One(f64),
-    Many(Box<[f64]>),
+    /// Shared by copies, and copied by who changes them.
+    Many(Arc<[f64]>),
 }
 
 impl Values {
@@ -51,7 +52,7 @@ impl Values {
     fn as_mut_slice(&mut self) -> &mut [f64] {
         match self {
             Self::One(value) => std::slice::from_mut(value),
-            Self::Many(values) => values,
+            Self::Many(values) => Arc::make_mut(values),
         }
     }
 }
@@ -69,7 +70,7 @@ impl StepColumn {
             [] => None,
             [value] => Some(Self::single(0, *value)),
             _ => {
-                let values = Values::Many(values.into_boxed_slice());
+                let values = Values::Many(values.into());
                 Some(Self { first: 0, values, gaps: None, present, histograms: None })
             }
         }
@@ -233,7 +234,7 @@ impl StepColumn {
     pub(crate) fn heap_len(&self) -> usize {
         let values = match &self.values {
             Values::One(_) => 0,
-            Values::Many(values) => allocated(values.len() * 8),
+            Values::Many(values) => shared(values.len() * 8),
         };
         let histograms = self.histograms.as_ref().map_or(0, |histograms| histograms_len(histograms));
         values + self.gaps.as_ref().map_or(0, |bits| allocated(bits.len() * 8)) + histograms
@@ -348,7 +349,7 @@ impl ColumnBuilder {
         if !self.histograms.is_empty() {
             let no_floats = || StepColumn {
                 first: 0,
-                values: Values::Many(Box::default()),
+                values: Values::Many(Arc::default()),
                 gaps: None,
                 present: 0,
                 histograms: None,

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
 use crate::model::read::{
     HistogramColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
 };
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::annotations::AnnotationSet;
 use crate::promql::eval::column::ColumnBuilder;
+use crate::promql::eval::common::{self, Common};
 use crate::promql::eval::error::{EvalError, Phase};
 use crate::promql::eval::ledger::Charge;
+use crate::promql::eval::parallel;
 use crate::promql::eval::samples::SampleCount;
-use crate::promql::eval::{EngineOptions, QueryContext};
-use crate::promql::plan::Selector;
+use crate::promql::eval::{EngineOptions, Helpers, QueryContext};
+use crate::promql::plan::{Selector, Sharing};
 
 /// Points between two looks at deadline and cancellation.
 const POINTS_PER_CHECK: usize = 4096;
@@ -30,6 +33,8 @@ pub(crate) struct Exec<'a> {
     /// How long the result took to sort.
     pub(crate) sorted_in: Duration,
     pub(crate) pace: Pace<'a>,
+    /// What is asked for more than once.
+    pub(crate) common: Common<'a>,
 }
 
 /// Looks now and then whether the query is still wanted. Each thread that works on it has one.
@@ -59,12 +64,37 @@ impl<'a> Pace<'a> {
 }
 
 /// Series of a selector, sorted by labels, with what the selection holds.
-pub(crate) struct Selection {
-    pub(crate) series: Vec<SelectedSeries>,
-    _held: Charge,
+#[derive(Clone)]
+pub(crate) struct Selection(Arc<Selected>);
+
+struct Selected {
+    series: Vec<SelectedSeries>,
+    held: Charge,
+}
+
+impl std::fmt::Debug for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Selection").field("series", &self.0.series.len()).finish_non_exhaustive()
+    }
 }
 
 impl Selection {
+    /// These series, which hold so much.
+    pub(crate) fn new(series: Vec<SelectedSeries>, held: Charge) -> Self {
+        Self(Arc::new(Selected { series, held }))
+    }
+
+    /// The series.
+    pub(crate) fn series(&self) -> &[SelectedSeries] {
+        &self.0.series
+    }
+
+    /// The series, each changed to something that holds no more.
+    pub(crate) fn map(self, change: impl FnMut(SelectedSeries) -> SelectedSeries) -> Option<Self> {
+        let Selected { series, held } = Arc::try_unwrap(self.0).ok()?;
+        Some(Self::new(series.into_iter().map(change).collect(), held))
+    }
+
     /// About how many samples each series has in a range, for the choice of the way; at a usual interval of scrapes.
     pub(crate) fn sample_estimate(&self, (min_ms, max_ms): (i64, i64)) -> usize {
         usize::try_from(max_ms.saturating_sub(min_ms) / 15_000).unwrap_or(0).saturating_add(60)
@@ -77,6 +107,7 @@ impl<'a> Exec<'a> {
         view: &'a dyn ReadView,
         opts: &'a EngineOptions,
         ctx: &'a QueryContext,
+        sharing: &'a Sharing,
     ) -> Result<Self, EvalError> {
         ctx.check(Phase::Execution)?;
         let charge = ctx.ledger.charge(0).map_err(|over| EvalError::Budget(over.to_string()))?;
@@ -88,6 +119,7 @@ impl<'a> Exec<'a> {
             samples: SampleCount::new(opts.max_samples),
             pace: Pace::new(ctx),
             sorted_in: Duration::ZERO,
+            common: Common::new(sharing, &ctx.ledger),
         })
     }
 
@@ -109,17 +141,30 @@ impl<'a> Exec<'a> {
 
     /// Series that fulfil a selector and may have samples from `min_ms` to `max_ms`, both inclusive.
     pub(crate) fn select(&self, selector: &Selector, min_ms: i64, max_ms: i64) -> Result<Selection, EvalError> {
-        let budget = SelectBudget { charge: Mutex::new(self.charge(0)?), ctx: self.ctx };
+        match common::select(self, selector, (min_ms, max_ms)) {
+            Some(selection) => Ok(selection),
+            None => self.select_alone(&selector.matchers, (min_ms, max_ms)),
+        }
+    }
+
+    /// As [`Self::select`], for nobody else.
+    pub(crate) fn select_alone(
+        &self,
+        matchers: &[Matcher],
+        (min_ms, max_ms): (i64, i64),
+    ) -> Result<Selection, EvalError> {
+        let budget =
+            SelectBudget { charge: Mutex::new(self.charge(0)?), ctx: self.ctx, helpers: self.opts.shortcuts.helpers };
         let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) else {
-            return Ok(Selection { series: Vec::new(), _held: self.charge(0)? });
+            return Ok(Selection::new(Vec::new(), self.charge(0)?));
         };
-        let selected = self.view.select(&selector.matchers, range, &budget);
+        let selected = self.view.select(matchers, range, &budget);
         let mut held = budget.charge.into_inner().unwrap_or_else(PoisonError::into_inner);
         match selected {
             Ok(series) => {
                 let bytes = series.len() * size_of::<SelectedSeries>();
                 held.grow(bytes).map_err(|over| EvalError::Budget(over.to_string()))?;
-                Ok(Selection { series, _held: held })
+                Ok(Selection::new(series, held))
             }
             Err(ReadError::Budget(text)) => Err(EvalError::Budget(text)),
             Err(error @ ReadError::Interrupted(_)) => {
@@ -240,6 +285,7 @@ fn reduce_to_totals(histograms: &mut HistogramColumn) {
 struct SelectBudget<'a> {
     charge: Mutex<Charge>,
     ctx: &'a QueryContext,
+    helpers: Helpers,
 }
 
 impl ReadBudget for SelectBudget<'_> {
@@ -250,6 +296,13 @@ impl ReadBudget for SelectBudget<'_> {
 
     fn check(&self) -> Result<(), ReadError> {
         self.ctx.check(Phase::Evaluation).map_err(|stopped| ReadError::Interrupted(stopped.to_string()))
+    }
+
+    fn run_each(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
+        match self.helpers {
+            Helpers::Never => (0..count).for_each(job),
+            Helpers::WhereWorthIt | Helpers::Always => parallel::each(count, job),
+        }
     }
 }
 

@@ -129,9 +129,9 @@ fn range_selector(exec: &mut Exec<'_>, range: &RangeSelector, steps: Steps) -> R
     let (min_ms, max_ms) = range.selector.clip((first_ms, end_ms.saturating_add(after_ms)));
     let selection = exec.select(&range.selector, min_ms, max_ms)?;
     let mut decoder = Decoder::new(exec.ctx)?;
-    let mut held = exec.charge(allocated(selection.series.len() * size_of::<MatrixSeries>()))?;
-    let mut all = Vec::with_capacity(selection.series.len());
-    for series in &selection.series {
+    let mut held = exec.charge(allocated(selection.series().len() * size_of::<MatrixSeries>()))?;
+    let mut all = Vec::with_capacity(selection.series().len());
+    for series in selection.series() {
         let column =
             decoder.decode(&mut exec.pace, &range.selector, &*series.samples, (min_ms, max_ms), Wanted::All)?;
         column.drop_stale_markers();

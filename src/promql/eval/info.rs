@@ -123,6 +123,7 @@ fn fetch(
         pinned_ms: info.pinned_ms,
         data_ms: (i64::MIN, i64::MAX),
         totals_only: false,
+        reader: None,
     };
     let mut found = Vec::new();
     selector::sample_times(exec, &selector, steps, |labels, origins| {

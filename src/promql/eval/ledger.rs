@@ -4,8 +4,8 @@
 //! what they are about to hold and give them back by dropping them.
 //! Invariant: the pool's account is the sum of the ledgers', and a ledger's is the sum of its live charges.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Flag that sets what one query may hold.
 pub const QUERY_LIMIT_FLAG: &str = "--watchfire.limit.query.memory";
@@ -55,12 +55,20 @@ pub struct QueryLedger {
     limit: usize,
     used: AtomicUsize,
     peak: AtomicUsize,
+    spare: Mutex<Option<Weak<dyn Spare>>>,
+}
+
+/// What a query holds only to be quicker.
+pub(crate) trait Spare: std::fmt::Debug + Send + Sync {
+    /// Lets go of it, as much as can be at once; true if there was something.
+    fn let_go(&self) -> bool;
 }
 
 impl QueryLedger {
     /// An account of `limit` bytes under `pool`; 0 for no limit of its own.
     pub fn open(pool: &Arc<MemoryPool>, limit: usize) -> Arc<Self> {
-        Arc::new(Self { pool: Arc::clone(pool), limit, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+        let (used, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { pool: Arc::clone(pool), limit, used, peak, spare: Mutex::new(None) })
     }
 
     /// An account without limits, for tests and tools.
@@ -85,7 +93,28 @@ impl QueryLedger {
         Ok(charge)
     }
 
+    /// As [`Self::charge`], for what the query can do without: nothing else has to go for it.
+    pub(crate) fn charge_spare(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+        self.take_free(bytes).ok()?;
+        Some(Charge { ledger: Arc::clone(self), bytes, ahead: 0 })
+    }
+
+    /// Names what may go when a limit is reached, in place of what was named before.
+    pub(crate) fn offer(&self, spare: &Arc<dyn Spare>) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::downgrade(spare));
+    }
+
     fn take(&self, bytes: usize) -> Result<(), OverBudget> {
+        self.take_free(bytes).or_else(|over| if self.let_go() { self.take_free(bytes) } else { Err(over) })
+    }
+
+    #[cold]
+    fn let_go(&self) -> bool {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Weak::upgrade);
+        spare.is_some_and(|spare| spare.let_go())
+    }
+
+    fn take_free(&self, bytes: usize) -> Result<(), OverBudget> {
         let used = add_below(&self.used, bytes, self.limit).ok_or(OverBudget::Query { limit: self.limit })?;
         if add_below(&self.pool.used, bytes, self.pool.limit).is_none() {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -165,7 +194,7 @@ impl Charge {
             self.bytes += bytes;
             return Ok(());
         }
-        if bytes < AHEAD && self.ledger.take(AHEAD).is_ok() {
+        if bytes < AHEAD && self.ledger.take_free(AHEAD).is_ok() {
             self.ahead += AHEAD - bytes;
             self.bytes += bytes;
             return Ok(());
@@ -234,6 +263,28 @@ mod tests {
         assert_eq!((charge.bytes(), ledger.used()), (13, 13));
         drop(charge);
         assert_eq!((ledger.used(), pool.used()), (0, 0));
+    }
+
+    #[derive(Debug)]
+    struct Held(Mutex<Option<Charge>>);
+
+    impl Spare for Held {
+        fn let_go(&self) -> bool {
+            self.0.lock().unwrap().take().is_some()
+        }
+    }
+
+    #[test]
+    fn what_is_spare_goes_before_anything_is_refused() {
+        let ledger = QueryLedger::open(&MemoryPool::new(0), 100);
+        let spare = Arc::new(Held(Mutex::new(ledger.charge_spare(60))));
+        ledger.offer(&(Arc::clone(&spare) as _));
+        assert!(ledger.charge_spare(50).is_none());
+        let charge = ledger.charge(50).unwrap();
+        assert_eq!(ledger.used(), 50);
+        assert!(spare.0.lock().unwrap().is_none());
+        assert_eq!(ledger.charge(51).unwrap_err(), OverBudget::Query { limit: 100 });
+        drop(charge);
     }
 
     #[test]

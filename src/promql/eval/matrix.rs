@@ -61,6 +61,12 @@ impl Matrix {
         Ok(())
     }
 
+    /// The same series once more, if there is memory to spare for them.
+    pub(crate) fn spare_copy(&self, exec: &Exec<'_>) -> Option<Self> {
+        let charge = exec.ctx.ledger.charge_spare(self.series.iter().map(Series::bytes).sum())?;
+        Some(Self { series: self.series.clone(), charge })
+    }
+
     /// Takes over what others hold for series that are pushed to [`Self::series`] one by one.
     pub(crate) fn absorb(&mut self, charge: Charge) {
         self.charge.absorb(charge);

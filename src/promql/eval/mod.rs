@@ -13,11 +13,13 @@ mod annotations;
 mod binary;
 mod call;
 mod column;
+mod common;
 mod deep;
 mod error;
 mod exec;
 mod finish;
 mod info;
+mod kept;
 mod ledger;
 mod matching;
 mod matrix;
@@ -46,7 +48,7 @@ use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::tally::Tally;
 use crate::promql::parser;
-use crate::promql::plan::{self, Node, Operation, QueryTimes};
+use crate::promql::plan::{self, Node, Operation, Plan, QueryTimes, Sharing};
 
 pub(crate) use crate::promql::eval::exec::is_metadata;
 
@@ -89,16 +91,32 @@ pub struct Shortcuts {
     pub newest_only: bool,
     /// Names that a grouping drops are not taken off each series before.
     pub late_names: bool,
+    /// Equal parts of an expression are evaluated once.
+    pub common_parts: bool,
+    /// Series that several selectors look at are looked for once, and decoded once where that spares something.
+    pub common_reads: bool,
 }
 
 impl Shortcuts {
     /// None of them.
-    pub const NONE: Self = Self { helpers: Helpers::Never, newest_only: false, late_names: false };
+    pub const NONE: Self = Self {
+        helpers: Helpers::Never,
+        newest_only: false,
+        late_names: false,
+        common_parts: false,
+        common_reads: false,
+    };
 }
 
 impl Default for Shortcuts {
     fn default() -> Self {
-        Self { helpers: Helpers::WhereWorthIt, newest_only: true, late_names: true }
+        Self {
+            helpers: Helpers::WhereWorthIt,
+            newest_only: true,
+            late_names: true,
+            common_parts: true,
+            common_reads: true,
+        }
     }
 }
 
@@ -208,8 +226,8 @@ pub fn evaluate_instant(
 ) -> Result<Evaluated, EvalError> {
     let times = QueryTimes { start_ms: at.0, end_ms: at.0, step_ms: 0 };
     deep::with_stack_for(expr, opts, || {
-        let (root, _held) = planned(expr, times, opts, ctx)?;
-        let mut exec = start(view, opts, ctx, Steps::instant(at.0))?;
+        let (Plan { root, sharing }, _held) = planned(expr, times, opts, ctx)?;
+        let mut exec = start(view, opts, ctx, &sharing, Steps::instant(at.0))?;
         let value = finish::instant(&mut exec, &root, expr.value_type(), Steps::instant(at.0))?;
         Ok(finish::wrap(exec, value))
     })
@@ -231,9 +249,9 @@ pub fn evaluate_range(
     }
     let times = QueryTimes { start_ms: start.0, end_ms: end.0, step_ms };
     deep::with_stack_for(expr, opts, || {
-        let (root, _held) = planned(expr, times, opts, ctx)?;
+        let (Plan { root, sharing }, _held) = planned(expr, times, opts, ctx)?;
         let steps = Steps::new(start.0, end.0, step_ms);
-        let mut exec = self::start(view, opts, ctx, steps)?;
+        let mut exec = self::start(view, opts, ctx, &sharing, steps)?;
         let value = finish::range(&mut exec, &root, steps)?;
         Ok(finish::wrap(exec, value))
     })
@@ -245,19 +263,20 @@ fn planned(
     times: QueryTimes,
     opts: &EngineOptions,
     ctx: &QueryContext,
-) -> Result<(Node, Charge), EvalError> {
+) -> Result<(Plan, Charge), EvalError> {
     let held = ctx.ledger.charge(0).map_err(|over| EvalError::Budget(over.to_string()))?;
-    let (root, held) = text::charging_regexps(held, || plan::plan(expr, times, opts));
-    Ok((root?, held))
+    let (plan, held) = text::charging_regexps(held, || plan::plan(expr, times, opts));
+    Ok((plan?, held))
 }
 
 fn start<'a>(
     view: &'a dyn ReadView,
     opts: &'a EngineOptions,
     ctx: &'a QueryContext,
+    sharing: &'a Sharing,
     steps: Steps,
 ) -> Result<Exec<'a>, EvalError> {
-    let mut exec = Exec::start(view, opts, ctx)?;
+    let mut exec = Exec::start(view, opts, ctx, sharing)?;
     if opts.counts_steps {
         exec.samples.tally = Tally::by_step(&exec, steps)?;
     }
@@ -271,6 +290,11 @@ pub(crate) fn eval(exec: &mut Exec<'_>, node: &Node, steps: Steps) -> Result<Mat
     if steps.count() == 0 {
         return Matrix::new(exec);
     }
+    common::eval(exec, node, steps)
+}
+
+/// Evaluates one node, whatever was evaluated before.
+fn operation(exec: &mut Exec<'_>, node: &Node, steps: Steps) -> Result<Matrix, EvalError> {
     match &node.operation {
         Operation::Number(value) => scalar::number(exec, *value, steps),
         Operation::Select(selector) => selector::instant(exec, selector, steps),

@@ -138,6 +138,28 @@ pub(crate) fn in_order<T: Sync, S, R: Send>(
     Ok(())
 }
 
+/// Runs jobs 0 to `count`, each once: on the calling thread, and on helpers where some are free.
+pub(crate) fn each(count: usize, job: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < count) {
+            job(number);
+        }
+    };
+    let turns: Vec<Turn> = std::iter::from_fn(Turn::take).take(count.saturating_sub(1)).collect();
+    thread::scope(|scope| {
+        for turn in turns {
+            let help = || {
+                let _turn = turn;
+                run();
+            };
+            // Without the thread the others do its jobs. A panic in it is this thread's when the scope ends.
+            let _ = thread::Builder::new().name("query-helper".to_owned()).spawn_scoped(scope, help);
+        }
+        run();
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +194,17 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn each_job_is_run_once() {
+        for count in [0, 1, 2, 100] {
+            let runs: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+            each(count, &|number| {
+                runs[number].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1));
         }
     }
 

@@ -135,13 +135,13 @@ fn of_selector(
     let threads = match selector.extension {
         None if !counts_steps => {
             let samples = selection.sample_estimate(range_ms);
-            Threads::for_series(exec.opts.shortcuts.helpers, selection.series.len(), samples)
+            Threads::for_series(exec.opts.shortcuts.helpers, selection.series().len(), samples)
         }
         _ => Threads::One,
     };
     let mut alone = Decoder::new(ctx)?;
     let mut distinct = Distinct::default();
-    parallel::in_order(&selection.series, threads, begin, work, end, |series, done| {
+    parallel::in_order(selection.series(), threads, begin, work, end, |series, done| {
         let Done::Floats { sizes, fresh, bad_quantiles, series: made } = done else {
             let (pace, samples) = (&mut exec.pace, &*series.samples);
             let column = alone.decode(pace, &selector.selector, samples, range_ms, Wanted::All)?;
@@ -180,6 +180,9 @@ enum Done {
     Undecided,
 }
 
+/// The last in order of the names that [`is_metadata`] knows.
+const LAST_METADATA: &[u8] = b"__unit__";
+
 /// Whether series still differ after they have lost their names: those do that had the same.
 struct Distinct {
     name: Option<Vec<u8>>,
@@ -202,6 +205,8 @@ impl Distinct {
         let first = pairs.next_if(|pair| pair.name == METRIC_NAME.as_bytes());
         let lost = first.map_or(&[][..], |pair| pair.encoded);
         let is_same = self.name.get_or_insert_with(|| lost.to_vec()) == lost;
+        // Pairs stand in the order of their names.
+        let mut pairs = pairs.take_while(|pair| pair.name <= LAST_METADATA);
         self.holds = is_same && !pairs.any(|pair| is_metadata(pair.name));
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct SampleCount {
     current: usize,
     limit: usize,
     peak: usize,
+    /// Most that was checked against the limit, since the last mark.
+    probed: usize,
     /// Samples that operators looked at.
     pub(crate) tally: Tally,
 }
@@ -20,7 +22,7 @@ pub(crate) struct SampleCount {
 impl SampleCount {
     /// A count under `limit`.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { current: 0, limit, peak: 0, tally: Tally::default() }
+        Self { current: 0, limit, peak: 0, probed: 0, tally: Tally::default() }
     }
 
     /// Samples held now.
@@ -47,6 +49,7 @@ impl SampleCount {
             return Err(EvalError::TooManySamples);
         }
         self.peak = self.peak.max(held);
+        self.probed = self.probed.max(held);
         Ok(())
     }
 
@@ -55,11 +58,50 @@ impl SampleCount {
         self.current = self.current.saturating_sub(samples);
     }
 
+    /// Begins to watch what is held from now on.
+    pub(crate) fn mark(&mut self) -> Mark {
+        let peak = std::mem::replace(&mut self.peak, self.current);
+        Mark { before: self.current, peak, probed: std::mem::replace(&mut self.probed, self.current) }
+    }
+
+    /// What was held since the mark.
+    pub(crate) fn footprint(&mut self, mark: Mark) -> Footprint {
+        let above = |count: usize| count.saturating_sub(mark.before);
+        let footprint = Footprint { probed: above(self.probed), most: above(self.peak), left: above(self.current) };
+        self.peak = self.peak.max(mark.peak);
+        self.probed = self.probed.max(mark.probed);
+        footprint
+    }
+
+    /// Holds samples once more as they were held before.
+    pub(crate) fn leave(&mut self, footprint: Footprint) -> Result<(), EvalError> {
+        self.probe(footprint.probed)?;
+        self.peak = self.peak.max(self.current.saturating_add(footprint.most));
+        self.current = self.current.saturating_add(footprint.left);
+        Ok(())
+    }
+
     /// An operator is done that held `before` when it began: what remains of it is its result.
     pub(crate) fn settle(&mut self, before: usize, result: usize) {
         self.current = before.saturating_add(result);
         self.peak = self.peak.max(self.current);
     }
+}
+
+/// Since when what is held is watched.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    before: usize,
+    peak: usize,
+    probed: usize,
+}
+
+/// Samples that a part of the query held: at most where the limit was looked at, at most, and as its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    probed: usize,
+    most: usize,
+    left: usize,
 }
 
 /// How many series have a value, for each step.

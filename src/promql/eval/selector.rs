@@ -50,9 +50,9 @@ pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) ->
     };
     let held = Mutex::new(exec.charge(0)?);
     let end = |(worker, _): (SeriesWorker<'_>, Charge)| worker.end(&held);
-    let threads = Threads::for_series(shortcuts.helpers, selection.series.len(), samples);
+    let threads = Threads::for_series(shortcuts.helpers, selection.series().len(), samples);
     let mut matrix = Matrix::new(exec)?;
-    parallel::in_order(&selection.series, threads, begin, work, end, |_, made| {
+    parallel::in_order(selection.series(), threads, begin, work, end, |_, made| {
         let held = made.as_ref().map_or(0, |made| made.column.sample_count());
         exec.samples.hold(held)?;
         if let Some(made) = &made {
@@ -160,7 +160,7 @@ pub(super) fn visit(
     let _scratch = exec.charge(ColumnBuilder::len_for(steps.count()))?;
     let mut builder = ColumnBuilder::new();
     let mut decoder = Decoder::new(exec.ctx)?;
-    for series in &selection.series {
+    for series in selection.series() {
         let column: &SampleColumn =
             decoder.decode(&mut exec.pace, selector, &*series.samples, (min_ms, max_ms), Wanted::All)?;
         each(exec, &series.labels, column, &mut builder)?;

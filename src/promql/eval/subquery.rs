@@ -93,7 +93,7 @@ mod tests {
 
     #[track_caller]
     fn check(range_ms: i64, step_ms: i64, offset_ms: i64, steps: Steps, expected: Steps) {
-        let inner = Node { operation: Operation::Number(1.0), range: PosRange::default() };
+        let inner = Node::new(Operation::Number(1.0), PosRange::default());
         let subquery = Subquery { inner, range_ms, step_ms, offset_ms, pinned_ms: None };
         assert_eq!(own_steps(&subquery, steps), expected);
     }

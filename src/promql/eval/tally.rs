@@ -111,6 +111,25 @@ impl Tally {
         Ok(std::mem::replace(&mut exec.samples.tally, tally))
     }
 
+    /// An empty tally that counts as this one does at `steps`; `None` if it counts at other steps.
+    pub(crate) fn empty_copy(&self, exec: &Exec<'_>, steps: Steps) -> Result<Option<Self>, EvalError> {
+        match &self.by_step {
+            None => Ok(Some(Self::default())),
+            Some(counts) if counts.total.len() == steps.count() => Self::by_step(exec, steps).map(Some),
+            Some(_) => Ok(None),
+        }
+    }
+
+    /// Adds what another counted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.total = self.total.saturating_add(other.total);
+        self.read = self.read.saturating_add(other.read);
+        if let (Some(counts), Some(more)) = (&mut self.by_step, &other.by_step) {
+            counts.total.iter_mut().zip(&more.total).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+            counts.read.iter_mut().zip(&more.read).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+        }
+    }
+
     /// Ends the tally of what is the same at every step: each looks at it, the first reads it.
     pub(crate) fn end_invariant(exec: &mut Exec<'_>, around: Self, steps: Steps) {
         let part = std::mem::replace(&mut exec.samples.tally, around);

@@ -120,7 +120,7 @@ impl<'a> Lexer<'a> {
 
     fn read_token(&mut self) -> Result<Token, LexError> {
         if std::mem::take(&mut self.space_pending) {
-            self.skip_while(is_space);
+            self.skip(SPACE);
             self.start = self.pos;
         }
         loop {
@@ -289,7 +289,7 @@ impl<'a> Lexer<'a> {
             '#' => return Ok(self.line_comment()),
             c if is_space(c) => return Ok(self.spaces()),
             c if is_alpha(c) => {
-                self.skip_while(is_alphanumeric);
+                self.skip(ALPHA | DIGIT);
                 Kind::Identifier
             }
             ',' => Kind::Comma,
@@ -378,12 +378,12 @@ impl<'a> Lexer<'a> {
         if !matches!(first.to_ascii_lowercase(), 's' | 'r' | 'm') {
             return None;
         }
-        self.skip_while(is_alpha);
+        self.skip(ALPHA);
         Kind::of_duration_word(self.pending())
     }
 
     fn keyword_or_identifier(&mut self) -> Step {
-        self.skip_while(|c| is_alphanumeric(c) || c == ':');
+        self.skip(ALPHA | DIGIT | COLON);
         let word = self.pending();
         let kind = match Kind::of_word(word) {
             // These words came late to the language, so they are only keywords where they cannot be metric names.
@@ -422,7 +422,7 @@ impl<'a> Lexer<'a> {
 
     /// White space that does not change the mode.
     fn spaces_here(&mut self) -> Step {
-        self.skip_while(is_space);
+        self.skip(SPACE);
         Step::Ignore
     }
 
@@ -439,8 +439,12 @@ impl<'a> Lexer<'a> {
         self.input.get(self.start..self.pos).unwrap_or_default()
     }
 
+    #[inline]
     fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
+        match self.input.as_bytes().get(self.pos) {
+            Some(byte) if byte.is_ascii() => Some(char::from(*byte)),
+            _ => self.rest().chars().next(),
+        }
     }
 
     fn next(&mut self) -> Option<char> {
@@ -461,11 +465,50 @@ impl<'a> Lexer<'a> {
         let rest = self.rest();
         self.pos += rest.find(|c| !accept(c)).unwrap_or(rest.len());
     }
+
+    /// Passes over bytes of these classes, which are ASCII.
+    #[inline]
+    fn skip(&mut self, classes: u8) {
+        let rest = self.input.as_bytes().get(self.pos..).unwrap_or_default();
+        self.pos += rest.iter().take_while(|byte| class(**byte) & classes != 0).count();
+    }
 }
 
 /// Go's `%q` of a character; it prints the end of the input as an invalid one.
 fn quote_or_end(c: Option<char>) -> String {
     go::quote_rune(c.unwrap_or(char::REPLACEMENT_CHARACTER))
+}
+
+/// Classes of bytes.
+const SPACE: u8 = 1;
+const ALPHA: u8 = 2;
+const DIGIT: u8 = 4;
+const COLON: u8 = 8;
+/// What goes on in a quoted string, whatever the quote.
+const QUOTABLE: u8 = 16;
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let of_name = match byte as u8 {
+            b' ' | b'\t' | b'\n' | b'\r' => SPACE,
+            b'_' | b'a'..=b'z' | b'A'..=b'Z' => ALPHA,
+            b'0'..=b'9' => DIGIT,
+            b':' => COLON,
+            _ => 0,
+        };
+        let of_text = if matches!(byte as u8, b'"' | b'\'' | b'`' | b'\\' | b'\n') { 0 } else { QUOTABLE };
+        classes[byte] = of_name | of_text;
+        byte += 1;
+    }
+    classes
+}
+
+fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
 fn is_space(c: char) -> bool {

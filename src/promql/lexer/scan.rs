@@ -1,6 +1,6 @@
 //! Strings, numbers and durations.
 
-use super::{Kind, LexError, Lexer, Mode, Step, is_alphanumeric};
+use super::{Kind, LexError, Lexer, Mode, QUOTABLE, Step, is_alphanumeric};
 use crate::model::go;
 
 const DECIMAL: &str = "0123456789";
@@ -10,6 +10,7 @@ impl Lexer<'_> {
     /// A string in `quote`, which has been read. Checks the escapes; [`super::unquote`] resolves them.
     pub(super) fn quoted_string(&mut self, quote: char) -> Result<Step, LexError> {
         loop {
+            self.skip(QUOTABLE);
             match self.next() {
                 Some('\\') => self.escape(quote)?,
                 Some(char::REPLACEMENT_CHARACTER) => return self.fail("invalid UTF-8 rune".to_owned()),
@@ -25,6 +26,7 @@ impl Lexer<'_> {
     /// A string in back quotes, the first of which has been read.
     pub(super) fn raw_string(&mut self) -> Result<Step, LexError> {
         loop {
+            self.skip(QUOTABLE);
             match self.next() {
                 Some(char::REPLACEMENT_CHARACTER) => return self.fail("invalid UTF-8 rune".to_owned()),
                 None => return self.fail("unterminated raw string".to_owned()),
@@ -122,7 +124,7 @@ impl Lexer<'_> {
         self.accept(".");
         self.accept(digits);
         let (mut dot_seen, mut exponent_seen) = (false, false);
-        while let Some(c) = self.peek().filter(|c| digits.contains(*c) || "._eE".contains(*c)) {
+        while let Some(c) = self.peek().filter(|c| c.is_ascii_digit() || digits.contains(*c) || "._eE".contains(*c)) {
             match c {
                 '.' => {
                     self.pos += 1;
@@ -159,13 +161,11 @@ impl Lexer<'_> {
     }
 
     fn accept(&mut self, valid: &str) -> bool {
-        match self.peek() {
-            Some(c) if valid.contains(c) => {
-                self.pos += c.len_utf8();
-                true
-            }
-            _ => false,
-        }
+        // What is valid is ASCII.
+        let next = self.input.as_bytes().get(self.pos);
+        let is_valid = next.is_some_and(|next| valid.bytes().any(|byte| byte == *next));
+        self.pos += usize::from(is_valid);
+        is_valid
     }
 
     fn accept_run(&mut self, valid: &str) {

@@ -101,11 +101,11 @@ impl Kind {
     /// The keyword, operator, aggregation or number that `word` is in any case, or `None`.
     pub(crate) fn of_word(word: &str) -> Option<Self> {
         // Keywords are ASCII and at most 12 bytes long; longer words need no copy.
-        if word.len() > LONGEST_WORD {
-            return None;
-        }
-        let lower = word.to_ascii_lowercase();
-        WORDS.iter().find(|(name, _)| *name == lower).map(|(_, kind)| *kind)
+        let mut lower = [0; LONGEST_WORD];
+        let lower = lower.get_mut(..word.len())?;
+        lower.copy_from_slice(word.as_bytes());
+        lower.make_ascii_lowercase();
+        keyword(lower)
     }
 
     /// The keywords that may stand in a duration expression.
@@ -219,47 +219,51 @@ fn quote_short(text: &str) -> String {
 
 const LONGEST_WORD: usize = "count_values".len();
 
-const WORDS: [(&str, Kind); 39] = [
-    ("and", Kind::Op(BinaryOp::And)),
-    ("or", Kind::Op(BinaryOp::Or)),
-    ("unless", Kind::Op(BinaryOp::Unless)),
-    ("atan2", Kind::Op(BinaryOp::Atan2)),
-    ("sum", Kind::Aggregate(AggregateOp::Sum)),
-    ("avg", Kind::Aggregate(AggregateOp::Avg)),
-    ("count", Kind::Aggregate(AggregateOp::Count)),
-    ("min", Kind::Aggregate(AggregateOp::Min)),
-    ("max", Kind::Aggregate(AggregateOp::Max)),
-    ("group", Kind::Aggregate(AggregateOp::Group)),
-    ("stddev", Kind::Aggregate(AggregateOp::Stddev)),
-    ("stdvar", Kind::Aggregate(AggregateOp::Stdvar)),
-    ("topk", Kind::Aggregate(AggregateOp::Topk)),
-    ("bottomk", Kind::Aggregate(AggregateOp::Bottomk)),
-    ("count_values", Kind::Aggregate(AggregateOp::CountValues)),
-    ("quantile", Kind::Aggregate(AggregateOp::Quantile)),
-    ("limitk", Kind::Aggregate(AggregateOp::Limitk)),
-    ("limit_ratio", Kind::Aggregate(AggregateOp::LimitRatio)),
-    ("offset", Kind::Keyword(Keyword::Offset)),
-    ("smoothed", Kind::Keyword(Keyword::Smoothed)),
-    ("anchored", Kind::Keyword(Keyword::Anchored)),
-    ("by", Kind::Keyword(Keyword::By)),
-    ("without", Kind::Keyword(Keyword::Without)),
-    ("on", Kind::Keyword(Keyword::On)),
-    ("ignoring", Kind::Keyword(Keyword::Ignoring)),
-    ("group_left", Kind::Keyword(Keyword::GroupLeft)),
-    ("group_right", Kind::Keyword(Keyword::GroupRight)),
-    ("fill", Kind::Keyword(Keyword::Fill)),
-    ("fill_left", Kind::Keyword(Keyword::FillLeft)),
-    ("fill_right", Kind::Keyword(Keyword::FillRight)),
-    ("bool", Kind::Keyword(Keyword::Bool)),
-    ("start", Kind::Keyword(Keyword::Start)),
-    ("end", Kind::Keyword(Keyword::End)),
-    ("step", Kind::Keyword(Keyword::Step)),
-    ("range", Kind::Keyword(Keyword::Range)),
-    ("max_of", Kind::Keyword(Keyword::MaxOf)),
-    ("min_of", Kind::Keyword(Keyword::MinOf)),
-    ("inf", Kind::Number),
-    ("nan", Kind::Number),
-];
+/// The keyword that a word in small letters is.
+fn keyword(word: &[u8]) -> Option<Kind> {
+    Some(match word {
+        b"and" => Kind::Op(BinaryOp::And),
+        b"or" => Kind::Op(BinaryOp::Or),
+        b"unless" => Kind::Op(BinaryOp::Unless),
+        b"atan2" => Kind::Op(BinaryOp::Atan2),
+        b"sum" => Kind::Aggregate(AggregateOp::Sum),
+        b"avg" => Kind::Aggregate(AggregateOp::Avg),
+        b"count" => Kind::Aggregate(AggregateOp::Count),
+        b"min" => Kind::Aggregate(AggregateOp::Min),
+        b"max" => Kind::Aggregate(AggregateOp::Max),
+        b"group" => Kind::Aggregate(AggregateOp::Group),
+        b"stddev" => Kind::Aggregate(AggregateOp::Stddev),
+        b"stdvar" => Kind::Aggregate(AggregateOp::Stdvar),
+        b"topk" => Kind::Aggregate(AggregateOp::Topk),
+        b"bottomk" => Kind::Aggregate(AggregateOp::Bottomk),
+        b"count_values" => Kind::Aggregate(AggregateOp::CountValues),
+        b"quantile" => Kind::Aggregate(AggregateOp::Quantile),
+        b"limitk" => Kind::Aggregate(AggregateOp::Limitk),
+        b"limit_ratio" => Kind::Aggregate(AggregateOp::LimitRatio),
+        b"offset" => Kind::Keyword(Keyword::Offset),
+        b"smoothed" => Kind::Keyword(Keyword::Smoothed),
+        b"anchored" => Kind::Keyword(Keyword::Anchored),
+        b"by" => Kind::Keyword(Keyword::By),
+        b"without" => Kind::Keyword(Keyword::Without),
+        b"on" => Kind::Keyword(Keyword::On),
+        b"ignoring" => Kind::Keyword(Keyword::Ignoring),
+        b"group_left" => Kind::Keyword(Keyword::GroupLeft),
+        b"group_right" => Kind::Keyword(Keyword::GroupRight),
+        b"fill" => Kind::Keyword(Keyword::Fill),
+        b"fill_left" => Kind::Keyword(Keyword::FillLeft),
+        b"fill_right" => Kind::Keyword(Keyword::FillRight),
+        b"bool" => Kind::Keyword(Keyword::Bool),
+        b"start" => Kind::Keyword(Keyword::Start),
+        b"end" => Kind::Keyword(Keyword::End),
+        b"step" => Kind::Keyword(Keyword::Step),
+        b"range" => Kind::Keyword(Keyword::Range),
+        b"max_of" => Kind::Keyword(Keyword::MaxOf),
+        b"min_of" => Kind::Keyword(Keyword::MinOf),
+        b"inf" => Kind::Number,
+        b"nan" => Kind::Number,
+        _ => return None,
+    })
+}
 
 const DESCRIPTORS: [(&str, Descriptor); 11] = [
     ("sum", Descriptor::Sum),

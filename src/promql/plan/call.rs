@@ -39,7 +39,7 @@ impl Planner<'_> {
     pub(super) fn call(&self, call: &CallExpr, context: Context) -> Lowered {
         let range = call.range;
         if let Some(value) = self.folded(call.func.name) {
-            return Ok((Node { operation: Operation::Number(value), range }, Invariance::OF_LITERAL));
+            return Ok((Node::new(Operation::Number(value), range), Invariance::OF_LITERAL));
         }
         let args: Vec<&Expr> = call.args.iter().map(Expr::unwrap_parens).collect();
         let mut nodes = Vec::with_capacity(args.len());
@@ -56,7 +56,7 @@ impl Planner<'_> {
         let operation =
             if name == "info" { self.info(&args, nodes, context)? } else { or_fail(operation(call, &args, nodes))? };
         let invariance = if invariant { Invariance::OF_OPERATION } else { Invariance::NONE };
-        Ok((Node { operation, range }, invariance))
+        Ok((Node::new(operation, range), invariance))
     }
 
     /// `info(vector, selector)`. The first selector inside says when info metrics are looked at.

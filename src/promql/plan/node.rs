@@ -12,12 +12,29 @@ pub(crate) struct Node {
     pub(crate) operation: Operation,
     /// Its text in the query; annotations point there.
     pub(crate) range: PosRange,
+    /// Which nodes are equal to it.
+    pub(crate) share: Share,
+}
+
+/// What `plan::sharing` found out about a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Number of those that are equal and are evaluated at the same times; 0 for those of which nothing is known.
+    pub(crate) class: u32,
+    /// Equal for nodes whose parts stand in the text at the same distances.
+    pub(crate) layout: u32,
 }
 
 impl Node {
+    /// A node of which nothing more is known.
+    pub(crate) fn new(operation: Operation, range: PosRange) -> Self {
+        Self { operation, range, share: Share::default() }
+    }
+
     /// This node, evaluated once for all steps.
     pub(crate) fn into_step_invariant(self) -> Self {
-        Self { range: self.range, operation: Operation::StepInvariant(Box::new(self)) }
+        let range = self.range;
+        Self::new(Operation::StepInvariant(Box::new(self)), range)
     }
 }
 
@@ -79,6 +96,8 @@ pub(crate) struct Selector {
     pub(crate) data_ms: (i64, i64),
     /// True if of histograms only count and sum matter.
     pub(crate) totals_only: bool,
+    /// Its place in [`Sharing`](crate::promql::plan::Sharing), if others may look at the same series.
+    pub(crate) reader: Option<u32>,
 }
 
 impl Selector {

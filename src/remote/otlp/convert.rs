@@ -191,7 +191,7 @@ impl Conversion<'_> {
                 return Ok(());
             }
         };
-        let resource_key = key_of(&[], &mut attributes.clone());
+        let resource_key = if self.sums() { key_of(&[], &attributes) } else { 0 };
         let mut around = Around { resource, scope: None, resource_key, scope_key: 0 };
         let mut span = None;
         let mut fields = Fields::new("ResourceMetrics", message);
@@ -245,8 +245,10 @@ impl Conversion<'_> {
                 _ => {}
             }
         }
-        around.scope_key =
-            key_of(&[&around.resource_key.to_le_bytes(), name.as_bytes(), version.as_bytes()], &mut attributes.clone());
+        if self.sums() {
+            let texts = [&around.resource_key.to_le_bytes()[..], name.as_bytes(), version.as_bytes()];
+            around.scope_key = key_of(&texts, &attributes);
+        }
         match self.labeller.scope([&name, &version, &schema_url], &attributes) {
             Ok(scope) => around.scope = scope,
             Err(reason) => {
@@ -301,9 +303,8 @@ impl Conversion<'_> {
         let summed = match self.settings.deltas {
             Deltas::Summed(..) if matches!(kind, 7 | 9 | 10) && temporality == DELTA => {
                 let numbers = [kind.to_le_bytes()[0], u8::from(is_monotonic)];
-                let mut no_attributes = Vec::new();
                 let parts = [&around.scope_key.to_le_bytes()[..], name.as_bytes(), unit.as_bytes(), &numbers];
-                let summed = self.summed(kind, data, key_of(&parts, &mut no_attributes))?;
+                let summed = self.summed(kind, data, key_of(&parts, &[]))?;
                 if summed.is_empty() {
                     return Ok(());
                 }
@@ -380,7 +381,7 @@ impl Conversion<'_> {
             let (mut point, mut data) = point_of(kind, message)?;
             // Its attributes, three times, and what its stream is then.
             self.held.add(SAMPLE_BYTES + 3 * message.len() as u64)?;
-            let key = key_of(&[&metric_key.to_le_bytes()], &mut point.attributes);
+            let key = key_of(&[&metric_key.to_le_bytes()], &point.attributes);
             match streams.add(key, now, &mut point, &mut data) {
                 Ok(()) => {
                     self.held.add(2 * data.memory_len())?;
@@ -390,6 +391,11 @@ impl Conversion<'_> {
             }
         }
         Ok(summed)
+    }
+
+    /// Whether deltas are added up.
+    fn sums(&self) -> bool {
+        matches!(self.settings.deltas, Deltas::Summed(..))
     }
 
     fn data(&mut self, mut point: Point, data: Data, family: &str, around: &Around) -> Result<(), Stop> {
@@ -612,16 +618,17 @@ fn point_of(kind: i32, message: &[u8]) -> Result<(Point, Data), WireError> {
     })
 }
 
-/// A hash of texts, and of attributes in whatever order, which are sorted.
-fn key_of(texts: &[&[u8]], attributes: &mut [Attribute]) -> StreamKey {
+/// A hash of texts, and of attributes in whatever order.
+fn key_of(texts: &[&[u8]], attributes: &[Attribute]) -> StreamKey {
     let mut hasher = XxHash3_128::new();
     let mut write = |text: &[u8]| {
         hasher.write(&(text.len() as u64).to_le_bytes());
         hasher.write(text);
     };
     texts.iter().for_each(|text| write(text));
-    attributes.sort_by(|a, b| a.key.cmp(&b.key));
-    for attribute in attributes {
+    let mut sorted: Vec<&Attribute> = attributes.iter().collect();
+    sorted.sort_by(|a, b| a.key.cmp(&b.key));
+    for attribute in sorted {
         write(attribute.key.as_bytes());
         write(attribute.value.as_bytes());
     }

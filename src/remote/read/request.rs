@@ -6,6 +6,7 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::regexp::RegexpError;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::remote::read::write::{put_bytes, put_int};
+use crate::remote::receive::unpack;
 use crate::remote::wire::{Fields, WireError};
 
 /// Longest request, as it comes and unpacked.
@@ -93,6 +94,9 @@ pub fn decode_request(body: &[u8]) -> Result<ReadRequest, RequestError> {
     };
     if REQUEST_LEN_MAX < len {
         return Err(RequestError::OverLimit(len as u64));
+    }
+    if unpack::is_beyond_snappy(len, body) {
+        return Err(RequestError::Snappy);
     }
     let unpacked = snap::raw::Decoder::new().decompress_vec(body).map_err(|_| RequestError::Snappy)?;
     let mut request = ReadRequest::default();

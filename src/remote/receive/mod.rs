@@ -16,7 +16,7 @@ mod labels;
 mod metrics;
 mod problems;
 mod reply;
-mod unpack;
+pub(super) mod unpack;
 mod v1;
 mod v2;
 

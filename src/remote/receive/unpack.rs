@@ -25,6 +25,11 @@ pub enum UnpackError {
     TooLong,
 }
 
+/// True if `body` cannot hold as much as it declares: three bytes of snappy stand for 64 at most. No memory is taken for it.
+pub(in crate::remote) fn is_beyond_snappy(declared: usize, body: &[u8]) -> bool {
+    body.len().saturating_mul(22) < declared
+}
+
 /// The size that `body` declares; `None` if it does not say. Errors when that is too much, or the body cannot be read.
 pub fn decoded_len(packing: Packing, body: &[u8]) -> Result<Option<usize>, UnpackError> {
     let declared = match packing {
@@ -42,6 +47,7 @@ pub fn decoded_len(packing: Packing, body: &[u8]) -> Result<Option<usize>, Unpac
     };
     match declared {
         Some(len) if DECODED_LEN_MAX < len => Err(UnpackError::TooLong),
+        Some(len) if packing == Packing::Snappy && is_beyond_snappy(len, body) => Err(UnpackError::Snappy),
         declared => Ok(declared),
     }
 }

@@ -19,6 +19,7 @@ const PLAUSIBLE_MS: i64 = 1_577_836_800_000;
 pub struct AppendBounds {
     min: i64,
     max: i64,
+    now: i64,
     /// The newest sample of the head.
     newest: Option<i64>,
     /// The oldest that may come out of order.
@@ -54,11 +55,11 @@ impl AppendBounds {
         let max = now.0.saturating_add(FUTURE_MS_MAX);
         let first = first.map(|at| at.0).filter(|at| *at <= max);
         // One that is dated ahead of the clock itself, as by a clock that was wrong, sets none either.
-        let is_ahead = max < min_valid || newest.is_some_and(|newest| max < newest);
+        let is_ahead = now.0 < min_valid || newest.is_some_and(|newest| now.0 < newest);
         let returned_min = (is_ahead && PLAUSIBLE_MS <= now.0).then(|| now.0.saturating_sub(range_ms / 2));
         let newest = newest.map(|newest| newest.min(max)).or(first);
         let min = newest.unwrap_or(i64::MIN).saturating_sub(range_ms / 2).max(min_valid);
-        Self { min, max, newest, late_min: None, epoch: 0, returned_min, range_ms }
+        Self { min, max, now: now.0, newest, late_min: None, epoch: 0, returned_min, range_ms }
     }
 
     /// The same with a window for samples that come out of order, unless it is 0; those that are taken belong to `epoch`.
@@ -77,7 +78,7 @@ impl AppendBounds {
     /// the series must hold nothing, if it may be one of a clock that was ahead and is right again.
     pub(crate) fn free_if_returned(&self, at: i64, newest: Option<i64>) -> Option<TimeRange> {
         let min = self.returned_min?;
-        let is_held_up = at < self.min || newest.is_some_and(|newest| self.max < newest);
+        let is_held_up = at < self.min || newest.is_some_and(|newest| self.now < newest);
         let free = TimeRange::new(TimestampMs(at.saturating_add(1)), TimestampMs(self.max.max(at.saturating_add(1))));
         free.ok().filter(|_| is_held_up && min <= at && at <= self.max)
     }
@@ -169,7 +170,7 @@ mod tests {
         let ahead = bounds(now + 86_400_000, 0);
         let free = TimeRange::new(TimestampMs(now + 1), TimestampMs(now + FUTURE_MS_MAX)).ok();
         assert_eq!(ahead.free_if_returned(now, Some(now + 86_400_000)), free);
-        assert_eq!(ahead.free_if_returned(now, Some(now + 5)), None, "a series that holds nothing ahead");
+        assert_eq!(ahead.free_if_returned(now - 9, Some(now - 5)), None, "a series that holds nothing ahead");
         assert_eq!(ahead.free_if_returned(now + FUTURE_MS_MAX + 1, Some(now + 86_400_000)), None);
         assert_eq!(ahead.free_if_returned(now - range_ms, Some(now + 86_400_000)), None);
         assert_eq!(bounds(now, 0).free_if_returned(now - 5, Some(now)), None, "nothing is ahead");

@@ -1,7 +1,7 @@
 //! Read views of the head: a few reference counts and one commit number for all shards. Nothing here takes a lock that a
 //! writer takes, and everything is decoded on the reader's thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashSet;
 
@@ -339,12 +339,20 @@ impl ViewInner {
         ticker: &mut Ticker<'_>,
         mut take: impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        for (number, shard) in self.shards.iter().enumerate() {
-            for segment in &shard.index.segments {
-                for position in positions(segment, matchers, ticker)? {
-                    ticker.tick()?;
-                    take(number, Found::InSegment(segment, position))?;
-                }
+        (0..self.shards.len()).try_for_each(|number| self.for_each_in_shard(number, matchers, ticker, &mut take))
+    }
+
+    fn for_each_in_shard<'a>(
+        &'a self,
+        number: usize,
+        matchers: &[Matcher],
+        ticker: &mut Ticker<'_>,
+        take: &mut impl FnMut(usize, Found<'a>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        for segment in self.shards.get(number).iter().flat_map(|shard| &shard.index.segments) {
+            for position in positions(segment, matchers, ticker)? {
+                ticker.tick()?;
+                take(number, Found::InSegment(segment, position))?;
             }
         }
         Ok(())
@@ -537,8 +545,7 @@ impl ReadView for HeadView {
             return Ok(Vec::new());
         }
         let mut ticker = Ticker::new(budget);
-        let mut picked =
-            Picked { view, range, in_order: view.clamp(range), budget, selected: Vec::new(), uncharged: 0 };
+        let mut picked = Picked::new(view, range, budget);
         let known = view.known(matchers, &mut ticker)?;
         match &known {
             Some(known) => {
@@ -551,9 +558,7 @@ impl ReadView for HeadView {
                     picked.take(shard, segment.cell(one.position), || one.labels.clone())?;
                 }
             }
-            None => view.for_each_in_segments(matchers, &mut ticker, |shard, found| {
-                picked.take(shard, found.cell(), || found.labels())
-            })?,
+            None => picked.selected = select_many(view, matchers, range, budget)?,
         }
         let from_segments = picked.selected.len();
         view.for_each_in_tails(matchers, &mut ticker, |shard, found| {
@@ -664,6 +669,37 @@ impl ReadView for HeadView {
     }
 }
 
+/// The series of the segments that fulfil all `matchers`: those of each shard sorted by labels, one shard after the other.
+fn select_many(
+    view: &Arc<ViewInner>,
+    matchers: &[Matcher],
+    range: TimeRange,
+    budget: &dyn ReadBudget,
+) -> Result<Vec<SelectedSeries>, ReadError> {
+    let of_shards: Vec<OnceLock<Result<Vec<SelectedSeries>, ReadError>>> =
+        view.shards.iter().map(|_| OnceLock::new()).collect();
+    let of_shard = |number: usize| {
+        let (mut picked, mut ticker) = (Picked::new(view, range, budget), Ticker::new(budget));
+        view.for_each_in_shard(number, matchers, &mut ticker, &mut |shard, found| {
+            picked.take(shard, found.cell(), || found.labels())
+        })?;
+        budget.charge(picked.uncharged)?;
+        picked.selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(picked.selected)
+    };
+    budget.run_each(of_shards.len(), &|number| {
+        if let Some(slot) = of_shards.get(number) {
+            slot.get_or_init(|| of_shard(number));
+        }
+    });
+    let mut all = Vec::new();
+    for selected in of_shards.into_iter().filter_map(OnceLock::into_inner) {
+        let mut selected = selected?;
+        if all.is_empty() { all = selected } else { all.append(&mut selected) }
+    }
+    Ok(all)
+}
+
 /// A selection as it grows.
 struct Picked<'a> {
     view: &'a Arc<ViewInner>,
@@ -675,7 +711,11 @@ struct Picked<'a> {
     uncharged: usize,
 }
 
-impl Picked<'_> {
+impl<'a> Picked<'a> {
+    fn new(view: &'a Arc<ViewInner>, range: TimeRange, budget: &'a dyn ReadBudget) -> Self {
+        Self { view, range, in_order: view.clamp(range), budget, selected: Vec::new(), uncharged: 0 }
+    }
+
     /// Takes a series that has samples in the range.
     fn take(&mut self, shard: usize, cell: &SeriesCell, labels: impl FnOnce() -> Labels) -> Result<(), ReadError> {
         let (view, series) = (self.view, cell.series());

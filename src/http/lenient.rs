@@ -1,0 +1,330 @@
+//! Request targets as careless clients write them: `/api/v1/query?query=up{job="x"}>0`. Go takes every byte there but spaces
+//! and control characters; the parser of our HTTP library takes less. So bytes that it refuses are escaped (`%22`) on their
+//! way to it, which means the same. Everything else passes as it came.
+//!
+//! Invariant: nothing but the target of a request line is changed. To know where the next one begins, the ends of heads are
+//! found as the parser finds them, and a body's end by `Content-Length`. Where that is not certain (other encodings, upgrades,
+//! lengths that are not plain numbers) the rest of the connection passes untouched, and the parser judges it alone.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The beginning of a header line that is looked at; a length and its name are shorter.
+const LINE_LEN_MAX: usize = 64;
+
+/// A connection whose request targets are escaped.
+pub(super) struct Lenient<T> {
+    io: T,
+    heads: Heads,
+    /// Escaped bytes that found no room, and how many of them were taken since.
+    rest: (Vec<u8>, usize),
+}
+
+impl<T> Lenient<T> {
+    /// A connection of HTTP/1.
+    pub(super) fn new(io: T) -> Self {
+        Self { io, heads: Heads::default(), rest: (Vec::new(), 0) }
+    }
+
+    pub(super) fn get_ref(&self) -> &T {
+        &self.io
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Lenient<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.give_rest(buf) {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let came = buf.filled().get(before..).unwrap_or_default();
+        if let Some(escaped) = this.heads.pass(came) {
+            buf.set_filled(before);
+            this.rest = (escaped, 0);
+            this.give_rest(buf);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> Lenient<T> {
+    /// Hands out what found no room before; false if there is nothing.
+    fn give_rest(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let (rest, taken) = &mut self.rest;
+        let left = rest.get(*taken..).unwrap_or_default();
+        let Some(now) = left.get(..left.len().min(buf.remaining())).filter(|_| !left.is_empty()) else { return false };
+        buf.put_slice(now);
+        *taken += now.len();
+        if *taken == rest.len() {
+            self.rest = (Vec::new(), 0);
+        }
+        true
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Lenient<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// Where in the stream of requests the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Before a request; empty lines are passed over here.
+    Begin,
+    Method,
+    Target,
+    /// What follows the target on its line.
+    Version,
+    Header,
+    /// Bytes of a body that are to come.
+    Body(u64),
+    /// Nothing is changed any more.
+    Rest,
+}
+
+/// Follows the heads of the requests of a connection.
+#[derive(Debug)]
+struct Heads {
+    at: At,
+    /// The method, or the header line that is being read: its beginning.
+    line: Vec<u8>,
+    /// Length of the body of this request, once it is told.
+    body_len: Option<u64>,
+    /// Where this request ends cannot be told.
+    is_uncertain: bool,
+}
+
+impl Default for Heads {
+    fn default() -> Self {
+        Self { at: At::Begin, line: Vec::new(), body_len: None, is_uncertain: false }
+    }
+}
+
+impl Heads {
+    /// Takes the next bytes of the stream; what is to be read in their place, if something had to be escaped.
+    fn pass(&mut self, mut bytes: &[u8]) -> Option<Vec<u8>> {
+        let all = bytes;
+        let mut escaped: Option<Vec<u8>> = None;
+        while let Some((&byte, rest)) = bytes.split_first() {
+            match self.at {
+                At::Rest => break,
+                At::Body(left) => {
+                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    let (body, after) = bytes.split_at(here);
+                    if let Some(out) = &mut escaped {
+                        out.extend_from_slice(body);
+                    }
+                    let left = left - here as u64;
+                    self.at = if left == 0 { At::Begin } else { At::Body(left) };
+                    bytes = after;
+                    continue;
+                }
+                At::Target if needs_escape(byte) => {
+                    let done = all.len() - bytes.len();
+                    let out = escaped.get_or_insert_with(|| all.get(..done).unwrap_or_default().to_vec());
+                    out.extend_from_slice(&escape(byte));
+                    bytes = rest;
+                    continue;
+                }
+                _ => self.step(byte),
+            }
+            if let Some(out) = &mut escaped {
+                out.push(byte);
+            }
+            bytes = rest;
+        }
+        if let Some(out) = &mut escaped {
+            out.extend_from_slice(bytes);
+        }
+        escaped
+    }
+
+    /// A byte of a head.
+    fn step(&mut self, byte: u8) {
+        match (self.at, byte) {
+            (At::Begin, b'\r' | b'\n') => {}
+            (At::Begin | At::Method, b' ') => {
+                // A tunnel has no further requests.
+                self.is_uncertain = self.line.eq_ignore_ascii_case(b"CONNECT");
+                self.line.clear();
+                self.at = At::Target;
+            }
+            (At::Method, b'\r' | b'\n') => self.at = At::Rest,
+            (At::Begin | At::Method, byte) => {
+                self.at = At::Method;
+                self.keep(byte);
+            }
+            (At::Target, b' ') => self.at = At::Version,
+            (At::Target, b'\r' | b'\n') => self.at = At::Rest,
+            (At::Version, b'\n') => self.at = At::Header,
+            (At::Header, b'\n') => self.header(),
+            (At::Header, byte) => self.keep(byte),
+            (At::Target | At::Version | At::Body(_) | At::Rest, _) => {}
+        }
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if self.line.len() <= LINE_LEN_MAX {
+            self.line.push(byte);
+        }
+    }
+
+    /// A header line is over, or with an empty one the head.
+    fn header(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let text = line.strip_suffix(b"\r").unwrap_or(&line);
+        if text.is_empty() {
+            let body_len = self.body_len.take();
+            self.at = match (std::mem::take(&mut self.is_uncertain), body_len) {
+                (true, _) => At::Rest,
+                (false, None | Some(0)) => At::Begin,
+                (false, Some(len)) => At::Body(len),
+            };
+        } else {
+            let colon = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+            let (name, value) = text.split_at(colon);
+            let name = name.trim_ascii();
+            if name.eq_ignore_ascii_case(b"content-length") {
+                let digits = value.strip_prefix(b":").unwrap_or(value).trim_ascii();
+                let is_plain = line.len() <= LINE_LEN_MAX && digits.iter().all(u8::is_ascii_digit);
+                let len = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+                let len = len.filter(|_| is_plain && self.body_len.is_none());
+                self.is_uncertain |= len.is_none();
+                self.body_len = len.or(self.body_len);
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding")
+                || name.eq_ignore_ascii_case(b"upgrade")
+                || text.starts_with(b" ")
+                || text.starts_with(b"\t")
+            {
+                self.is_uncertain = true;
+            }
+        }
+        // Its room is kept for the next line.
+        self.line = line;
+        self.line.clear();
+    }
+}
+
+/// What the parser refuses in a target and Go does not. A `#` would begin what the parser drops.
+fn needs_escape(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'`' | b'#' | 0x80..)
+}
+
+fn escape(byte: u8) -> [u8; 3] {
+    let digit = |value: u8| if value < 10 { b'0' + value } else { b'A' + value - 10 };
+    [b'%', digit(byte >> 4), digit(byte & 15)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What comes out of a stream that comes in pieces of some length.
+    fn through(input: &[u8], piece: usize) -> Vec<u8> {
+        let mut heads = Heads::default();
+        input.chunks(piece).flat_map(|piece| heads.pass(piece).unwrap_or_else(|| piece.to_vec())).collect()
+    }
+
+    #[track_caller]
+    fn check(input: &str, expected: &str) {
+        for piece in [1, 2, 3, 7, input.len()] {
+            assert_eq!(String::from_utf8_lossy(&through(input.as_bytes(), piece)), expected, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn targets_are_escaped_and_nothing_else() {
+        check(
+            "GET /q?query=up{job=\"x\",a=`é`}>0#|^\\ HTTP/1.1\r\nHost: \"é\"\r\n\r\n",
+            "GET /q?query=up{job=%22x%22,a=%60%C3%A9%60}%3E0%23|^\\ HTTP/1.1\r\nHost: \"é\"\r\n\r\n",
+        );
+        // The next request of the connection as well, also when a body or empty lines stand between them.
+        check("GET /\" HTTP/1.1\n\nGET /< HTTP/1.1\n\n", "GET /%22 HTTP/1.1\n\nGET /%3C HTTP/1.1\n\n");
+        check(
+            "\r\nPOST /\" HTTP/1.1\r\ncontent-LENGTH: 11\r\n\r\nGET /\" HTTP\r\n\r\nGET /\" HTTP/1.1\r\n\r\n",
+            "\r\nPOST /%22 HTTP/1.1\r\ncontent-LENGTH: 11\r\n\r\nGET /\" HTTP\r\n\r\nGET /%22 HTTP/1.1\r\n\r\n",
+        );
+        check("POST /\" HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /\" H\n\n", {
+            "POST /%22 HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /%22 H\n\n"
+        });
+    }
+
+    #[test]
+    fn where_the_end_is_not_certain_nothing_is_changed_after_it() {
+        for line in [
+            "Transfer-Encoding: chunked",
+            "TRANSFER-ENCODING:x",
+            "Transfer-Encoding : chunked",
+            "Upgrade: websocket",
+            "Content-Length: +5",
+            "Content-Length: x",
+            "Content-Length:",
+            "Content-Length: 1, 1",
+            "Content-Length: 99999999999999999999",
+            "Content-Length: 1\r\nContent-Length: 1",
+            "A: b\r\n Content-Length: 5",
+            "Content-Length:                                                               1",
+        ] {
+            let head = format!("POST /\" HTTP/1.1\r\n{line}\r\n\r\n");
+            let rest = "GET /\" HTTP/1.1\r\n\r\n";
+            check(&format!("{head}{rest}"), &format!("{}{rest}", head.replace("/\"", "/%22")));
+        }
+        let tunnel = "CONNECT \" HTTP/1.1\r\n\r\n";
+        check(&format!("{tunnel}GET /\" HTTP/1.1\r\n\r\n"), "CONNECT %22 HTTP/1.1\r\n\r\nGET /\" HTTP/1.1\r\n\r\n");
+        check("no request\r\n\"", "no request\r\n\"");
+        check("GET\r\n GET /\" HTTP/1.1", "GET\r\n GET /\" HTTP/1.1");
+    }
+
+    proptest! {
+        /// Pieces do not matter, only escapes are added, and none of them ends a line or a target.
+        #[test]
+        fn any_bytes_pass(input in proptest::collection::vec(any::<u8>(), 0..200), piece in 1..50usize) {
+            let whole = through(&input, input.len().max(1));
+            prop_assert_eq!(&through(&input, piece), &whole);
+            let ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte <= b' ').count();
+            prop_assert_eq!(ends(&input), ends(&whole));
+            let escaped = (whole.len() - input.len()) / 2;
+            prop_assert!(escaped <= input.iter().filter(|byte| needs_escape(**byte)).count());
+        }
+
+        #[test]
+        fn any_requests_pass(parts in proptest::collection::vec(0..8usize, 0..30), piece in 1..50usize) {
+            const PARTS: [&str; 8] =
+                ["GET /\"", " HTTP/1.1\r\n", "\r\n", "Content-Length: 3\r\n", "a\"b", " ", "Upgrade: x\r\n", "\n"];
+            let input: String = parts.iter().map(|part| PARTS[*part]).collect();
+            let whole = through(input.as_bytes(), input.len().max(1));
+            prop_assert_eq!(&through(input.as_bytes(), piece), &whole);
+            prop_assert_eq!(String::from_utf8(whole).unwrap().replace("%22", "\""), input);
+        }
+    }
+}

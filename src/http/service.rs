@@ -1,0 +1,198 @@
+//! How a connection becomes requests: TLS where it is on, then HTTP/1 with lenient targets. The HTTP library's own server has no
+//! place for the latter. HTTP/2 is not spoken: the library bounds neither the streams nor the headers of such a connection.
+
+use std::any::Any;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, Protocol};
+use actix_server::{Server, ServerBuilder};
+use actix_service::{IntoServiceFactory as _, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
+use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
+use actix_web::dev::{AppConfig, Extensions};
+use actix_web::rt::net::TcpStream;
+use actix_web::{App, HttpRequest, HttpResponse, web};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::lenient::Lenient;
+
+/// How long the end of a connection may take once all is answered.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection, encrypted or not.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Encrypted(TlsStream<TcpStream>),
+}
+
+/// What a listener serves.
+pub(super) type Connection = Lenient<Stream>;
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Encrypted(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+/// The socket of a connection.
+pub(super) fn socket(stream: &dyn Any) -> Option<&TcpStream> {
+    stream.downcast_ref::<Connection>().map(|stream| stream.get_ref().socket())
+}
+
+/// How connections are served.
+#[derive(Clone)]
+pub(super) struct Serving {
+    pub(super) keep_alive: Duration,
+    pub(super) head_timeout: Duration,
+    /// Called for each connection when it begins to be served.
+    pub(super) on_connect: Arc<dyn Fn(&dyn Any, &mut Extensions) + Send + Sync>,
+    /// Our side of TLS, if it is spoken.
+    pub(super) tls: Option<ServerConfig>,
+}
+
+/// Adds a listener. Each worker calls `make` once for the function that answers its requests.
+pub(super) fn listen<A, F>(
+    server: ServerBuilder,
+    listener: TcpListener,
+    serving: &Serving,
+    make: impl Fn() -> A + Clone + Send + 'static,
+) -> io::Result<ServerBuilder>
+where
+    A: Fn(HttpRequest, web::Payload) -> F + Clone + 'static,
+    F: Future<Output = HttpResponse> + 'static,
+{
+    let address = listener.local_addr()?;
+    let name = format!("http {address}");
+    let serving = serving.clone();
+    let stopping = server.graceful_shutdown_signal();
+    let Some(tls) = serving.tls.clone() else {
+        return server.listen(name, listener, move || {
+            let stopping = stopping.clone();
+            let signal = move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            };
+            fn_service(|io: TcpStream| async move {
+                let peer = io.peer_addr().ok();
+                Ok::<_, ()>((Lenient::new(Stream::Plain(io)), Protocol::Http1, peer))
+            })
+            .and_then(requests(&serving, address, signal, make()).map_err(drop))
+        });
+    };
+    server.listen(name, listener, move || {
+        let stopping = stopping.clone();
+        let signal = move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        };
+        Acceptor::new(tls.clone())
+            .map_err(drop)
+            .and_then(|io: TlsStream<TcpStream>| async move {
+                let peer = io.get_ref().0.peer_addr().ok();
+                Ok::<_, ()>((Lenient::new(Stream::Encrypted(io)), Protocol::Http1, peer))
+            })
+            .and_then(requests(&serving, address, signal, make()).map_err(drop))
+    })
+}
+
+fn requests<A, F, G, S>(
+    serving: &Serving,
+    address: SocketAddr,
+    stopping: G,
+    answer: A,
+) -> impl ServiceFactory<
+    (Connection, Protocol, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+> + use<A, F, G, S>
+where
+    A: Fn(HttpRequest, web::Payload) -> F + Clone + 'static,
+    F: Future<Output = HttpResponse> + 'static,
+    G: Fn() -> S + 'static,
+    S: Future<Output = ()> + 'static,
+{
+    let on_connect = Arc::clone(&serving.on_connect);
+    let app = App::new().default_service(web::to(answer));
+    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+    HttpService::build()
+        .graceful_shutdown_signal(stopping)
+        .keep_alive(serving.keep_alive)
+        .client_request_timeout(serving.head_timeout)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        // A client that goes away ends its request, and with it its query.
+        .h1_allow_half_closed(false)
+        .local_addr(address)
+        .on_connect_ext(move |stream: &Connection, extensions: &mut Extensions| on_connect(stream, extensions))
+        .finish(map_config(app, |()| AppConfig::default()))
+}
+
+/// A server without listeners and signals.
+pub(super) fn builder(workers: usize, connections_max: usize, shutdown_secs: u64) -> ServerBuilder {
+    Server::build()
+        .workers(workers)
+        .max_concurrent_connections(connections_max)
+        .shutdown_timeout(shutdown_secs)
+        .disable_signals()
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Encrypted(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Encrypted(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_flush(cx),
+            Self::Encrypted(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Encrypted(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Encrypted(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(io) => io.is_write_vectored(),
+            Self::Encrypted(io) => io.is_write_vectored(),
+        }
+    }
+}
