@@ -437,6 +437,9 @@ impl Handler<Tick> for ScrapeTarget {
         }
         // Counted here and not in the future, so that each due time counts as begun or skipped whatever panics.
         self.shared.runtime.ticks.begun.inc();
+        // The time stamp too, so that a panic before the first step is told at this due time.
+        let at = self.shared.schedule.stamp(due, self.shared.runtime.clock.unix_nanos());
+        self.shared.last_at.fetch_max(at.0, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         let work = async move { shared.scrape(due).await };
         let handle = ctx.spawn(work.into_actor(self).map(|(), actor, _| actor.state = TargetState::Idle));
