@@ -10,11 +10,12 @@ use watchfire::cli::{self, Decision};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Read by the allocator when it starts. Large allocations, as answers are, are kept for a while like others: fresh pages
-/// for each answer take longer than its evaluation.
+/// for each answer take longer than its evaluation. One arena for each processor: there are more threads than these, and what
+/// each arena keeps ready counts as used.
 #[allow(unsafe_code, reason = "the allocator finds its settings by the name of the symbol, which nothing else has")]
 // SAFETY: jemalloc reads a pointer to a text that ends with a zero, which is what this static is.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 21] = b"oversize_threshold:0\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 41] = b"oversize_threshold:0,percpu_arena:percpu\0";
 
 fn main() -> ExitCode {
     let mut args = std::env::args();

@@ -1,6 +1,7 @@
 //! The connections of a client, replaced when files of its TLS settings have changed.
 
 use std::sync::Arc;
+use std::thread::ThreadId;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -19,6 +20,9 @@ use crate::client::{HTTP2_HEAD_LEN_MAX, PING_AFTER, STREAM_WINDOW, WINDOW};
 
 /// Connections of one kind.
 pub(super) type Connections = Client<Connector, Full<Bytes>>;
+
+/// Threads that have connections of their own; those of any further one share the first's.
+const LANES_MAX: usize = 64;
 
 /// Makes and keeps connections; clones share them.
 #[derive(Clone)]
@@ -40,7 +44,30 @@ struct Inner {
 struct Current {
     /// What the sources of the settings held; `None` where there are none.
     material: Option<Arc<Material>>,
-    connections: Connections,
+    lanes: Arc<Lanes>,
+}
+
+/// Connections by the thread that asks for them. A connection is driven on the thread that has made it: another one that used it
+/// would be woken up for each part of an answer.
+struct Lanes {
+    connector: Connector,
+    of_threads: Mutex<Vec<(ThreadId, Connections)>>,
+}
+
+impl Lanes {
+    fn of_this_thread(&self) -> Connections {
+        let id = std::thread::current().id();
+        let mut lanes = self.of_threads.lock();
+        let place = lanes.iter().position(|(thread, _)| *thread == id).unwrap_or_else(|| {
+            if LANES_MAX <= lanes.len() {
+                return 0;
+            }
+            lanes.push((id, connections(self.connector.clone())));
+            lanes.len() - 1
+        });
+        // There is at least the lane that was made just now.
+        lanes[place].1.clone()
+    }
 }
 
 impl Transport {
@@ -72,7 +99,7 @@ impl Transport {
         let shared = tls.shared();
         let (reader, current) = (Reader::new(), Mutex::default());
         let inner = Inner { proxies, user_agent, unix_socket, order, tls, reader, current };
-        let current = shared.map(|parts| Current { material: None, connections: inner.with_tls(parts) });
+        let current = shared.map(|parts| Current { material: None, lanes: inner.with_tls(parts) });
         *inner.current.lock() = current;
         Self { inner: Arc::new(inner) }
     }
@@ -87,7 +114,7 @@ impl Transport {
         let current = self.inner.current.lock().clone();
         if !self.inner.tls.has_files() {
             return match current {
-                Some(current) => Ok(current.connections),
+                Some(current) => Ok(current.lanes.of_this_thread()),
                 None => self.replaced(Arc::new(self.inner.tls.read()?)),
             };
         }
@@ -98,7 +125,7 @@ impl Transport {
             _ => inner.tls.read().map(Some),
         };
         match (self.inner.reader.run(deadline, read).await??, current) {
-            (None, Some(current)) => Ok(current.connections),
+            (None, Some(current)) => Ok(current.lanes.of_this_thread()),
             (Some(material), _) => self.replaced(Arc::new(material)),
             (None, None) => unreachable!("files are passed over only where some were read before"),
         }
@@ -108,30 +135,35 @@ impl Transport {
     fn replaced(&self, material: Arc<Material>) -> Result<Connections, Failure> {
         let mut current = self.inner.current.lock();
         let is_same = |it: &&Current| it.material.as_ref().is_some_and(|known| known.holds_the_same(&material));
-        let connections = match current.as_ref().filter(is_same) {
-            Some(same) => same.connections.clone(),
+        let lanes = match current.as_ref().filter(is_same) {
+            Some(same) => Arc::clone(&same.lanes),
             None => self.inner.with_tls(self.inner.tls.parts(&material)?),
         };
-        *current = Some(Current { material: Some(material), connections: connections.clone() });
-        Ok(connections)
+        *current = Some(Current { material: Some(material), lanes: Arc::clone(&lanes) });
+        Ok(lanes.of_this_thread())
     }
 }
 
 impl Inner {
     /// New connections.
-    fn with_tls(&self, tls: TlsParts) -> Connections {
+    fn with_tls(&self, tls: TlsParts) -> Arc<Lanes> {
         let (proxies, user_agent) = (Arc::clone(&self.proxies), self.user_agent.clone());
-        Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .http1_max_buf_size(HEAD_LEN_MAX)
-            .http1_max_headers(HEADERS_MAX)
-            .http2_max_header_list_size(HTTP2_HEAD_LEN_MAX)
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(WINDOW)
-            .http2_keep_alive_interval(PING_AFTER)
-            .build(Connector::new(proxies, tls, user_agent, self.unix_socket.clone(), self.order))
+        let connector = Connector::new(proxies, tls, user_agent, self.unix_socket.clone(), self.order);
+        Arc::new(Lanes { connector, of_threads: Mutex::default() })
     }
+}
+
+fn connections(connector: Connector) -> Connections {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .http1_max_buf_size(HEAD_LEN_MAX)
+        .http1_max_headers(HEADERS_MAX)
+        .http2_max_header_list_size(HTTP2_HEAD_LEN_MAX)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(WINDOW)
+        .http2_keep_alive_interval(PING_AFTER)
+        .build(connector)
 }

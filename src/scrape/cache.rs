@@ -25,7 +25,7 @@ use crate::model::time::TimestampMs;
 use crate::scrape::labels::{assemble, report_labels};
 use crate::scrape::metadata;
 use crate::scrape::report;
-use crate::scrape::sequence::{Role, Sequence};
+use crate::scrape::sequence::{Entry, Line, Role, Sequence};
 use crate::scrape::settings::SamplePlan;
 use crate::scrape::staging::StagingPermit;
 
@@ -272,10 +272,11 @@ impl TargetCache {
             next.described = size_of_metadata(&current, &next.retired);
             if !keep_marked {
                 origins.markers = push_markers(&mut samples, &before, &staged.vanished, &sequence, report.at, plan);
-                for index in &staged.vanished {
-                    let Some(entry) = before.sequence.get(*index as usize) else { continue };
+                let mut line = Line::default();
+                for index in staged.vanished.iter().map(|index| *index as usize) {
+                    let Some(entry) = before.sequence.get(index) else { continue };
                     // A text beyond 4 GiB has failed the scrape before; here it would only cost a repeated marker.
-                    if sequence.push_copy(&before.sequence, entry).is_err() {
+                    if sequence.push_copy(line.read(&before.sequence, index), entry).is_err() {
                         break;
                     }
                 }
@@ -528,7 +529,7 @@ fn line_key(sequence: &Sequence, line: usize, plan: &SamplePlan) -> Option<Serie
     let entry = sequence.get(line)?;
     match entry.handle() {
         Some(handle) => Some(SeriesKey::Known(handle)),
-        None => assemble(sequence.raw(entry), entry.kind(), plan).ok().flatten().map(SeriesKey::Labels),
+        None => assemble(&sequence.raw(line), entry.kind(), plan).ok().flatten().map(SeriesKey::Labels),
     }
 }
 
@@ -608,8 +609,10 @@ fn size_of_metadata(current: &[FamilyMetadata], retired: &[Retired]) -> Metadata
 pub(super) fn families(sequence: &Sequence, format: Format) -> Vec<FamilyMetadata> {
     let mut order: Vec<FamilyMetadata> = Vec::new();
     let mut index_of = std::collections::HashMap::new();
-    for entry in sequence.iter().filter(|entry| matches!(entry.role(), Role::Help | Role::Type | Role::Unit)) {
-        let Some((family, text)) = metadata_parts(sequence.raw(entry)) else { continue };
+    let mut line = Line::default();
+    let described = |entry: &Entry| matches!(entry.role(), Role::Help | Role::Type | Role::Unit);
+    for (at, entry) in sequence.iter().enumerate().filter(|(_, entry)| described(entry)) {
+        let Some((family, text)) = metadata_parts(line.read(sequence, at)) else { continue };
         let name = String::from_utf8_lossy(family).into_owned();
         let index = *index_of.entry(name.clone()).or_insert_with(|| {
             let (kind, help, unit) = (FamilyKind::Unknown, String::new(), String::new());

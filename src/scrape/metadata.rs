@@ -10,7 +10,7 @@ use crate::model::append::{AppendMetadata, SeriesKey};
 use crate::model::metadata::{MetricType, SeriesMetadata};
 use crate::scrape::cache::{CacheState, families};
 use crate::scrape::labels::assemble;
-use crate::scrape::sequence::{Role, Sequence};
+use crate::scrape::sequence::{Line, Role, Sequence};
 use crate::scrape::settings::SamplePlan;
 
 fn type_of(kind: FamilyKind) -> MetricType {
@@ -47,8 +47,9 @@ pub(super) fn news(before: &CacheState, next: &Sequence, format: Format, plan: &
         .collect();
     let mut found = Vec::new();
     let mut current: Option<(&str, &Family)> = None;
-    for entry in next.iter() {
-        let raw = next.raw(entry);
+    let mut line = Line::default();
+    for (index, entry) in next.iter().enumerate() {
+        let raw = line.read(next, index);
         match entry.role() {
             Role::Help | Role::Type | Role::Unit => {
                 let family = metadata_parts(raw).map(|(family, _)| String::from_utf8_lossy(family));

@@ -238,8 +238,11 @@ async fn fetch(context: &ScrapeContext<'_>, reader: &mut Reader<'_>) -> Result<O
     };
     let mut since_yield = 0;
     while let Some(chunk) = response.body.chunk().await? {
-        for piece in chunk.chunks(decoder.step_len()) {
-            since_yield += decoder.step(piece, &mut take)?.max(piece.len());
+        let mut rest = &chunk[..];
+        loop {
+            let step = decoder.step(rest, &mut take)?;
+            rest = rest.get(step.consumed..).unwrap_or_default();
+            since_yield += step.produced.max(step.consumed);
             if YIELD_BYTES <= since_yield {
                 since_yield = 0;
                 tokio::task::yield_now().await;
@@ -248,9 +251,12 @@ async fn fetch(context: &ScrapeContext<'_>, reader: &mut Reader<'_>) -> Result<O
                     return Err(Failure::Deadline.into());
                 }
             }
+            if rest.is_empty() && !step.more {
+                break;
+            }
         }
     }
-    decoder.finish(&mut take)?;
+    decoder.finish()?;
     match refused {
         Some(error) => Err(error),
         None => Ok(checked.flatten()),

@@ -24,8 +24,9 @@ use crate::scrape::created::Created;
 use crate::scrape::error::ScrapeError;
 use crate::scrape::labels::assemble;
 use crate::scrape::nhcb::{Collector, Part};
+use crate::scrape::report;
 use crate::scrape::rewrite::{Rewrite, UNSEEN};
-use crate::scrape::sequence::{Entry, Role, Sequence};
+use crate::scrape::sequence::{Entry, Line as CachedLine, Role, Sequence};
 use crate::scrape::settings::{ClassicPart, SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingPermit;
 
@@ -71,6 +72,8 @@ pub struct Reader<'a> {
     /// `# EOF` has ended OpenMetrics; nothing may follow.
     ended: bool,
     cursor: usize,
+    /// The line of the last scrape that was read last.
+    cached: CachedLine,
     rewrite: Option<Rewrite>,
     retracked: Vec<u32>,
     samples: Vec<AppendSample>,
@@ -103,6 +106,8 @@ impl<'a> Reader<'a> {
         limits: ScrapeLimits,
         permit: StagingPermit,
     ) -> Self {
+        // As many samples as last time, and the report series that the cache adds.
+        let expected = previous.sequence.len() + report::NAMES.len();
         Self {
             plan,
             previous,
@@ -118,10 +123,11 @@ impl<'a> Reader<'a> {
             terminated: false,
             ended: false,
             cursor: 0,
+            cached: CachedLine::default(),
             rewrite: None,
             retracked: Vec::new(),
-            samples: Vec::new(),
-            lines: Vec::new(),
+            samples: Vec::with_capacity(expected),
+            lines: Vec::with_capacity(expected),
             histograms: Vec::new(),
             histogram_lines: Vec::new(),
             native: None,
@@ -315,11 +321,25 @@ impl<'a> Reader<'a> {
         {
             return Ok(None);
         }
-        let raw = old.raw(entry);
-        let Some(tail) = rest.strip_prefix(raw) else { return Ok(None) };
         if self.is_seen(self.cursor) {
             return Ok(None);
         }
+        let mut cached = std::mem::take(&mut self.cached);
+        let read = self.cached_line(old, entry, cached.read(old, self.cursor), rest);
+        self.cached = cached;
+        read
+    }
+
+    /// Reads the line at the start of `rest` if it is `raw`, on which the cursor stands.
+    #[inline]
+    fn cached_line(
+        &mut self,
+        old: &Sequence,
+        entry: Entry,
+        raw: &[u8],
+        rest: &[u8],
+    ) -> Result<Option<usize>, ScrapeError> {
+        let Some(tail) = rest.strip_prefix(raw) else { return Ok(None) };
         match entry.role() {
             Role::Help | Role::Type | Role::Unit => {
                 if tail.first() != Some(&b'\n') {
@@ -352,7 +372,8 @@ impl<'a> Reader<'a> {
         if role == Role::Type {
             self.begin_family(raw);
         }
-        let here = old.get(self.cursor).filter(|entry| entry.role() == role && old.raw(*entry) == raw);
+        let here = old.get(self.cursor).filter(|entry| entry.role() == role);
+        let here = here.filter(|_| self.cached.read(old, self.cursor) == raw);
         match here {
             Some(entry) if !self.is_seen(self.cursor) => {
                 self.keep(old, self.cursor, entry)?;
@@ -374,7 +395,7 @@ impl<'a> Reader<'a> {
     /// True if the metadata line under the cursor is about the same family as `raw`.
     fn replaces(&self, old: &Sequence, raw: &[u8]) -> bool {
         let family = |line| metadata_parts(line).map(|(family, _)| family);
-        old.get(self.cursor).is_some_and(|entry| family(old.raw(entry)) == family(raw))
+        family(&old.raw(self.cursor)) == family(raw)
     }
 
     /// A series that was parsed in full, on its way into a native histogram or not.
@@ -444,7 +465,8 @@ impl<'a> Reader<'a> {
 
     fn any_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
         let SeriesLine { raw, value, timestamp_ms, .. } = line;
-        let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry) && old.raw(*entry) == raw);
+        let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry));
+        let under_cursor = under_cursor.filter(|_| self.cached.read(old, self.cursor) == raw);
         if let Some(entry) = under_cursor.filter(|_| !self.is_seen(self.cursor)) {
             return self.known_series(old, self.cursor, entry, value, timestamp_ms);
         }
@@ -525,10 +547,9 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let role = if labels.is_some() { Role::Series } else { Role::Dropped };
-        let hasher = &self.hasher;
         let Some(rewrite) = self.rewrite.as_mut() else { return Ok(()) };
         let index = rewrite.next.push(raw, role, kind)?;
-        rewrite.index_new(index, hash, hasher);
+        rewrite.index_new(index, hash);
         if let Some(entry) = rewrite.next.get_mut(index) {
             entry.set_tracked(tracked && labels.is_some());
         }
@@ -564,7 +585,7 @@ impl<'a> Reader<'a> {
             Role::Repeat => self.known_repeat(old, index, entry, value, timestamp_ms),
             Role::Series => {
                 let place = self.keep(old, index, entry)?;
-                self.sample(old, place, entry, value, timestamp_ms)
+                self.sample(old, (index, place), entry, value, timestamp_ms)
             }
             Role::Dropped | Role::Help | Role::Type | Role::Unit => {
                 self.counts.scraped += 1;
@@ -588,15 +609,14 @@ impl<'a> Reader<'a> {
             return self.repeat_sample(old, first, old.get(first), value, timestamp_ms);
         };
         let place = rewrite.moved.get(first).copied().unwrap_or(UNSEEN);
-        let raw = old.raw(entry).to_vec();
         if place == UNSEEN {
             let Some(original) = old.get(first) else { return Ok(()) };
             let place = self.keep(old, first, original)?;
             self.see(index, place);
-            return self.sample(old, place, original, value, timestamp_ms);
+            return self.sample(old, (first, place), original, value, timestamp_ms);
         }
         self.see(index, place as usize);
-        self.repeated(&raw, place as usize, value, timestamp_ms)
+        self.repeated(&old.raw(index), place as usize, value, timestamp_ms)
     }
 
     /// A line that repeats line `first` of this scrape.
@@ -636,18 +656,18 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         if self.admit()
-            && let Some(key) = self.key(lines, original)?
+            && let Some(key) = self.key(lines, first, original)?
         {
             self.push(first, key, explicit, value)?;
         }
         Ok(())
     }
 
-    /// The sample of a series of the last scrape, whose line in this scrape is `place`.
+    /// The sample of a series of the last scrape, where its line is `index`; in this scrape it is `place`.
     fn sample(
         &mut self,
         old: &Sequence,
-        place: usize,
+        (index, place): (usize, usize),
         entry: Entry,
         value: f64,
         timestamp_ms: Option<i64>,
@@ -672,17 +692,17 @@ impl<'a> Reader<'a> {
         if entry.handle().is_none() {
             self.count_new()?;
         }
-        if let Some(key) = self.key(old, entry)? {
+        if let Some(key) = self.key(old, index, entry)? {
             self.push(place, key, explicit, value)?;
         }
         Ok(())
     }
 
-    fn key(&mut self, lines: &Sequence, entry: Entry) -> Result<Option<SeriesKey>, ScrapeError> {
+    fn key(&mut self, lines: &Sequence, index: usize, entry: Entry) -> Result<Option<SeriesKey>, ScrapeError> {
         if let Some(handle) = entry.handle() {
             return Ok(Some(SeriesKey::Known(handle)));
         }
-        let labels = assemble(lines.raw(entry), entry.kind(), self.plan)?;
+        let labels = assemble(&lines.raw(index), entry.kind(), self.plan)?;
         self.label_bytes += labels.as_ref().map_or(0, |l| l.encoded_len() + 2 * size_of::<usize>());
         Ok(labels.map(SeriesKey::Labels))
     }
@@ -750,10 +770,10 @@ impl<'a> Reader<'a> {
 
     /// Takes a line of the last scrape over; answers its index in this one.
     fn keep(&mut self, old: &Sequence, index: usize, entry: Entry) -> Result<usize, ScrapeError> {
-        let Some(rewrite) = self.rewrite.as_mut() else { return Ok(index) };
-        let place = rewrite.next.push_copy(old, entry)?;
-        self.see(index, place);
-        Ok(place)
+        match self.rewrite.as_mut() {
+            Some(rewrite) => rewrite.keep(old, index, entry),
+            None => Ok(index),
+        }
     }
 
     /// Starts the rewrite, unless it has started: the lines before the cursor are those of the last scrape.

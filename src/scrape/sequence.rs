@@ -1,11 +1,13 @@
 //! The lines of a scrape in their order, without values: what the next scrape is compared with.
 //!
 //! ```text
-//! text     │ # TYPE a counter │ a{b="1"} │ a{b="2"} │ …      all lines end to end, one allocation for each target
+//! text     │ 0, # TYPE a counter │ 0, a{b="1"} │ 5, 2"} │ …  all lines end to end, one allocation for each target
 //! entries  │ start u32, len u32, bits u64 │ …               16 bytes a line
 //! bits     │ series reference (40) │ shard (16) │ tracked (1) │ family kind (3) │ role (3) │
 //! ```
-//! A line of 60 bytes costs 76 bytes. References stay below 2^40 by the rules of storage; 0 means "not resolved".
+//! Neighbours mostly begin alike. A line is kept as the number of bytes that it shares with the one before, and the rest;
+//! every [`WHOLE_EVERY`]th is whole, so that each can be read alone. A line of 60 bytes costs about 30 so. References stay
+//! below 2^40 by the rules of storage; 0 means "not resolved".
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::sync::Arc;
@@ -51,12 +53,18 @@ const REF_SHIFT: u32 = 23;
 const THREE_BITS: u64 = 0b111;
 const REF_MAX: u64 = (1 << 40) - 1;
 const HANDLE_MASK: u64 = !((1 << SHARD_SHIFT) - 1);
+/// One line in so many is kept whole.
+const WHOLE_EVERY: usize = 16;
+/// Most bytes that a line can share with the one before: their number takes a byte.
+const SHARED_LEN_MAX: usize = u8::MAX as usize;
 
 /// One line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     bits: u64,
+    /// Where its part of the text begins.
     start: u32,
+    /// Length of that part.
     len: u32,
 }
 const _: () = assert!(size_of::<Entry>() == 16);
@@ -108,6 +116,35 @@ impl Entry {
 pub(super) struct Sequence {
     entries: Vec<Entry>,
     text: Vec<u8>,
+    /// The line that was appended last, if it is known.
+    newest: Vec<u8>,
+}
+
+/// A line that was read from a sequence; the next one is read from it.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    bytes: Vec<u8>,
+    /// Index of the line that follows it; 0 for none.
+    next: usize,
+}
+
+impl Line {
+    /// The bytes of line `index` of `lines`, which is the same sequence every time.
+    #[inline]
+    pub(super) fn read<'a>(&'a mut self, lines: &Sequence, index: usize) -> &'a [u8] {
+        if self.next == index + 1 {
+            return &self.bytes;
+        }
+        // From the line before, or from the last whole one.
+        let from = if self.next == index { index } else { index - index % WHOLE_EVERY };
+        for at in from..=index {
+            let (shared, rest) = lines.parts(at);
+            self.bytes.truncate(shared);
+            self.bytes.extend_from_slice(rest);
+        }
+        self.next = index + 1;
+        &self.bytes
+    }
 }
 
 impl Sequence {
@@ -131,10 +168,24 @@ impl Sequence {
         self.entries.iter().copied()
     }
 
-    /// The bytes of the line.
-    pub(super) fn raw(&self, entry: Entry) -> &[u8] {
-        let start = entry.start as usize;
-        self.text.get(start..start + entry.len as usize).unwrap_or_default()
+    /// The bytes of the line at `index`. Who reads many of them keeps a [`Line`].
+    pub(super) fn raw(&self, index: usize) -> Vec<u8> {
+        let mut line = Line::default();
+        line.read(self, index);
+        line.bytes
+    }
+
+    /// How many bytes of the line at `index` are those of the line before, and the rest.
+    #[inline]
+    fn parts(&self, index: usize) -> (usize, &[u8]) {
+        let part = self.entries.get(index).and_then(|entry| {
+            let start = entry.start as usize;
+            self.text.get(start..start + entry.len as usize)
+        });
+        match part.and_then(<[u8]>::split_first) {
+            Some((shared, rest)) => (usize::from(*shared), rest),
+            None => (0, &[]),
+        }
     }
 
     /// Bytes on the heap.
@@ -147,7 +198,8 @@ impl Sequence {
         let entries = self.entries.get(..len).unwrap_or(&self.entries);
         // Lines lie end to end in their order.
         let text_len = entries.last().map_or(0, |last| last.start as usize + last.len as usize);
-        Self { entries: entries.to_vec(), text: self.text.get(..text_len).unwrap_or_default().to_vec() }
+        let text = self.text.get(..text_len).unwrap_or_default().to_vec();
+        Self { entries: entries.to_vec(), text, newest: Vec::new() }
     }
 
     /// Appends a line that has no handle; answers its index.
@@ -166,28 +218,45 @@ impl Sequence {
         Ok(index)
     }
 
-    /// Appends a line of another sequence with all that is known of it.
-    pub(super) fn push_copy(&mut self, from: &Self, entry: Entry) -> Result<usize, ScrapeError> {
-        self.push_entry(from.raw(entry), entry.bits)
+    /// Appends the line `raw` of another sequence with all that is known of it.
+    pub(super) fn push_copy(&mut self, raw: &[u8], entry: Entry) -> Result<usize, ScrapeError> {
+        self.push_entry(raw, entry.bits)
     }
 
     /// Gives back room that growing left over.
     pub(super) fn shrink(&mut self) {
         self.entries.shrink_to_fit();
         self.text.shrink_to_fit();
+        self.newest = Vec::new();
     }
 
     fn push_entry(&mut self, raw: &[u8], bits: u64) -> Result<usize, ScrapeError> {
         let start = u32::try_from(self.text.len()).map_err(|_| ScrapeError::TooMuchText)?;
-        let len = u32::try_from(raw.len()).map_err(|_| ScrapeError::TooMuchText)?;
-        self.text.extend_from_slice(raw);
+        let shared = if self.entries.len().is_multiple_of(WHOLE_EVERY) { 0 } else { shared_len(&self.newest, raw) };
+        let rest = raw.get(shared..).unwrap_or_default();
+        let len = u32::try_from(1 + rest.len()).map_err(|_| ScrapeError::TooMuchText)?;
+        self.text.push(u8::try_from(shared).unwrap_or(u8::MAX));
+        self.text.extend_from_slice(rest);
+        self.newest.truncate(shared);
+        self.newest.extend_from_slice(rest);
         self.entries.push(Entry { bits, start, len });
         Ok(self.entries.len() - 1)
     }
 }
 
+/// How many bytes both begin with, as far as that can be kept.
+fn shared_len(before: &[u8], line: &[u8]) -> usize {
+    const STEP: usize = 8;
+    let steps = before.chunks_exact(STEP).zip(line.chunks_exact(STEP)).take(SHARED_LEN_MAX / STEP);
+    let whole = steps.take_while(|(a, b)| a == b).count() * STEP;
+    let rest = before.iter().zip(line).take(SHARED_LEN_MAX).skip(whole);
+    whole + rest.take_while(|(a, b)| a == b).count()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn handle(series: u64, shard: u16) -> SeriesHandle {
@@ -220,6 +289,28 @@ mod tests {
         let repeat = sequence.push_repeat(b"two", 1).unwrap();
         assert_eq!(sequence.get(repeat).unwrap().repeats(), 1);
         let head = sequence.head(2);
-        assert_eq!((head.len(), head.text.as_slice()), (2, &b"onetwo"[..]));
+        assert_eq!((head.len(), head.raw(0), head.raw(1)), (2, b"one".to_vec(), b"two".to_vec()));
+        assert_eq!(sequence.raw(repeat), b"two");
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_reads_back(lines in proptest::collection::vec("(a{0,300}|node_[ab]{0,6})[a-c]{0,3}", 1..80), cut: usize,
+            order in proptest::collection::vec(any::<usize>(), 0..80)) {
+            let mut sequence = Sequence::default();
+            for line in &lines {
+                sequence.push(line.as_bytes(), Role::Series, FamilyKind::Unknown).unwrap();
+            }
+            // What is appended to a part of it reads back as well.
+            let mut head = sequence.head(cut % lines.len());
+            let len = head.len();
+            head.push(b"node_a", Role::Series, FamilyKind::Unknown).unwrap();
+            prop_assert_eq!(head.raw(len), b"node_a");
+            sequence.shrink();
+            let mut line = Line::default();
+            for index in (0..lines.len()).chain(order.into_iter().map(|index| index % lines.len())) {
+                prop_assert_eq!(line.read(&sequence, index), lines[index].as_bytes());
+            }
+        }
     }
 }

@@ -297,6 +297,16 @@ impl OlderCommits {
 type Hidden = Vec<(u64, u64)>;
 
 impl Column {
+    /// Drops a column that nobody else holds. An `ArcSwap` that is dropped looks whether any thread of the process is about
+    /// to read it, even where there is nothing in it.
+    pub(super) fn discard(self) {
+        let Self { older, .. } = self;
+        if older.load().is_none() {
+            // Holds nothing, so nothing is lost.
+            std::mem::forget(older);
+        }
+    }
+
     /// Samples that exist, from the oldest kept to the newest published.
     fn index_span(&self, published: Published) -> (u64, u64) {
         let sealed = self.sealed.as_ref().map_or(0, |s| u64::from(s.sample_count()));

@@ -33,6 +33,7 @@ mod late_export;
 mod marks;
 mod native;
 mod partition;
+mod ref_places;
 mod ref_table;
 pub mod restore;
 pub mod route;

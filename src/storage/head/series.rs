@@ -207,6 +207,18 @@ impl WriterSeries {
         })
     }
 
+    /// True if every applied sample is older than `t`.
+    #[inline]
+    pub(crate) fn is_older_than(&self, t: i64) -> bool {
+        self.column.is_none() || self.encoder.last_t() < t
+    }
+
+    /// Reads where the next sample goes; what comes out means nothing.
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        self.column.as_ref().map_or(0, |column| column.words.touch())
+    }
+
     pub(crate) fn column(&self) -> Option<&Column> {
         self.column.as_deref()
     }
@@ -349,7 +361,10 @@ impl WriterSeries {
         if !self.hidden {
             self.cell.column.store(Some(Arc::clone(&column)));
         }
-        self.column = Some(column);
+        // Nobody reads the old one any more, most of the time.
+        if let Some(old) = self.column.replace(column).and_then(Arc::into_inner) {
+            old.discard();
+        }
     }
 }
 

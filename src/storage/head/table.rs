@@ -1,21 +1,16 @@
 //! The writer's table of series: a paged slab, and the way from a series reference to a place in it.
 
-use hashbrown::HashTable;
-
 use crate::model::sample::SeriesRef;
+use crate::storage::head::ref_places::RefPlaces;
 use crate::storage::head::series::WriterSeries;
 
 /// Series in one page of the slab: growing never moves what is there.
 const PAGE_LEN: usize = 1024;
-/// Parts of the reference table, so that no single growth takes long.
-const PARTS: usize = 64;
 const ID_BITS: u32 = 24;
 /// Most series that one shard can hold.
 pub(crate) const SERIES_PER_SHARD_MAX: usize = 1 << ID_BITS;
 /// Series references stay below this: Prometheus cannot pack larger ones.
 pub(crate) const SERIES_REF_MAX: u64 = 1 << 40;
-
-const _: () = assert!(SERIES_REF_MAX.ilog2() + ID_BITS <= u64::BITS);
 
 /// Place of a series in its shard's slab; used again after the series is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,24 +29,12 @@ impl SeriesId {
 }
 
 /// All series of one shard.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SeriesTable {
     pages: Vec<Vec<Option<WriterSeries>>>,
     free: Vec<SeriesId>,
     len: usize,
-    /// `reference << 24 | id`, spread over the parts by hash.
-    by_ref: Box<[HashTable<u64>; PARTS]>,
-}
-
-impl Default for SeriesTable {
-    fn default() -> Self {
-        Self {
-            pages: Vec::new(),
-            free: Vec::new(),
-            len: 0,
-            by_ref: Box::new(std::array::from_fn(|_| HashTable::new())),
-        }
-    }
+    by_ref: RefPlaces,
 }
 
 impl SeriesTable {
@@ -69,19 +52,15 @@ impl SeriesTable {
         let slot = self.slot_mut(id)?;
         *slot = Some(series);
         self.len += 1;
-        let hash = hash_of(reference);
-        self.by_ref[part_of(hash)].insert_unique(hash, pack(reference, id), |packed| hash_of(unpack(*packed).0));
+        debug_assert!(reference.0 < SERIES_REF_MAX);
+        self.by_ref.insert(reference, id);
         Some(id)
     }
 
     /// Removes a series.
     pub(crate) fn remove(&mut self, id: SeriesId) {
         let Some(series) = self.slot_mut(id).and_then(Option::take) else { return };
-        let reference = series.cell.series();
-        let hash = hash_of(reference);
-        if let Ok(entry) = self.by_ref[part_of(hash)].find_entry(hash, |packed| unpack(*packed).0 == reference) {
-            entry.remove();
-        }
+        self.by_ref.remove(series.cell.series());
         self.free.push(id);
         self.len -= 1;
     }
@@ -89,8 +68,7 @@ impl SeriesTable {
     /// Where a series is.
     #[inline]
     pub(crate) fn find(&self, reference: SeriesRef) -> Option<SeriesId> {
-        let hash = hash_of(reference);
-        self.by_ref[part_of(hash)].find(hash, |packed| unpack(*packed).0 == reference).map(|packed| unpack(*packed).1)
+        self.by_ref.find(reference)
     }
 
     #[inline]
@@ -184,26 +162,6 @@ impl<'a> SeriesPart<'a> {
         let page = (slot as usize / PAGE_LEN).checked_sub(self.first)?;
         self.pages.get_mut(page)?.get_mut(slot as usize % PAGE_LEN)?.as_mut()
     }
-}
-
-fn pack(reference: SeriesRef, id: SeriesId) -> u64 {
-    debug_assert!(reference.0 < SERIES_REF_MAX);
-    reference.0 << ID_BITS | u64::from(id.0)
-}
-
-fn unpack(packed: u64) -> (SeriesRef, SeriesId) {
-    (SeriesRef(packed >> ID_BITS), SeriesId((packed & ((1 << ID_BITS) - 1)) as u32))
-}
-
-/// References are a sequence; this spreads them over all bits (multiply and fold).
-fn hash_of(reference: SeriesRef) -> u64 {
-    let wide = u128::from(reference.0 ^ 0x2545_f491_4f6c_dd1d) * 0x9e37_79b9_7f4a_7c15;
-    (wide >> 64) as u64 ^ wide as u64
-}
-
-fn part_of(hash: u64) -> usize {
-    // Bits that hashbrown uses neither for its place (low) nor for its tag (high seven).
-    (hash >> 40) as usize % PARTS
 }
 
 #[cfg(test)]
