@@ -1,4 +1,5 @@
-//! Query results as JSON: a range of a day at a minute's step over 100 series, and an instant vector of 10,000 series.
+//! Query results as JSON: a range of a day at a minute's step over 100 series, one of 1,000 points over 1,000 series, and an
+//! instant vector of 10,000 series.
 #![allow(missing_docs, reason = "a bench")]
 
 use std::hint::black_box;
@@ -32,16 +33,19 @@ fn render(value: &QueryValue) -> Vec<u8> {
 }
 
 fn results(c: &mut Criterion) {
-    let series = |n| MatrixSeries {
-        labels: labels(n),
-        points: (0..1440).map(|step| point(n, step)).collect(),
-        histograms: Vec::new(),
+    let matrix = |series: usize, points: usize| {
+        let one = |n| MatrixSeries {
+            labels: labels(n),
+            points: (0..points).map(|step| point(n, step)).collect(),
+            histograms: Vec::new(),
+        };
+        QueryValue::Matrix((0..series).map(one).collect())
     };
-    let matrix = QueryValue::Matrix((0..100).map(series).collect());
+    let (day, large) = (matrix(100, 1440), matrix(1000, 1000));
     let element = |n| VectorElement { labels: labels(n), point: point(n, 0), histogram: None };
     let vector = QueryValue::Vector((0..10_000).map(element).collect());
     let mut group = c.benchmark_group("http_json");
-    for (name, value) in [("matrix_100x1440", &matrix), ("vector_10000", &vector)] {
+    for (name, value) in [("matrix_100x1440", &day), ("matrix_1000x1000", &large), ("vector_10000", &vector)] {
         group.throughput(Throughput::Bytes(render(value).len() as u64));
         group.bench_function(name, |b| b.iter(|| black_box(render(value))));
     }

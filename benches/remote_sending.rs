@@ -6,13 +6,14 @@
 //! counts what arrives, and how often. Ends with 1 if a sample is missing.
 #![allow(missing_docs, reason = "a bench")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints its figures")]
+#![allow(clippy::disallowed_methods, reason = "its threads wait")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -395,7 +396,6 @@ fn faults(binary: &Path, minutes: f64, rate: u64, version: u8) -> ExitCode {
     let ends = Duration::from_secs_f64(minutes * 60.0);
     // Each round has one sample of each series; a round's time is its number in milliseconds.
     let (mut round, mut refused, mut step, mut stops) = (0, 0, 0, 0);
-    let ended = AtomicBool::new(false);
     while begun.elapsed() < ends {
         let due = Duration::from_secs_f64((round * SERIES) as f64 / rate as f64);
         sleep(due.saturating_sub(begun.elapsed()));
@@ -419,7 +419,6 @@ fn faults(binary: &Path, minutes: f64, rate: u64, version: u8) -> ExitCode {
         }
         round += 1;
     }
-    ended.store(true, Ordering::SeqCst);
     sink.set(Mood::Takes);
     let (written, since) = (round * SERIES, Instant::now());
     let missing = loop {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
+use watchfire::model::names::Names;
 use watchfire::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
 use watchfire::model::result::QueryValue;
 use watchfire::model::time::{TimeRange, TimestampMs};
@@ -366,12 +367,12 @@ impl ReadView for Leaving {
         Ok((0..20_000).map(source).collect())
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
-        Ok(Vec::new())
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        Ok(Names::default())
     }
 
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
-        Ok(Vec::new())
+    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        Ok(Names::default())
     }
 }
 
@@ -403,11 +404,11 @@ impl ReadView for Failing {
         }
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Err(self.0.clone())
     }
 
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
+    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Err(self.0.clone())
     }
 }

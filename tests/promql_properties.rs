@@ -211,7 +211,7 @@ fn shortcuts_shards_and_threads_change_no_byte_and_no_figure() {
         Shortcuts { late_names: true, ..Shortcuts::NONE },
         Shortcuts { common_parts: true, ..Shortcuts::NONE },
         Shortcuts { common_reads: true, ..Shortcuts::NONE },
-        Shortcuts { helpers: Helpers::Always, ..Shortcuts::default() },
+        Shortcuts { helpers: Helpers::Always, ..Shortcuts::ALL },
     ];
     let plain = EngineOptions { shortcuts: Shortcuts::NONE, ..EngineOptions::default() };
     let mut with_values = 0;
@@ -248,7 +248,7 @@ fn steps_of(view: &dyn ReadView, query: &Query, expr: &Expr, opts: &EngineOption
 fn common_parts_change_no_step_and_no_verdict() {
     let view = answer::view_of(&samples::dataset(SEED));
     let plain = EngineOptions { shortcuts: Shortcuts::NONE, ..EngineOptions::default() };
-    let quick = EngineOptions::default();
+    let quick = EngineOptions { shortcuts: Shortcuts::ALL, ..EngineOptions::default() };
     let mut refused = 0;
     for_each_query(QUERIES, |query, expr| {
         let expected = steps_of(&*view, query, expr, &plain);

@@ -6,6 +6,8 @@
 mod full_disk;
 #[path = "storage_faults/kill.rs"]
 mod kill;
+#[path = "storage_faults/opening.rs"]
+mod opening;
 mod support;
 #[path = "support/torture.rs"]
 mod torture;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::actors::context::Context;
 #[cfg(debug_assertions)]
 use crate::actors::current;
-use crate::actors::registry::Entry;
+use crate::actors::registry::{ActorState, Entry};
 use crate::actors::supervision::SupervisedActor;
 
 /// Why there is no answer.
@@ -78,6 +78,12 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.leave_queue();
     }
+}
+
+/// A slot that was lent to an asker.
+#[must_use = "the slot is free again when this is dropped"]
+pub(super) struct Lent {
+    _permit: OwnedSemaphorePermit,
 }
 
 impl<M> Admitted<M> {
@@ -309,6 +315,14 @@ impl<A: SupervisedActor> BoundedAddr<A> {
     pub fn reserve(&self) -> Reserved<A> {
         self.entry.slot_count.fetch_add(1, Ordering::Relaxed);
         Reserved { addr: Self { slots: Arc::new(Semaphore::new(1)), ..self.clone() } }
+    }
+
+    /// One of the actor's slots for work that its asker does itself, as long as the result is held; the actor is not asked.
+    /// `None` unless the actor runs and a slot is free at once.
+    pub(super) fn lend(&self) -> Option<Lent> {
+        let is_running = self.entry.state() == ActorState::Running;
+        let permit = is_running.then(|| Arc::clone(&self.slots).try_acquire_owned().ok())?;
+        permit.map(|permit| Lent { _permit: permit })
     }
 
     pub(super) fn raw(&self) -> &Addr<A> {

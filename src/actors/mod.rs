@@ -106,6 +106,7 @@ pub mod log_writer;
 pub mod notification_log;
 pub mod notifier;
 pub mod notifier_manager;
+pub mod opening;
 pub mod query_gateway;
 pub mod query_log;
 mod query_metrics;

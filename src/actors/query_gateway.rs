@@ -1,8 +1,9 @@
 //! Admission of queries. Owns how many run at a time, the memory that all of them share, and the lanes of the compute
-//! pool that they run on. Started by the root. Bound: its slots are the queries that run or wait. Failure: the queries
-//! under way end as `Restarted`, and askers try once more, as they only read. Shutdown: `Drain` ends
+//! pool that they run on. Started by the root. Bound: its slots are the queries that run or wait, those that their askers do
+//! themselves (`here`) included. Failure: the queries under way end as `Restarted`, and askers try once more, as they only read. Shutdown: `Drain` ends
 //! those under way, as their clients are about to be cut off.
 
+mod here;
 mod newest;
 mod quick;
 mod remote_read;
@@ -37,6 +38,7 @@ use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView};
 use crate::model::result::QueryValue;
 use crate::model::sample::Sample;
@@ -51,6 +53,7 @@ use crate::rules::query::{Queried, QueryError, RuleQueries};
 use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Registry};
 use crate::telemetry::repeat::RepeatLimiter;
 
+pub use here::QueryClient;
 pub use newest::{Newest, RunNewest};
 pub use remote_read::{RemoteRead, RunRemoteRead, Sampled};
 pub use running::RunningQuery;
@@ -142,7 +145,7 @@ pub enum Listed {
     /// Label sets.
     Series(Vec<Labels>),
     /// Names or values.
-    Names(Vec<String>),
+    Names(Names),
 }
 
 /// Run a rule's job on the lane of the rules: its queries are evaluated within the limits of one query. The job may run
@@ -271,6 +274,7 @@ pub struct GatewayDeps {
 
 struct GatewayMetrics {
     running: Gauge,
+    here: Counter,
     samples: Counter,
     samples_read: Counter,
     times: QueryTimes,
@@ -297,6 +301,8 @@ impl GatewayDeps {
         let samples = registry.counter("prometheus_engine_query_samples_total", help, &[]);
         let help = "The total number of samples read by all queries.";
         let samples_read = registry.counter("prometheus_engine_query_samples_read_total", help, &[]);
+        let help = "Queries and listings of next to no work, answered on the thread that asked.";
+        let here = registry.counter("watchfire_queries_answered_at_once_total", help, &[]);
         let times = QueryTimes::new(registry, &clock);
         let log = QueryLog::new(registry, SharedClock::clone(&clock));
         let memory = MemoryPool::new(limits.total_bytes_max);
@@ -322,7 +328,7 @@ impl GatewayDeps {
             runtime: OnceLock::new(),
             running: RunningQueries::default(),
             told: Mutex::default(),
-            metrics: GatewayMetrics { running, samples, samples_read, times },
+            metrics: GatewayMetrics { running, here, samples, samples_read, times },
         })
     }
 
@@ -603,8 +609,8 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
             Listing::Series => {
                 series.extend(view.select(matchers, range, budget)?.into_iter().map(|selected| selected.labels));
             }
-            Listing::LabelNames => names.extend(view.label_names(matchers, range, budget)?),
-            Listing::LabelValues(name) => names.extend(view.label_values(name, matchers, range, budget)?),
+            Listing::LabelNames => names.push(view.label_names(matchers, range, budget)?),
+            Listing::LabelValues(name) => names.push(view.label_values(name, matchers, range, budget)?),
         }
     }
     let cut = if request.limit == 0 { usize::MAX } else { request.limit };
@@ -612,9 +618,10 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
     if 1 < selectors.len() {
         series.sort();
         series.dedup();
-        names.sort_unstable();
-        names.dedup();
+        // The merged list stands beside its parts for a moment.
+        budget.charge(names.iter().map(Names::memory_len).sum())?;
     }
+    let mut names = Names::merged(names);
     series.truncate(cut);
     names.truncate(cut);
     Ok(match request.listing {

@@ -15,6 +15,7 @@ use crate::config::RemoteReadConfig;
 use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::read::{
     FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
 };
@@ -305,12 +306,7 @@ impl ReadView for JoinedView {
         joined(sources, budget)
     }
 
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
         self.local.label_names(matchers, range, budget)
     }
 
@@ -320,7 +316,7 @@ impl ReadView for JoinedView {
         matchers: &[Matcher],
         range: TimeRange,
         budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    ) -> Result<Names, ReadError> {
         self.local.label_values(name, matchers, range, budget)
     }
 }

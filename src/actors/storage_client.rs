@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::actors::log_writer::{self, LogFailure};
 use crate::actors::mailbox::{BoundedAddr, Reserved, SendError};
+use crate::actors::opening::{Admission, Opening, OpeningFull};
 use crate::actors::storage_shard::{
     AppendSlice, ApplyStaged, Journal, LOG_WITHIN, Refusals, StageSlice, StorageShard, Stored, Terms, Truncate,
     write_records,
@@ -73,6 +74,9 @@ pub enum ShardFailure {
     /// The commit is still under way.
     #[error("the commit takes too long")]
     Late,
+    /// Storage is not open yet, and too much waits for it.
+    #[error(transparent)]
+    Opening(#[from] OpeningFull),
 }
 
 impl ShardFailure {
@@ -106,6 +110,8 @@ pub struct StorageClient {
     blocks: Option<Arc<Catalog>>,
     /// Counts what is appended.
     intake: Arc<Intake>,
+    /// Keeps what comes before storage is open.
+    opening: Arc<Opening>,
 }
 
 impl StorageClient {
@@ -116,7 +122,14 @@ impl StorageClient {
             reserved: addr.reserve(),
             applying: addr.reserve(),
         };
-        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None, intake: Arc::default() }
+        let (intake, opening) = (Arc::default(), Opening::done());
+        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None, intake, opening }
+    }
+
+    /// The same, while storage is not open yet: [`Self::append`] leaves batches there, until [`Self::append_waiting`].
+    #[must_use]
+    pub fn with_opening(self, opening: Arc<Opening>) -> Self {
+        Self { opening, ..self }
     }
 
     /// The same, with what is appended counted there.
@@ -131,8 +144,26 @@ impl StorageClient {
         Self { blocks: Some(catalog), ..self }
     }
 
-    /// Stores a batch. It is visible when this answers; samples that are refused stand in the report.
+    /// Stores a batch. It is visible when this answers; samples that are refused stand in the report. While storage is opening
+    /// it is kept for later instead.
     pub async fn append(
+        &self,
+        batch: AppendBatch,
+        priority: Priority,
+        deadline: Instant,
+    ) -> Result<AppendReport, AppendFailure> {
+        let admission = self.opening.admit(batch, priority);
+        let batch = match admission.map_err(|full| AppendFailure::Refused(full.into()))? {
+            Admission::Open(batch) => batch,
+            Admission::Kept(report) => return Ok(report),
+        };
+        let (batch, numbers) = self.opening.translate(batch).into_parts();
+        let mut report = self.append_now(batch, priority, deadline).await?;
+        self.opening.tell(&numbers, &mut report);
+        Ok(report)
+    }
+
+    async fn append_now(
         &self,
         batch: AppendBatch,
         priority: Priority,
@@ -140,6 +171,19 @@ impl StorageClient {
     ) -> Result<AppendReport, AppendFailure> {
         let terms = Terms { refusals: Refusals::Alone, durable: None };
         self.store(batch, priority, terms, deadline).await.map(|stored| stored.report)
+    }
+
+    /// Appends what was kept while storage was opening, oldest first, and what comes meanwhile behind it. When this returns
+    /// storage is open.
+    pub async fn append_waiting(&self) {
+        while let Some(mut waiting) = self.opening.next() {
+            let batch = waiting.take_batch();
+            let report = self.append_now(batch, Priority::Normal, Instant::now() + APPLY_WITHIN).await;
+            if let Err(error) = &report {
+                tracing::warn!(component = "scrape manager", err = %error, "A scrape of the start is not stored");
+            }
+            self.opening.appended(&waiting, report.as_ref().ok());
+        }
     }
 
     /// Stores a batch that is acknowledged to somebody else: when this answers it is visible, and as durable as

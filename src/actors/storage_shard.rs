@@ -40,6 +40,10 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 const REBUILD_WITHIN: Duration = Duration::from_secs(600);
 /// How often a shard looks whether its index wants merging and memory can be given back.
 const UPKEEP_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether new series still come.
+const SEAL_EVERY: Duration = Duration::from_secs(5);
+/// A tail of fewer series is left as it is.
+const SEALED_MIN: usize = 32;
 /// How long a merge may wait and take; one that comes too late is planned again.
 const MERGE_WITHIN: Duration = Duration::from_secs(60);
 /// How often a shard that could not be restored tries again.
@@ -175,12 +179,14 @@ pub struct StorageShard {
     merging: bool,
     /// When the last try began to restore a shard that had failed.
     retried_at: Option<Instant>,
+    /// Series of the tail when it was last looked at.
+    tail_len: usize,
 }
 
 impl StorageShard {
     /// A shard over the partition in `deps`.
     pub fn new(deps: Arc<ShardDeps>) -> Self {
-        Self { deps, merging: false, retried_at: None }
+        Self { deps, merging: false, retried_at: None, tail_len: 0 }
     }
 
     /// What kept the log from being read back may be over.
@@ -192,6 +198,14 @@ impl StorageShard {
         self.retried_at = Some(now);
         self.deps.shard.begin_rebuild("it is tried again after a failure");
         ctx.rebuild(rebuild(Arc::clone(&self.deps)).into_actor(self));
+    }
+
+    /// Has selections find the newest series in the index instead of looking at each, once no more of them come.
+    fn seal_quiet_tail(&mut self, _: &mut Context<Self>) {
+        let before = std::mem::replace(&mut self.tail_len, self.deps.shard.tail_len());
+        if SEALED_MIN <= before && before == self.tail_len && self.deps.shard.state() == ShardState::Ready {
+            self.deps.shard.seal_tail();
+        }
     }
 
     fn upkeep(&mut self, ctx: &mut Context<Self>) {
@@ -248,6 +262,7 @@ impl Actor for StorageShard {
         // A panic may have kept commits that the log has from being applied.
         self.deps.shard.tidy();
         ctx.run_interval(UPKEEP_EVERY, Self::upkeep);
+        ctx.run_interval(SEAL_EVERY, Self::seal_quiet_tail);
     }
 }
 

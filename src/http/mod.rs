@@ -1,7 +1,8 @@
 //! The HTTP side: it parses, asks, and renders. What it asks is [`state::ServerPorts`]; what it renders are plain structs.
 //!
-//! Flow of a request: `server` accepts → `dispatch` finds the route and guards it (readiness, size, time, panics) → a
-//! handler parses its parameters, asks a port and writes the answer → `dispatch` adds headers, compresses and counts.
+//! Flow of a request: `server` listens → `service` and `lenient` make requests of bytes → `dispatch` finds the route and guards it
+//! (readiness, size, time, panics) → a handler parses its parameters, asks a port and writes the answer → `dispatch` adds
+//! headers, compresses and counts.
 
 pub mod api;
 mod body;

@@ -16,6 +16,7 @@ use crate::http::compress::{Encoder, Encoding};
 use crate::http::held::Held;
 use crate::http::json::Json;
 use crate::model::clock::SharedClock;
+use crate::model::names::Names;
 use crate::telemetry::metrics::Histogram;
 
 /// Bytes of a piece, about: what takes well below a millisecond to write and to compress.
@@ -82,6 +83,41 @@ impl<T: Send> Script for Elements<T> {
             }
         }
         json.raw(if std::mem::take(&mut self.is_first) { "[]" } else { "]" });
+        false
+    }
+
+    fn take_held(&mut self) -> Held {
+        std::mem::take(&mut self.held)
+    }
+}
+
+/// Names, written one by one as an array.
+pub(super) struct EachName {
+    names: Names,
+    next: usize,
+    held: Held,
+}
+
+impl EachName {
+    /// An array of `names`, which hold a share of memory.
+    pub(super) fn new(names: Names, held: Held) -> Self {
+        Self { names, next: 0, held }
+    }
+}
+
+impl Script for EachName {
+    fn write(&mut self, json: &mut Json) -> bool {
+        let until = json.len() + PIECE_LEN;
+        while let Some(name) = self.names.get(self.next) {
+            json.raw(if self.next == 0 { "[" } else { "," });
+            json.string(name);
+            self.next += 1;
+            if until <= json.len() {
+                return true;
+            }
+        }
+        json.raw(if self.next == 0 { "[]" } else { "]" });
+        self.names = Names::default();
         false
     }
 

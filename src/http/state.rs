@@ -24,6 +24,7 @@ use crate::model::exemplar::SeriesExemplars;
 use crate::model::external_url::ExternalUrl;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::regexp::Regexp;
 use crate::model::time::TimestampMs;
 use crate::promql::parser::ParseOptions;
@@ -57,11 +58,11 @@ pub trait ServerPorts: Send + Sync + 'static {
     /// Evaluates a query over a range.
     fn query_range(&self, query: RangeQuery) -> Answer<'_, QueryAnswer>;
     /// Label sets of series that match any of the selectors (never none), sorted, without repetitions.
-    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>>;
+    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Vec<Labels>>>;
     /// Names of labels of series that match any selector (none: all series), sorted.
-    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>>;
+    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<Names>>;
     /// Values of a label of series that match any selector (none: all series), sorted.
-    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>>;
+    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<Names>>;
     /// Parses a series selector; the error is PromQL's text with its position.
     fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, String>;
     /// The language of queries.

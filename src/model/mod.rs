@@ -20,6 +20,7 @@ pub mod kahan;
 pub mod labels;
 pub mod matcher;
 pub mod metadata;
+pub mod names;
 pub mod random;
 pub mod read;
 pub mod regexp;

@@ -3,11 +3,13 @@
 //! Data flow: the gateway opens a [`ReadView`] (a few reference counts and one commit number) → a selector asks
 //! [`ReadView::select`] → each series is decoded on the reader's own thread into a [`SampleColumn`].
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::sample::is_stale;
 use crate::model::time::TimeRange;
 
@@ -215,6 +217,41 @@ pub trait ReadBudget: Send + Sync {
     }
 }
 
+/// Whether the calling thread may wait for a disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Readable,
+    Refused,
+    /// And a read has wanted one.
+    Wanted,
+}
+
+thread_local! {
+    static FILES: Cell<Files> = const { Cell::new(Files::Readable) };
+}
+
+/// Runs `work`, in which no read waits for a disk: one that would have to read a file ends with an error. Says as well whether
+/// one did; its error is no news of the data then.
+pub fn without_files<T>(work: impl FnOnce() -> T) -> (T, bool) {
+    struct Restore(Files);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FILES.set(self.0);
+        }
+    }
+    let _restore = Restore(FILES.replace(Files::Refused));
+    let done = work();
+    (done, FILES.get() == Files::Wanted)
+}
+
+/// Whether a read may read files on this thread. Storage asks before it does.
+pub fn may_read_files() -> bool {
+    if FILES.get() != Files::Readable {
+        FILES.set(Files::Wanted);
+    }
+    FILES.get() == Files::Readable
+}
+
 /// A budget without limits, for tests and tools.
 #[derive(Debug, Default)]
 pub struct Unlimited;
@@ -305,12 +342,7 @@ pub trait ReadView: Send + Sync {
     ) -> Result<Vec<SelectedSeries>, ReadError>;
 
     /// Names of all labels of series that fulfil all `matchers` (no matchers: all series), sorted.
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError>;
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError>;
 
     /// Values of the label `name` over series that fulfil all `matchers` (none: all series), sorted.
     fn label_values(
@@ -319,13 +351,19 @@ pub trait ReadView: Send + Sync {
         matchers: &[Matcher],
         range: TimeRange,
         budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError>;
+    ) -> Result<Names, ReadError>;
 
     /// About how many series [`ReadView::select`] would give or look at, rather too many than too few, and found at little
     /// cost; `None` if there is no such figure.
     fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {
         let _ = (matchers, range);
         Ok(None)
+    }
+
+    /// Whether samples in `range` may have to be read from files.
+    fn reads_files(&self, range: TimeRange) -> bool {
+        let _ = range;
+        false
     }
 
     /// What reads of this view have left out so far, in words; nothing unless the operator wants answers without what is damaged.
@@ -344,6 +382,20 @@ pub trait Queryable: Send + Sync {
 mod tests {
     use super::*;
     use crate::model::sample::stale_nan;
+
+    #[test]
+    fn files_are_refused_where_the_caller_cannot_wait() {
+        assert!(may_read_files());
+        let (inner, wanted) = without_files(|| {
+            let outer = without_files(|| 1);
+            assert_eq!(outer, (1, false));
+            let refused = std::panic::catch_unwind(|| without_files(|| assert!(may_read_files())));
+            assert!(refused.is_err());
+            may_read_files()
+        });
+        assert_eq!((inner, wanted), (false, true));
+        assert!(may_read_files() && !without_files(|| ()).1);
+    }
 
     #[test]
     fn stale_markers_disappear() {

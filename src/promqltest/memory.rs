@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::read::{
     FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
 };
@@ -156,15 +157,10 @@ impl ReadView for MemoryView {
         Ok(selected)
     }
 
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        _: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         let names =
             self.matching(matchers, range).flat_map(|(labels, _)| labels.iter().map(|(name, _)| name.to_owned()));
-        Ok(sorted(names))
+        Ok(names.collect())
     }
 
     fn label_values(
@@ -173,17 +169,10 @@ impl ReadView for MemoryView {
         matchers: &[Matcher],
         range: TimeRange,
         _: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    ) -> Result<Names, ReadError> {
         let values = self.matching(matchers, range).filter_map(|(labels, _)| labels.get(name).map(str::to_owned));
-        Ok(sorted(values))
+        Ok(values.collect())
     }
-}
-
-fn sorted(texts: impl Iterator<Item = String>) -> Vec<String> {
-    let mut texts: Vec<String> = texts.collect();
-    texts.sort_unstable();
-    texts.dedup();
-    texts
 }
 
 struct Samples {

@@ -219,6 +219,7 @@ mod tests {
         metrics.synced("stays", synced);
         metrics.synced("stays", synced);
         let expected = [
+            "prometheus_target_scrape_pool_symboltable_items",
             "prometheus_target_scrape_pool_sync_total",
             "prometheus_target_scrape_pool_target_limit",
             "prometheus_target_scrape_pool_targets",

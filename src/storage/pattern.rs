@@ -8,6 +8,8 @@ pub(crate) enum Shape<'a> {
     OneOf(Vec<&'a str>),
     /// Every value that starts with this text, from `text.*`.
     Prefix(&'a str),
+    /// Every value with this text in it, which is not empty, from `.*text.*`.
+    Contains(&'a str),
     /// Anything else; where there is a literal start, matching values begin with it.
     Other {
         /// May be empty.
@@ -22,6 +24,12 @@ pub(crate) fn shape_of(pattern: &str) -> Shape<'_> {
         return Shape::Prefix("");
     }
     let is_meta = |c: char| "\\.+*?()|[]{}^$".contains(c);
+    if let Some(text) = pattern.strip_prefix(".*").and_then(|rest| rest.strip_suffix(".*"))
+        && !text.is_empty()
+        && !text.contains(is_meta)
+    {
+        return Shape::Contains(text);
+    }
     if let Some(text) = pattern.strip_suffix(".*")
         && !text.contains(is_meta)
     {
@@ -52,6 +60,10 @@ mod tests {
         assert_eq!(shape_of(""), Shape::OneOf(vec![""]));
         assert_eq!(shape_of("a|"), Shape::OneOf(vec!["a", ""]));
         assert_eq!(shape_of("node.*"), Shape::Prefix("node"));
+        assert_eq!(shape_of(".*foo.*"), Shape::Contains("foo"));
+        assert_eq!(shape_of(".*"), Shape::Prefix(""));
+        assert_eq!(shape_of(".*.*"), Shape::Other { prefix: "" });
+        assert_eq!(shape_of(".*a.b.*"), Shape::Other { prefix: "" });
         assert_eq!(shape_of("node.+"), Shape::Other { prefix: "node" });
         assert_eq!(shape_of("colou?r"), Shape::Other { prefix: "colo" });
         assert_eq!(shape_of("äö*"), Shape::Other { prefix: "ä" });

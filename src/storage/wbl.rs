@@ -66,9 +66,15 @@ pub(crate) fn load_beside_writer(
 /// Removes the segments before `first_kept`. What cannot be removed is removed by the next call.
 pub fn remove_before(fs: &SharedFs, data_dir: &Path, first_kept: u64) -> Result<(), WalError> {
     let dir = data_dir.join(WBL_DIR);
+    let mut has_removed = false;
     for file in list_segments(&**fs, &dir)?.into_iter().filter(|file| file.segment < first_kept) {
         let path = dir.join(segment_name(file.segment));
         fs.remove_file(&path).context("remove", &path)?;
+        has_removed = true;
+    }
+    if has_removed {
+        // Should a power cut bring one back, it would bring back what is deleted of the blocks from now on.
+        fs.sync_dir(&dir).context("sync", &dir)?;
     }
     Ok(())
 }

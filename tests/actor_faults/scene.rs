@@ -21,9 +21,11 @@ use watchfire::actors::discovery_provider::{DiscoveryProvider, ProviderDeps};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::policy::Policy;
 use watchfire::actors::pool::{ComputePool, Lane, LaneOptions, PoolOptions};
-use watchfire::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits, QueryOutcome, QuerySpan, RunQuery};
+use watchfire::actors::query_gateway::{
+    GatewayDeps, QueryClient, QueryGateway, QueryLimits, QueryOutcome, QuerySpan, RunQuery,
+};
 use watchfire::actors::query_log::QueryOrigin;
-use watchfire::actors::registry::ActorTree;
+use watchfire::actors::registry::{ActorState, ActorTree};
 use watchfire::actors::rule_group::{GroupDeps, RuleGroup, RuleRuntime};
 use watchfire::actors::rule_manager::{self, RuleManager};
 use watchfire::actors::scrape_manager::{ManagerDeps, ScrapeManager};
@@ -355,6 +357,29 @@ impl Scene {
         let (pool, clock) = (Arc::clone(&self.pool), SharedClock::clone(&self.clock));
         let deps = GatewayDeps::new(queryable, pool, clock, language, limits, &self.registry);
         supervision::spawn(&Arbiter::current(), QUICK, place, move |_| QueryGateway::new(Arc::clone(&deps)))
+    }
+
+    /// A gateway as users ask it. Its clock stands still unless somebody moves it.
+    pub(crate) async fn spawn_queries(
+        &self,
+        place: Place,
+        queryable: Arc<dyn watchfire::model::read::Queryable>,
+        clock: &Arc<ManualClock>,
+    ) -> QueryClient {
+        let limits = QueryLimits {
+            timeout: Duration::from_secs(30),
+            concurrency_max: 2,
+            query_bytes_max: 0,
+            total_bytes_max: 0,
+        };
+        let language = (EngineOptions::default(), ParseOptions::default());
+        let (pool, clock) = (Arc::clone(&self.pool), Arc::clone(clock) as SharedClock);
+        let deps = GatewayDeps::new(queryable, pool, clock, language, limits, &self.registry);
+        let for_actor = Arc::clone(&deps);
+        let make = move |_: &mut _| QueryGateway::new(Arc::clone(&for_actor));
+        let gateway = supervision::spawn(&Arbiter::current(), QUICK, place, make);
+        holds("the gateway runs", || gateway.entry().state() == ActorState::Running).await;
+        QueryClient::new(gateway, deps)
     }
 
     /// A reloader that looks for changed files all the time.

@@ -13,6 +13,7 @@ use watchfire::http::state::{Answer, Exposition, QuitVerdict, ServerPorts};
 use watchfire::model::exemplar::{Exemplar, SeriesExemplars, labels_of};
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::{MatchOp, Matcher};
+use watchfire::model::names::Names;
 use watchfire::model::read::NewestSample;
 use watchfire::model::result::{Annotations, MatrixSeries, Point, QueryValue, VectorElement};
 use watchfire::model::time::TimestampMs;
@@ -131,24 +132,24 @@ impl ServerPorts for FakePorts {
         answer(evaluated(QueryValue::Matrix(vec![MatrixSeries { labels: up("a:1"), points, histograms: Vec::new() }])))
     }
 
-    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
+    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Vec<Labels>>> {
         self.selects.lock().unwrap().push(request);
         answer(Listed { items: vec![up("a:1"), up("b:1")], warnings: vec![], held: Held::default() })
     }
 
-    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>> {
+    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<Names>> {
         self.selects.lock().unwrap().push(request);
         answer(Listed {
-            items: ["__name__", "instance", "job"].map(str::to_owned).to_vec(),
+            items: ["__name__", "instance", "job"].into_iter().collect(),
             warnings: vec![],
             held: Held::default(),
         })
     }
 
-    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
+    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<Names>> {
         self.label_values.lock().unwrap().push(request);
         answer(Listed {
-            items: vec!["<x>".to_owned(), "y".to_owned()],
+            items: ["<x>", "y"].into_iter().collect(),
             warnings: vec!["w".to_owned()],
             held: Held::default(),
         })

@@ -9,23 +9,39 @@ use tokio::time::{Instant, timeout_at};
 use super::{GatewayDeps, Lane, Ordering, QueryFailure, QuerySpan, QueryTimings, RunQuery, Source, parse_failure};
 #[cfg(debug_assertions)]
 use super::{Point, QUERY_GATEWAY, failpoint};
-use crate::model::read::ReadView;
+use crate::model::read::{ReadView, without_files};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::ast::{DurationValue, Expr, VectorSelector};
-use crate::promql::eval::{Evaluated, ParsedQuery, QueryContext, parse};
+use crate::promql::eval::{Evaluated, ParsedQuery, QueryContext, is_shallow, parse};
 
 /// Longer texts are not looked at: parsing them is work already.
 const TEXT_LEN_MAX: usize = 1024;
-/// Values to compute, estimated; beyond them a query is heavy.
-const WORK_MAX: f64 = 100_000.0;
 /// What finding a series takes, in values.
 const SERIES_WORK: f64 = 20.0;
 /// A guess at the time between two samples.
 const SAMPLE_EVERY_MS: f64 = 15_000.0;
-/// How long a query may run here.
-const RUNS_FOR: Duration = Duration::from_millis(25);
-/// How long a query may wait and run here.
+/// How long a query may wait and run on the lane.
 const WITHIN: Duration = Duration::from_secs(1);
+
+/// What a query may take that takes no turn.
+pub(super) struct Bounds {
+    /// Values to compute, estimated; beyond them a query is heavy.
+    pub(super) work_max: f64,
+    /// How long it may run.
+    pub(super) runs_for: Duration,
+    /// Whether it may read files.
+    pub(super) files: Files,
+}
+
+/// Whether samples may be read from files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    Readable,
+    Refused,
+}
+
+/// On the lane of their own.
+const ON_LANE: Bounds = Bounds { work_max: 100_000.0, runs_for: Duration::from_millis(25), files: Files::Readable };
 
 impl GatewayDeps {
     /// Evaluates a query of little work. `None` if it is to take a turn.
@@ -34,15 +50,13 @@ impl GatewayDeps {
         query: &Arc<RunQuery>,
         deadline: Instant,
     ) -> Option<Result<(Evaluated, QueryTimings), QueryFailure>> {
-        // What others have to say takes its time.
-        let has_remotes = self.remotes.get().is_some_and(|remotes| remotes.reading().is_some());
-        if query.lane != Lane::Queries || has_remotes || !may_be_quick(&query.text) {
+        if !self.may_be_quick(query) {
             return None;
         }
         let deadline = deadline.min(Instant::now() + WITHIN);
         let query = Arc::clone(query);
         let evaluate = move |deps: &Self, ctx: QueryContext, queue: Duration| {
-            deps.evaluate_quickly(&query, ctx, queue).transpose()
+            deps.evaluate_quickly(&query, ctx, queue, &ON_LANE).transpose()
         };
         match timeout_at(deadline, Arc::clone(self).admit(Lane::Quick, deadline, evaluate)).await {
             Ok(Err(QueryFailure::Overloaded(_))) | Err(_) => None,
@@ -50,13 +64,25 @@ impl GatewayDeps {
         }
     }
 
-    fn evaluate_quickly(
+    /// Whether the text may be looked at by who has no turn.
+    pub(super) fn may_be_quick(&self, query: &RunQuery) -> bool {
+        query.lane == Lane::Queries && !self.has_remotes() && may_be_quick(&query.text)
+    }
+
+    /// Whether others are asked, which takes its time.
+    pub(super) fn has_remotes(&self) -> bool {
+        self.remotes.get().is_some_and(|remotes| remotes.reading().is_some())
+    }
+
+    /// Evaluates within the bounds. `None` if it takes more; nothing is counted or logged then.
+    pub(super) fn evaluate_quickly(
         &self,
         query: &RunQuery,
         mut ctx: QueryContext,
         queue: Duration,
+        bounds: &Bounds,
     ) -> Option<Result<(Evaluated, QueryTimings), QueryFailure>> {
-        let until = self.clock.monotonic() + RUNS_FOR;
+        let until = self.clock.monotonic() + bounds.runs_for;
         let until = ctx.deadline.map_or(until, |deadline| deadline.min(until));
         ctx.deadline = Some(until);
         ctx.text.clone_from(&query.text);
@@ -64,20 +90,27 @@ impl GatewayDeps {
             Ok(parsed) => parsed,
             Err(failure) => return Some(Err(parse_failure(failure))),
         };
+        if bounds.files == Files::Refused && !is_shallow(&expr) {
+            return None;
+        }
         // Storage that cannot be read is the error of the evaluation proper.
         let view = self.queryable.view().ok()?;
         let lookback_ms = query.lookback_ms.unwrap_or(self.engine.lookback_ms);
         let subquery_step_ms = self.subquery_step_ms.load(Ordering::Relaxed);
-        let estimate = Estimate { view: &*view, lookback_ms, subquery_step_ms };
-        if estimate.of_query(&expr, query.span)? > WORK_MAX {
+        let estimate = Estimate { view: &*view, lookback_ms, subquery_step_ms, files: bounds.files };
+        if estimate.of_query(&expr, query.span)? > bounds.work_max {
             return None;
         }
         drop(view);
         #[cfg(debug_assertions)]
         failpoint::hit(QUERY_GATEWAY.name, "", Point::Step("evaluate"));
         let began = self.clock.monotonic();
-        let evaluated = self.evaluate_parsed(query, &expr, &ctx, queue, &Source::local(self));
-        if evaluated.is_err() && until <= self.clock.monotonic() {
+        let evaluate = || self.evaluate_parsed(query, &expr, &ctx, queue, &Source::local(self));
+        let (evaluated, wants_files) = match bounds.files {
+            Files::Readable => (evaluate(), false),
+            Files::Refused => without_files(evaluate),
+        };
+        if evaluated.is_err() && (wants_files || until <= self.clock.monotonic()) {
             return None;
         }
         self.metrics.times.queued(queue);
@@ -98,6 +131,7 @@ struct Estimate<'a> {
     view: &'a dyn ReadView,
     lookback_ms: i64,
     subquery_step_ms: i64,
+    files: Files,
 }
 
 /// When an expression is evaluated.
@@ -172,6 +206,9 @@ impl Estimate<'_> {
             false => (i64::MIN, i64::MAX),
         };
         let range = TimeRange::new(TimestampMs(from_ms), TimestampMs(to_ms)).ok()?;
+        if self.files == Files::Refused && self.view.reads_files(range) {
+            return None;
+        }
         let series = self.view.series_estimate(&selector.matchers, range).ok()?? as f64;
         let in_window = window_ms as f64 / SAMPLE_EVERY_MS + 1.0;
         let of_one = SERIES_WORK + times.steps * in_window + times.span_ms() / SAMPLE_EVERY_MS;
@@ -191,6 +228,7 @@ mod tests {
     use super::*;
     use crate::model::labels::Labels;
     use crate::model::matcher::Matcher;
+    use crate::model::names::Names;
     use crate::model::read::{ReadBudget, ReadError, SelectedSeries};
     use crate::promql::parser::{ParseOptions, parse_expr};
 
@@ -201,17 +239,11 @@ mod tests {
         fn select(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
             Ok(vec![])
         }
-        fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<String>, ReadError> {
-            Ok(vec![])
+        fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+            Ok(Names::default())
         }
-        fn label_values(
-            &self,
-            _: &str,
-            _: &[Matcher],
-            _: TimeRange,
-            _: &dyn ReadBudget,
-        ) -> Result<Vec<String>, ReadError> {
-            Ok(vec![])
+        fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+            Ok(Names::default())
         }
         fn series_estimate(&self, matchers: &[Matcher], _: TimeRange) -> Result<Option<usize>, ReadError> {
             let labels = Labels::from_pairs([("__name__", "up")]);
@@ -228,8 +260,9 @@ mod tests {
         let hour = QuerySpan::Range { start: TimestampMs(0), end: TimestampMs(3_600_000), step_ms: 15_000 };
         let is_quick = |text: &str, span| {
             let expr = parse_expr(text, &ParseOptions::default()).unwrap();
-            let estimate = Estimate { view: &Counted, lookback_ms: 300_000, subquery_step_ms: 60_000 };
-            may_be_quick(text) && estimate.of_query(&expr, span).is_some_and(|work| work <= WORK_MAX)
+            let estimate =
+                Estimate { view: &Counted, lookback_ms: 300_000, subquery_step_ms: 60_000, files: Files::Readable };
+            may_be_quick(text) && estimate.of_query(&expr, span).is_some_and(|work| work <= ON_LANE.work_max)
         };
         for text in
             ["1 + 1", "up", "sum by (job) (rate(up[5m]))", "max_over_time(up[10m:1m])", "up offset 1d", "vector(1)"]

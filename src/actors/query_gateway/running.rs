@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -37,28 +38,36 @@ pub(super) struct RunningQueries {
 #[derive(Default)]
 struct State {
     last_id: u64,
-    queries: BTreeMap<u64, (RunningQuery, Arc<Notify>)>,
+    queries: BTreeMap<u64, (RunningQuery, Arc<Ending>)>,
+}
+
+/// How a query learns that it is ended from outside.
+#[derive(Default)]
+struct Ending {
+    told: Notify,
+    /// For who evaluates without waiting.
+    is_told: Arc<AtomicBool>,
 }
 
 /// A query's place in the list, given back on drop.
 pub(super) struct Place {
     id: u64,
-    ended: Arc<Notify>,
+    ending: Arc<Ending>,
     state: Arc<Mutex<State>>,
 }
 
 impl RunningQueries {
     /// Lists a query for as long as the answer is held.
     pub(super) fn enter(&self, query: &RunQuery, clock: &SharedClock) -> Place {
-        let ended = Arc::new(Notify::new());
+        let ending = Arc::<Ending>::default();
         let text = query.text.get(..query.text.floor_char_boundary(TEXT_LEN_MAX)).unwrap_or_default().to_owned();
         let mut state = self.state.lock();
         state.last_id += 1;
         let id = state.last_id;
         let since_nanos = clock.unix_nanos();
         let shown = RunningQuery { id, text, span: query.span, origin: query.origin.clone(), since_nanos };
-        state.queries.insert(id, (shown, Arc::clone(&ended)));
-        Place { id, ended, state: Arc::clone(&self.state) }
+        state.queries.insert(id, (shown, Arc::clone(&ending)));
+        Place { id, ending, state: Arc::clone(&self.state) }
     }
 
     pub(super) fn list(&self) -> Vec<RunningQuery> {
@@ -68,9 +77,10 @@ impl RunningQueries {
     /// Ends a query; false if there is none of that number.
     pub(super) fn cancel(&self, id: u64) -> bool {
         let state = self.state.lock();
-        let Some((_, ended)) = state.queries.get(&id) else { return false };
+        let Some((_, ending)) = state.queries.get(&id) else { return false };
+        ending.is_told.store(true, Ordering::Relaxed);
         // Kept for the query if it does not look yet.
-        ended.notify_one();
+        ending.told.notify_one();
         true
     }
 }
@@ -78,7 +88,12 @@ impl RunningQueries {
 impl Place {
     /// Returns when the query is ended from outside.
     pub(super) async fn ended(&self) {
-        self.ended.notified().await;
+        self.ending.told.notified().await;
+    }
+
+    /// Set when the query is ended from outside.
+    pub(super) fn is_ended(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ending.is_told)
     }
 }
 

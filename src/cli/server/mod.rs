@@ -1,8 +1,8 @@
 //! The server: who is started with what, in which order, and how it ends.
 //!
-//! Order that users observe, as in Prometheus: flags → configuration (exit 2) → listening (exit 1) → storage → scrapes →
-//! ready. It ends by SIGTERM, SIGINT or `/-/quit`: everything drains, sources first, within 30 s; a second signal ends it
-//! at once.
+//! Order that users observe, as in Prometheus: flags → configuration (exit 2) → listening (exit 1) → storage → ready. Targets are
+//! scraped while storage opens; what they say waits for it. It ends by SIGTERM, SIGINT or `/-/quit`: everything drains, sources
+//! first, within 30 s; a second signal ends it at once.
 
 mod admin;
 mod alerting;
@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -39,7 +40,7 @@ use crate::cli::run_bare::{self, ConfigSource};
 use crate::cli::sd_notify::{Notifier, State};
 pub(in crate::cli) use crate::cli::server::jobs::defaults as target_defaults;
 use crate::cli::server::parts::Parts;
-use crate::cli::server::reload::{Checked, ConfigText, ServerReload};
+use crate::cli::server::reload::{Checked, ConfigText, Planned, ServerReload};
 use crate::cli::server::running::Running;
 use crate::cli::signals::{Request, Signals};
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE};
@@ -230,7 +231,7 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;
     let mut finished = actix_rt::spawn(finished);
     let own = addresses[0];
-    let (mut checked, text) = match from_file {
+    let (checked, text) = match from_file {
         Some(loaded) => loaded,
         None => {
             banner(&flags, own);
@@ -239,8 +240,6 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         }
     };
     parts.settle(&checked.loaded);
-    parts.open_storage(&flags, &registry, &clock).await.map_err(StartError::Storage)?;
-    checked.query_log = parts.open_query_log(&checked.loaded).map_err(StartError::QueryLog)?;
     let notifier = Notifier::from_environment().map_err(system("reach the service manager (NOTIFY_SOCKET)"))?;
     let reload = Arc::new(ServerReload {
         flags: Arc::clone(&flags),
@@ -252,7 +251,11 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
         notices: notices.clone(),
         text,
     });
-    first_load(&reload, checked).await;
+    let mut planned = reload.plan(checked);
+    open_storage(&parts, &planned, &flags, &registry, &clock).await.map_err(StartError::Storage)?;
+    let query_log = parts.open_query_log(&planned.checked.loaded);
+    planned.checked.query_log = query_log.map_err(StartError::QueryLog)?;
+    first_load(&reload, planned).await;
     let source = Arc::new(reload::Source(Arc::clone(&reload)));
     let reloader = parts.start_reloader(source, &clock, flags.auto_reload);
     // Nobody else sets it.
@@ -320,10 +323,29 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }
 
+/// Opens storage, and scrapes meanwhile: what the log holds may take minutes to read.
+async fn open_storage(
+    parts: &Parts,
+    planned: &Planned,
+    flags: &ServerFlags,
+    registry: &Arc<Registry>,
+    clock: &SharedClock,
+) -> Result<(), String> {
+    let (opening, scraping) = (parts.open_storage(flags, registry, clock), parts.begin_scraping(planned));
+    tokio::pin!(opening, scraping);
+    match futures::future::select(opening, scraping).await {
+        // Whoever has not confirmed is asked again when the rest of the configuration takes effect.
+        Either::Left((opened, _)) => opened?,
+        Either::Right(((), opening)) => opening.await?,
+    }
+    parts.append_waiting().await;
+    Ok(())
+}
+
 /// Makes the configuration take effect for the first time. An actor that does not confirm finds it when it can.
-async fn first_load(reload: &ServerReload, checked: Checked) {
+async fn first_load(reload: &ServerReload, planned: Planned) {
     let began = reload.clock.monotonic();
-    for actor in reload.apply(reload.plan(checked)).await {
+    for actor in reload.apply(planned).await {
         tracing::error!(component = "main", actor, "An actor did not confirm its configuration");
     }
     reload.running.reloaded(true, reload.clock.as_ref());

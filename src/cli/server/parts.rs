@@ -17,9 +17,10 @@ use crate::actors::drain::Stage;
 use crate::actors::kind;
 use crate::actors::log_writer::{LogThread, LogWriter, SyncMode};
 use crate::actors::mailbox::BoundedAddr;
+use crate::actors::opening::{Opening, OpeningMetrics};
 use crate::actors::policy::Policy;
 use crate::actors::pool::{ComputePool, Lane, PoolOptions};
-use crate::actors::query_gateway::{GatewayDeps, QueryGateway, QueryLimits};
+use crate::actors::query_gateway::{GatewayDeps, QueryClient, QueryGateway, QueryLimits};
 use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
 use crate::actors::remote_receiver::RemoteReceiver;
@@ -162,6 +163,9 @@ impl Parts {
         let intake = Arc::<Intake>::default();
         intake.register(registry);
         let storage = storage.with_blocks(Arc::clone(&catalog)).with_intake(Arc::clone(&intake));
+        // Scrapes need not wait for the log to be read; they hold at most what scrapes in flight may hold.
+        let kept_max = flags.limits.scrape_staged_total.unwrap_or(0);
+        let storage = storage.with_opening(Opening::begin(kept_max, OpeningMetrics::new(registry)));
         let stored = (Arc::clone(&head), storage.clone(), Arc::clone(&catalog));
         let (compactor, compactor_addr, in_blocks) =
             blocks::start_compactor(flags, clock, &root, &pool, stored, (&threads.start("compactor"), &steady));
@@ -317,6 +321,23 @@ impl Parts {
         unconfirmed
     }
 
+    /// Begins to scrape the targets of a configuration before storage is open. What comes of it waits until
+    /// [`Self::append_waiting`].
+    pub(super) async fn begin_scraping(&self, planned: &Planned) {
+        *self.manager_deps.jobs.lock() = planned.jobs.iter().map(|job| job.spec.clone()).collect();
+        (*self.jobs.lock()).clone_from(&planned.jobs);
+        self.discovery.store(discovery::of_jobs(&planned.checked.loaded));
+        // Who does not confirm now is asked again once storage is open.
+        let discovered = self.discovery.apply();
+        let scrapes = self.manager.ask(ApplyJobs, Instant::now() + CONFIRM_WITHIN);
+        let _ = futures::join!(discovered, scrapes);
+    }
+
+    /// Appends what was scraped while storage was opening.
+    pub(super) async fn append_waiting(&self) {
+        self.storage.append_waiting().await;
+    }
+
     /// Starts the reloader of the given source, which looks for changed files as often as given.
     pub(super) fn start_reloader(
         &self,
@@ -343,8 +364,7 @@ impl Parts {
         quit: watch::Sender<bool>,
     ) -> Arc<Ports> {
         Arc::new(Ports {
-            gateway: self.gateway.clone(),
-            gateway_deps: Arc::clone(&self.gateway_deps),
+            queries: QueryClient::new(self.gateway.clone(), Arc::clone(&self.gateway_deps)),
             tree: Arc::clone(&self.tree),
             scrapes: Arc::clone(&self.manager_deps.overview),
             discovery: self.discovery.deps(),

@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::alert_dispatcher::{DispatcherHandle, GroupView};
-use crate::actors::config_reloader::{Names, PlanSection, RunReload, Trigger};
+use crate::actors::config_reloader::{self, PlanSection, RunReload, Trigger};
 use crate::actors::discovery::DiscoveryDeps;
-use crate::actors::mailbox::{BoundedAddr, SendError};
+use crate::actors::mailbox::SendError;
 use crate::actors::notifier_manager::NotifierOverview;
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::query_gateway::{
-    FoundListing, GatewayDeps, Listed as ListedNames, Listing, QueryFailure, QueryGateway, QueryOutcome, QuerySpan,
-    RunListing, RunNewest, RunQuery,
+    FoundListing, Listed as ListedNames, Listing, QueryClient, QueryFailure, QueryOutcome, QuerySpan, RunListing,
+    RunNewest, RunQuery,
 };
 use crate::actors::query_log::QueryOrigin;
 use crate::actors::registry::ActorTree;
@@ -48,6 +48,7 @@ use crate::model::clock::SharedClock;
 use crate::model::exemplar::SeriesExemplars;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::read::ReadError;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::{Charge, EvalError};
@@ -66,8 +67,7 @@ const ASK_MARGIN: Duration = Duration::from_secs(10);
 
 /// The process as HTTP sees it.
 pub(super) struct Ports {
-    pub(super) gateway: BoundedAddr<QueryGateway>,
-    pub(super) gateway_deps: Arc<GatewayDeps>,
+    pub(super) queries: QueryClient,
     pub(super) tree: Arc<ActorTree>,
     pub(super) scrapes: Arc<ScrapeOverview>,
     pub(super) discovery: Arc<DiscoveryDeps>,
@@ -109,7 +109,7 @@ impl Ports {
             QuerySpan::Instant { at } => (at, 1),
             QuerySpan::Range { start, step_ms, .. } => (start, step_ms),
         };
-        let outcome = self.gateway.read(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
+        let outcome = self.queries.query(query, deadline).await.map_err(of_send)?.map_err(of_query)?;
         Ok(answer(outcome, start, step_ms))
     }
 
@@ -121,16 +121,16 @@ impl Ports {
         let SelectRequest { selectors, start, end, hint_limit } = request;
         let Ok(range) = TimeRange::new(start, end) else {
             let series = matches!(listing, Listing::Series);
-            let listed = if series { ListedNames::Series(Vec::new()) } else { ListedNames::Names(Vec::new()) };
+            let listed = if series { ListedNames::Series(Vec::new()) } else { ListedNames::Names(Names::default()) };
             return Ok((listed, Vec::new(), Held::default()));
         };
         let listing = RunListing { listing, selectors, range, limit: hint_limit };
-        let found = self.gateway.read(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+        let found = self.queries.list(listing, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
         let FoundListing { listed, warnings, held } = found;
         Ok((listed, warnings, Held::new(Charged(held))))
     }
 
-    async fn names(&self, listing: Listing, request: SelectRequest) -> Result<Listed<String>, ApiError> {
+    async fn names(&self, listing: Listing, request: SelectRequest) -> Result<Listed<Names>, ApiError> {
         let (listed, warnings, held) = self.list(listing, request).await?;
         match listed {
             ListedNames::Names(items) => Ok(Listed { items, warnings, held }),
@@ -243,7 +243,7 @@ impl ServerPorts for Ports {
         self.query(run).boxed()
     }
 
-    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Labels>> {
+    fn series(&self, request: SelectRequest) -> Answer<'_, Listed<Vec<Labels>>> {
         async move {
             let (listed, warnings, held) = self.list(Listing::Series, request).await?;
             match listed {
@@ -254,11 +254,11 @@ impl ServerPorts for Ports {
         .boxed()
     }
 
-    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<String>> {
+    fn label_names(&self, request: SelectRequest) -> Answer<'_, Listed<Names>> {
         self.names(Listing::LabelNames, request).boxed()
     }
 
-    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<String>> {
+    fn label_values(&self, request: LabelValuesRequest) -> Answer<'_, Listed<Names>> {
         self.names(Listing::LabelValues(request.name), request.select).boxed()
     }
 
@@ -344,7 +344,8 @@ impl ServerPorts for Ports {
     fn newest(&self, selectors: Vec<Vec<Matcher>>) -> Answer<'_, NewestSamples> {
         async move {
             let request = RunNewest { selectors, at: self.clock.now() };
-            let found = self.gateway.read(request, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
+            let found =
+                self.queries.gateway().read(request, self.deadline(None)).await.map_err(of_send)?.map_err(of_query)?;
             let external = self.running.config().external_labels.clone();
             let mut labels: Vec<_> = external.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             if !external.contains("instance") {
@@ -442,7 +443,7 @@ impl ServerPorts for Ports {
     fn last_reload(&self) -> Option<Reload> {
         let deps = &self.reloader.get()?.deps;
         let last = deps.last()?;
-        let names = |names: &Names| ReloadNames { count: names.count, first: names.first.clone() };
+        let names = |names: &config_reloader::Names| ReloadNames { count: names.count, first: names.first.clone() };
         let section = |section: &PlanSection| ReloadSection {
             what: section.what.to_owned(),
             added: names(&section.added),
@@ -513,11 +514,11 @@ impl ServerPorts for Ports {
             let since = UnixNanos(query.since_nanos);
             RunningQuery { id: query.id, text: query.text, kind, start, end, step_ms, since, client_ip }
         };
-        self.gateway_deps.running_queries().into_iter().map(shown).collect()
+        self.queries.deps().running_queries().into_iter().map(shown).collect()
     }
 
     fn cancel_query(&self, id: u64) -> bool {
-        self.gateway_deps.cancel_query(id)
+        self.queries.deps().cancel_query(id)
     }
 
     fn gathered(&self) -> Vec<MetricFamily> {

@@ -1,13 +1,14 @@
 //! Tokens of Microsoft Entra (`azuread`): of a managed identity, an application's secret, certificate or federated token, or
 //! of whatever of these the machine offers (`sdk`).
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use parking_lot::Mutex;
 use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::{Duration, Instant};
 
 use crate::client::cloud::{Asker, CloudSurroundings, Renewal, Token, add_header, form, secret, url};

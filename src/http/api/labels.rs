@@ -4,7 +4,7 @@ use crate::http::api::types::{LabelValuesRequest, SelectRequest};
 use crate::http::api::{cut, matchers, matchers_plain};
 use crate::http::envelope;
 use crate::http::error::ApiError;
-use crate::http::pieces::Elements;
+use crate::http::pieces::{EachName, Elements};
 use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::model::go;
@@ -31,7 +31,7 @@ pub(crate) async fn names(context: Context) -> Result<Response, ApiError> {
     let request = select(matchers_plain(&context)?, range, limit);
     let mut listed = context.state.ports.label_names(request).await?;
     let annotations = cut(&mut listed.items, limit, listed.warnings);
-    Ok(envelope::streamed(&annotations, Elements::new(listed.items, listed.held, |json, name| json.string(name))))
+    Ok(envelope::streamed(&annotations, EachName::new(listed.items, listed.held)))
 }
 
 /// `GET /api/v1/label/<name>/values`.
@@ -46,7 +46,7 @@ pub(crate) async fn values(context: Context) -> Result<Response, ApiError> {
     let request = LabelValuesRequest { name, select: select(matchers_plain(&context)?, range, limit) };
     let mut listed = context.state.ports.label_values(request).await?;
     let annotations = cut(&mut listed.items, limit, listed.warnings);
-    Ok(envelope::streamed(&annotations, Elements::new(listed.items, listed.held, |json, name| json.string(name))))
+    Ok(envelope::streamed(&annotations, EachName::new(listed.items, listed.held)))
 }
 
 fn select(

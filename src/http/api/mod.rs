@@ -25,6 +25,7 @@ use std::rc::Rc;
 use crate::http::error::ApiError;
 use crate::http::request::Context;
 use crate::model::matcher::Matcher;
+use crate::model::names::Names;
 use crate::model::regexp;
 use crate::model::result::Annotations;
 
@@ -54,13 +55,34 @@ fn matchers(context: &Context) -> Result<Vec<Vec<Matcher>>, String> {
 }
 
 /// Cuts `items` to `limit` (0: not at all) and says so.
-fn cut<T>(items: &mut Vec<T>, limit: usize, warnings: Vec<String>) -> Annotations {
+fn cut(items: &mut impl Cut, limit: usize, warnings: Vec<String>) -> Annotations {
     let mut annotations = Annotations { warnings, infos: Vec::new() };
-    if 0 < limit && limit < items.len() {
-        items.truncate(limit);
+    if 0 < limit && items.cut(limit) {
         annotations.warnings.push(TRUNCATED.to_owned());
     }
     annotations
+}
+
+/// A list that can be cut.
+trait Cut {
+    /// Keeps the first `len` items at most; whether there were more.
+    fn cut(&mut self, len: usize) -> bool;
+}
+
+impl<T> Cut for Vec<T> {
+    fn cut(&mut self, len: usize) -> bool {
+        let has_more = len < self.len();
+        self.truncate(len);
+        has_more
+    }
+}
+
+impl Cut for Names {
+    fn cut(&mut self, len: usize) -> bool {
+        let has_more = len < self.len();
+        self.truncate(len);
+        has_more
+    }
 }
 
 /// Refuses selectors as labels endpoints do: without naming the parameter.

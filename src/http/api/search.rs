@@ -20,6 +20,7 @@ use crate::http::response::Response;
 use crate::model::go;
 use crate::model::go_number;
 use crate::model::labels::METRIC_NAME;
+use crate::model::names::Names;
 use crate::model::time::TimestampMs;
 
 /// Results, and results in a line, unless the client says otherwise.
@@ -93,7 +94,7 @@ async fn search(context: Context, among: Among) -> Result<Response, ApiError> {
     };
     let Listed { items, warnings, held } = listed;
     // A million names take longer to score than a worker's thread should be held.
-    let found = web::block(move || ranked(items, filter, order)).await;
+    let found = web::block(move || ranked(&items, filter, order)).await;
     let mut found = found.map_err(|error| ApiError::internal(format!("cannot search: {error}")))?;
     let has_more = limit < found.len();
     found.truncate(limit);
@@ -136,9 +137,9 @@ fn respond(mut lines: Lines) -> Response {
     response
 }
 
-fn ranked(items: Vec<String>, mut filter: Filter, order: Order) -> Vec<(String, f64)> {
+fn ranked(items: &Names, mut filter: Filter, order: Order) -> Vec<(String, f64)> {
     let mut found: Vec<(String, f64)> =
-        items.into_iter().filter_map(|item| filter.score(&item).map(|score| (item, score))).collect();
+        items.iter().filter_map(|item| filter.score(item).map(|score| (item.to_owned(), score))).collect();
     match order {
         // They come sorted.
         Order::Ascending => {}

@@ -144,11 +144,11 @@ pub struct LabelValuesRequest {
     pub select: SelectRequest,
 }
 
-/// A list with remarks.
+/// A list, `T`, with remarks.
 #[derive(Debug, Default)]
 pub struct Listed<T> {
     /// The items.
-    pub items: Vec<T>,
+    pub items: T,
     /// Warnings of storage.
     pub warnings: Vec<String>,
     /// What it holds of the queries' memory.

@@ -42,6 +42,11 @@ pub(crate) fn with_stack_for<T: Send>(
     })
 }
 
+/// Whether the expression is evaluated on the thread that asks.
+pub fn is_shallow(expr: &Expr) -> bool {
+    height(expr) <= LEVELS_IN_PLACE
+}
+
 /// Levels of an expression; found without recursion.
 fn height(root: &Expr) -> usize {
     let mut highest = 0;

@@ -52,6 +52,7 @@ use crate::promql::plan::{self, Node, Operation, Plan, QueryTimes, Sharing};
 
 pub(crate) use crate::promql::eval::exec::is_metadata;
 
+pub use crate::promql::eval::deep::is_shallow;
 pub use crate::promql::eval::error::{EvalError, Phase};
 pub use crate::promql::eval::ledger::{
     Charge, MemoryPool, OverBudget, QUERY_LIMIT_FLAG, QueryLedger, TOTAL_LIMIT_FLAG,
@@ -106,17 +107,20 @@ impl Shortcuts {
         common_parts: false,
         common_reads: false,
     };
+
+    /// All of them, with helpers where that is worth it.
+    pub const ALL: Self = Self {
+        helpers: Helpers::WhereWorthIt,
+        newest_only: true,
+        late_names: true,
+        common_parts: true,
+        common_reads: true,
+    };
 }
 
 impl Default for Shortcuts {
     fn default() -> Self {
-        Self {
-            helpers: Helpers::WhereWorthIt,
-            newest_only: true,
-            late_names: true,
-            common_parts: true,
-            common_reads: true,
-        }
+        Self::ALL
     }
 }
 

@@ -489,6 +489,7 @@ const QUOTABLE: u8 = 16;
 
 static CLASSES: [u8; 256] = classes();
 
+#[allow(clippy::indexing_slicing, reason = "run at compile time, where an index out of bounds is an error")]
 const fn classes() -> [u8; 256] {
     let mut classes = [0; 256];
     let mut byte = 0;

@@ -453,7 +453,7 @@ fn joined(readers: &[Reader]) -> (Vec<Read>, Vec<Option<usize>>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::promql::eval::EngineOptions;
+    use crate::promql::eval::{EngineOptions, Shortcuts};
     use crate::promql::parser::{ParseOptions, parse_expr};
     use crate::promql::plan::{QueryTimes, plan};
 
@@ -461,7 +461,8 @@ mod tests {
     fn check(text: &str, uses: &[u32], reads: &[(u32, u32)]) {
         let expr = parse_expr(text, &ParseOptions::ALL).unwrap();
         let times = QueryTimes { start_ms: 0, end_ms: 3_600_000, step_ms: 15_000 };
-        let sharing = plan(&expr, times, &EngineOptions::default()).unwrap().sharing;
+        let opts = EngineOptions { shortcuts: Shortcuts::ALL, ..EngineOptions::default() };
+        let sharing = plan(&expr, times, &opts).unwrap().sharing;
         let mut found: Vec<u32> = sharing.uses.iter().copied().filter(|uses| *uses > 1).collect();
         found.sort_unstable();
         assert_eq!(found, uses, "{text}");

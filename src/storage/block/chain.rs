@@ -72,7 +72,7 @@ pub(crate) struct Pick {
     pub(crate) is_consecutive: bool,
 }
 
-/// A source that is read, at its next sample.
+/// A sample that a source has come to.
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
     source: usize,
@@ -80,38 +80,38 @@ struct Cursor {
     t: i64,
 }
 
-/// The samples that a reader sees who goes to the first sample and then from one to the next. `times` are those of each source,
-/// ascending, in the order in which Prometheus has the sources.
+/// The samples that a reader sees who goes from one to the next. `times` are those of each source, ascending, in the order in which
+/// Prometheus has the sources, those without samples included: the first one is not looked at before the others are.
 pub(crate) fn picks(times: &[&[i64]]) -> Vec<Pick> {
     let less = |a: &Cursor, b: &Cursor| a.t < b.t;
     let cursor = |source: usize, index: usize| Some(Cursor { source, index, t: *times.get(source)?.get(index)? });
     let mut heap = GoHeap::default();
-    (0..times.len()).filter_map(|source| cursor(source, 0)).for_each(|first| heap.push(first, less));
+    (1..times.len()).filter_map(|source| cursor(source, 0)).for_each(|first| heap.push(first, less));
     let mut picks = Vec::with_capacity(times.iter().map(|times| times.len()).max().unwrap_or(0));
-    let Some(mut current) = heap.pop(less) else { return picks };
-    let mut is_consecutive = false;
+    // The source that is read, and the number of its next sample.
+    let (mut source, mut next) = (0, 0);
+    let (mut last, mut has_changed) = (None, true);
     loop {
-        let last = current.t;
-        picks.push(Pick { source: current.source, index: current.index, is_consecutive });
-        is_consecutive = true;
-        loop {
-            let next = cursor(current.source, current.index + 1);
-            if let Some(next) = next {
-                current = next;
-                if next.t == last {
+        let picked = loop {
+            if let Some(found) = cursor(source, next) {
+                next += 1;
+                if last == Some(found.t) {
                     continue;
                 }
-                if heap.first().is_none_or(|first| next.t < first.t) {
-                    break;
+                if heap.first().is_none_or(|first| found.t < first.t) {
+                    break found;
                 }
-                heap.push(next, less);
+                heap.push(found, less);
             }
             let Some(other) = heap.pop(less) else { return picks };
-            (current, is_consecutive) = (other, false);
-            if current.t != last {
-                break;
+            (source, next, has_changed) = (other.source, other.index + 1, true);
+            if last != Some(other.t) {
+                break other;
             }
-        }
+        };
+        last = Some(picked.t);
+        let is_consecutive = !std::mem::take(&mut has_changed);
+        picks.push(Pick { source: picked.source, index: picked.index, is_consecutive });
     }
 }
 
@@ -125,9 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn of_two_sources_with_the_same_times_the_first_stays() {
+    fn of_two_sources_with_the_same_times_the_second_stays() {
         let times: &[i64] = &[1, 2, 3, 4];
-        assert_eq!(sources(&[times, times]), [(1, 0), (2, 0), (3, 0), (4, 0)]);
+        assert_eq!(sources(&[times, times]), [(1, 1), (2, 1), (3, 1), (4, 1)]);
         assert_eq!(sources(&[times, &[]]), [(1, 0), (2, 0), (3, 0), (4, 0)]);
         assert_eq!(sources(&[]), []);
     }

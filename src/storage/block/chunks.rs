@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::storage::block::bytes::{Slice, put_uvarint};
-use crate::storage::block::{BlockError, IoContext};
+use crate::storage::block::{BlockError, IoContext, read_at};
 use crate::storage::chunk::Encoding;
 use crate::storage::fs::{File, Fs, SharedFs};
 
@@ -335,7 +335,7 @@ impl ReadSegment {
             (ahead.segment, ahead.from) = (index, from);
             ahead.data.clear();
             ahead.data.resize(usize::try_from(len).unwrap_or(0), 0);
-            let read = self.file.read_at(&mut ahead.data, from).context("read", &self.path)?;
+            let read = read_at(&*self.file, &self.path, &mut ahead.data, from)?;
             ahead.data.truncate(read);
         }
         let skip = usize::try_from(from - ahead.from).unwrap_or(usize::MAX);

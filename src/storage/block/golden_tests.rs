@@ -146,12 +146,12 @@ fn a_block_with_an_index_of_version_1_is_read() {
     let chosen = view.select(&matchers, TimeRange::ALL, &Unlimited).unwrap();
     assert_eq!(chosen.len(), all.iter().filter(|series| matchers[0].matches_labels(&series.labels)).count());
     let names = view.label_names(&[], TimeRange::ALL, &Unlimited).unwrap();
-    for name in &names {
+    for name in names.iter() {
         let values = view.label_values(name, &[], TimeRange::ALL, &Unlimited).unwrap();
-        for value in values {
-            let matcher = [Matcher::equal(name.as_str(), value.as_str())];
+        for value in values.iter() {
+            let matcher = [Matcher::equal(name, value)];
             let found = view.select(&matcher, TimeRange::ALL, &Unlimited).unwrap();
-            assert_eq!(found.len(), all.iter().filter(|series| series.labels.get(name) == Some(&value)).count());
+            assert_eq!(found.len(), all.iter().filter(|series| series.labels.get(name) == Some(value)).count());
         }
     }
 }

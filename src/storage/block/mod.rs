@@ -15,7 +15,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::model::read::ReadError;
+use crate::model::read::{ReadError, may_read_files};
+use crate::storage::fs::File;
 
 mod bytes;
 pub mod catalog;
@@ -90,6 +91,12 @@ pub enum BlockError {
         /// Which part.
         what: &'static str,
     },
+    /// Whoever reads cannot wait for a disk.
+    #[error("{} would have to be read", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+    },
     /// Series or chunks come in an order that no block has, or series hold what cannot be compacted.
     #[error("series cannot be written: {reason}")]
     Input {
@@ -110,8 +117,19 @@ impl BlockError {
 
 impl From<BlockError> for ReadError {
     fn from(error: BlockError) -> Self {
-        Self::Corrupt(error.to_string())
+        match error {
+            BlockError::Refused { .. } => Self::Interrupted(error.to_string()),
+            error => Self::Corrupt(error.to_string()),
+        }
     }
+}
+
+/// Reads at a place of a file, if the caller may wait for it.
+pub(crate) fn read_at(file: &dyn File, path: &Path, buffer: &mut [u8], offset: u64) -> Result<usize, BlockError> {
+    if !may_read_files() {
+        return Err(BlockError::Refused { path: path.to_path_buf() });
+    }
+    file.read_at(buffer, offset).context("read", path)
 }
 
 /// Gives I/O errors their place.

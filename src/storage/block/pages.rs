@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::model::labels::Labels;
 use crate::storage::block::chunks::ChunkMeta;
-use crate::storage::block::{BlockError, IoContext};
+use crate::storage::block::{BlockError, IoContext, read_at};
 use crate::storage::fs::{File, Fs};
 use crate::storage::selections::Selections;
 
@@ -128,7 +128,7 @@ impl PagedFile {
         }
         let mut data =
             vec![0; usize::try_from(len).map_err(|_| self.corrupt(offset, "a section does not fit in memory"))?];
-        let read = self.file.read_at(&mut data, offset).context("read", &self.path)?;
+        let read = read_at(&*self.file, &self.path, &mut data, offset)?;
         if read < data.len() {
             return Err(self.corrupt(offset + read as u64, "the file has become shorter"));
         }

@@ -1,7 +1,7 @@
 //! Reads head and blocks as one: series by series, their samples merged by time. Blocks may overlap each other and the head;
 //! of samples with the same time stamp one is kept.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::model::histogram::CounterResetHint;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::names::Names;
 use crate::model::read::{
     FloatColumn, HistogramColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource,
     SelectedSeries,
@@ -119,32 +120,31 @@ impl StoreView {
         &self,
         range: TimeRange,
         budget: &dyn ReadBudget,
-        of_head: impl Fn(&dyn ReadView) -> Result<Vec<String>, ReadError>,
+        of_head: impl Fn(&dyn ReadView) -> Result<Names, ReadError>,
         of_block: impl Fn(&Arc<Block>, &mut dyn FnMut(&str) -> Result<(), ReadError>) -> Result<(), ReadError>,
-    ) -> Result<Vec<String>, ReadError> {
+    ) -> Result<Names, ReadError> {
         let of_head = match &self.head {
             Some(head) => of_head(&**head)?,
-            None => Vec::new(),
+            None => Names::default(),
         };
         let mut touched = self.touched(range)?.peekable();
         if touched.peek().is_none() {
             return Ok(of_head);
         }
-        let mut texts = Texts { sorted: of_head, next: 0, more: HashSet::default() };
+        let mut all = of_head;
         for block in touched {
             budget.check()?;
-            texts.next = 0;
-            let taken = of_block(block, &mut |text| {
-                if !text.is_empty() && !texts.holds(text) {
-                    budget.charge(text.len() + 2 * size_of::<String>())?;
-                    texts.more.insert(text.to_owned());
-                }
-                Ok(())
-            });
+            let mut texts = Texts::new(&all, budget);
+            let taken = of_block(block, &mut |text| texts.take(text));
             taken.or_else(|error| self.notes.met(block, error))?;
-            texts.settle();
+            let more = texts.sorted();
+            if !more.is_empty() {
+                // The merged list stands beside its parts for a moment.
+                budget.charge(all.memory_len() + more.memory_len())?;
+                all = Names::merged(vec![all, more]);
+            }
         }
-        Ok(texts.sorted)
+        Ok(all)
     }
 }
 
@@ -160,7 +160,9 @@ impl ReadView for StoreView {
         if let Some(head) = &self.head {
             sources.push(head.select(matchers, range, budget)?);
         }
-        for block in self.touched(range)? {
+        let mut touched: Vec<&Arc<Block>> = self.touched(range)?.collect();
+        touched.sort_by_key(|block| (block.meta().min_time, Reverse(block.meta().max_time)));
+        for block in touched {
             match select_block(block, matchers, range, budget, &self.notes) {
                 Ok(selected) => sources.push(selected),
                 Err(error) => self.notes.met(block, error)?,
@@ -173,12 +175,7 @@ impl ReadView for StoreView {
         joined(sources, budget)
     }
 
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
         let of_head = |head: &dyn ReadView| head.label_names(matchers, range, budget);
         self.gather(range, budget, of_head, |block, add| {
             if matchers.is_empty() {
@@ -194,7 +191,7 @@ impl ReadView for StoreView {
         matchers: &[Matcher],
         range: TimeRange,
         budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
+    ) -> Result<Names, ReadError> {
         let of_head = |head: &dyn ReadView| head.label_values(name, matchers, range, budget);
         self.gather(range, budget, of_head, |block, add| {
             if matchers.is_empty() {
@@ -237,42 +234,61 @@ impl ReadView for StoreView {
         Ok(Some(count))
     }
 
+    fn reads_files(&self, range: TimeRange) -> bool {
+        let (min, max) = (range.min().0, range.max().0);
+        self.blocks.damaged_in(min, max).next().is_some() || self.blocks.blocks.iter().any(|b| b.overlaps(min, max))
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.notes.texts.lock().iter().cloned().collect()
     }
 }
 
-/// Texts without repetition. Those of the next source mostly come in order and are known.
-struct Texts {
-    sorted: Vec<String>,
-    /// Behind the text of `sorted` that was found last.
+/// Texts that are not known yet, each once, charged as they come. Mostly they come in order and are known.
+struct Texts<'a> {
+    known: &'a Names,
+    /// Behind the text of `known` that was found last.
     next: usize,
-    /// What came since `sorted` was made and is not in it.
+    budget: &'a dyn ReadBudget,
+    in_order: Names,
+    /// What came late and is not in `in_order`.
     more: HashSet<String, foldhash::fast::RandomState>,
 }
 
-impl Texts {
-    fn holds(&mut self, text: &str) -> bool {
-        if self.sorted.get(self.next).is_some_and(|next| next == text) {
-            self.next += 1;
-            return true;
-        }
-        match self.sorted.binary_search_by(|known| known.as_str().cmp(text)) {
-            Ok(place) => {
-                self.next = place + 1;
-                true
-            }
-            Err(place) => {
-                self.next = place;
-                self.more.contains(text)
-            }
-        }
+impl<'a> Texts<'a> {
+    fn new(known: &'a Names, budget: &'a dyn ReadBudget) -> Self {
+        Self { known, next: 0, budget, in_order: Names::default(), more: HashSet::default() }
     }
 
-    fn settle(&mut self) {
-        if !self.more.is_empty() {
-            self.sorted.extend(self.more.drain());
-            self.sorted.sort_unstable();
+    fn take(&mut self, text: &str) -> Result<(), ReadError> {
+        if self.known.get(self.next) == Some(text) {
+            self.next += 1;
+            return Ok(());
+        }
+        let place = self.known.place_of(text);
+        self.next = place.map_or_else(|place| place, |place| place + 1);
+        if text.is_empty() || place.is_ok() || self.more.contains(text) {
+            return Ok(());
+        }
+        match self.in_order.last().map_or(Ordering::Less, |last| last.cmp(text)) {
+            Ordering::Equal => {}
+            Ordering::Less => {
+                self.budget.charge(text.len() + size_of::<usize>())?;
+                self.in_order.push(text);
+            }
+            Ordering::Greater if self.in_order.place_of(text).is_ok() => {}
+            Ordering::Greater => {
+                self.budget.charge(text.len() + 2 * size_of::<String>())?;
+                self.more.insert(text.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn sorted(self) -> Names {
+        match self.more.is_empty() {
+            true => self.in_order,
+            false => Names::merged(vec![self.in_order, self.more.into_iter().collect()]),
         }
     }
 }
@@ -859,6 +875,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::read::Unlimited;
 
     struct Plain(FloatColumn);
 
@@ -870,6 +887,84 @@ mod tests {
                 }
             }
             Ok(())
+        }
+    }
+
+    /// Series by number, with the times of their samples, in each source; and for each series the sources that are seen.
+    type Overlaps = (&'static [&'static [(u32, &'static [i64])]], &'static [(u32, &'static [(i64, usize)])]);
+
+    /// Blocks that overlap, and which of them Prometheus 3.14 answers from.
+    #[rustfmt::skip]
+    const OVERLAPS: &[Overlaps] = &[
+        (
+            &[
+                &[(0, &[1, 3, 4, 5, 6, 7]), (1, &[0, 2, 4, 8]), (2, &[0, 3, 5, 8]), (3, &[0, 2, 3, 4, 7, 8]), (4, &[0, 2, 5, 6, 8]), (5, &[2, 4, 7])],
+                &[(0, &[0, 1, 2, 3, 5, 7]), (1, &[1, 3, 5, 8]), (2, &[0, 1, 3, 4, 5, 6, 8]), (3, &[2, 6, 7, 8]), (4, &[0, 2, 3, 5, 6, 7, 8]), (5, &[0, 1, 4, 5, 7, 8])],
+            ],
+            &[
+                (0, &[(0, 1), (1, 0), (2, 1), (3, 0), (4, 0), (5, 1), (6, 0), (7, 1)]),
+                (1, &[(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (5, 1), (8, 0)]),
+                (2, &[(0, 1), (1, 1), (3, 0), (4, 1), (5, 0), (6, 1), (8, 0)]),
+                (3, &[(0, 0), (2, 1), (3, 0), (4, 0), (6, 1), (7, 0), (8, 0)]),
+                (4, &[(0, 1), (2, 1), (3, 1), (5, 0), (6, 0), (7, 1), (8, 0)]),
+                (5, &[(0, 1), (1, 1), (2, 0), (4, 1), (5, 1), (7, 0), (8, 1)]),
+            ],
+        ),
+        (
+            &[
+                &[(0, &[0, 3, 4, 8]), (1, &[1, 5, 7]), (2, &[2, 4, 5]), (3, &[0, 2, 3, 4, 5, 8]), (4, &[0, 5, 8]), (5, &[2, 3, 4, 7, 8])],
+                &[(1, &[0, 2, 4, 6]), (2, &[1, 3, 4, 5, 7, 8]), (3, &[0, 2, 4, 5, 6]), (4, &[0, 2, 3, 5, 6, 7, 8]), (5, &[0, 1, 3, 4, 7, 8])],
+                &[(1, &[0, 1, 2, 6]), (2, &[0, 3, 4, 6, 7]), (4, &[0, 1, 3, 8])],
+            ],
+            &[
+                (0, &[(0, 0), (3, 0), (4, 0), (8, 0)]),
+                (1, &[(0, 1), (1, 0), (2, 1), (4, 1), (5, 0), (6, 1), (7, 0)]),
+                (2, &[(0, 2), (1, 1), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 1), (8, 1)]),
+                (3, &[(0, 0), (2, 0), (3, 0), (4, 1), (5, 1), (6, 1), (8, 0)]),
+                (4, &[(0, 0), (1, 2), (2, 1), (3, 2), (5, 0), (6, 1), (7, 1), (8, 0)]),
+                (5, &[(0, 1), (1, 1), (2, 0), (3, 1), (4, 1), (7, 1), (8, 1)]),
+            ],
+        ),
+        (
+            &[
+                &[(0, &[0, 1, 2, 3, 4]), (1, &[0, 2, 3, 7, 8]), (2, &[0, 1, 3, 4, 5, 8]), (4, &[0, 1, 2, 4, 5, 7]), (5, &[2, 3, 4, 5, 6, 7, 8])],
+                &[(0, &[1, 2, 3, 4, 5, 7, 8]), (1, &[2, 4, 5, 7]), (2, &[1, 3, 8]), (4, &[0, 1, 2, 4, 5, 7, 8]), (5, &[0, 1, 2, 3, 4])],
+                &[(0, &[0, 1, 2, 3, 4, 6, 7]), (1, &[0, 1, 2, 5, 6, 8]), (2, &[5, 7, 8]), (5, &[0, 1, 2, 3, 7, 8])],
+                &[(0, &[0, 1, 3, 4, 6, 8]), (1, &[0, 1, 3, 4, 6, 7, 8]), (2, &[0, 1, 2, 5, 6, 8]), (3, &[0, 2, 6, 7, 8])],
+            ],
+            &[
+                (0, &[(0, 3), (1, 0), (2, 0), (3, 1), (4, 3), (5, 1), (6, 2), (7, 2), (8, 3)]),
+                (1, &[(0, 2), (1, 2), (2, 2), (3, 0), (4, 1), (5, 1), (6, 3), (7, 3), (8, 3)]),
+                (2, &[(0, 3), (1, 3), (2, 3), (3, 1), (4, 0), (5, 3), (6, 3), (7, 2), (8, 3)]),
+                (3, &[(0, 3), (2, 3), (6, 3), (7, 3), (8, 3)]),
+                (4, &[(0, 0), (1, 0), (2, 0), (4, 0), (5, 0), (7, 0), (8, 1)]),
+                (5, &[(0, 1), (1, 1), (2, 1), (3, 2), (4, 0), (5, 0), (6, 0), (7, 2), (8, 2)]),
+            ],
+        ),
+    ];
+
+    #[test]
+    fn of_samples_with_one_time_stamp_that_of_prometheus_stays() {
+        for (blocks, expected) in OVERLAPS {
+            let of_block = |(number, series): (usize, &&[(u32, &[i64])])| -> Vec<SelectedSeries> {
+                let one = |(name, times): &(u32, &[i64])| {
+                    let mut column = FloatColumn::default();
+                    times.iter().for_each(|t| column.push(*t, number as f64));
+                    let labels = Labels::from_pairs([("s", &name.to_string())]);
+                    SelectedSeries { labels, samples: Arc::new(Plain(column)) }
+                };
+                series.iter().map(one).collect()
+            };
+            let selections = blocks.iter().enumerate().map(of_block).collect();
+            let joined = joined(selections, &Unlimited).unwrap();
+            assert_eq!(joined.len(), expected.len());
+            for (series, (name, sources)) in joined.iter().zip(*expected) {
+                let mut column = FloatColumn::default();
+                series.samples.decode(TimeRange::ALL, &mut column).unwrap();
+                let seen: Vec<(i64, usize)> =
+                    column.timestamps.into_iter().zip(column.values.into_iter().map(|value| value as usize)).collect();
+                assert_eq!(seen, *sources, "series {name} of {} blocks", blocks.len());
+            }
         }
     }
 

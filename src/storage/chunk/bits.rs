@@ -65,6 +65,57 @@ impl BitBuffer {
     }
 }
 
+/// Takes bits.
+pub trait PushBits {
+    /// Appends the `count` (at most 64) lowest bits of `value`.
+    fn push(&mut self, value: u64, count: u32);
+}
+
+impl PushBits for BitBuffer {
+    fn push(&mut self, value: u64, count: u32) {
+        BitBuffer::push(self, value, count);
+    }
+}
+
+/// At most 128 bits, which stand in registers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShortBits {
+    /// The newest bit is the lowest.
+    bits: u128,
+    len: u32,
+}
+
+impl ShortBits {
+    /// Number of bits.
+    #[inline]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// True if nothing was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bits, left-aligned.
+    #[inline]
+    pub fn aligned(&self) -> u128 {
+        if self.len == 0 { 0 } else { self.bits << (128 - self.len) }
+    }
+}
+
+impl PushBits for ShortBits {
+    #[inline]
+    fn push(&mut self, value: u64, count: u32) {
+        debug_assert!(count <= 64 && self.len + count <= 128);
+        if count == 0 {
+            return;
+        }
+        self.bits = self.bits << count | u128::from(value << (64 - count) >> (64 - count));
+        self.len += count;
+    }
+}
+
 /// The bits of one or more samples, left-aligned in words.
 pub trait SampleBits {
     /// Number of bits.

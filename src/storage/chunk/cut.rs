@@ -42,6 +42,7 @@ impl CutRules {
 
     /// Whether a sample at `t` begins a new chunk, given an open chunk of length `at` that spans `start ..= last` and is
     /// to end before `next_at`; `next_at` is predicted anew when a quarter of the samples are in.
+    #[inline]
     pub fn must_cut(&self, at: Published, start: i64, last: i64, next_at: &mut i64, t: i64) -> bool {
         if HEADER_LEN + (at.bits as usize).div_ceil(8) > CHUNK_LEN_BEFORE_APPEND_MAX {
             return true;

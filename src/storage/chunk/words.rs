@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::storage::chunk::bits::SampleBits;
+use crate::storage::chunk::bits::{SampleBits, ShortBits};
 use crate::storage::chunk::xor::HEADER_LEN;
 
 /// Words for the first samples of a chunk.
@@ -71,6 +71,7 @@ impl OpenWords {
     }
 
     /// True if `more` bits fit after those of `at`.
+    #[inline]
     pub fn has_room(&self, at: Published, more: u32) -> bool {
         (at.bits + more) as usize <= self.words.len() * 64
     }
@@ -112,22 +113,47 @@ impl OpenWords {
         Published { samples: at.samples + 1, bits: at.bits + sample.bit_len() }
     }
 
+    /// As [`OpenWords::push`].
+    #[inline]
+    pub fn push_short(&mut self, at: Published, sample: ShortBits) -> Published {
+        if !self.has_room(at, sample.len()) {
+            *self = self.grown(at, sample.len());
+        }
+        let (offset, bits) = (at.bits % 64, sample.aligned());
+        let both = bits >> offset;
+        // What the shift has pushed out; without an offset nothing.
+        let rest = ((bits as u64) << 1) << (63 - offset);
+        let mut words = self.words.iter_mut().skip((at.bits / 64) as usize);
+        for (part, reached) in [((both >> 64) as u64, 0), (both as u64, 64), (rest, 128)] {
+            if offset + sample.len() <= reached {
+                break;
+            }
+            if let Some(to) = words.next() {
+                *to.get_mut() |= part;
+            }
+        }
+        Published { samples: at.samples + 1, bits: at.bits + sample.len() }
+    }
+
+    /// Reads where the next sample will go, so that it is in the cache by then.
+    #[inline]
+    pub fn touch(&self) -> u64 {
+        let at = (self.published().bits / 64) as usize;
+        self.words.get(at).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
     /// Sets what readers may read.
+    #[inline]
     pub fn set_published(&mut self, at: Published) {
         *self.published.get_mut() = u64::from(at.samples) << 32 | u64::from(at.bits);
     }
 
     /// What readers may read now.
+    #[inline]
     pub fn published(&self) -> Published {
         let raw = self.published.load(Ordering::Acquire);
         // Both halves were written from these types.
         Published { samples: (raw >> 32) as u16, bits: raw as u32 }
-    }
-
-    /// Reads the word to which the next sample is joined.
-    pub fn touch(&self) -> u64 {
-        let end = self.published().bits / 64;
-        self.words.get(end as usize).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     /// The words, for a decoder that stays within [`OpenWords::published`].
@@ -186,6 +212,32 @@ mod tests {
     use super::*;
     use crate::storage::chunk::xor::{XorDecoder, XorEncoder};
 
+    /// The same chunk by way of short bits.
+    fn short_path(values: &[u64]) -> Vec<u8> {
+        let mut encoder = XorEncoder::default();
+        let mut open: Option<(OpenWords, Published)> = None;
+        for (i, bits) in values.iter().enumerate() {
+            let (t, value) = (i64::try_from(i).unwrap() * 15_000, f64::from_bits(*bits));
+            open = Some(match open {
+                None => {
+                    let words = OpenWords::starting_with(&encoder.encode(0, t, value));
+                    let at = words.published();
+                    (words, at)
+                }
+                Some((mut words, at)) => {
+                    let short = if 2 <= i { encoder.encode_short(t, value) } else { None };
+                    let at = match short {
+                        Some(short) => words.push_short(at, short),
+                        None => words.push(at, &encoder.encode(at.samples, t, value)),
+                    };
+                    (words, at)
+                }
+            });
+        }
+        let (words, at) = open.unwrap();
+        words.to_chunk(at)
+    }
+
     proptest! {
         #[test]
         fn every_prefix_reads_back_and_seals(values in proptest::collection::vec(any::<u64>(), 1..200)) {
@@ -214,6 +266,7 @@ mod tests {
             }
             let (words, published) = open.unwrap();
             let chunk = words.to_chunk(published);
+            prop_assert_eq!(&chunk, &short_path(&values));
             let mut decoder = XorDecoder::of_chunk(&chunk).unwrap();
             for bits in values {
                 prop_assert_eq!(decoder.next_sample().unwrap().unwrap().1.to_bits(), bits);

@@ -13,7 +13,7 @@ use std::num::NonZeroU8;
 
 use crate::model::read::FloatColumn;
 use crate::storage::chunk::ChunkError;
-use crate::storage::chunk::bits::{BitBuffer, BitReader, WordSource};
+use crate::storage::chunk::bits::{BitBuffer, BitReader, PushBits, ShortBits, WordSource};
 
 /// Bytes before the bits: the sample count.
 pub const HEADER_LEN: usize = 2;
@@ -81,7 +81,25 @@ impl XorEncoder {
         out
     }
 
-    fn encode_value(&mut self, out: &mut BitBuffer, value_bits: u64) {
+    /// The same for a sample behind the first two; `None`, with nothing done, if its time is so far from where it was due that
+    /// the bits may be too many.
+    #[inline]
+    pub fn encode_short(&mut self, t: i64, value: f64) -> Option<ShortBits> {
+        let t_delta = t.wrapping_sub(self.t) as u64;
+        let dod = t_delta.wrapping_sub(self.t_delta) as i64;
+        if !fits(dod, 20) {
+            return None;
+        }
+        let mut out = ShortBits::default();
+        encode_dod(&mut out, dod);
+        self.t_delta = t_delta;
+        self.encode_value(&mut out, value.to_bits());
+        (self.t, self.value_bits) = (t, value.to_bits());
+        Some(out)
+    }
+
+    #[inline]
+    fn encode_value<B: PushBits>(&mut self, out: &mut B, value_bits: u64) {
         let xor = value_bits ^ self.value_bits;
         if xor == 0 {
             return out.push(0, 1);
@@ -103,17 +121,22 @@ impl XorEncoder {
     }
 }
 
-fn encode_dod(out: &mut BitBuffer, dod: i64) {
-    let fits = |bits: u32| -((1i64 << (bits - 1)) - 1) <= dod && dod <= 1i64 << (bits - 1);
+#[inline]
+fn fits(dod: i64, bits: u32) -> bool {
+    -((1i64 << (bits - 1)) - 1) <= dod && dod <= 1i64 << (bits - 1)
+}
+
+#[inline]
+fn encode_dod<B: PushBits>(out: &mut B, dod: i64) {
     if dod == 0 {
         out.push(0, 1);
-    } else if fits(14) {
+    } else if fits(dod, 14) {
         out.push(0b10, 2);
         out.push(dod as u64, 14);
-    } else if fits(17) {
+    } else if fits(dod, 17) {
         out.push(0b110, 3);
         out.push(dod as u64, 17);
-    } else if fits(20) {
+    } else if fits(dod, 20) {
         out.push(0b1110, 4);
         out.push(dod as u64, 20);
     } else {

@@ -38,7 +38,6 @@ use crate::storage::wal::{WalError, WalOptions};
 use crate::storage::wbl::{self, LateLog};
 
 mod damage;
-mod joints;
 
 const DATA: &str = "/data";
 const RANGE_MS: i64 = 10_000;
@@ -198,11 +197,6 @@ impl Store {
         let (clock, aliases) = (clock(), &self.report.head.aliases);
         let stop = Stop { position, options: WalOptions::default(), aliases, clock: &clock };
         chunk_snapshot::write(&self.fs, Path::new(DATA), &self.head, &stop).map(drop)
-    }
-
-    /// Whether head chunks hold late samples for which no block stands.
-    fn keeps_late(&self) -> bool {
-        self.report.late_chunk_file.is_some()
     }
 
     fn merge_blocks(&mut self) -> Result<u32, CompactError> {

@@ -6,7 +6,9 @@
 //! ```
 //! The shards' threads work while the log is still being read. A batch holds samples of many commits, so that those of one
 //! series are appended in one go; until the end nothing is shown to readers, and columns are written in place. Batches are
-//! bounded, and so are those that wait. The outcome does not depend on the number of shards.
+//! bounded, and so are those that wait. The outcome does not depend on the number of shards. With few targets most series are of
+//! one shard, as a target's series stay together; so a thread parts a long batch among helpers, each with pages of the table of
+//! its own.
 //!
 //! Two series with the same labels become the one that was seen first, as in Prometheus; samples of the other go there.
 //! Samples that are not newer than the newest of their series are passed over: a log may hold a sample twice.
@@ -108,6 +110,11 @@ pub struct Restorer<'a> {
     places: RefTable<Place>,
     /// Finished chunks of series that the log has not named yet.
     chunks: HashMap<u64, Vec<ChunkImage>, foldhash::fast::FixedState>,
+    /// Samples in the batches of all lanes that may be, and how many there are about.
+    batched_max: usize,
+    batched: usize,
+    /// References so far.
+    series_seen: usize,
     batch_len: usize,
     min_valid: i64,
     ref_max: u64,
@@ -193,6 +200,9 @@ impl Head {
             lanes: self.shards.iter().map(|shard| wanted(shard.id()).then(|| lane(shard))).collect(),
             places: RefTable::default(),
             chunks: HashMap::default(),
+            batched_max: BATCHED_MAX.max(BATCH_LEN_MIN * self.shards.len()),
+            batched: 0,
+            series_seen: 0,
             batch_len: (BATCHED_MAX / self.shards.len().max(1)).max(BATCH_LEN_MIN),
             min_valid: min_valid.0.max(self.shared.min_valid()),
             ref_max: 0,
@@ -254,7 +264,12 @@ impl Restorer<'_> {
             }
         };
         let Some(lane) = lane else { return };
-        lane.numbers = lane.numbers.max(place.number + 1);
+        if lane.numbers <= place.number {
+            lane.numbers = place.number + 1;
+            self.series_seen += 1;
+            // A sample of each series at a time, so that its memory is waited for no more often than needed.
+            self.batched_max = self.batched_max.max(self.series_seen);
+        }
         let sealed = self.chunks.remove(&reference.0).unwrap_or_default();
         let open = open.filter(|open| self.min_valid <= open.chunk.max_t);
         let chunks = (open.is_some() || !sealed.is_empty()).then(|| Box::new(Adoption { sealed, open }));
@@ -270,13 +285,24 @@ impl Restorer<'_> {
     /// A sample as the log names it.
     #[inline]
     pub fn sample(&mut self, series: SeriesRef, t: i64, value: f64) {
-        let len_max = self.batch_len;
         if let Some((lane, number)) = self.lane_of(series, t) {
             lane.push(number, t, value.to_bits());
-            if len_max <= lane.batch.samples.len() {
-                lane.flush();
+            self.batched += 1;
+            if self.batched_max <= self.batched {
+                self.flush_longest();
             }
         }
+    }
+
+    /// Hands over the longest batch: with few targets most samples are of one shard, and the more of a series come together, the
+    /// less each costs.
+    #[cold]
+    fn flush_longest(&mut self) {
+        let lanes = self.lanes.iter_mut().flatten();
+        if let Some(lane) = lanes.max_by_key(|lane| lane.batch.samples.len()) {
+            lane.flush();
+        }
+        self.batched = self.lanes.iter().flatten().map(|lane| lane.batch.samples.len()).sum();
     }
 
     /// A histogram as the log names it.
@@ -556,7 +582,8 @@ impl Drop for Lane {
 
 impl Worker {
     fn start(shard: &Arc<Shard>, shared: &Arc<HeadShared>) -> Self {
-        let (batches, to_take) = sync_channel::<Batch>(1);
+        // One is filled while another is taken; a third would only take memory.
+        let (batches, to_take) = sync_channel::<Batch>(0);
         let (to_fill, emptied) = sync_channel::<Batch>(1);
         let mut restorer = ShardRestorer::new(shard, shared);
         let work = move || {

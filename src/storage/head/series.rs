@@ -55,6 +55,14 @@ impl Default for RunCounts {
 }
 
 impl RunCounts {
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.appended += other.appended;
+        self.chunks += other.chunks;
+        self.not_newer += other.not_newer;
+        self.oldest = self.oldest.min(other.oldest);
+    }
+
+    #[inline]
     pub(crate) fn add(&mut self, t: i64, appended: Appended) {
         match appended {
             Appended::NotNewer => {
@@ -136,28 +144,34 @@ impl WriterSeries {
     /// written in place.
     pub(crate) fn restore(
         &mut self,
-        samples: impl Iterator<Item = (i64, f64)>,
+        samples: impl IntoIterator<Item = (i64, f64)>,
         rules: &CutRules,
         counts: &mut RunCounts,
     ) {
         let all = (CommitId(0), CommitId(0));
-        let mut samples = samples.peekable();
-        while samples.peek().is_some() {
+        let mut left = samples.into_iter();
+        let mut next = left.next();
+        while let Some((t, value)) = next {
             if let (Encoder::Float(encoder), Some(column)) =
                 (&mut self.encoder, self.column.as_mut().and_then(Arc::get_mut))
             {
                 let mut at = column.words.published();
                 let mut cut = None;
-                for (t, value) in &mut samples {
+                while let Some((t, value)) = next {
                     if t <= encoder.last_t() {
                         counts.not_newer += 1;
                     } else if rules.must_cut(at, self.start, encoder.last_t(), &mut self.next_at, t) {
-                        cut = Some((t, value));
+                        cut = next;
                         break;
                     } else {
-                        at = column.words.push(at, &encoder.encode(at.samples, t, value));
+                        let short = if 2 <= at.samples { encoder.encode_short(t, value) } else { None };
+                        at = match short {
+                            Some(short) => column.words.push_short(at, short),
+                            None => column.words.push(at, &encoder.encode(at.samples, t, value)),
+                        };
                         counts.add(t, Appended::InChunk);
                     }
+                    next = left.next();
                 }
                 column.words.set_published(at);
                 *column.last_t.get_mut() = encoder.last_t();
@@ -165,11 +179,23 @@ impl WriterSeries {
                 if let Some((t, value)) = cut {
                     self.start_chunk(encoder, t, value, all, rules);
                     counts.add(t, Appended::NewChunk);
+                    next = left.next();
                 }
-            } else if let Some((t, value)) = samples.next() {
+            } else {
                 counts.add(t, self.append(t, value, all.0, all.1, rules));
+                next = left.next();
             }
         }
+    }
+
+    /// Reads what appending a sample needs. Who does so for many series before the first is worth it waits for memory once.
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        let column = self.column.as_ref().map_or(0, |column| {
+            let counts = Arc::strong_count(column) as u64;
+            counts ^ column.words.touch() ^ column.last_t.load(Ordering::Relaxed).cast_unsigned()
+        });
+        column ^ self.next_at.cast_unsigned() ^ self.encoder.last_t().cast_unsigned()
     }
 
     /// Newest applied sample, with its time.
@@ -185,12 +211,6 @@ impl WriterSeries {
     #[inline]
     pub(crate) fn is_older_than(&self, t: i64) -> bool {
         self.column.is_none() || self.encoder.last_t() < t
-    }
-
-    /// Reads where the next sample goes; what comes out means nothing.
-    #[inline]
-    pub(crate) fn touch(&self) -> u64 {
-        self.column.as_ref().map_or(0, |column| column.words.touch())
     }
 
     pub(crate) fn column(&self) -> Option<&Column> {
@@ -344,9 +364,17 @@ impl WriterSeries {
 
 /// Number of leading chunks that end before `min_valid`; the open chunk starts at `open_start`.
 fn droppable(sealed: &SealedChunks, open_start: i64, min_valid: i64) -> usize {
+    // The usual chunks are all newer.
+    if sealed.get(0).is_some_and(|oldest| oldest.min_t().is_ok_and(|start| min_valid <= start)) {
+        return 0;
+    }
     let starts: Vec<i64> = sealed.iter().filter_map(|chunk| chunk.min_t().ok()).chain([open_start]).collect();
     // A chunk ends before the next one starts, so most need no decoding.
     let certain = starts.iter().skip(1).take_while(|next| **next <= min_valid).count();
+    // One that starts at the bound or later does not end before it.
+    if starts.get(certain).is_none_or(|start| min_valid <= *start) {
+        return certain;
+    }
     let more = sealed.get(certain).is_some_and(|chunk| chunk.max_t().is_ok_and(|max| max < min_valid));
     certain + usize::from(more)
 }

@@ -5,7 +5,7 @@
 //! partition may be kept: applying happens between two marks (`Applying`), and only a panic inside them tears it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ pub(crate) struct ShardReaders {
     /// Samples that came out of order.
     pub(crate) late: ArcSwap<LateTable>,
     pub(crate) starts: Starts,
+    /// Counts steps that took samples away, after which a series may have none that a view sees.
+    pub(crate) losses: AtomicU64,
     status: ArcSwap<Status>,
     /// A panic has cut an applied batch short.
     torn: AtomicBool,
@@ -104,6 +106,7 @@ impl ShardReaders {
             index: ArcSwap::default(),
             late: ArcSwap::default(),
             starts: Starts::default(),
+            losses: AtomicU64::new(0),
             status: ArcSwap::from_pointee(status),
             torn: AtomicBool::new(false),
             #[cfg(debug_assertions)]
@@ -379,6 +382,11 @@ impl Shard {
     /// Puts a merged segment in place; one that comes too late is dropped.
     pub fn install(&self, merged: MergedSegment) {
         self.partition.lock().install(merged);
+    }
+
+    /// Series that selections scan, as they are not in a segment yet.
+    pub fn tail_len(&self) -> usize {
+        self.readers.index.load().tail.len()
     }
 
     /// Turns the newest series into a segment, so that selections need not scan them; for idle moments.

@@ -81,6 +81,16 @@ impl SeriesTable {
         self.slot_mut(id)?.as_mut()
     }
 
+    /// All series, to be parted among threads.
+    pub(crate) fn whole(&mut self) -> SeriesPart<'_> {
+        SeriesPart { first: 0, pages: &mut self.pages }
+    }
+
+    /// The number of the page that a place is in.
+    pub(crate) fn page_of(slot: u32) -> usize {
+        slot as usize / PAGE_LEN
+    }
+
     /// Places that are or were in use; all ids lie below.
     pub(crate) fn slot_count(&self) -> usize {
         self.pages.iter().map(Vec::len).sum()
@@ -108,6 +118,49 @@ impl SeriesTable {
         }
         page.push(None);
         u32::try_from(slot).ok().map(SeriesId)
+    }
+}
+
+/// Series at some of the table's places, for a thread of their own.
+pub(crate) struct SeriesPart<'a> {
+    /// Number of the first page.
+    first: usize,
+    pages: &'a mut [Vec<Option<WriterSeries>>],
+}
+
+impl<'a> SeriesPart<'a> {
+    /// Number of pages.
+    pub(crate) fn page_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// One past the number of the last page.
+    pub(crate) fn end(&self) -> usize {
+        self.first + self.pages.len()
+    }
+
+    /// Does the same with each series.
+    pub(crate) fn each_mut(&mut self, act: impl Fn(&mut WriterSeries)) {
+        self.pages.iter_mut().flatten().flatten().for_each(act);
+    }
+
+    /// The pages from `page` on as a part of their own, and those before.
+    pub(crate) fn split_at(self, page: usize) -> (Self, Self) {
+        let at = page.saturating_sub(self.first).min(self.pages.len());
+        let (before, behind) = self.pages.split_at_mut(at);
+        (Self { first: self.first, pages: before }, Self { first: self.first + at, pages: behind })
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> Option<&WriterSeries> {
+        let page = (slot as usize / PAGE_LEN).checked_sub(self.first)?;
+        self.pages.get(page)?.get(slot as usize % PAGE_LEN)?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut WriterSeries> {
+        let page = (slot as usize / PAGE_LEN).checked_sub(self.first)?;
+        self.pages.get_mut(page)?.get_mut(slot as usize % PAGE_LEN)?.as_mut()
     }
 }
 

@@ -254,6 +254,78 @@ fn many_series_are_merged_found_and_collected() {
 }
 
 #[test]
+fn values_of_a_label_with_many_are_those_of_visible_series() {
+    let head = head(2);
+    let of = |i: usize| labels(&format!("m{}", i % 3), &format!("i{i:05}"));
+    let append = |range: std::ops::Range<usize>, at: i64| {
+        let samples = range.map(|i| sample(&of(i), at, 1.0)).collect();
+        head.append_blocking(batch(samples)).unwrap();
+    };
+    let check = |of_each: &str| {
+        let view = head.queryable().view().unwrap();
+        let selected = view.select(&everything(), TimeRange::ALL, &Unlimited).unwrap();
+        for name in ["instance", "__name__"] {
+            let values: std::collections::BTreeSet<&str> =
+                selected.iter().filter_map(|series| series.labels.get(name)).collect();
+            let found = view.label_values(name, &[], TimeRange::ALL, &Unlimited).unwrap();
+            assert_eq!(found.iter().collect::<Vec<_>>(), values.into_iter().collect::<Vec<_>>(), "{of_each}");
+        }
+        selected.len()
+    };
+    append(0..5_000, 1000);
+    assert_eq!(check("new"), 5_000);
+    // Series of a commit that is not complete are in the index, and in merged parts of it, before views see them.
+    let commit = head.begin(Some(TimestampMs(1000)));
+    let parts = head.route(batch((5_000..12_000).map(|i| sample(&of(i), 1000, 1.0)).collect()));
+    for (shard, slice) in parts {
+        let shard = &head.shards()[usize::from(shard.0)];
+        let staged = shard.stage(&commit, slice).unwrap();
+        shard.apply(staged).unwrap();
+        shard.seal_tail();
+        while let Some(job) = shard.merge_job() {
+            shard.install(job.run());
+        }
+    }
+    let before = head.queryable().view().unwrap();
+    assert_eq!(check("not complete"), 5_000);
+    drop(commit);
+    assert_eq!(check("complete"), 12_000);
+    let old = before.label_values("instance", &[], TimeRange::ALL, &Unlimited).unwrap();
+    assert_eq!(old.len(), 5_000, "a view does not change");
+    drop(before);
+    assert_eq!(check("once more"), 12_000);
+    // Few are gone: the index keeps them. Then many.
+    append(0..11_000, 20_000);
+    assert!(head.truncate_blocking(TimestampMs(10_000)));
+    assert_eq!((check("without some"), check("without some, known")), (11_000, 11_000));
+    append(0..100, 40_000);
+    assert!(head.truncate_blocking(TimestampMs(30_000)));
+    assert_eq!(check("without most"), 100);
+    append(11_500..11_600, 41_000);
+    assert_eq!(check("back again"), 200);
+}
+
+#[test]
+fn texts_within_values_are_found() {
+    let head = head(2);
+    let values = ["foo", "xfoo", "fo", "o", "foofoo", "barfox", "é-foo-é", "FOO", "of"];
+    for round in 0..300 {
+        let samples = values.iter().map(|v| sample(&labels("m", &format!("{v}{round}")), 1000, 1.0)).collect();
+        head.append_blocking(batch(samples)).unwrap();
+    }
+    let view = head.queryable().view().unwrap();
+    for pattern in [".*foo.*", ".*o1.*", ".*of.*", ".*é.*", ".*none.*", ".*29.*"] {
+        for op in [MatchOp::Regex, MatchOp::NotRegex] {
+            let matcher = Matcher::new(op, "instance", pattern).unwrap();
+            let all = view.select(&everything(), TimeRange::ALL, &Unlimited).unwrap();
+            let want = all.iter().filter(|series| matcher.matches_labels(&series.labels)).count();
+            let found = view.select(&[matcher], TimeRange::ALL, &Unlimited).unwrap();
+            assert_eq!(found.len(), want, "{op:?} {pattern}");
+        }
+    }
+}
+
+#[test]
 fn a_read_ends_when_its_budget_says_so() {
     struct Meagre;
     impl ReadBudget for Meagre {

@@ -4,6 +4,9 @@
 //! The bound hides old samples from new views at once. What is hidden is dropped when the last view that was opened
 //! before is gone, in steps, so that a shard is never busy for long and an old view never misses anything.
 
+use std::sync::atomic::Ordering;
+
+use crate::storage::head::index::segment::AsOf;
 use crate::storage::head::index::{MergeJob, MergedSegment};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::series::NOT_STAGED;
@@ -83,6 +86,9 @@ impl Partition {
         }
         let is_done = late.part_count() <= order.next_part;
         count(&self.shared.counters.chunks_removed, chunks);
+        if 0 < chunks {
+            self.readers.losses.fetch_add(1, Ordering::Release);
+        }
         if !is_done {
             return Reclaimed::More;
         }
@@ -121,6 +127,9 @@ impl Partition {
         if 0 < removed {
             self.forget_removed();
         }
+        if 0 < chunks {
+            self.readers.losses.fetch_add(1, Ordering::Release);
+        }
         if to < self.table.slot_count() {
             return Reclaimed::More;
         }
@@ -132,11 +141,12 @@ impl Partition {
     }
 
     pub(crate) fn merge_job(&self) -> Option<MergeJob> {
+        let as_of = AsOf { losses: self.readers.losses.load(Ordering::Acquire), commit: self.shared.horizon.visible() };
         // Series that are gone cost memory and time; a rebuild costs more, so it waits for an eighth of them.
         if self.table.len() / 8 < self.gone_in_index {
-            return self.index.plan_rebuild();
+            return self.index.plan_rebuild(as_of);
         }
-        self.index.plan_merge()
+        self.index.plan_merge(as_of)
     }
 
     pub(crate) fn install(&mut self, merged: MergedSegment) {

@@ -1,12 +1,14 @@
 //! Read views of the head: a few reference counts and one commit number for all shards. Nothing here takes a lock that a
 //! writer takes, and everything is decoded on the reader's thread.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashSet;
 
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::names::{Names, Part};
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
@@ -17,14 +19,15 @@ use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
-use crate::storage::head::index::segment::{PairId, Segment, SegmentId};
-use crate::storage::head::index::select::{Ticker, positions};
+use crate::storage::head::index::segment::{AsOf, PairId, Seen, Segment, SegmentId};
+use crate::storage::head::index::select::{PositionSet, Ticker, positions};
 use crate::storage::head::index::tail::TailEntry;
 use crate::storage::head::late::{LateChunks, LateTable};
 use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::starts::{Run, start_at};
+use crate::storage::postings::intersect;
 use crate::storage::selections::Selections;
 
 /// What a selected series takes beside its label text: the entry, the source behind it, and what the allocator adds.
@@ -32,6 +35,9 @@ const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<HeadSeries>(
 
 /// Bytes that are gathered before they are charged.
 const CHARGED_AT_ONCE: usize = 4 << 10;
+
+/// Series of a list of postings that an estimate looks at.
+const INTERSECTED_MAX: usize = 1024;
 
 /// What a remembered series takes at least.
 const KNOWN_LEN: usize = size_of::<KnownSeries>() + 64;
@@ -398,7 +404,9 @@ impl ViewInner {
         }
         let (mut all, mut len) = (Vec::with_capacity(count), 0);
         for ((shard, segment, positions), source) in places.into_iter().zip(segments()) {
-            for position in positions.into_iter().filter(|position| !source.cell(*position).is_gone()) {
+            let living = source.living(positions);
+            source.look_ahead(&living);
+            for position in living {
                 ticker.tick()?;
                 let labels = source.labels(position);
                 len += KNOWN_LEN + labels.encoded_len();
@@ -411,119 +419,221 @@ impl ViewInner {
         self.known.put(key, matchers, Arc::clone(&all), len);
         Ok(Some(all))
     }
+}
 
-    /// Calls `take` for each pair, out of those that `pairs` picks from a segment, that a visible series has, and for
-    /// each label set in the tails that a visible series has. Of each range of pairs all are taken, or the first alone.
-    fn for_each_pair<'a>(
-        &'a self,
+impl ViewInner {
+    /// Whether the view sees any series with the pair, of all or of those in `among`.
+    fn sees_any(
+        &self,
+        (shard, segment): (usize, &Segment),
+        pair: PairId,
+        among: Option<&PositionSet>,
+        ticker: &mut Ticker<'_>,
+    ) -> Result<bool, ReadError> {
+        for position in segment.postings(pair) {
+            ticker.tick()?;
+            if among.is_none_or(|among| among.has(*position)) && self.sees(shard, segment.cell(*position)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Positions of the series of a segment that the view does not see, ascending.
+    fn unseen(&self, shard: usize, segment: &Segment, ticker: &mut Ticker<'_>) -> Result<Vec<u32>, ReadError> {
+        let losses = self.shards.get(shard).map_or(0, |shard| shard.readers.losses.load(Ordering::Acquire));
+        let as_of = AsOf { losses, commit: self.commit() };
+        let known = segment.seen().filter(|seen| seen.as_of.losses == losses && seen.as_of.commit <= self.commit());
+        let Some(known) = known else {
+            let mut stopped = Ok(());
+            let seen = Seen::of(segment, as_of, |cell| {
+                stopped = std::mem::replace(&mut stopped, Ok(())).and_then(|()| ticker.tick());
+                self.sees(shard, cell)
+            });
+            stopped?;
+            let unseen = both(&seen.not_yet, &seen.gone);
+            segment.set_seen(seen);
+            return Ok(unseen);
+        };
+        let mut not_yet = Vec::new();
+        for position in &known.not_yet {
+            ticker.tick()?;
+            if !self.sees(shard, segment.cell(*position)) {
+                not_yet.push(*position);
+            }
+        }
+        let unseen = both(&not_yet, &known.gone);
+        if not_yet.len() < known.not_yet.len() / 2 {
+            segment.set_seen(Seen { as_of, not_yet: not_yet.into(), gone: known.gone.clone() });
+        }
+        Ok(unseen)
+    }
+
+    /// The values of a label in a segment that the view sees, of all series or of those in `among`.
+    fn values_in<'a>(
+        &self,
+        (shard, segment): (usize, &'a Segment),
+        name: &str,
+        among: Option<PositionSet>,
+        ticker: &mut Ticker<'_>,
         budget: &dyn ReadBudget,
-        of_each: OfEach,
-        pairs: impl Fn(&'a Segment) -> Vec<std::ops::Range<PairId>>,
-        mut take: impl FnMut(PairOrLabels<'a>) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<Part<'a>, ReadError> {
+        let of_name = segment.pairs_of_name(name);
+        let mut away: Vec<PairId> = Vec::new();
+        if segment.len() / 8 < of_name.len() {
+            // So many values that it is cheaper to know which series are seen.
+            let unseen = self.unseen(shard, segment, ticker)?;
+            let is_part = among.is_some();
+            let mut seen = among.unwrap_or_else(|| PositionSet::all(segment));
+            unseen.iter().for_each(|position| seen.remove(*position));
+            if is_part {
+                away.extend(of_name.clone());
+            } else {
+                for position in &unseen {
+                    ticker.tick()?;
+                    away.extend(segment.pair_in(*position, &of_name));
+                }
+                away.sort_unstable();
+                away.dedup();
+            }
+            away.retain(|pair| !segment.postings(*pair).iter().any(|position| seen.has(*position)));
+        } else {
+            for pair in of_name.clone() {
+                if !self.sees_any((shard, segment), pair, among.as_ref(), ticker)? {
+                    away.push(pair);
+                }
+            }
+        }
+        let all = segment.values(of_name.clone());
+        budget.charge(all.text_len() + all.len() * size_of::<usize>())?;
+        if away.is_empty() {
+            return Ok(Part::Run(all));
+        }
+        let mut values = Names::default();
+        let mut from = 0;
+        for pair in away.into_iter().chain([of_name.end]) {
+            let to = (pair - of_name.start) as usize;
+            if from < to {
+                all.copy(from..to, &mut values);
+            }
+            from = to + 1;
+        }
+        Ok(Part::Own(values))
+    }
+
+    /// The series of a segment that fulfil the matchers.
+    fn among(&self, segment: &Segment, matchers: &[Matcher], ticker: &mut Ticker<'_>) -> Result<Among, ReadError> {
+        if matchers.is_empty() {
+            return Ok(Among::All);
+        }
+        let found = positions(segment, matchers, ticker)?;
+        Ok(match found.len() {
+            len if len == segment.len() => Among::All,
+            len if len < segment.len() / 64 + 1 => Among::Few(found),
+            _ => Among::Many(PositionSet::of(segment, &found)),
+        })
+    }
+
+    /// The values of a label over series that fulfil all matchers and that the view sees.
+    fn values_of(&self, name: &str, matchers: &[Matcher], budget: &dyn ReadBudget) -> Result<Names, ReadError> {
         let mut ticker = Ticker::new(budget);
+        let (mut lists, mut few) = (Vec::new(), Vec::new());
+        self.check_shards(budget)?;
         for (number, shard) in self.shards.iter().enumerate() {
-            budget.check()?;
-            shard.readers.check(shard.generation)?;
             for segment in &shard.index.segments {
-                for range in pairs(segment) {
-                    for pair in range {
-                        ticker.tick()?;
-                        let mut postings = segment.postings(pair).iter();
-                        if postings.any(|position| self.sees(number, segment.cell(*position))) {
-                            take(PairOrLabels::Pair(segment, pair))?;
-                            if of_each == OfEach::First {
-                                break;
+                let among = match self.among(segment, matchers, &mut ticker)? {
+                    Among::All => None,
+                    Among::Many(among) => Some(among),
+                    Among::Few(found) => {
+                        let of_name = segment.pairs_of_name(name);
+                        for position in found {
+                            ticker.tick()?;
+                            if self.sees(number, segment.cell(position)) {
+                                few.extend(segment.pair_in(position, &of_name).map(|pair| segment.value(pair)));
                             }
+                        }
+                        continue;
+                    }
+                };
+                lists.push(self.values_in((number, segment), name, among, &mut ticker, budget)?);
+            }
+        }
+        self.for_each_in_tails(matchers, &mut ticker, |shard, found| {
+            if let Found::InTail(entry) = found
+                && let Some(value) = entry.labels.get(name)
+                && self.sees(shard, &entry.cell)
+            {
+                few.push(value);
+            }
+            Ok(())
+        })?;
+        budget.charge(few.iter().map(|value| value.len() + 2 * size_of::<&str>()).sum())?;
+        lists.push(Part::Own(few.into_iter().collect()));
+        let values = Names::merged_parts(lists);
+        budget.charge(values.memory_len())?;
+        Ok(values)
+    }
+
+    /// The names of labels of series that fulfil all matchers and that the view sees.
+    fn names_of(&self, matchers: &[Matcher], budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        let mut ticker = Ticker::new(budget);
+        let mut names: HashSet<&str, foldhash::fast::RandomState> = HashSet::default();
+        self.check_shards(budget)?;
+        for (number, shard) in self.shards.iter().enumerate() {
+            for segment in &shard.index.segments {
+                let among = match self.among(segment, matchers, &mut ticker)? {
+                    Among::All => None,
+                    Among::Many(among) => Some(among),
+                    Among::Few(found) => {
+                        for position in found {
+                            ticker.tick()?;
+                            if self.sees(number, segment.cell(position)) {
+                                names.extend(segment.pairs(position).iter().map(|pair| segment.pair(*pair).0));
+                            }
+                        }
+                        continue;
+                    }
+                };
+                for range in segment.name_ranges() {
+                    let name = segment.pair(range.start).0;
+                    for pair in range {
+                        if names.contains(name) {
+                            break;
+                        }
+                        if self.sees_any((number, segment), pair, among.as_ref(), &mut ticker)? {
+                            names.insert(name);
                         }
                     }
                 }
             }
-            for entry in shard.index.tail.iter(shard.tail_len) {
-                ticker.tick()?;
-                if self.sees(number, &entry.cell) {
-                    take(PairOrLabels::Labels(&entry.labels))?;
-                }
+        }
+        self.for_each_in_tails(matchers, &mut ticker, |shard, found| {
+            if let Found::InTail(entry) = found
+                && entry.labels.iter().any(|(name, _)| !names.contains(name))
+                && self.sees(shard, &entry.cell)
+            {
+                names.extend(entry.labels.iter().map(|(name, _)| name));
             }
-        }
-        Ok(())
+            Ok(())
+        })?;
+        budget.charge(names.iter().map(|name| name.len() + 3 * size_of::<&str>()).sum())?;
+        Ok(names.into_iter().collect())
     }
 }
 
-/// Which of the visible pairs of a range are wanted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OfEach {
+/// Which series of a segment are meant.
+enum Among {
     All,
-    First,
+    Many(PositionSet),
+    /// Their positions.
+    Few(Vec<u32>),
 }
 
-enum PairOrLabels<'a> {
-    Pair(&'a Segment, PairId),
-    Labels(&'a Labels),
-}
-
-/// Texts, charged as they come; those of a segment come in order and without repetition.
-struct Listed<'a> {
-    budget: &'a dyn ReadBudget,
-    texts: Vec<String>,
-    /// Texts of the tails so far.
-    of_tails: HashSet<&'a str, foldhash::fast::RandomState>,
-}
-
-impl<'a> Listed<'a> {
-    fn new(budget: &'a dyn ReadBudget) -> Self {
-        Self { budget, texts: Vec::new(), of_tails: HashSet::default() }
-    }
-
-    fn add(&mut self, text: &str) -> Result<(), ReadError> {
-        if !text.is_empty() && self.texts.last().is_none_or(|last| last != text) {
-            self.budget.charge(text.len() + size_of::<String>())?;
-            self.texts.push(text.to_owned());
-        }
-        Ok(())
-    }
-
-    fn add_of_tail(&mut self, text: &'a str) -> Result<(), ReadError> {
-        if self.of_tails.contains(text) {
-            return Ok(());
-        }
-        self.budget.charge(2 * size_of::<&str>())?;
-        self.of_tails.insert(text);
-        self.add(text)
-    }
-
-    fn sorted(mut self) -> Vec<String> {
-        // Sorted runs, which the sort finds.
-        self.texts.sort();
-        self.texts.dedup();
-        self.texts
-    }
-}
-
-/// Texts without repetition, charged as they come.
-struct Gathered<'a> {
-    budget: &'a dyn ReadBudget,
-    texts: HashSet<String, foldhash::fast::RandomState>,
-}
-
-impl<'a> Gathered<'a> {
-    fn new(budget: &'a dyn ReadBudget) -> Self {
-        Self { budget, texts: HashSet::default() }
-    }
-
-    fn add(&mut self, text: &str) -> Result<(), ReadError> {
-        if !text.is_empty() && !self.texts.contains(text) {
-            self.budget.charge(text.len() + 2 * size_of::<String>())?;
-            self.texts.insert(text.to_owned());
-        }
-        Ok(())
-    }
-
-    fn sorted(self) -> Vec<String> {
-        let mut texts: Vec<String> = self.texts.into_iter().collect();
-        texts.sort_unstable();
-        texts
-    }
+/// Two ascending lists as one.
+fn both(a: &[u32], b: &[u32]) -> Vec<u32> {
+    let mut all = [a, b].concat();
+    all.sort_unstable();
+    all
 }
 
 /// Whether the series that fulfil a matcher are one list of postings.
@@ -574,42 +684,12 @@ impl ReadView for HeadView {
         Ok(selected)
     }
 
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
-        let view = &self.inner;
-        let overlaps = view.overlaps(range);
-        if matchers.is_empty() {
-            let mut names = Listed::new(budget);
-            view.for_each_pair(
-                budget,
-                OfEach::First,
-                |segment| segment.name_ranges().collect(),
-                |found| match found {
-                    _ if !overlaps => Ok(()),
-                    PairOrLabels::Pair(segment, pair) => names.add(segment.pair(pair).0),
-                    PairOrLabels::Labels(labels) => labels.iter().try_for_each(|(name, _)| names.add_of_tail(name)),
-                },
-            )?;
-            Ok(names.sorted())
-        } else {
-            let mut names = Gathered::new(budget);
-            view.for_each(matchers, budget, |shard, found| {
-                if !overlaps || !view.sees(shard, found.cell()) {
-                    return Ok(());
-                }
-                match found {
-                    Found::InSegment(segment, position) => {
-                        segment.pairs(position).iter().try_for_each(|pair| names.add(segment.pair(*pair).0))
-                    }
-                    Found::InTail(entry) => entry.labels.iter().try_for_each(|(name, _)| names.add(name)),
-                }
-            })?;
-            Ok(names.sorted())
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        if !self.inner.overlaps(range) {
+            // A shard that is away must not look like one without samples.
+            return self.inner.check_shards(budget).map(|()| Names::default());
         }
+        self.inner.names_of(matchers, budget)
     }
 
     fn label_values(
@@ -618,37 +698,11 @@ impl ReadView for HeadView {
         matchers: &[Matcher],
         range: TimeRange,
         budget: &dyn ReadBudget,
-    ) -> Result<Vec<String>, ReadError> {
-        let view = &self.inner;
-        let overlaps = view.overlaps(range);
-        if matchers.is_empty() {
-            let mut values = Listed::new(budget);
-            view.for_each_pair(
-                budget,
-                OfEach::All,
-                |segment| vec![segment.pairs_of_name(name)],
-                |found| match found {
-                    _ if !overlaps => Ok(()),
-                    PairOrLabels::Pair(segment, pair) => values.add(segment.value(pair)),
-                    PairOrLabels::Labels(labels) => values.add_of_tail(labels.get(name).unwrap_or("")),
-                },
-            )?;
-            Ok(values.sorted())
-        } else {
-            let mut values = Gathered::new(budget);
-            view.for_each(matchers, budget, |shard, found| {
-                if !overlaps || !view.sees(shard, found.cell()) {
-                    return Ok(());
-                }
-                match found {
-                    Found::InSegment(segment, position) => {
-                        segment.pair_of_name(position, name).map_or(Ok(()), |pair| values.add(segment.value(pair)))
-                    }
-                    Found::InTail(entry) => values.add(entry.labels.get(name).unwrap_or("")),
-                }
-            })?;
-            Ok(values.sorted())
+    ) -> Result<Names, ReadError> {
+        if !self.inner.overlaps(range) {
+            return self.inner.check_shards(budget).map(|()| Names::default());
         }
+        self.inner.values_of(name, matchers, budget)
     }
 
     fn series_estimate(&self, matchers: &[Matcher], _: TimeRange) -> Result<Option<usize>, ReadError> {
@@ -656,11 +710,19 @@ impl ReadView for HeadView {
         let mut count: usize = 0;
         for shard in &self.inner.shards {
             for segment in &shard.index.segments {
-                let with = |matcher: &&Matcher| {
+                let with = |matcher: &&Matcher| -> &[u32] {
                     let pair = segment.pair_with_value(&segment.pairs_of_name(matcher.name()), matcher.value());
-                    pair.map_or(0, |pair| segment.postings(pair).len())
+                    pair.map_or(&[], |pair| segment.postings(pair))
                 };
-                count += exact.iter().map(with).min().unwrap_or(segment.len());
+                let mut lists: Vec<&[u32]> = exact.iter().map(with).collect();
+                lists.sort_by_key(|postings| postings.len());
+                count += match lists.as_slice() {
+                    [] => segment.len(),
+                    [least, rest @ ..] if least.len() <= INTERSECTED_MAX => {
+                        rest.iter().fold(least.to_vec(), |both, next| intersect(&both, next)).len()
+                    }
+                    [least, ..] => least.len(),
+                };
             }
             let entries = shard.index.tail.iter(shard.tail_len);
             count += entries.filter(|entry| exact.iter().all(|m| m.matches_labels(&entry.labels))).count();

@@ -167,6 +167,13 @@ pub(crate) fn load_and_repair(
         }
         loader.report.damage.extend(damage);
     }
+    if let Some(newest) = newest {
+        // What a process had not synced when it was killed: nobody syncs this segment any more, and an orderly stop promises all.
+        let path = wal_dir.join(segment_name(newest));
+        if let Err(error) = fs.open_write(&path).and_then(|file| file.sync_data()) {
+            tracing::warn!(component = "tsdb", path = %path.display(), %error, "the newest segment cannot be synced");
+        }
+    }
     // What stands before a snapshot was not read, and misses nothing.
     let begins = match from {
         Some(_) => Beginning::Anywhere,

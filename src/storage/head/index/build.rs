@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
 
 use crate::storage::head::column::SeriesCell;
-use crate::storage::head::index::segment::{Lookup, PairId, Segment, SegmentId, Texts, lookup_hash};
+use crate::storage::head::index::segment::{AsOf, Lookup, PairId, Seen, Segment, SegmentId, Texts, lookup_hash};
 use crate::storage::head::index::tail::TailEntry;
 
 /// A series on its way into a segment.
@@ -41,7 +42,7 @@ pub(crate) fn from_tail<'a>(entries: impl Iterator<Item = &'a TailEntry>) -> Seg
 }
 
 /// The segment of all living series of `sources`.
-pub(crate) fn merge(sources: &[Arc<Segment>]) -> Segment {
+pub(crate) fn merge(sources: &[Arc<Segment>], as_of: AsOf) -> Segment {
     let living: Vec<Vec<u32>> = sources.iter().map(|s| living_positions(s)).collect();
     let (pairs, renumbered) = merge_pairs(sources, &living);
     let mut buffer: Vec<PairId> = Vec::with_capacity(sources.iter().map(|s| s.label_pairs.len()).sum());
@@ -55,7 +56,13 @@ pub(crate) fn merge(sources: &[Arc<Segment>]) -> Segment {
             drafts.push(Draft { cell, hash: hashes[*position as usize], pairs: from..count(buffer.len()) });
         }
     }
-    finish(pairs.into_iter(), drafts, &buffer)
+    let segment = finish(pairs.into_iter(), drafts, &buffer);
+    let seen = Seen::of(&segment, as_of, |cell| cell.is_visible(as_of.commit));
+    // While the head is being restored none is seen; readers find out later.
+    if seen.not_yet.len() < segment.len() / 4 {
+        segment.set_seen(seen);
+    }
+    segment
 }
 
 fn living_positions(segment: &Segment) -> Vec<u32> {
@@ -136,6 +143,7 @@ fn finish<'a>(
         label_starts: label_starts.into(),
         label_pairs: label_pairs.into(),
         lookup: Lookup::new(&hashes),
+        seen: ArcSwapOption::empty(),
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) mod segment;
 pub(crate) mod select;
 pub(crate) mod tail;
 
-use crate::storage::head::index::segment::Segment;
+use crate::storage::head::index::segment::{AsOf, Segment};
 use crate::storage::head::index::tail::Tail;
 
 /// What readers search.
@@ -26,6 +26,7 @@ pub(crate) struct Index {
 #[derive(Debug)]
 pub struct MergeJob {
     sources: Vec<Arc<Segment>>,
+    as_of: AsOf,
 }
 
 /// The outcome of a [`MergeJob`], to be installed by the shard.
@@ -38,7 +39,7 @@ pub struct MergedSegment {
 impl MergeJob {
     /// Builds the merged segment: pure computation, to be run off the shard's thread.
     pub fn run(self) -> MergedSegment {
-        MergedSegment { merged: build::merge(&self.sources), sources: self.sources }
+        MergedSegment { merged: build::merge(&self.sources, self.as_of), sources: self.sources }
     }
 
     /// Series to be merged.
@@ -65,7 +66,7 @@ impl Index {
     }
 
     /// The next merge that is worth its cost: each segment should be at least twice as large as all behind it together.
-    pub(crate) fn plan_merge(&self) -> Option<MergeJob> {
+    pub(crate) fn plan_merge(&self, as_of: AsOf) -> Option<MergeJob> {
         let mut behind = 0;
         let mut from = self.segments.len();
         for (i, segment) in self.segments.iter().enumerate().rev() {
@@ -74,12 +75,12 @@ impl Index {
             }
             behind += segment.len();
         }
-        (from + 1 < self.segments.len()).then(|| MergeJob { sources: self.segments[from..].to_vec() })
+        (from + 1 < self.segments.len()).then(|| MergeJob { sources: self.segments[from..].to_vec(), as_of })
     }
 
     /// A merge of everything, which leaves out series that are gone.
-    pub(crate) fn plan_rebuild(&self) -> Option<MergeJob> {
-        (!self.segments.is_empty()).then(|| MergeJob { sources: self.segments.clone() })
+    pub(crate) fn plan_rebuild(&self, as_of: AsOf) -> Option<MergeJob> {
+        (!self.segments.is_empty()).then(|| MergeJob { sources: self.segments.clone(), as_of })
     }
 
     /// This index with `merged` in place of its sources; `None` if they are not all there any more.

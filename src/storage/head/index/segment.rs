@@ -10,11 +10,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
+use memchr::memmem;
+
 use crate::model::labels::{Labels, LabelsRoom};
+use crate::model::names::Run;
 use crate::storage::head::column::SeriesCell;
+use crate::storage::head::commit::CommitId;
 
 /// Number of a (name, value) pair within a segment.
 pub(crate) type PairId = u32;
+
+/// Values that are searched between two looks at the budget.
+const PAIRS_AT_A_TIME: PairId = 1 << 16;
 
 /// Names a segment for as long as the process lives: no other gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +52,40 @@ pub(crate) struct Segment {
     pub(super) label_starts: Box<[u32]>,
     pub(super) label_pairs: Box<[PairId]>,
     pub(super) lookup: Lookup,
+    /// Which of its series views see, if that is known.
+    pub(super) seen: ArcSwapOption<Seen>,
+}
+
+/// When something was found out: after so many losses of the shard, as a view of `commit` sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AsOf {
+    pub(crate) losses: u64,
+    pub(crate) commit: CommitId,
+}
+
+/// Which series views see. What one view sees, later ones see as well until the shard loses samples.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) as_of: AsOf,
+    /// Positions of those that were not seen and may be by now, ascending.
+    pub(crate) not_yet: Box<[u32]>,
+    /// Positions of those that are gone, ascending.
+    pub(crate) gone: Box<[u32]>,
+}
+
+impl Seen {
+    /// What `sees` says of each series.
+    pub(crate) fn of(segment: &Segment, as_of: AsOf, mut sees: impl FnMut(&SeriesCell) -> bool) -> Self {
+        let (mut not_yet, mut gone) = (Vec::new(), Vec::new());
+        for (position, cell) in (0u32..).zip(&segment.cells) {
+            if cell.is_gone() {
+                gone.push(position);
+            } else if !sees(cell) {
+                not_yet.push(position);
+            }
+        }
+        Self { as_of, not_yet: not_yet.into(), gone: gone.into() }
+    }
 }
 
 /// Strings in one buffer.
@@ -65,6 +107,35 @@ impl Texts {
 
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// The texts of a range, side by side.
+    pub(crate) fn run(&self, range: std::ops::Range<usize>) -> Run<'_> {
+        let from = range.start.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let ends = &self.ends[range];
+        let to = ends.last().copied().unwrap_or(from);
+        Run::new(&self.text[from as usize..to as usize], ends, from)
+    }
+
+    /// Calls `take` for each text of the range in which `finder` finds something. They are searched as one.
+    fn containing(&self, range: std::ops::Range<usize>, finder: &memmem::Finder<'_>, mut take: impl FnMut(usize)) {
+        let Some(last) = range.end.checked_sub(1).filter(|last| range.start <= *last) else { return };
+        let text = self.text.as_bytes();
+        let end = self.ends[last] as usize;
+        let mut from = range.start.checked_sub(1).map_or(0, |before| self.ends[before]) as usize;
+        let mut index = range.start;
+        while let Some(at) = finder.find(&text[from..end]) {
+            let at = from + at;
+            index += behind(&self.ends[index..range.end], at);
+            let ends_at = self.ends[index] as usize;
+            if at + finder.needle().len() <= ends_at {
+                take(index);
+                from = ends_at;
+            } else {
+                // It reaches into the next text.
+                from = at + 1;
+            }
+        }
     }
 
     pub(crate) fn get(&self, index: usize) -> &str {
@@ -148,10 +219,66 @@ impl Segment {
         self.values.get(pair as usize)
     }
 
+    /// The values of pairs of one name.
+    pub(crate) fn values(&self, pairs: std::ops::Range<PairId>) -> Run<'_> {
+        self.values.run(pairs.start as usize..pairs.end as usize)
+    }
+
+    /// The pairs, out of those of one name, whose values have `text` in them, which is not empty. Calls `check` every so often.
+    pub(crate) fn pairs_containing<E>(
+        &self,
+        of_name: &std::ops::Range<PairId>,
+        text: &str,
+        mut check: impl FnMut() -> Result<(), E>,
+    ) -> Result<Vec<PairId>, E> {
+        let finder = memmem::Finder::new(text);
+        let mut pairs = Vec::new();
+        let mut first = of_name.start;
+        while first < of_name.end {
+            check()?;
+            let last = of_name.end.min(first.saturating_add(PAIRS_AT_A_TIME));
+            self.values.containing(first as usize..last as usize, &finder, |pair| pairs.push(pair as PairId));
+            first = last;
+        }
+        Ok(pairs)
+    }
+
+    /// Which of its series views see, if that is known.
+    pub(crate) fn seen(&self) -> Option<Arc<Seen>> {
+        self.seen.load_full()
+    }
+
+    /// Keeps what was found out.
+    pub(crate) fn set_seen(&self, seen: Seen) {
+        self.seen.store(Some(Arc::new(seen)));
+    }
+
     /// Name and value of a pair.
     pub(crate) fn pair(&self, pair: PairId) -> (&str, &str) {
         let name = self.name_starts.partition_point(|start| *start <= pair) - 1;
         (self.names.get(name), self.value(pair))
+    }
+
+    /// Those of the positions whose series are not gone.
+    pub(crate) fn living(&self, positions: Vec<u32>) -> Vec<u32> {
+        positions.into_iter().filter(|position| !self.cell(*position).is_gone()).collect()
+    }
+
+    /// Looks once at what the label sets of the series at these positions are made of, table by table: the processor waits for many
+    /// places of one table side by side, and one after the other for those of a single set.
+    pub(crate) fn look_ahead(&self, positions: &[u32]) {
+        let starts: Vec<usize> = positions
+            .iter()
+            .filter_map(|position| self.label_starts.get(*position as usize + 1))
+            .map(|end| *end as usize)
+            .collect();
+        // The last pair of a series is the one that most often is its own.
+        let last = |end: &usize| end.checked_sub(1).and_then(|last| self.label_pairs.get(last)).copied();
+        let pairs: Vec<PairId> = starts.iter().filter_map(last).collect();
+        let ends = pairs.iter().filter_map(|pair| self.values.ends.get(*pair as usize));
+        let text = self.values.text.as_bytes();
+        let seen = ends.filter_map(|end| text.get((*end as usize).saturating_sub(1))).fold(0, |sum, byte| sum ^ byte);
+        std::hint::black_box(seen);
     }
 
     /// The label set of the series at `position`.
@@ -188,9 +315,8 @@ impl Segment {
         self.name_starts.windows(2).map(|bounds| bounds[0]..bounds[1])
     }
 
-    /// The pair by which the series at `position` has this label.
-    pub(crate) fn pair_of_name(&self, position: u32, name: &str) -> Option<PairId> {
-        let of_name = self.pairs_of_name(name);
+    /// The pair out of those of a name that the series at `position` has.
+    pub(crate) fn pair_in(&self, position: u32, of_name: &std::ops::Range<PairId>) -> Option<PairId> {
         self.pairs(position).iter().copied().find(|pair| of_name.contains(pair))
     }
 
@@ -238,6 +364,16 @@ impl Segment {
     }
 }
 
+/// Number of texts that end at `at` or before; doubles its steps, so that near ones are found quickly.
+fn behind(ends: &[u32], at: usize) -> usize {
+    let mut step = 1;
+    while step < ends.len() && ends[step] as usize <= at {
+        step *= 2;
+    }
+    let from = step / 2;
+    from + ends[from..ends.len().min(step + 1)].partition_point(|end| *end as usize <= at)
+}
+
 /// Binary search over indexes.
 fn search(len: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Result<usize, usize> {
     let (mut low, mut high) = (0, len);
@@ -250,4 +386,25 @@ fn search(len: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Result<u
         }
     }
     Err(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn texts_are_searched_as_one(texts in proptest::collection::vec("[ab]{0,4}", 0..40), needle in "[ab]{1,3}") {
+            let all = Texts::from_strs(texts.iter().map(String::as_str));
+            for from in 0..=texts.len() {
+                let mut found = Vec::new();
+                all.containing(from..texts.len(), &memmem::Finder::new(&needle), |index| found.push(index));
+                let want: Vec<usize> = (from..texts.len()).filter(|index| texts[*index].contains(&needle)).collect();
+                prop_assert_eq!(found, want);
+                prop_assert_eq!(all.run(from..texts.len()).text_len(), texts[from..].concat().len());
+            }
+        }
+    }
 }

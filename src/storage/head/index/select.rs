@@ -23,6 +23,11 @@ impl<'a> Ticker<'a> {
         Self { budget, steps: 0 }
     }
 
+    /// Asks the budget now.
+    pub(crate) fn check(&self) -> Result<(), ReadError> {
+        self.budget.check()
+    }
+
     #[inline]
     pub(crate) fn tick(&mut self) -> Result<(), ReadError> {
         self.steps += 1;
@@ -50,7 +55,7 @@ pub(crate) fn positions(
                     _ => rest.push(Filter { known: Some(pairs), ..filter }),
                 }
             }
-            _ if filter.keeps_all() => {}
+            _ if filter.keeps_all(segment) => {}
             _ => rest.push(filter),
         }
     }
@@ -101,9 +106,12 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// True for `=~".*"` and for conditions on a label that no series has and that the empty value fulfils.
-    fn keeps_all(&self) -> bool {
-        (self.matcher.op() == MatchOp::Regex && self.matcher.value() == ".*")
+    /// True for `=~".*"`, for `=~".+"` on a label that all series have, and for conditions on a label that no series has and
+    /// that the empty value fulfils.
+    fn keeps_all(&self, segment: &Segment) -> bool {
+        let is_regex = self.matcher.op() == MatchOp::Regex;
+        (is_regex && self.matcher.value() == ".*")
+            || (is_regex && self.matcher.value() == ".+" && segment.postings_len(&self.of_name) == segment.len())
             || (self.matches_empty && self.of_name.is_empty())
     }
 
@@ -177,6 +185,7 @@ impl<'a> Filter<'a> {
         let positive = match shape {
             Shape::OneOf(values) => self.pairs_of(segment, &values),
             Shape::Prefix(prefix) => self.with_prefix(segment, prefix).collect(),
+            Shape::Contains(text) => segment.pairs_containing(&self.of_name, text, || ticker.check())?,
             Shape::Other { prefix } => {
                 let mut pairs = Vec::new();
                 for pair in self.with_prefix(segment, prefix) {
@@ -209,6 +218,31 @@ impl<'a> Filter<'a> {
     fn complement(&self, pairs: &[PairId]) -> Vec<PairId> {
         let mut pairs = pairs.iter().peekable();
         self.of_name.clone().filter(|pair| pairs.next_if_eq(&pair).is_none()).collect()
+    }
+}
+
+/// Some positions of a segment.
+pub(crate) struct PositionSet(Vec<u64>);
+
+impl PositionSet {
+    /// All positions.
+    pub(crate) fn all(segment: &Segment) -> Self {
+        Self(vec![u64::MAX; segment.len().div_ceil(64)])
+    }
+
+    /// These positions.
+    pub(crate) fn of(segment: &Segment, positions: &[u32]) -> Self {
+        let mut bits = vec![0; segment.len().div_ceil(64)];
+        positions.iter().for_each(|position| bits[*position as usize / 64] |= 1 << (position % 64));
+        Self(bits)
+    }
+
+    pub(crate) fn remove(&mut self, position: u32) {
+        self.0[position as usize / 64] &= !(1 << (position % 64));
+    }
+
+    pub(crate) fn has(&self, position: u32) -> bool {
+        self.0[position as usize / 64] & 1 << (position % 64) != 0
     }
 }
 

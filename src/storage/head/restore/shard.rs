@@ -1,7 +1,8 @@
 //! The part of restoring that one shard's thread does: series first, then samples, series by series.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
 
 use crate::model::metadata::SeriesMetadata;
 use crate::model::time::{TimeRange, TimestampMs};
@@ -11,10 +12,17 @@ use crate::storage::head::deletion::RestoredDeletions;
 use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::restore::{Batch, Entry, HISTOGRAM, NamedSeries, RestoreStats};
-use crate::storage::head::series::RunCounts;
+use crate::storage::head::series::{RunCounts, WriterSeries};
 use crate::storage::head::shard::Shard;
 use crate::storage::head::shared::HeadShared;
-use crate::storage::head::table::SeriesId;
+use crate::storage::head::table::{SeriesId, SeriesPart, SeriesTable};
+
+/// Threads for a batch of one shard, at most.
+const THREADS_MAX: usize = 4;
+/// Samples for which another thread is worth it; few in tests, so that there are some.
+const PART_LEN_MIN: usize = if cfg!(test) { 8 } else { 8 << 10 };
+/// Series whose memory is read ahead.
+const TOUCHED_AHEAD: usize = 32;
 
 /// Fills one shard.
 #[derive(Default)]
@@ -55,32 +63,15 @@ impl ShardRestorer {
         let slots = &self.slots;
         let slot = |entry: &Entry| slots.get((entry.number & !HISTOGRAM) as usize).copied();
         self.stats.unknown_refs += self.runs.sort(&batch.samples, slot, partition.table.slot_count());
-        let time = |entry: &Entry| batch.base_t.wrapping_add(i64::from(entry.t));
-        for run in self.runs.iter() {
-            let Some(series) = partition.table.get_mut(SeriesId::from_slot(run.slot)) else { continue };
-            let before = self.counts.not_newer;
-            let mut entries = run.entries(&batch.samples).peekable();
-            while let Some(next) = entries.peek() {
-                if next.number & HISTOGRAM == 0 {
-                    let floats = std::iter::from_fn(|| entries.next_if(|next| next.number & HISTOGRAM == 0));
-                    let floats = floats.map(|entry| (time(entry), f64::from_bits(entry.bits)));
-                    series.restore(floats, &rules, &mut self.counts);
-                } else if let Some(entry) = entries.next() {
-                    let value = usize::try_from(entry.bits).ok().and_then(|index| batch.histograms.get(index));
-                    let Some(value) = value else { continue };
-                    // Number 0 is before all commits, so every view sees the sample.
-                    let (t, all) = (time(entry), CommitId(0));
-                    self.counts.add(t, series.append_histogram(t, value, all, all, &rules));
+        for done in restore_runs(&self.runs, batch, partition.table.whole(), &rules) {
+            self.counts.absorb(done.counts);
+            self.newest = self.newest.max(done.newest);
+            for (slot, passed) in done.passed {
+                if let Some(left) = self.adopted.get_mut(&slot) {
+                    // The log has samples among those of the chunks that the chunks have not.
+                    let had = std::mem::replace(left, left.saturating_sub(passed));
+                    self.stats.misfits += u64::from(0 <= had && *left < 0);
                 }
-            }
-            self.newest = series.last().map_or(self.newest, |(newest, _)| newest.max(self.newest));
-            let passed = i64::try_from(self.counts.not_newer - before).unwrap_or(i64::MAX);
-            if 0 < passed
-                && let Some(left) = self.adopted.get_mut(&run.slot)
-            {
-                // The log has samples among those of the chunks that the chunks have not.
-                let had = std::mem::replace(left, left.saturating_sub(passed));
-                self.stats.misfits += u64::from(0 <= had && *left < 0);
             }
         }
         for (number, metadata) in batch.metadata.drain(..) {
@@ -209,13 +200,134 @@ impl ShardRestorer {
     pub(super) fn publish(&mut self) {
         let Some((shard, _)) = &self.target else { return };
         let mut partition = shard.lock_partition();
-        for slot in 0..partition.table.slot_count() {
-            let id = partition.table.id_at(slot);
-            if let Some(series) = partition.table.get_mut(id) {
-                series.publish();
+        let mut rest = partition.table.whole();
+        let share = rest.page_count().div_ceil(threads());
+        std::thread::scope(|scope| {
+            // Other shards may be done by now, and their threads' cores idle.
+            while share < rest.page_count() {
+                let at = rest.end() - share;
+                let (before, mut behind) = rest.split_at(at);
+                rest = before;
+                scope.spawn(move || behind.each_mut(WriterSeries::publish));
+            }
+            rest.each_mut(WriterSeries::publish);
+        });
+    }
+}
+
+/// What restoring some runs has done.
+struct Restored {
+    counts: RunCounts,
+    newest: i64,
+    /// Places of series with samples that were not newer, and how many.
+    passed: Vec<(u32, i64)>,
+}
+
+/// Restores the entries of a batch, on several threads if they are many: with few targets one shard has most of the series.
+fn restore_runs(runs: &Runs, batch: &Batch, series: SeriesPart<'_>, rules: &CutRules) -> Vec<Restored> {
+    let parts = parts_of(runs, batch, series);
+    std::thread::scope(|scope| {
+        let mut own = None;
+        let mut others = Vec::new();
+        for part in parts {
+            match own {
+                None => own = Some(part),
+                Some(_) => others.push(scope.spawn(move || restore_part(runs, batch, part, rules))),
+            }
+        }
+        let mut done: Vec<Restored> = own.into_iter().map(|part| restore_part(runs, batch, part, rules)).collect();
+        for other in others {
+            done.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    })
+}
+
+/// Parts the series so that each part has about as many runs.
+fn parts_of<'a>(runs: &Runs, batch: &Batch, series: SeriesPart<'a>) -> Vec<SeriesPart<'a>> {
+    let wanted = threads().min(batch.samples.len() / PART_LEN_MIN);
+    if wanted < 2 {
+        return vec![series];
+    }
+    let mut by_page: Vec<usize> = Vec::new();
+    for (slot, _) in &runs.firsts {
+        let page = SeriesTable::page_of(*slot);
+        by_page.resize(by_page.len().max(page + 1), 0);
+        if let Some(count) = by_page.get_mut(page) {
+            *count += 1;
+        }
+    }
+    let (mut parts, mut rest) = (Vec::with_capacity(wanted), series);
+    let mut seen = 0;
+    for (page, count) in by_page.iter().enumerate() {
+        if parts.len() + 1 < wanted && (parts.len() + 1) * runs.firsts.len() <= seen * wanted {
+            let (before, behind) = rest.split_at(page);
+            parts.push(before);
+            rest = behind;
+        }
+        seen += count;
+    }
+    parts.push(rest);
+    parts
+}
+
+fn restore_part(runs: &Runs, batch: &Batch, mut series: SeriesPart<'_>, rules: &CutRules) -> Restored {
+    let mut done = Restored { counts: RunCounts::default(), newest: i64::MIN, passed: Vec::new() };
+    for group in runs.firsts.chunks(TOUCHED_AHEAD) {
+        // Most of the time would go into waiting for the memory of each series; so the waits are one.
+        let touched = group.iter().fold(0, |seen, (slot, _)| seen ^ series.get(*slot).map_or(0, WriterSeries::touch));
+        std::hint::black_box(touched);
+        for (slot, first) in group {
+            // Others belong to other parts.
+            let Some(series) = series.get_mut(*slot) else { continue };
+            let run = Run { first: *first, next: &runs.next };
+            let passed = restore_run(series, run, batch, rules, &mut done.counts);
+            done.newest = series.last().map_or(done.newest, |(newest, _)| newest.max(done.newest));
+            if 0 < passed {
+                done.passed.push((*slot, passed));
             }
         }
     }
+    done
+}
+
+/// Restores the entries of one series; returns how many were not newer.
+fn restore_run(
+    series: &mut WriterSeries,
+    run: Run<'_>,
+    batch: &Batch,
+    rules: &CutRules,
+    counts: &mut RunCounts,
+) -> i64 {
+    let time = |entry: &Entry| batch.base_t.wrapping_add(i64::from(entry.t));
+    let before = counts.not_newer;
+    if batch.histograms.is_empty() {
+        let floats = run.entries(&batch.samples).map(|entry| (time(entry), f64::from_bits(entry.bits)));
+        series.restore(floats, rules, counts);
+        return i64::try_from(counts.not_newer - before).unwrap_or(i64::MAX);
+    }
+    let mut entries = run.entries(&batch.samples).peekable();
+    while let Some(next) = entries.peek() {
+        if next.number & HISTOGRAM == 0 {
+            let floats = std::iter::from_fn(|| entries.next_if(|next| next.number & HISTOGRAM == 0));
+            let floats = floats.map(|entry| (time(entry), f64::from_bits(entry.bits)));
+            series.restore(floats, rules, counts);
+        } else if let Some(entry) = entries.next() {
+            let value = usize::try_from(entry.bits).ok().and_then(|index| batch.histograms.get(index));
+            let Some(value) = value else { continue };
+            // Number 0 is before all commits, so every view sees the sample.
+            let (t, all) = (time(entry), CommitId(0));
+            counts.add(t, series.append_histogram(t, value, all, all, rules));
+        }
+    }
+    i64::try_from(counts.not_newer - before).unwrap_or(i64::MAX)
+}
+
+/// Threads that restore one batch, at most.
+fn threads() -> usize {
+    static THREADS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX));
+    *THREADS
 }
 
 /// No entry.
@@ -235,7 +347,6 @@ struct Runs {
 /// The entries of one series in a batch.
 #[derive(Clone, Copy)]
 struct Run<'a> {
-    slot: u32,
     first: u32,
     next: &'a [u32],
 }
@@ -266,10 +377,6 @@ impl Runs {
             }
         }
         unknown
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Run<'_>> {
-        self.firsts.iter().map(|(slot, first)| Run { slot: *slot, first: *first, next: &self.next })
     }
 }
 
