@@ -156,12 +156,6 @@ impl OpenWords {
         Published { samples: (raw >> 32) as u16, bits: raw as u32 }
     }
 
-    /// Reads the word to which the next sample is joined.
-    pub fn touch(&self) -> u64 {
-        let end = self.published().bits / 64;
-        self.words.get(end as usize).map_or(0, |word| word.load(Ordering::Relaxed))
-    }
-
     /// The words, for a decoder that stays within [`OpenWords::published`].
     pub fn words(&self) -> &[AtomicU64] {
         &self.words

@@ -188,7 +188,7 @@ impl WriterSeries {
         }
     }
 
-    /// Reads what restoring a sample needs. Who does so for many series before the first is worth it waits for memory once.
+    /// Reads what appending a sample needs. Who does so for many series before the first is worth it waits for memory once.
     #[inline]
     pub(crate) fn touch(&self) -> u64 {
         let column = self.column.as_ref().map_or(0, |column| {
@@ -211,12 +211,6 @@ impl WriterSeries {
     #[inline]
     pub(crate) fn is_older_than(&self, t: i64) -> bool {
         self.column.is_none() || self.encoder.last_t() < t
-    }
-
-    /// Reads where the next sample goes; what comes out means nothing.
-    #[inline]
-    pub(crate) fn touch(&self) -> u64 {
-        self.column.as_ref().map_or(0, |column| column.words.touch())
     }
 
     pub(crate) fn column(&self) -> Option<&Column> {
