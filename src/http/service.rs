@@ -29,7 +29,7 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection, encrypted or not.
 pub(super) enum Stream {
     Plain(TcpStream),
-    Encrypted(TlsStream<TcpStream>),
+    Encrypted(Box<TlsStream<TcpStream>>),
 }
 
 /// What a listener serves.
@@ -49,13 +49,16 @@ pub(super) fn socket(stream: &dyn Any) -> Option<&TcpStream> {
     stream.downcast_ref::<Connection>().map(|stream| stream.get_ref().socket())
 }
 
+/// What is called with a connection that begins to be served, and with what its requests will carry.
+type OnConnect = Arc<dyn Fn(&dyn Any, &mut Extensions) + Send + Sync>;
+
 /// How connections are served.
 #[derive(Clone)]
 pub(super) struct Serving {
     pub(super) keep_alive: Duration,
     pub(super) head_timeout: Duration,
     /// Called for each connection when it begins to be served.
-    pub(super) on_connect: Arc<dyn Fn(&dyn Any, &mut Extensions) + Send + Sync>,
+    pub(super) on_connect: OnConnect,
     /// Our side of TLS, if it is spoken.
     pub(super) tls: Option<ServerConfig>,
 }
@@ -99,7 +102,7 @@ where
             .map_err(drop)
             .and_then(|io: TlsStream<TcpStream>| async move {
                 let peer = io.get_ref().0.peer_addr().ok();
-                Ok::<_, ()>((Lenient::new(Stream::Encrypted(io)), Protocol::Http1, peer))
+                Ok::<_, ()>((Lenient::new(Stream::Encrypted(Box::new(io))), Protocol::Http1, peer))
             })
             .and_then(requests(&serving, address, signal, make()).map_err(drop))
     })

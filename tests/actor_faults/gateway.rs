@@ -175,8 +175,10 @@ fn a_misjudged_query_begins_anew_and_counts_once() {
     });
 }
 
+type Look = dyn Fn(&dyn ReadBudget) -> Result<(), ReadError> + Send + Sync;
+
 /// Storage without series; what a look at it does is up to the test.
-struct Looked(Box<dyn Fn(&dyn ReadBudget) -> Result<(), ReadError> + Send + Sync>);
+struct Looked(Box<Look>);
 
 struct LookedQueryable(Arc<Looked>);
 

@@ -170,8 +170,11 @@ fn series(families: &[Family], extra: &BTreeMap<String, String>, now_ms: i64) ->
     out
 }
 
+/// Takes the suffix of a name, a further label and a value.
+type Add<'a> = &'a mut dyn FnMut(&str, Option<(&str, String)>, f64);
+
 /// Calls `add` with the suffix of a name, a further label and a value, for each sample of a metric.
-fn parts(of: &Family, metric: &Metric, add: &mut dyn FnMut(&str, Option<(&str, String)>, f64)) {
+fn parts(of: &Family, metric: &Metric, add: Add<'_>) {
     match of.kind() {
         Kind::Counter | Kind::Gauge | Kind::Untyped => add("", None, metric.value),
         Kind::Summary => {
