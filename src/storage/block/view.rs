@@ -701,13 +701,28 @@ fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
                 let Some(histogram) = part.histograms.values.get(at) else { continue };
                 let mut histogram = Arc::clone(histogram);
                 // Where the sources alternate, what a histogram says of the one before it does not hold any more.
-                if !picked.is_consecutive && histogram.counter_reset_hint == CounterResetHint::NotReset {
+                if !picked.is_consecutive
+                    && histogram.counter_reset_hint == CounterResetHint::NotReset
+                    && !follows(part, at, out)
+                {
                     Arc::make_mut(&mut histogram).counter_reset_hint = CounterResetHint::Unknown;
                 }
                 out.push_histogram(*t, part.histogram_starts.get(at).copied().unwrap_or(0), histogram);
             }
         }
     }
+}
+
+/// True if the newest histogram of `out` is the one that stands before this one in its own source, whoever it was taken from.
+fn follows(part: &SampleColumn, at: usize, out: &SampleColumn) -> bool {
+    let before =
+        at.checked_sub(1).and_then(|at| Some((part.histograms.timestamps.get(at)?, part.histograms.values.get(at)?)));
+    let newest = out.histograms.timestamps.last().zip(out.histograms.values.last());
+    let (Some((time, before)), Some((newest_time, newest))) = (before, newest) else { return false };
+    let floats_since = out.floats.timestamps.last().is_some_and(|float| newest_time < float);
+    let mut before = before.as_ref().clone();
+    before.counter_reset_hint = newest.counter_reset_hint;
+    !floats_since && time == newest_time && before == **newest
 }
 
 /// All samples of a part in the order of their times.

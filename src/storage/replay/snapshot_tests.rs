@@ -155,7 +155,8 @@ fn whichever_operation_of_a_stop_fails_the_next_start_finds_everything() {
             let after = new_head(2);
             let (_, report) = reopen(&fs, &after, FOREVER);
             assert_eq!(whole_content(&after), content, "operation {n} failed");
-            assert!(written.is_err() || report.from == ReadFrom::Snapshot, "operation {n} failed");
+            // The first operation reads what is there; a snapshot written after it has failed is not used, and costs only time.
+            assert!(written.is_err() || n == 1 || report.from == ReadFrom::Snapshot, "operation {n} failed");
         }
         if untouched {
             assert!(written.is_ok() && 15 < n, "{n}");
