@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 
-use crate::model::histogram::CounterResetHint;
+use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::Names;
@@ -701,11 +701,18 @@ fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
                 let Some(histogram) = part.histograms.values.get(at) else { continue };
                 let mut histogram = Arc::clone(histogram);
                 // Where the sources alternate, what a histogram says of the one before it does not hold any more.
-                if !picked.is_consecutive
-                    && histogram.counter_reset_hint == CounterResetHint::NotReset
-                    && !follows(part, at, out)
-                {
-                    Arc::make_mut(&mut histogram).counter_reset_hint = CounterResetHint::Unknown;
+                let holds = picked.is_consecutive || histogram.counter_reset_hint == CounterResetHint::Reset;
+                if !holds {
+                    let hint = match parts.iter().any(|other| is_known_to_follow(other, *t, &histogram, out)) {
+                        true => CounterResetHint::NotReset,
+                        false if histogram.counter_reset_hint == CounterResetHint::NotReset => {
+                            CounterResetHint::Unknown
+                        }
+                        false => histogram.counter_reset_hint,
+                    };
+                    if hint != histogram.counter_reset_hint {
+                        Arc::make_mut(&mut histogram).counter_reset_hint = hint;
+                    }
                 }
                 out.push_histogram(*t, part.histogram_starts.get(at).copied().unwrap_or(0), histogram);
             }
@@ -713,16 +720,24 @@ fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
     }
 }
 
-/// True if the newest histogram of `out` is the one that stands before this one in its own source, whoever it was taken from.
-fn follows(part: &SampleColumn, at: usize, out: &SampleColumn) -> bool {
-    let before =
-        at.checked_sub(1).and_then(|at| Some((part.histograms.timestamps.get(at)?, part.histograms.values.get(at)?)));
+/// True if a source has this very histogram at this time, says that it goes on from the one before it, and that one is the newest
+/// of `out`, whoever it was taken from.
+fn is_known_to_follow(part: &SampleColumn, t: i64, histogram: &FloatHistogram, out: &SampleColumn) -> bool {
+    let is_same = |a: &FloatHistogram, b: &FloatHistogram| {
+        let hint = b.counter_reset_hint;
+        *b == FloatHistogram { counter_reset_hint: hint, ..a.clone() }
+    };
+    let Ok(at) = part.histograms.timestamps.binary_search(&t) else { return false };
+    let Some(own) = part.histograms.values.get(at) else { return false };
+    let Some(before) = at.checked_sub(1) else { return false };
+    let before = part.histograms.timestamps.get(before).zip(part.histograms.values.get(before));
     let newest = out.histograms.timestamps.last().zip(out.histograms.values.last());
     let (Some((time, before)), Some((newest_time, newest))) = (before, newest) else { return false };
-    let floats_since = out.floats.timestamps.last().is_some_and(|float| newest_time < float);
-    let mut before = before.as_ref().clone();
-    before.counter_reset_hint = newest.counter_reset_hint;
-    !floats_since && time == newest_time && before == **newest
+    own.counter_reset_hint == CounterResetHint::NotReset
+        && time == newest_time
+        && out.floats.timestamps.last().is_none_or(|float| float < newest_time)
+        && is_same(own, histogram)
+        && is_same(before, newest)
 }
 
 /// All samples of a part in the order of their times.
