@@ -687,6 +687,8 @@ enum Place {
 fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
     let places: Vec<(Vec<i64>, Vec<Place>)> = parts.iter().map(places_of).collect();
     let times: Vec<&[i64]> = places.iter().map(|(times, _)| times.as_slice()).collect();
+    // Nothing that is read here stands before the first one, so what it says holds as in its own source.
+    let mut is_first = true;
     for picked in picks(&times) {
         let (Some(part), Some((times, places))) = (parts.get(picked.source), places.get(picked.source)) else {
             continue;
@@ -701,7 +703,8 @@ fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
                 let Some(histogram) = part.histograms.values.get(at) else { continue };
                 let mut histogram = Arc::clone(histogram);
                 // Where the sources alternate, what a histogram says of the one before it does not hold any more.
-                let holds = picked.is_consecutive || histogram.counter_reset_hint == CounterResetHint::Reset;
+                let holds =
+                    is_first || picked.is_consecutive || histogram.counter_reset_hint == CounterResetHint::Reset;
                 if !holds {
                     let hint = match parts.iter().any(|other| is_known_to_follow(other, *t, &histogram, out)) {
                         true => CounterResetHint::NotReset,
@@ -717,6 +720,7 @@ fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
                 out.push_histogram(*t, part.histogram_starts.get(at).copied().unwrap_or(0), histogram);
             }
         }
+        is_first = false;
     }
 }
 
