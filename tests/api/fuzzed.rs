@@ -79,7 +79,7 @@ fn pick<'a, T>(dice: &mut Dice, all: &'a [T]) -> &'a T {
 
 /// A text that may stand in a head: in a path, or in a header's value.
 fn in_head(text: &str, is_path: bool) -> String {
-    text.chars().filter(|c| !c.is_control() && !(is_path && *c == ' ')).take(3_000).collect()
+    text.chars().filter(|c| !(c.is_control() || is_path && *c == ' ')).take(3_000).collect()
 }
 
 fn request(dice: &mut Dice) -> Vec<u8> {
