@@ -3,7 +3,7 @@
 //! - `late`: processor time of a server that is written to, in order and with 30 % of the samples ten minutes late.
 //! - `compaction`: a million series scraped each 15 s while heads become blocks: resident memory before and at most, late scrapes.
 //! - `append`: how long an append takes while 20 queries read all series, in the process itself.
-#![allow(missing_docs, reason = "a bench")]
+#![allow(clippy::disallowed_methods, missing_docs, reason = "a bench")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints its figures")]
 
 use std::fmt::Write as _;
@@ -279,7 +279,7 @@ fn compaction(binary: &Path, targets: usize) {
         let now = if begun.elapsed().subsec_millis() < 150 { compactions() } else { done };
         if now <= done {
             // What it was a moment ago: while a block is written it rises.
-            if begun.elapsed().as_secs() % 10 == 0 && peak <= resident {
+            if begun.elapsed().as_secs().is_multiple_of(10) && peak <= resident {
                 steady = resident;
             }
             continue;
