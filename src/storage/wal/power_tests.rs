@@ -180,3 +180,20 @@ fn without_syncs_whole_segments_are_synced_all_the_same() {
     assert!(30 < found.len() && found.len() < 100, "{}", found.len());
     assert_eq!(found, (0..found.len() as i64).collect::<Vec<_>>(), "no hole");
 }
+
+#[test]
+fn a_failed_sync_of_records_that_are_not_held_is_told() {
+    let fs = SimFs::new();
+    let shared: SharedFs = Arc::new(fs.clone());
+    shared.create_dir_all(Path::new(DATA)).unwrap();
+    for held in [false, true] {
+        let options = WalOptions { hold_unsynced: held, ..super::tests::options() };
+        let dir = Path::new(DATA).join(held.to_string());
+        shared.create_dir_all(&dir).unwrap();
+        let mut writer = Writer::create(shared.clone(), &dir, 0, options, super::tests::metrics()).unwrap();
+        writer.append(&batch(0, 3)).unwrap();
+        fs.fail_nth(1, 0);
+        assert_eq!(writer.sync().is_ok(), held);
+        fs.heal();
+    }
+}

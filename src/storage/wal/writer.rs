@@ -267,7 +267,12 @@ impl Writer {
                 tracing::warn!(component = "tsdb", segment = self.segment, %error, path = %path.display(),
                     "sync of the write log failed; its records are written again to a new segment");
                 self.state = State::MustRewrite;
-                self.rewrite()
+                self.rewrite()?;
+                // What is not held cannot be written again: whoever asked must not take it for durable.
+                match self.options.hold_unsynced {
+                    true => Ok(()),
+                    false => Err(WalError::Io { action: "sync", path, source: error }),
+                }
             }
         }
     }
