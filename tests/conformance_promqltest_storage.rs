@@ -298,12 +298,6 @@ fn outcomes(script: &Script, storage: &mut dyn TestStorage) -> Result<Vec<Result
 
 /// True if a failure is about what is known of the sample before, which is less where another block begins.
 fn is_about_hints_alone(failure: &str) -> bool {
-    // The warning is drawn from hints; where sources alternate there is none to conflict.
-    if failure.contains("expected warn annotations but none were found")
-        && failure.contains("conflicting counter resets")
-    {
-        return true;
-    }
     let plain = failure.replace(" counter_reset_hint:not_reset", "");
     // The first difference; behind it stand the two whole answers.
     let plain = plain.split("; expected ").next().unwrap_or_default();

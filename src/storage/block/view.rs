@@ -528,7 +528,6 @@ impl BlockSeries {
             if is_first && lacks_first && histogram.counter_reset_hint == CounterResetHint::NotReset {
                 histogram.counter_reset_hint = CounterResetHint::Unknown;
             }
-            is_first = false;
             out.push_histogram(t, decoder.start(), Arc::new(histogram));
         }
         Ok(())
@@ -608,20 +607,22 @@ impl SampleSource for MergedSamples {
     }
 
     fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
-        // The newest of all is the newest of its source.
-        let mut newest: Option<(i64, SampleColumn)> = None;
+        // The newest of all is the newest of its source; those of the others stand before it and say whether a counter was reset.
+        let mut parts = Vec::with_capacity(self.sources.len());
+        let (mut newest, mut is_tied) = (None, false);
         for source in &self.sources {
             let mut part = SampleColumn::default();
             source.decode_newest(range, &mut part)?;
             let Some((_, last)) = span_of(&part) else { continue };
-            match newest.as_ref().map(|(known, _)| last.cmp(known)) {
-                // Which of them stays depends on what is before them.
-                Some(Ordering::Equal) => return self.decode_all(range, out),
-                Some(Ordering::Less) => {}
-                None | Some(Ordering::Greater) => newest = Some((last, part)),
-            }
+            is_tied = newest == Some(last) || is_tied && Some(last) < newest;
+            newest = newest.max(Some(last));
+            parts.push(part);
         }
-        merge(newest.into_iter().map(|(_, part)| part).collect(), out);
+        if is_tied {
+            // Which of them stays depends on what is before them.
+            return self.decode_all(range, out);
+        }
+        merge(parts, out);
         Ok(())
     }
 }
@@ -687,8 +688,6 @@ enum Place {
 fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
     let places: Vec<(Vec<i64>, Vec<Place>)> = parts.iter().map(places_of).collect();
     let times: Vec<&[i64]> = places.iter().map(|(times, _)| times.as_slice()).collect();
-    // Nothing that is read here stands before the first one, so what it says holds as in its own source.
-    let mut is_first = true;
     for picked in picks(&times) {
         let (Some(part), Some((times, places))) = (parts.get(picked.source), places.get(picked.source)) else {
             continue;
@@ -703,8 +702,7 @@ fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
                 let Some(histogram) = part.histograms.values.get(at) else { continue };
                 let mut histogram = Arc::clone(histogram);
                 // Where the sources alternate, what a histogram says of the one before it does not hold any more.
-                let holds =
-                    is_first || picked.is_consecutive || histogram.counter_reset_hint == CounterResetHint::Reset;
+                let holds = picked.is_consecutive || histogram.counter_reset_hint == CounterResetHint::Reset;
                 if !holds {
                     let hint = match parts.iter().any(|other| is_known_to_follow(other, *t, &histogram, out)) {
                         true => CounterResetHint::NotReset,
@@ -720,7 +718,6 @@ fn pick(parts: &[SampleColumn], out: &mut SampleColumn) {
                 out.push_histogram(*t, part.histogram_starts.get(at).copied().unwrap_or(0), histogram);
             }
         }
-        is_first = false;
     }
 }
 
