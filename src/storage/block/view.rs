@@ -528,6 +528,7 @@ impl BlockSeries {
             if is_first && lacks_first && histogram.counter_reset_hint == CounterResetHint::NotReset {
                 histogram.counter_reset_hint = CounterResetHint::Unknown;
             }
+            is_first = false;
             out.push_histogram(t, decoder.start(), Arc::new(histogram));
         }
         Ok(())
