@@ -11,6 +11,7 @@ use super::retention::Retention;
 use super::view::{StoreQueryable, StoreView};
 use crate::model::clock::{ManualClock, SharedClock};
 use crate::model::histogram::{CounterResetHint, FloatHistogram};
+use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::random::Random;
 use crate::model::read::{FloatColumn, Queryable, ReadView, SampleColumn, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
@@ -149,6 +150,42 @@ fn a_head_replayed_from_prometheus_writes_its_block() {
     let until = catalog.state().whole_until().unwrap();
     head.truncate_blocking(TimestampMs(until));
     assert_eq!(everything(&*store.view().unwrap()), before);
+}
+
+#[test]
+fn after_a_deleted_beginning_one_histogram_alone_knows_of_none_before_it() {
+    let sim = SimFs::new();
+    put_block(&sim, &golden_block("first"));
+    let catalog = catalog_of(&sim);
+    let view = || StoreView::of_blocks(catalog.state());
+    let columns = || -> Vec<SampleColumn> {
+        let selected = view().select(&[], TimeRange::ALL, &Unlimited).unwrap();
+        let decoded = selected.iter().map(|one| {
+            let mut column = SampleColumn::default();
+            one.samples.decode_all(TimeRange::ALL, &mut column).unwrap();
+            column
+        });
+        decoded.filter(|column| !column.histograms.is_empty()).collect()
+    };
+    let before = columns();
+    let first = before.iter().filter_map(|column| column.histograms.timestamps.first()).min().copied().unwrap();
+    let any = vec![vec![Matcher::new(MatchOp::Regex, "__name__", ".+").unwrap()]];
+    let range = TimeRange::new(TimestampMs(first), TimestampMs(first)).unwrap();
+    let (blocks, written) = catalog.write_deletion(catalog.plan_deletion(&any, range).unwrap());
+    catalog.show_deleted(blocks, || ());
+    written.unwrap();
+    let mut changed = 0;
+    for (old, new) in before.iter().zip(columns()) {
+        let from = usize::from(old.histograms.timestamps.first() == Some(&first));
+        let old: Vec<_> = old.histograms.values.iter().skip(from).map(|h| h.counter_reset_hint).collect();
+        let new: Vec<_> = new.histograms.values.iter().map(|h| h.counter_reset_hint).collect();
+        if from == 1 && old.first() == Some(&CounterResetHint::NotReset) {
+            assert_eq!(new.first(), Some(&CounterResetHint::Unknown));
+            assert_eq!(new[1..], old[1..]);
+            changed += usize::from(old[1..].contains(&CounterResetHint::NotReset));
+        }
+    }
+    assert!(0 < changed);
 }
 
 /// Writes every record again.
