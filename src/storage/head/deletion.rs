@@ -18,8 +18,8 @@ use crate::model::read::{FloatColumn, ReadError, SampleColumn, Unlimited};
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimeRange;
 use crate::storage::block::tombstones::{Interval, Tombstones};
-use crate::storage::head::Head;
 use crate::storage::head::view::HeadView;
+use crate::storage::head::{Head, HeadStats};
 use crate::storage::wal::tombstone_record::RefTombstone;
 
 /// The deleted ranges of all shards.
@@ -76,10 +76,18 @@ impl Head {
     /// Works out what a deletion of `range` from the series that any of the selectors selects hides. Errors when a shard is away.
     pub fn plan_deletion(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<HeadDeletion, ReadError> {
         let view = HeadView::open(&self.shared, self.shards());
+        let newest_of_all = HeadStats::of(&self.shared).max_time;
         let mut ranges = Vec::new();
         for matchers in selectors {
-            view.for_each_selected(matchers, range, &Unlimited, |series, min_t, max_t| {
-                ranges.push(RefTombstone { series, interval: Interval { min_t, max_t } });
+            view.each_selected(matchers, &Unlimited, |series, newest| {
+                // From the beginning of the range, also where that is before what the head holds: the log still has samples that
+                // are in blocks now, and nothing tells a start of them once these are cleaned or gone. For the same reason series of
+                // which the head has no sample are among them.
+                let interval = newest
+                    .or(newest_of_all)
+                    .map(|newest| Interval { min_t: range.min().0, max_t: range.max().0.min(newest) });
+                ranges
+                    .extend(interval.filter(|i| i.min_t <= i.max_t).map(|interval| RefTombstone { series, interval }));
             })?;
         }
         view.check()?;

@@ -38,6 +38,7 @@ use crate::storage::wal::{WalError, WalOptions};
 use crate::storage::wbl::{self, LateLog};
 
 mod damage;
+mod joints;
 
 const DATA: &str = "/data";
 const RANGE_MS: i64 = 10_000;

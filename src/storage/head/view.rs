@@ -212,37 +212,20 @@ impl HeadView {
         }
     }
 
-    /// Calls `take` with the series that fulfil all `matchers`, and the first and the last of its times in `range`.
-    pub(crate) fn for_each_selected(
+    /// Calls `take` with the series that fulfil all `matchers`, and the last of its times if the head has samples of it.
+    pub(crate) fn each_selected(
         &self,
         matchers: &[Matcher],
-        range: TimeRange,
         budget: &dyn ReadBudget,
-        mut take: impl FnMut(SeriesRef, i64, i64),
+        mut take: impl FnMut(SeriesRef, Option<i64>),
     ) -> Result<(), ReadError> {
         let view = &self.inner;
-        let in_order = view.clamp(range);
         view.for_each(matchers, budget, |shard, found| {
             let cell = found.cell();
-            let mut ends: Option<(i64, i64)> = None;
-            let mut reach = |range: TimeRange, first: i64, last: i64| {
-                let (first, last) = (first.max(range.min().0), last.min(range.max().0));
-                if first <= last {
-                    ends = Some(ends.map_or((first, last), |(min_t, max_t)| (min_t.min(first), max_t.max(last))));
-                }
-            };
-            if let Some(range) = in_order {
-                let own = cell.newest_visible(view.commit()).and_then(|last| Ok((cell.first_t(i64::MIN)?, last)));
-                if let (Some(first), Some(last)) = own.map_err(|error| corrupt(cell.series(), error))? {
-                    reach(range, first, last);
-                }
-            }
-            if let Some(late) = view.late_of(shard, cell).filter(|late| late.has_visible(view.commit())) {
-                late.spans(u64::MAX).for_each(|(first, last)| reach(range, first, last));
-            }
-            if let Some((min_t, max_t)) = ends {
-                take(cell.series(), min_t, max_t);
-            }
+            let own = cell.newest_visible(view.commit()).map_err(|error| corrupt(cell.series(), error))?;
+            let late = view.late_of(shard, cell).filter(|late| late.has_visible(view.commit()));
+            let late = late.and_then(|late| late.spans(u64::MAX).map(|(_, last)| last).max());
+            take(cell.series(), own.max(late));
             Ok(())
         })
     }
