@@ -41,7 +41,10 @@ impl Scene {
         let stream = tokio::net::TcpStream::connect(self.server.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        // It takes all that there is, however many answers share the connection.
+        builder.initial_window_size(1 << 24).initial_connection_window_size(1 << 28);
+        let (send, connection) = builder.handshake(stream).await.unwrap();
         tokio::spawn(connection);
         send.ready().await.unwrap()
     }
@@ -352,7 +355,7 @@ fn floods_over_http2_end_the_connection_and_nothing_else() {
     (0..10_000).all(|_| raw.send(&more));
     assert_eq!(raw.farewell().unwrap_or(ENHANCE_YOUR_CALM), ENHANCE_YOUR_CALM);
     let mut raw = scene.raw();
-    let mut bomb = [&block(GET, HANG)[..], b"\x40\x01x\x7f\xa1\x16", &[b'y'; 3_000]].concat();
+    let mut bomb = [&block(GET, HANG)[..], b"\x40\x01x\x7f\xb9\x16", &[b'y'; 3_000]].concat();
     bomb.resize(16_000, 0xbe);
     raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb));
     assert_eq!(raw.farewell(), Some(ENHANCE_YOUR_CALM));
