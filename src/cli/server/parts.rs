@@ -289,6 +289,9 @@ impl Parts {
     pub(super) async fn apply(&self, planned: &Planned) -> Vec<String> {
         let config = &planned.checked.loaded.config;
         self.compactor.set_retention(blocks::retention(config));
+        self.compactor.set_ended_threshold(
+            config.storage.tsdb.as_ref().map_or(0.0, |tsdb| tsdb.stale_series_compaction_threshold),
+        );
         self.settle(&planned.checked.loaded);
         self.remote_read.set(config);
         let global = &config.global;

@@ -203,6 +203,9 @@ pub(crate) struct Partition {
     pub(super) index: Arc<Index>,
     pub(super) truncation: Option<super::truncate::Truncation>,
     pub(super) late_drop: Option<super::truncate::LateDrop>,
+    pub(super) eviction: Option<super::ended::Eviction>,
+    /// Series that have left before their time, with their newest sample: the log may still have samples of them.
+    pub(super) evicted: super::ended::Newests,
     /// Series that are gone and still stand in segments.
     pub(super) gone_in_index: usize,
     /// What the log says of series; empty unless something wants it there.
@@ -222,6 +225,8 @@ impl Partition {
             index: Arc::default(),
             truncation: None,
             late_drop: None,
+            eviction: None,
+            evicted: HashMap::default(),
             gone_in_index: 0,
             metadata: HashMap::default(),
         }
