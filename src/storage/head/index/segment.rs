@@ -259,6 +259,28 @@ impl Segment {
         (self.names.get(name), self.value(pair))
     }
 
+    /// The names of all labels, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        (0..self.names.len()).map(|number| self.names.get(number))
+    }
+
+    /// The name with this number.
+    pub(crate) fn name(&self, number: usize) -> &str {
+        self.names.get(number)
+    }
+
+    /// The pairs of the series at `position`, ascending, with the numbers of their names.
+    pub(crate) fn numbered_pairs(&self, position: u32) -> impl Iterator<Item = (usize, PairId)> + '_ {
+        // Pairs ascend, and so do their names.
+        let mut name = 0;
+        self.pairs(position).iter().map(move |pair| {
+            while self.name_starts.get(name + 1).is_some_and(|next| next <= pair) {
+                name += 1;
+            }
+            (name, *pair)
+        })
+    }
+
     /// Those of the positions whose series are not gone.
     pub(crate) fn living(&self, positions: Vec<u32>) -> Vec<u32> {
         positions.into_iter().filter(|position| !self.cell(*position).is_gone()).collect()
@@ -284,13 +306,8 @@ impl Segment {
     /// The label set of the series at `position`.
     pub(crate) fn labels(&self, position: u32) -> Labels {
         let mut room = LabelsRoom::default();
-        // Pairs ascend, and so do their names.
-        let mut name = 0;
-        for pair in self.pairs(position) {
-            while self.name_starts.get(name + 1).is_some_and(|next| next <= pair) {
-                name += 1;
-            }
-            room.push(self.names.get(name), self.value(*pair));
+        for (name, pair) in self.numbered_pairs(position) {
+            room.push(self.names.get(name), self.value(pair));
         }
         room.take()
     }
