@@ -133,6 +133,7 @@ impl Head {
         let range_ms = self.shared.rules.chunk_range_ms;
         let bounds = AppendBounds::new(newest, first, now, self.shared.min_valid(), range_ms);
         let bounds = bounds.with_window(self.late_window_ms(), self.late_epoch());
+        let bounds = bounds.with_known_return(self.clock.was_ahead_until());
         HeadCommit { commit, bounds }
     }
 

@@ -586,10 +586,13 @@ impl Partition {
     }
 
     /// True for a sample that only such samples of its series stand against as are newer than there can be: the clock was ahead when
-    /// they came. Where the series holds samples right behind it, it is the clock of now that is wrong, unless the series has gone
-    /// on in this way before.
+    /// they came. Where the series holds samples right behind it, it is the clock of now that is wrong, unless that is known to be right
+    /// or the series has gone on in this way before.
     fn has_returned(&self, bounds: AppendBounds, found: &FoundSeries, newest: Option<i64>, t: i64) -> bool {
         let Some(free) = bounds.free_if_returned(t, newest) else { return false };
+        if bounds.is_return_known() {
+            return true;
+        }
         let column = self.table.get(found.id).and_then(WriterSeries::column);
         // Chunks that cannot be read tell nothing.
         if column.is_none_or(|column| column.is_free(free).unwrap_or(false)) {
