@@ -391,7 +391,7 @@ pub trait ReadView: Send + Sync {
         budget: &dyn ReadBudget,
     ) -> Result<Vec<SelectedSeries>, ReadError>;
 
-    /// The same series for whoever looks at some of their labels alone; `None` where [`Self::select`] is no longer way.
+    /// The same series for whoever looks at some of their labels alone; `None` where [`Self::select`] is as short a way.
     fn select_classed(
         &self,
         matchers: &[Matcher],

@@ -197,6 +197,9 @@ mod tests {
             prop_assert_eq!(&labels(merged(&segments, runs.clone(), &mut ticker).unwrap()), &expected);
             let ranks = Ranks::of(&known, &segments, &mut ticker).unwrap();
             prop_assert_eq!(&labels(ranks.sorted(runs)), &expected);
+            for segment in segments.iter().filter(|segment| 0 < segment.len()) {
+                prop_assert!(all.iter().all(|labels| segment.compare(0, labels) == segment.labels(0).cmp(labels)));
+            }
             prop_assert!(Arc::ptr_eq(&ranks, &Ranks::of(&known, &segments, &mut ticker).unwrap()));
         }
 

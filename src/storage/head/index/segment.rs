@@ -7,8 +7,9 @@
 //! lookup     hash of labels → position                  open addressing
 //! ```
 
+use std::cmp::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 
 use arc_swap::ArcSwapOption;
 use memchr::memmem;
@@ -32,7 +33,7 @@ impl Default for SegmentId {
     /// A new one.
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(NEXT.fetch_add(1, atomic::Ordering::Relaxed))
     }
 }
 
@@ -312,6 +313,21 @@ impl Segment {
         room.take()
     }
 
+    /// How the label set of the series at `position` stands to another.
+    pub(crate) fn compare(&self, position: u32, labels: &Labels) -> Ordering {
+        let mut others = labels.iter_raw();
+        for (name, pair) in self.numbered_pairs(position) {
+            let Some(other) = others.next() else { return Ordering::Greater };
+            // Texts are ordered as their bytes are.
+            let names = self.names.get(name).as_bytes().cmp(other.name);
+            let order = names.then_with(|| self.value(pair).as_bytes().cmp(other.value));
+            if order.is_ne() {
+                return order;
+            }
+        }
+        if others.next().is_some() { Ordering::Less } else { Ordering::Equal }
+    }
+
     /// The pairs with this name; empty if there is none.
     pub(crate) fn pairs_of_name(&self, name: &str) -> std::ops::Range<PairId> {
         match search(self.names.len(), |i| self.names.get(i).cmp(name)) {
@@ -392,14 +408,14 @@ fn behind(ends: &[u32], at: usize) -> usize {
 }
 
 /// Binary search over indexes.
-fn search(len: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Result<usize, usize> {
+fn search(len: usize, compare: impl Fn(usize) -> Ordering) -> Result<usize, usize> {
     let (mut low, mut high) = (0, len);
     while low < high {
         let middle = low + (high - low) / 2;
         match compare(middle) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Equal => return Ok(middle),
-            std::cmp::Ordering::Greater => high = middle,
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Ok(middle),
+            Ordering::Greater => high = middle,
         }
     }
     Err(low)

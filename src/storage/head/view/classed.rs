@@ -273,7 +273,7 @@ impl ViewInner {
             ticker.tick()?;
             let is_before = |other: &Member| {
                 let segment = segments.get(other.run as usize);
-                segment.is_some_and(|segment| segment.labels(other.position).cmp(labels) == Ordering::Less)
+                segment.is_some_and(|segment| segment.compare(other.position, labels) == Ordering::Less)
             };
             let (before, behind) = rest.split_at(leading(rest, is_before));
             all.extend_from_slice(before);
