@@ -165,7 +165,8 @@ impl SteadyClock {
         state.age = Age { at: Moment { wall_ms: memory.aged_ms, monotonic: since }, behind_ms: memory.behind_ms };
         state.ahead_until = memory.ahead_until_ms.filter(|_| is_same);
         if let Some(last) = memory.lines.last().filter(|_| is_same) {
-            let base = Moment { wall_ms: last.ahead_ms.saturating_add(as_ms(seen.monotonic)), monotonic: seen.monotonic };
+            let base =
+                Moment { wall_ms: last.ahead_ms.saturating_add(as_ms(seen.monotonic)), monotonic: seen.monotonic };
             state.lines = memory.lines.iter().rev().take(LINES_MAX).rev().copied().collect();
             (state.base, state.anchor) = (base, base);
             state.doubted_since = memory.doubted_since_ms.map(of_ms).filter(|since| *since <= seen.monotonic);
