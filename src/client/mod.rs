@@ -56,7 +56,7 @@ use connect::History;
 use oauth2::OAuth2;
 use proxy::ProxyRules;
 use tls::TlsSettings;
-use transport::{Connections, Transport};
+use transport::{Connections, Room, Transport};
 
 /// An idle connection is closed after this long, as in Prometheus.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -66,6 +66,8 @@ const IDLE_PER_HOST_MAX: usize = 1000;
 const HEAD_LEN_MAX: usize = 64 * 1024;
 /// Headers of an answer at most: as many of the shortest, `a:` and a line end, as fit its head.
 const HEADERS_MAX: usize = HEAD_LEN_MAX / 4;
+/// Headers for which there is room at first: hyper clears 48 bytes for each whenever an answer comes.
+const USUAL_HEADERS_MAX: usize = 128;
 /// The same for an answer of HTTP/2.
 const HTTP2_HEAD_LEN_MAX: u32 = 64 * 1024;
 /// What a peer may send ahead on a stream of HTTP/2, in bytes.
@@ -276,12 +278,19 @@ impl HttpClient {
     /// have been closed by the peer, as Go does: the peer's idle timeout often equals the scrape interval.
     async fn hop(&self, request: &Request, deadline: Instant) -> Result<Response, Failure> {
         let repeatable = request.method == Method::GET || request.method == Method::HEAD;
-        let connections = self.transport.connections(deadline).await?;
-        match self.exchange(&connections, request, deadline).await {
-            Err((Failure::Eof, true)) if repeatable => {
-                self.exchange(&connections, request, deadline).await.map_err(|(failure, _)| failure)
+        // An answer with more headers than usual is asked for again, where that changes nothing, and with room for all from then on.
+        let mut room = if repeatable { self.transport.room() } else { Room::Most };
+        let mut may_repeat = repeatable;
+        loop {
+            let connections = self.transport.connections(room, deadline).await?;
+            match self.exchange(&connections, request, deadline).await {
+                Err((Failure::Eof, true)) if may_repeat => may_repeat = false,
+                Err((Failure::HeadTooLarge, _)) if room == Room::Usual => {
+                    self.transport.widen();
+                    room = Room::Most;
+                }
+                exchanged => return exchanged.map_err(|(failure, _)| failure),
             }
-            exchanged => exchanged.map_err(|(failure, _)| failure),
         }
     }
 

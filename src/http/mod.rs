@@ -26,7 +26,7 @@ pub mod params;
 mod paths;
 mod pieces;
 mod plain;
-mod profile;
+pub(crate) mod profile;
 pub mod render;
 mod request;
 mod response;
