@@ -12,6 +12,7 @@ mod base64;
 pub mod cloud;
 mod connect;
 mod credentials;
+mod dialer;
 mod error;
 mod first_bytes;
 mod jwt;
@@ -50,6 +51,7 @@ pub use unix::UnixClient;
 
 use crate::config::http_client::{HttpClientConfig, TlsConfig};
 use crate::model::go;
+use crate::telemetry::metrics::Registry;
 use connect::History;
 use oauth2::OAuth2;
 use proxy::ProxyRules;
@@ -178,6 +180,11 @@ pub fn status_reason(status: u16) -> &'static str {
     StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
 
+/// Shows the counters of a dialer that has made no connection yet.
+pub fn show_dialer(registry: &Registry, dialer: &str) {
+    dialer::DialerMetrics::new(registry, dialer);
+}
+
 /// Signs requests before they are sent.
 pub trait Signer: Send + Sync {
     /// Adds the headers that carry the signature; credentials may be fetched for it until the deadline.
@@ -236,6 +243,11 @@ impl HttpClient {
     #[must_use]
     pub fn spread_over_addresses(&self) -> Self {
         Self { transport: self.transport.spread(), ..self.clone() }
+    }
+
+    /// Counts the connections of this client and its clones as those of `dialer`. Only the first call has an effect.
+    pub fn count_connections(&self, registry: &Registry, dialer: &str) {
+        self.transport.count_connections(registry, dialer);
     }
 
     /// Sends the request and waits for the head of the answer; the body must be read by the same deadline.

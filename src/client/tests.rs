@@ -511,3 +511,38 @@ async fn a_socket_of_the_machine_is_asked_whatever_the_host() {
         format!("Get \"http://metrics.example:9100/m\": dial unix {name}2: connect: no such file or directory")
     );
 }
+
+#[tokio::test]
+async fn connections_are_counted_by_who_makes_them() {
+    let registry = Registry::shared();
+    let counts = |dialer: &str| {
+        let value = |name: &str, labels: &[(&str, &str)]| registry.counter(name, "", labels).get();
+        let by = |what: &str| value(&format!("net_conntrack_dialer_conn_{what}_total"), &[("dialer_name", dialer)]);
+        let failed = |reason: &str| {
+            value("net_conntrack_dialer_conn_failed_total", &[("dialer_name", dialer), ("reason", reason)])
+        };
+        let done = [by("attempted"), by("established"), by("closed")];
+        (done, ["refused", "resolution", "timeout", "unknown"].map(failed))
+    };
+    let client = client();
+    client.count_connections(&registry, "a");
+    // A second name changes nothing.
+    client.clone().count_connections(&registry, "b");
+    assert_eq!(counts("a"), ([0; 3], [0; 4]));
+    let peer = peer(|_, _| Reply::Text(ok("a"))).await;
+    for _ in 0..2 {
+        body(client.send(Request::get(url(peer.addr, "/")), soon()).await.unwrap()).await.unwrap();
+    }
+    assert_eq!(counts("a"), ([1, 1, 0], [0; 4]));
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    client.send(Request::get(url(closed, "/")), soon()).await.unwrap_err();
+    assert_eq!(counts("a"), ([2, 1, 0], [1, 0, 0, 1]));
+    let nowhere = Url::parse("http://no-such-host.invalid/").unwrap();
+    client.send(Request::get(nowhere), soon()).await.unwrap_err();
+    assert_eq!(counts("a"), ([3, 1, 0], [1, 1, 0, 1]));
+    drop(client);
+    while counts("a").0[2] == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(counts("b").0, [0; 3]);
+}

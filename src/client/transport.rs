@@ -1,7 +1,7 @@
 //! The connections of a client, replaced when files of its TLS settings have changed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 
 use bytes::Bytes;
@@ -12,12 +12,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::client::connect::Connector;
+use crate::client::dialer::DialerMetrics;
 use crate::client::proxy::ProxyRules;
 use crate::client::resolve::AddressOrder;
 use crate::client::source::Reader;
 use crate::client::tls::{Material, TlsParts, TlsSettings};
 use crate::client::{Failure, HEAD_LEN_MAX, HEADERS_MAX, IDLE_PER_HOST_MAX, IDLE_TIMEOUT};
 use crate::client::{HTTP2_HEAD_LEN_MAX, PING_AFTER, STREAM_WINDOW, USUAL_HEADERS_MAX, WINDOW};
+use crate::telemetry::metrics::Registry;
 
 /// Connections of one kind.
 pub(super) type Connections = Client<Connector, Full<Bytes>>;
@@ -47,6 +49,8 @@ struct Inner {
     order: AddressOrder,
     tls: TlsSettings,
     reader: Reader,
+    /// Counts connections, once somebody has asked for it.
+    dialer: Arc<OnceLock<DialerMetrics>>,
     current: Mutex<Option<Current>>,
     /// An answer with more headers than usual has come.
     has_wide_answers: AtomicBool,
@@ -84,21 +88,23 @@ impl Lanes {
 
 impl Transport {
     pub(super) fn new(proxies: ProxyRules, tls: TlsSettings, user_agent: String) -> Self {
-        Self::with_parts(Arc::new(proxies), tls, user_agent, None, AddressOrder::System)
+        Self::with_parts(Arc::new(proxies), tls, user_agent, None, AddressOrder::System, Arc::default())
     }
 
     /// Connections of its own, with the same settings, all over one socket of the machine.
     pub(super) fn over_unix_socket(&self, path: &str) -> Self {
         let inner = &*self.inner;
         let (proxies, tls, user_agent) = (Arc::clone(&inner.proxies), inner.tls.clone(), inner.user_agent.clone());
-        Self::with_parts(proxies, tls, user_agent, Some(path.to_owned()), inner.order)
+        let dialer = Arc::clone(&inner.dialer);
+        Self::with_parts(proxies, tls, user_agent, Some(path.to_owned()), inner.order, dialer)
     }
 
     /// Connections of its own, with the same settings, spread over all addresses of a host.
     pub(super) fn spread(&self) -> Self {
         let inner = &*self.inner;
         let (proxies, tls, user_agent) = (Arc::clone(&inner.proxies), inner.tls.clone(), inner.user_agent.clone());
-        Self::with_parts(proxies, tls, user_agent, inner.unix_socket.clone(), AddressOrder::Random)
+        let (unix_socket, dialer) = (inner.unix_socket.clone(), Arc::clone(&inner.dialer));
+        Self::with_parts(proxies, tls, user_agent, unix_socket, AddressOrder::Random, dialer)
     }
 
     fn with_parts(
@@ -107,14 +113,20 @@ impl Transport {
         user_agent: String,
         unix_socket: Option<String>,
         order: AddressOrder,
+        dialer: Arc<OnceLock<DialerMetrics>>,
     ) -> Self {
         let shared = tls.shared();
         let (reader, current) = (Reader::new(), Mutex::default());
         let has_wide_answers = AtomicBool::new(false);
-        let inner = Inner { proxies, user_agent, unix_socket, order, tls, reader, current, has_wide_answers };
+        let inner = Inner { proxies, user_agent, unix_socket, order, tls, reader, dialer, current, has_wide_answers };
         let current = shared.map(|parts| Current { material: None, lanes: inner.with_tls(parts) });
         *inner.current.lock() = current;
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Counts the connections from now on.
+    pub(super) fn count_connections(&self, registry: &Registry, dialer: &str) {
+        self.inner.dialer.get_or_init(|| DialerMetrics::new(registry, dialer));
     }
 
     /// The room for headers that answers have needed so far.
@@ -171,7 +183,8 @@ impl Inner {
     /// New connections.
     fn with_tls(&self, tls: TlsParts) -> Arc<Lanes> {
         let (proxies, user_agent) = (Arc::clone(&self.proxies), self.user_agent.clone());
-        let connector = Connector::new(proxies, tls, user_agent, self.unix_socket.clone(), self.order);
+        let (unix_socket, dialer) = (self.unix_socket.clone(), Arc::clone(&self.dialer));
+        let connector = Connector::new(proxies, tls, user_agent, unix_socket, self.order, dialer);
         Arc::new(Lanes { connector, of_threads: Mutex::default() })
     }
 }
