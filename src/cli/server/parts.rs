@@ -15,7 +15,7 @@ use crate::actors::compactor::{Compactor, CompactorDeps};
 use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
-use crate::actors::log_writer::{LogThread, LogWriter, SyncMode};
+use crate::actors::log_writer::{LogThread, LogWay, LogWriter, SyncMode};
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::opening::{Opening, OpeningMetrics};
 use crate::actors::policy::Policy;
@@ -427,6 +427,7 @@ impl Parts {
             written: thread.written(),
         });
         let journal = Journal {
+            way: LogWay::new(writer.clone(), Arc::clone(&thread)),
             writer,
             fs: opened.fs,
             data_dir: opened.dir,
