@@ -140,22 +140,30 @@ pub(crate) fn encode(
             };
             out.push(ChunkData { min_t: *min_t, max_t: *max_t, encoding: encoding.id(), data });
         }
-        let mut push = |chunk: EncodedChunk, started: &dyn Fn(&[u8]) -> Result<Vec<u8>, ChunkError>| {
-            let (encoding, data) = match kept {
-                Starts::None => (encoding, chunk.data),
-                Starts::Kept => (encoding.with_starts(), started(&chunk.data)?),
-            };
-            out.push(ChunkData { min_t: chunk.min_t, max_t: chunk.max_t, encoding: encoding.id(), data });
-            Ok(())
-        };
         for chunk in encode_chunks(&wholes, split) {
-            push(chunk, &|data| histogram_starts::<Histogram>(data, start_of))?;
+            let started = |data: &[u8]| histogram_starts::<Histogram>(data, start_of);
+            out.push(native_chunk(chunk, encoding, kept, started)?);
         }
         for chunk in encode_chunks(&float_histograms, split) {
-            push(chunk, &|data| histogram_starts::<FloatHistogram>(data, start_of))?;
+            let started = |data: &[u8]| histogram_starts::<FloatHistogram>(data, start_of);
+            out.push(native_chunk(chunk, encoding, kept, started)?);
         }
     }
     Ok(())
+}
+
+/// A chunk of histograms, to which `started` gives room for start times where they are kept.
+fn native_chunk(
+    chunk: EncodedChunk,
+    encoding: Encoding,
+    kept: Starts,
+    started: impl FnOnce(&[u8]) -> Result<Vec<u8>, ChunkError>,
+) -> Result<ChunkData, ChunkError> {
+    let (encoding, data) = match kept {
+        Starts::None => (encoding, chunk.data),
+        Starts::Kept => (encoding.with_starts(), started(&chunk.data)?),
+    };
+    Ok(ChunkData { min_t: chunk.min_t, max_t: chunk.max_t, encoding: encoding.id(), data })
 }
 
 /// All samples of a column as chunks; histograms whose counts are whole are written as such.

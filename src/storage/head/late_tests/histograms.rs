@@ -7,6 +7,8 @@ use CounterResetHint::{NotReset, Unknown};
 
 /// A time, a count, and what is said of the sample before.
 type Told = (i64, i64, CounterResetHint);
+/// Samples of a late chunk, times and counts as they come, and what is told of them.
+type Case<'a> = (usize, &'a [(i64, i64)], &'a [Told]);
 
 fn open(late_chunk_len: usize) -> Store {
     Store::open_with(&SimFs::new(), head_of(HeadOptions { late_chunk_len, ..options() }, WINDOW_MS))
@@ -40,7 +42,7 @@ fn counter(count: i64, is_whole: bool, is_custom: bool) -> HistogramValue {
 
 #[test]
 fn where_chunks_take_turns_nothing_is_said_of_the_sample_before() {
-    let cases: [(usize, &[(i64, i64)], &[Told]); 3] = [
+    let cases: [Case<'_>; 3] = [
         // A reset in order, behind which another chunk comes in between.
         (
             30,
