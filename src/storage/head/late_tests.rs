@@ -40,6 +40,7 @@ use crate::storage::wbl::{self, LateLog};
 
 mod cases;
 mod damage;
+mod ended;
 mod histograms;
 mod joints;
 mod starts;

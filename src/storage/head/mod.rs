@@ -23,6 +23,7 @@ pub mod cardinality;
 mod column;
 pub mod commit;
 pub mod deletion;
+pub mod ended;
 mod exemplar_restore;
 pub mod exemplars;
 pub mod export;
