@@ -34,7 +34,7 @@ pub(crate) struct Ranks {
 pub(crate) type KnownRanks = ArcSwapOption<Ranks>;
 
 impl Ranks {
-    /// The ranks of the series of all segments, as they are known or found now.
+    /// The ranks of the series of all segments, as they are known or found now, which takes lists of all series meanwhile.
     pub(crate) fn of(
         known: &KnownRanks,
         segments: &[&Segment],
@@ -44,6 +44,8 @@ impl Ranks {
         if let Some(ranks) = known.load_full().filter(|ranks| ranks.key == key) {
             return Ok(ranks);
         }
+        let len: usize = segments.iter().map(|segment| segment.len()).sum();
+        ticker.charge(len * (2 * size_of::<Member>() + size_of::<u32>()))?;
         let members = |(run, segment): (u32, &&Segment)| {
             (0..segment.len() as u32).map(|position| Member { run, position, class: 0 }).collect()
         };

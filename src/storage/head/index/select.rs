@@ -23,6 +23,11 @@ impl<'a> Ticker<'a> {
         Self { budget, steps: 0 }
     }
 
+    /// Takes `len` bytes of the budget.
+    pub(crate) fn charge(&self, len: usize) -> Result<(), ReadError> {
+        self.budget.charge(len)
+    }
+
     /// Asks the budget now.
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         self.budget.check()

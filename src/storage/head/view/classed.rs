@@ -258,6 +258,11 @@ impl ViewInner {
             for (position, entry) in (0..).zip(shard.index.tail.iter(shard.tail_len)) {
                 ticker.tick()?;
                 if matchers.iter().all(|matcher| matcher.matches_labels(&entry.labels)) {
+                    if more.len() == more.capacity() {
+                        let room = more.len().max(4);
+                        budget.charge(2 * room * size_of::<(&Labels, Member)>())?;
+                        more.reserve_exact(room);
+                    }
                     more.push((&entry.labels, Member { run, position, class: number(&entry.labels)? }));
                 }
             }
