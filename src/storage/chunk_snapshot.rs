@@ -401,7 +401,15 @@ pub fn write(fs: &SharedFs, data_dir: &Path, head: &Head, stop: &Stop<'_>) -> Re
     let Position { segment, offset } = stop.position;
     let dir = data_dir.join(format!("{PREFIX}{segment:06}.{offset:010}"));
     let temporary = data_dir.join(format!("{PREFIX}{segment:06}.{offset:010}.tmp"));
-    let persisted = Persisted::read(&**fs, data_dir)?.ok_or(SnapshotError::Chunks("one is damaged"))?;
+    let known = match head.chunk_store() {
+        Some(store) => {
+            store.close()?;
+            store.is_complete()
+        }
+        None => false,
+    };
+    let persisted = if known { Some(Persisted::known(&**fs, data_dir)?) } else { Persisted::read(&**fs, data_dir)? };
+    let persisted = persisted.ok_or(SnapshotError::Chunks("one is damaged"))?;
     let mut files = ChunkFiles::behind(fs, data_dir, &persisted);
     let written = write_parts(fs, head, stop, &temporary, (&persisted, &mut files)).and_then(|series| {
         let files = head_chunk_files::list(&**fs, data_dir)?.into_iter().map(|file| (file.number, file.len)).collect();
