@@ -49,7 +49,7 @@ const MERGE_WITHIN: Duration = Duration::from_secs(60);
 /// How often a shard that could not be restored tries again.
 const RETRY_EVERY: Duration = Duration::from_secs(60);
 /// Series with finished chunks for which writing them is worth a job at once.
-const CHUNKS_MIN: usize = 64;
+const CHUNKS_MIN: usize = 16;
 /// Looks of the upkeep after which fewer are written as well.
 const CHUNK_LOOKS: u32 = 10;
 /// How long writing chunks may wait and take; a job that comes too late is planned again.

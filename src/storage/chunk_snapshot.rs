@@ -235,6 +235,11 @@ impl Snapshot {
 }
 
 impl Notes {
+    /// Number of the last file of `chunks_head` that was there.
+    pub fn last_file(&self) -> Option<u64> {
+        self.files.iter().map(|(number, _)| *number).max()
+    }
+
     /// Series in the snapshot.
     pub fn series(&self) -> u64 {
         self.series
@@ -410,6 +415,8 @@ pub fn write(fs: &SharedFs, data_dir: &Path, head: &Head, stop: &Stop<'_>) -> Re
     };
     let persisted = if known { Some(Persisted::known(&**fs, data_dir)?) } else { Persisted::read(&**fs, data_dir)? };
     let persisted = persisted.ok_or(SnapshotError::Chunks("one is damaged"))?;
+    // The snapshot stands for the log only together with all files.
+    head_chunk_files::sync_last(&**fs, data_dir)?;
     let mut files = ChunkFiles::behind(fs, data_dir, &persisted);
     let written = write_parts(fs, head, stop, &temporary, (&persisted, &mut files)).and_then(|series| {
         let files = head_chunk_files::list(&**fs, data_dir)?.into_iter().map(|file| (file.number, file.len)).collect();

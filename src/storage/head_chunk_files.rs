@@ -75,10 +75,10 @@ pub enum Extent {
 /// Calls `take` with each chunk up to the first damage or gap. Chunks of samples that came out of order, and of encodings that we
 /// do not know, are passed over.
 pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Extent, WalError> {
-    let (mut extent, mut before, mut is_empty) = (Extent::Whole, None, false);
+    let (mut extent, mut before) = (Extent::Whole, None);
     for file in list(fs, data_dir)? {
         // Only the last file can have been written when something ended.
-        if extent != Extent::Whole && !is_empty || before.is_some_and(|before: u64| before + 1 != file.number) {
+        if extent != Extent::Whole || before.is_some_and(|before: u64| before + 1 != file.number) {
             return Ok(Extent::Damaged);
         }
         before = Some(file.number);
@@ -93,9 +93,7 @@ pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Ex
                 take(chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding }, chunk.data);
             }
         };
-        let end = each_chunk_to_end(fs, &path, &mut take).context("read", &path)?;
-        is_empty = end == FileEnd::Empty;
-        extent = match end {
+        extent = match each_chunk_to_end(fs, &path, &mut take).context("read", &path)? {
             FileEnd::Sound => Extent::Whole,
             FileEnd::Empty => Extent::Torn { file: file.number, len: 0 },
             FileEnd::Torn(len) => Extent::Torn { file: file.number, len },
@@ -103,6 +101,16 @@ pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Ex
         };
     }
     Ok(extent)
+}
+
+/// Has the last file survive a power cut, whoever has written it: others are synced before the next one begins.
+pub fn sync_last(fs: &dyn Fs, data_dir: &Path) -> Result<(), WalError> {
+    let Some(last) = list(fs, data_dir)?.pop() else { return Ok(()) };
+    let path = path_of(data_dir, last.number);
+    fs.open(&path).and_then(|file| file.sync_data()).context("sync", &path)?;
+    let dir = data_dir.join(HEAD_CHUNKS_DIR);
+    fs.sync_dir(&dir).context("sync", &dir)?;
+    fs.sync_dir(data_dir).context("sync", data_dir)
 }
 
 /// Cuts a torn file to its sound length, or removes it where it holds nothing.

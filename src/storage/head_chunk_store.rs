@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::model::read::may_read_files;
 use crate::storage::chunk::ChunkError;
 use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::fs::{File, SharedFs};
@@ -128,6 +129,9 @@ impl FileSet {
         let (number, offset) = (chunk.place.file(), chunk.place.offset());
         let unreadable = |kind| ChunkError::UnreadableFile { file: number, kind };
         let file = self.file(number).ok_or(unreadable(io::ErrorKind::NotFound))?;
+        if !may_read_files() {
+            return Err(unreadable(io::ErrorKind::WouldBlock));
+        }
         let mut have = read_at_least(file, buffer, offset, READ_LEN).map_err(|error| unreadable(error.kind()))?;
         if let Some(len) = buffer.get(..have).and_then(chunk_len).filter(|len| have < *len) {
             have = read_at_least(file, buffer, offset, len).map_err(|error| unreadable(error.kind()))?;
@@ -306,11 +310,7 @@ impl Appender<'_> {
     fn begin(&mut self) -> Result<(), WalError> {
         let Files { fs, data_dir, .. } = &*self.store.files;
         if self.writing.is_foreign {
-            let path = path_of(data_dir, self.writing.last);
-            match fs.open(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                opened => opened.and_then(|file| file.sync_data()).context("sync", &path)?,
-            }
+            head_chunk_files::sync_last(&**fs, data_dir)?;
             self.writing.is_foreign = false;
         }
         let dir = data_dir.join(HEAD_CHUNKS_DIR);

@@ -153,7 +153,10 @@ impl Partition {
 impl Shard {
     /// True if finished chunks of more than `count` series wait to be written.
     pub fn has_chunks_to_write(&self, count: usize) -> bool {
-        self.shared.chunk_store().is_some_and(|store| store.is_open()) && self.lock_partition().has_chunks_to_write(count)
+        // Whoever has ordered a job may be gone by now.
+        !self.chunk_outcomes.lock().is_empty()
+            || self.shared.chunk_store().is_some_and(|store| store.is_open())
+                && self.lock_partition().has_chunks_to_write(count)
     }
 
     /// The next finished chunks to be written, off the shard's thread.
