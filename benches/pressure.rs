@@ -2,6 +2,7 @@
 //!
 //! - `late`: processor time of a server that is written to, in order and with 30 % of the samples ten minutes late.
 //! - `compaction`: a million series scraped each 15 s while heads become blocks: resident memory before and at most, late scrapes.
+//! - `idle`: what a thousand idle connections hold, before their first request, after a small answer each and after one of 65 KB.
 //! - `append`: how long an append takes while 20 queries read all series, in the process itself.
 #![allow(clippy::disallowed_methods, missing_docs, reason = "a bench")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints its figures")]
@@ -44,8 +45,9 @@ fn main() -> ExitCode {
         "late" => late(&binary),
         "compaction" => compaction(&binary, targets),
         "append" => append(),
+        "idle" => idle(&binary),
         _ => {
-            println!("one of late, compaction, append");
+            println!("one of late, compaction, idle, append");
             return ExitCode::FAILURE;
         }
     }
@@ -112,6 +114,38 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+const IDLE_CONNECTIONS: usize = 1_000;
+
+fn idle(binary: &Path) {
+    let most = (IDLE_CONNECTIONS + 100).to_string();
+    let server = Server::start(binary, "{}", &["--web.max-connections", &most]);
+    let ask = |stream: &mut TcpStream, path: &str| {
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let (mut answer, mut piece) = (Vec::new(), [0; 16 << 10]);
+        // Its end, be it told by a length or a last chunk.
+        while !answer.ends_with(b"}\r\n0\r\n\r\n") && !answer.ends_with(b"}") && !answer.ends_with(b"Healthy.\n") {
+            let len = stream.read(&mut piece).unwrap();
+            assert!(0 < len, "the server closed");
+            answer.extend_from_slice(&piece[..len]);
+        }
+        answer.len()
+    };
+    let large = "/api/v1/query_range?query=vector(1)&start=1700000000&end=1700003800&step=1";
+    // What the server takes for any work is not the connections'.
+    for _ in 0..50 {
+        ask(&mut TcpStream::connect(&server.addr).unwrap(), large);
+    }
+    let before = server.resident_mib();
+    let mut streams: Vec<TcpStream> =
+        (0..IDLE_CONNECTIONS).map(|_| TcpStream::connect(&server.addr).unwrap()).collect();
+    println!("open: {:.1} MB more than {before:.1} MB", (server.resident_mib() - before) * 1.048_576);
+    for path in ["/-/healthy", large, large] {
+        let len = streams.iter_mut().map(|stream| ask(stream, path)).max();
+        let held = (server.resident_mib() - before) * 1.048_576;
+        println!("after an answer of {} bytes each: {held:.1} MB", len.unwrap_or(0));
     }
 }
 

@@ -1,7 +1,6 @@
 //! Runs PromQL test scripts, ours and Prometheus's, against real storage: on the head, in several shards and with small chunks,
 //! and on a head with blocks under it, two of which overlap; each also with every second sample of each series loaded out of
-//! order. Every evaluation must pass there as it does on plain maps, but for those that need start timestamps, which samples out of
-//! order do not keep.
+//! order. Every evaluation must pass there as it does on plain maps.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints its figures")]
 
 mod support;
@@ -47,9 +46,6 @@ fn head() -> Head {
     head.set_late_window(1 << 52);
     head
 }
-
-/// Scripts that need what samples out of order do not keep.
-const NEEDS_STARTS: &str = "start_timestamps.test";
 
 /// In which order a series' samples are loaded.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -305,14 +301,11 @@ fn is_about_hints_alone(failure: &str) -> bool {
     parts.is_some_and(|(expected, got)| expected.strip_prefix(got).is_some_and(|rest| rest.starts_with(" for ")))
 }
 
-fn check(order: Order, accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn TestStorage>) {
+fn check(accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn TestStorage>) {
     let mut failed = Vec::new();
     let mut total = 0;
     for path in scripts() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if order == Order::HalfLate && name == NEEDS_STARTS {
-            continue;
-        }
         let script = Script::parse(&fs::read_to_string(&path).unwrap()).unwrap();
         let expected = outcomes(&script, &mut MemoryStorage::new()).unwrap();
         let found = match outcomes(&script, &mut *storage_of()) {
@@ -336,27 +329,25 @@ fn check(order: Order, accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMu
 
 #[test]
 fn scripts_pass_on_the_head_with_float_histograms() {
-    check(Order::AsTheyCome, |_| false, || Box::new(OnHead::new((false, Order::AsTheyCome))));
+    check(|_| false, || Box::new(OnHead::new((false, Order::AsTheyCome))));
 }
 
 #[test]
 fn scripts_pass_on_the_head_with_whole_histograms() {
-    check(Order::AsTheyCome, |_| false, || Box::new(OnHead::new((true, Order::AsTheyCome))));
+    check(|_| false, || Box::new(OnHead::new((true, Order::AsTheyCome))));
 }
 
 #[test]
 fn scripts_pass_on_head_and_blocks() {
-    check(Order::AsTheyCome, is_about_hints_alone, || Box::<OnBlocks>::default());
+    check(is_about_hints_alone, || Box::<OnBlocks>::default());
 }
 
 #[test]
 fn scripts_pass_on_the_head_with_late_samples() {
-    check(Order::HalfLate, is_about_hints_alone, || Box::new(OnHead::new((true, Order::HalfLate))));
+    check(is_about_hints_alone, || Box::new(OnHead::new((true, Order::HalfLate))));
 }
 
 #[test]
 fn scripts_pass_on_head_and_blocks_with_late_samples() {
-    check(Order::HalfLate, is_about_hints_alone, || {
-        Box::new(OnBlocks { order: Order::HalfLate, ..OnBlocks::default() })
-    });
+    check(is_about_hints_alone, || Box::new(OnBlocks { order: Order::HalfLate, ..OnBlocks::default() }));
 }

@@ -427,13 +427,46 @@ fn help_and_what_is_not_built() {
     assert!(help.stdout.contains("test promql [<flags>] <test-file>..."), "{}", help.stdout);
     let help = ran(&["promtool", "test", "promql", "-h"]);
     assert!(help.stdout.contains("--engine=test|server (test)") && help.stdout.contains("--junit="), "{}", help.stdout);
-    let other = ran(&["promtool", "tsdb", "bench", "write"]);
-    assert_eq!((other.code, other.stderr.as_str()), (2, "watchfire promtool tsdb bench: not built yet\n"));
+    let other = ran(&["promtool", "promql", "format", "x"]);
+    assert_eq!((other.code, other.stderr.as_str()), (2, "watchfire promtool promql: not built yet\n"));
+    let group = ran(&["promtool", "tsdb", "bench"]);
+    assert_eq!(group.stderr, "promtool: error: must select a subcommand of 'tsdb bench', try --help\n");
     let unknown = ran(&["promtool", "foo"]);
     assert_eq!(
         (unknown.code, unknown.stderr.as_str()),
         (1, "promtool: error: expected command but got \"foo\", try --help\n")
     );
+}
+
+#[test]
+fn the_write_benchmark_leaves_what_it_has_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let series: String = (0..30).map(|i| format!("{{\"__name__\":\"m\",\"i\":\"{}\"}}\n", i % 20)).collect();
+    fs::write(dir.path().join("series.json"), series).unwrap();
+    let args = ["promtool", "tsdb", "bench", "write", "--metrics=15", "--scrapes=150", "series.json"];
+    let done = run(dir, BINARY, &args);
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+    let lines: Vec<&str> = done.stdout.lines().map(|line| line.split(['=', ':']).next().unwrap_or("")).collect();
+    let expected = [
+        ">> start stage",
+        ">> completed stage",
+        ">> start stage",
+        "ingestion completed",
+        ">> completed stage",
+        " > total samples",
+        " > samples/sec",
+        ">> start stage",
+        ">> completed stage",
+    ];
+    assert_eq!(lines, expected);
+    // Rounds of a hundred scrapes, as Prometheus has them.
+    assert!(done.stdout.contains(" > total samples: 3000\n"), "{}", done.stdout);
+    let dump = ["promtool", "tsdb", "dump", "benchout/storage"];
+    let again = run(done.dir, BINARY, &dump);
+    assert_eq!(again.stdout.lines().count(), 3_000, "{}", again.stderr);
+    assert!(again.stdout.starts_with("{__name__=\"m\", i=\"0\"} 1.23457789e+08 30000\n"));
+    let none = run(again.dir, BINARY, &["promtool", "tsdb", "bench", "write", "gone.json"]);
+    assert_eq!((none.code, none.stderr.as_str()), (1, "open gone.json: no such file or directory\n"));
 }
 
 /// Arguments of `check`, and what Prometheus's promtool 3.14.0 printed for them in the folder of its own test data.

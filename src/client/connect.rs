@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use crate::client::dialer::{Attempt, DialerMetrics, Open};
 use crate::client::first_bytes::Noting;
 use crate::client::proxy::{Kind, Proxy, ProxyRules};
 use crate::client::resolve::{AddressOrder, Resolver};
@@ -61,6 +62,16 @@ struct Parts {
     user_agent: String,
     /// Whoever is asked is asked over this socket of the machine.
     unix_socket: Option<String>,
+    dialer: Arc<OnceLock<DialerMetrics>>,
+}
+
+/// A connection without anything on it yet.
+struct Dialed {
+    wire: Box<dyn Wire>,
+    /// Who is at its other end.
+    peer: String,
+    /// Counts its end.
+    open: Option<Open>,
 }
 
 /// Whether a connection has answered a request before; shared by all that hold the connection.
@@ -86,12 +97,13 @@ impl Connector {
         user_agent: String,
         unix_socket: Option<String>,
         order: AddressOrder,
+        dialer: Arc<OnceLock<DialerMetrics>>,
     ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Resolver::new(order));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
-        Self { tcp, parts: Arc::new(Parts { proxies, tls, user_agent, unix_socket }) }
+        Self { tcp, parts: Arc::new(Parts { proxies, tls, user_agent, unix_socket, dialer }) }
     }
 
     async fn connect(self, uri: Uri) -> Result<Traced, Failure> {
@@ -99,8 +111,8 @@ impl Connector {
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         let proxy = self.parts.proxies.choose(is_https, host, port)?;
-        let mut wire = match &proxy {
-            None => self.dial(host, port).await?.0,
+        let Dialed { mut wire, open, .. } = match &proxy {
+            None => self.dial(host, port).await?,
             Some(proxy) => self.proxied(proxy, host, port, is_https).await?,
         };
         let mut speaks_http2 = false;
@@ -111,12 +123,24 @@ impl Connector {
             wire = Box::new(tls);
         }
         let takes_whole_urls = !is_https && proxy.is_some_and(|proxy| proxy.kind != Kind::Socks);
-        Ok(Traced { stream: TokioIo::new(wire), history: History::default(), takes_whole_urls, speaks_http2 })
+        let (stream, history) = (TokioIo::new(wire), History::default());
+        Ok(Traced { stream, history, takes_whole_urls, speaks_http2, _open: open })
     }
 
-    /// A connection without anything on it yet, and who is at its other end. One that takes one of the last open files is
-    /// given back.
-    async fn dial(&self, host: &str, port: u16) -> Result<(Box<dyn Wire>, String), Failure> {
+    /// A connection without anything on it yet, counted.
+    async fn dial(&self, host: &str, port: u16) -> Result<Dialed, Failure> {
+        let attempt = self.parts.dialer.get().map(DialerMetrics::attempt);
+        match (self.dial_uncounted(host, port).await, attempt) {
+            (Ok((wire, peer)), attempt) => Ok(Dialed { wire, peer, open: attempt.map(Attempt::established) }),
+            (Err(failure), attempt) => {
+                attempt.into_iter().for_each(|attempt| attempt.failed(&failure));
+                Err(failure)
+            }
+        }
+    }
+
+    /// A connection, and who is at its other end. One that takes one of the last open files is given back.
+    async fn dial_uncounted(&self, host: &str, port: u16) -> Result<(Box<dyn Wire>, String), Failure> {
         if let Some(path) = &self.parts.unix_socket {
             let at_socket = |reason: &str| Failure::Other(format!("dial unix {path}: {reason}"));
             let dialed = UnixStream::connect(path).await;
@@ -143,9 +167,9 @@ impl Connector {
     }
 
     /// A stream to the proxy, or through it to the target where the proxy makes tunnels.
-    async fn proxied(&self, proxy: &Proxy, host: &str, port: u16, is_https: bool) -> Result<Box<dyn Wire>, Failure> {
+    async fn proxied(&self, proxy: &Proxy, host: &str, port: u16, is_https: bool) -> Result<Dialed, Failure> {
         let at_proxy = |failure: Failure| Failure::Proxy(Box::new(failure));
-        let (mut wire, peer) = self.dial(&proxy.host, proxy.port).await.map_err(at_proxy)?;
+        let Dialed { mut wire, peer, open } = self.dial(&proxy.host, proxy.port).await.map_err(at_proxy)?;
         if proxy.kind == Kind::Https {
             let connector = TlsConnector::from(Arc::clone(&self.parts.tls.to_proxy));
             let name = self.parts.tls.name_of(&proxy.host).map_err(at_proxy)?;
@@ -167,7 +191,7 @@ impl Connector {
             }
             Kind::Http | Kind::Https => {}
         }
-        Ok(wire)
+        Ok(Dialed { wire, peer, open })
     }
 }
 
@@ -206,6 +230,7 @@ pin_project! {
         history: History,
         takes_whole_urls: bool,
         speaks_http2: bool,
+        _open: Option<Open>,
     }
 }
 

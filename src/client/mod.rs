@@ -12,6 +12,7 @@ mod base64;
 pub mod cloud;
 mod connect;
 mod credentials;
+mod dialer;
 mod error;
 mod first_bytes;
 mod jwt;
@@ -50,11 +51,12 @@ pub use unix::UnixClient;
 
 use crate::config::http_client::{HttpClientConfig, TlsConfig};
 use crate::model::go;
+use crate::telemetry::metrics::Registry;
 use connect::History;
 use oauth2::OAuth2;
 use proxy::ProxyRules;
 use tls::TlsSettings;
-use transport::{Connections, Transport};
+use transport::{Connections, Room, Transport};
 
 /// An idle connection is closed after this long, as in Prometheus.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -64,6 +66,8 @@ const IDLE_PER_HOST_MAX: usize = 1000;
 const HEAD_LEN_MAX: usize = 64 * 1024;
 /// Headers of an answer at most: as many of the shortest, `a:` and a line end, as fit its head.
 const HEADERS_MAX: usize = HEAD_LEN_MAX / 4;
+/// Headers for which there is room at first: hyper clears 48 bytes for each whenever an answer comes.
+const USUAL_HEADERS_MAX: usize = 128;
 /// The same for an answer of HTTP/2.
 const HTTP2_HEAD_LEN_MAX: u32 = 64 * 1024;
 /// What a peer may send ahead on a stream of HTTP/2, in bytes.
@@ -176,6 +180,11 @@ pub fn status_reason(status: u16) -> &'static str {
     StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
 
+/// Shows the counters of a dialer that has made no connection yet.
+pub fn show_dialer(registry: &Registry, dialer: &str) {
+    dialer::DialerMetrics::new(registry, dialer);
+}
+
 /// Signs requests before they are sent.
 pub trait Signer: Send + Sync {
     /// Adds the headers that carry the signature; credentials may be fetched for it until the deadline.
@@ -236,6 +245,11 @@ impl HttpClient {
         Self { transport: self.transport.spread(), ..self.clone() }
     }
 
+    /// Counts the connections of this client and its clones as those of `dialer`. Only the first call has an effect.
+    pub fn count_connections(&self, registry: &Registry, dialer: &str) {
+        self.transport.count_connections(registry, dialer);
+    }
+
     /// Sends the request and waits for the head of the answer; the body must be read by the same deadline.
     pub async fn send(&self, request: Request, deadline: Instant) -> Result<Response, ClientError> {
         let mut hop = request;
@@ -264,12 +278,19 @@ impl HttpClient {
     /// have been closed by the peer, as Go does: the peer's idle timeout often equals the scrape interval.
     async fn hop(&self, request: &Request, deadline: Instant) -> Result<Response, Failure> {
         let repeatable = request.method == Method::GET || request.method == Method::HEAD;
-        let connections = self.transport.connections(deadline).await?;
-        match self.exchange(&connections, request, deadline).await {
-            Err((Failure::Eof, true)) if repeatable => {
-                self.exchange(&connections, request, deadline).await.map_err(|(failure, _)| failure)
+        // An answer with more headers than usual is asked for again, where that changes nothing, and with room for all from then on.
+        let mut room = if repeatable { self.transport.room() } else { Room::Most };
+        let mut may_repeat = repeatable;
+        loop {
+            let connections = self.transport.connections(room, deadline).await?;
+            match self.exchange(&connections, request, deadline).await {
+                Err((Failure::Eof, true)) if may_repeat => may_repeat = false,
+                Err((Failure::HeadTooLarge, _)) if room == Room::Usual => {
+                    self.transport.widen();
+                    room = Room::Most;
+                }
+                exchanged => return exchanged.map_err(|(failure, _)| failure),
             }
-            exchanged => exchanged.map_err(|(failure, _)| failure),
         }
     }
 

@@ -244,18 +244,79 @@ async fn userinfo_does_not_follow_a_redirect_to_another_host() {
     assert!(!other.heads.lock()[0].contains("authorization"), "{}", other.heads.lock()[0]);
 }
 
+/// A peer whose answers have as many headers as the path of the request says, one of them the length of the body.
+async fn peer_of_headers() -> Peer {
+    peer(|_, head| {
+        let path = head.split([' ', '/']).nth(2).unwrap_or_default();
+        let others = path.parse::<usize>().unwrap_or(1) - 1;
+        Reply::Text(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n{}\r\nx", "a:\r\n".repeat(others)))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn as_many_headers_are_read_as_fit_the_head() {
-    let peer = peer(|_, head| {
-        let headers = if head.starts_with("get /most") { 15_000 } else { 17_000 };
-        Reply::Text(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n{}\r\nx", "a:\r\n".repeat(headers)))
+    let peer = peer_of_headers().await;
+    let response = client().send(Request::get(url(peer.addr, "/15000")), soon()).await.unwrap();
+    assert_eq!(response.headers.len(), 15_000);
+    assert_eq!(body(response).await.unwrap(), "x");
+    let error = client().send(Request::get(url(peer.addr, "/17000")), soon()).await.unwrap_err();
+    assert_eq!(error.failure, Failure::HeadTooLarge);
+    let text = format!(
+        "Get \"http://{}/17000\": net/http: server response headers exceeded 65536 bytes; aborted",
+        peer.addr
+    );
+    assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test]
+async fn an_answer_with_more_headers_than_usual_is_asked_for_once_more() {
+    let peer = peer_of_headers().await;
+    let client = client();
+    let read = |headers: usize| {
+        let (client, peer) = (&client, &peer);
+        async move {
+            let before = peer.heads.lock().len();
+            let request = Request::get(url(peer.addr, &format!("/{headers}")));
+            let response = client.send(request, soon()).await.unwrap();
+            assert_eq!(response.headers.len(), headers);
+            assert_eq!(body(response).await.unwrap(), "x");
+            peer.heads.lock().len() - before
+        }
+    };
+    assert_eq!(read(1).await, 1);
+    assert_eq!(read(USUAL_HEADERS_MAX).await, 1);
+    assert_eq!(peer.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(read(USUAL_HEADERS_MAX + 1).await, 2, "there was no room at first");
+    assert_eq!(read(USUAL_HEADERS_MAX + 1).await, 1, "from then on there is");
+    assert_eq!(read(1).await, 1);
+    // Too many for any room: not asked for again and again.
+    let before = peer.heads.lock().len();
+    client.send(Request::get(url(peer.addr, "/17000")), soon()).await.unwrap_err();
+    assert_eq!(peer.heads.lock().len() - before, 1);
+}
+
+#[tokio::test]
+async fn what_may_not_be_repeated_has_room_for_all_headers_at_once() {
+    let peer = peer_of_headers().await;
+    let request = Request { method: Method::POST, ..Request::get(url(peer.addr, "/1000")) };
+    let response = client().send(request, soon()).await.unwrap();
+    assert_eq!((response.headers.len(), peer.heads.lock().len()), (1000, 1));
+}
+
+#[tokio::test]
+async fn more_headers_than_usual_behind_a_connection_that_was_closed() {
+    // The idle connection turns out to be closed, and the answer on the next one has many headers.
+    let peer = peer(|index, head| match (index, head.starts_with("get /again")) {
+        (0, true) => Reply::Close,
+        (_, true) => Reply::Text(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n{}\r\nx", "a:\r\n".repeat(200))),
+        _ => Reply::Text(ok("x")),
     })
     .await;
-    let response = client().send(Request::get(url(peer.addr, "/most")), soon()).await.unwrap();
-    assert_eq!(response.headers.get_all("a").iter().count(), 15_000);
-    assert_eq!(body(response).await.unwrap(), "x");
-    let error = client().send(Request::get(url(peer.addr, "/over")), soon()).await.unwrap_err();
-    assert_eq!(error.failure, Failure::HeadTooLarge);
+    let client = client();
+    assert_eq!(body(client.send(Request::get(url(peer.addr, "/first")), soon()).await.unwrap()).await.unwrap(), "x");
+    let response = client.send(Request::get(url(peer.addr, "/again")), soon()).await.unwrap();
+    assert_eq!((response.headers.len(), peer.heads.lock().len()), (201, 4));
 }
 
 fn with(config: HttpClientConfig) -> HttpClient {
@@ -451,4 +512,39 @@ async fn a_socket_of_the_machine_is_asked_whatever_the_host() {
         nowhere.send(request(), soon()).await.unwrap_err().to_string(),
         format!("Get \"http://metrics.example:9100/m\": dial unix {name}2: connect: no such file or directory")
     );
+}
+
+#[tokio::test]
+async fn connections_are_counted_by_who_makes_them() {
+    let registry = Registry::shared();
+    let counts = |dialer: &str| {
+        let value = |name: &str, labels: &[(&str, &str)]| registry.counter(name, "", labels).get();
+        let by = |what: &str| value(&format!("net_conntrack_dialer_conn_{what}_total"), &[("dialer_name", dialer)]);
+        let failed = |reason: &str| {
+            value("net_conntrack_dialer_conn_failed_total", &[("dialer_name", dialer), ("reason", reason)])
+        };
+        let done = [by("attempted"), by("established"), by("closed")];
+        (done, ["refused", "resolution", "timeout", "unknown"].map(failed))
+    };
+    let client = client();
+    client.count_connections(&registry, "a");
+    // A second name changes nothing.
+    client.clone().count_connections(&registry, "b");
+    assert_eq!(counts("a"), ([0; 3], [0; 4]));
+    let peer = peer(|_, _| Reply::Text(ok("a"))).await;
+    for _ in 0..2 {
+        body(client.send(Request::get(url(peer.addr, "/")), soon()).await.unwrap()).await.unwrap();
+    }
+    assert_eq!(counts("a"), ([1, 1, 0], [0; 4]));
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    client.send(Request::get(url(closed, "/")), soon()).await.unwrap_err();
+    assert_eq!(counts("a"), ([2, 1, 0], [1, 0, 0, 1]));
+    let nowhere = Url::parse("http://no-such-host.invalid/").unwrap();
+    client.send(Request::get(nowhere), soon()).await.unwrap_err();
+    assert_eq!(counts("a"), ([3, 1, 0], [1, 1, 0, 1]));
+    drop(client);
+    while counts("a").0[2] == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(counts("b").0, [0; 3]);
 }

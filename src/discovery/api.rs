@@ -11,6 +11,7 @@ use crate::client::header::{ACCEPT, HeaderName, HeaderValue};
 use crate::client::{ClientOptions, HttpClient, Request, Response, UnixClient};
 use crate::config::http_client::HttpClientConfig;
 use crate::discovery::error::LookError;
+use crate::discovery::metrics::SourceMetrics;
 use crate::telemetry::build_info;
 
 /// A longer answer is refused.
@@ -31,6 +32,14 @@ impl ApiClient {
     /// A client as a provider's configuration says.
     pub(super) fn new(config: &HttpClientConfig) -> Self {
         Self::Http(HttpClient::from_config(build_info::user_agent(), config))
+    }
+
+    /// The same client, whose connections are counted as those of `dialer`.
+    pub(super) fn counted(self, metrics: &SourceMetrics, dialer: &str) -> Self {
+        if let Self::Http(client) = &self {
+            client.count_connections(metrics.registry(), dialer);
+        }
+        self
     }
 
     /// A client without credentials.

@@ -159,7 +159,7 @@ impl ConsulProvider {
             return Ok(());
         }
         self.shared = Some(Arc::new(Shared {
-            agent: Consul::new(&self.config)?,
+            agent: Consul::new(&self.config, &self.metrics)?,
             interval: self.config.refresh_interval.to_std(),
             metrics: Arc::clone(&self.metrics),
             clock: SharedClock::clone(&self.clock),

@@ -10,6 +10,7 @@ use url::Url;
 use crate::config::discovery::ConsulSd;
 use crate::discovery::api::{self, ApiClient, BODY_LEN_MAX, json_request, secret_header, wire};
 use crate::discovery::error::LookError;
+use crate::discovery::metrics::SourceMetrics;
 
 /// How long Consul may hold an answer back until there are news.
 const WAIT: Duration = Duration::from_secs(120);
@@ -72,7 +73,7 @@ pub(super) struct Consul {
 }
 
 impl Consul {
-    pub(super) fn new(config: &ConsulSd) -> Result<Self, LookError> {
+    pub(super) fn new(config: &ConsulSd, metrics: &SourceMetrics) -> Result<Self, LookError> {
         // The server may carry a scheme, which goes before the configured one.
         let (scheme, server) = match config.server.split_once("://") {
             Some((scheme, server)) => (scheme, server),
@@ -80,7 +81,10 @@ impl Consul {
         };
         let (client, authority) = match scheme {
             "unix" => (ApiClient::unix(server.into()), "http://unix".to_owned()),
-            "http" | "https" => (ApiClient::new(&config.http), format!("{scheme}://{server}")),
+            "http" | "https" => {
+                let client = ApiClient::new(&config.http).counted(metrics, "consul_sd");
+                (client, format!("{scheme}://{server}"))
+            }
             other => return Err(LookError::Other(format!("Unknown protocol scheme: {other}"))),
         };
         let prefix = config.path_prefix.trim_matches('/');

@@ -34,7 +34,7 @@ impl HttpSource {
         Self {
             url: config.url.expose().to_owned(),
             interval: config.refresh_interval.to_std(),
-            client: ApiClient::new(&config.http),
+            client: ApiClient::new(&config.http).counted(metrics, "http"),
             metrics: Arc::clone(metrics),
         }
     }

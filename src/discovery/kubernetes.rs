@@ -149,7 +149,7 @@ impl KubernetesProvider {
         let (server, http) = reach(&self.config, &self.surroundings).await?;
         let namespaces = namespaces(&self.config, &self.surroundings).await?;
         let cluster = Arc::new(Cluster {
-            client: ApiClient::new(&http),
+            client: ApiClient::new(&http).counted(&self.metrics, "kubernetes_sd"),
             server: api::url(&server)?,
             metrics: Arc::clone(&self.metrics),
             clock: SharedClock::clone(&self.clock),

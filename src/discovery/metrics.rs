@@ -168,6 +168,11 @@ impl SourceMetrics {
         }
     }
 
+    /// Where the metrics are.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The metrics of the sources of one mechanism in one set.
     pub fn refresh(&self, mechanism: &'static str, set: &str) -> RefreshMetrics {
         self.shown.lock().insert((mechanism, set.to_owned()));

@@ -6,14 +6,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Extensions;
-use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::http::{StatusCode, Version};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use rustix::net::Shutdown;
 
@@ -22,6 +23,11 @@ use crate::telemetry::metrics::{Counter, Registry};
 
 /// Connections beyond the limit for which nobody has to go: when all others are busy, health and this machine still get an answer.
 const RESERVED: usize = 16;
+/// Connections whose buffer for answers may grow. The HTTP library never gives it back while the connection lasts, and it is as
+/// long as the longest piece of an answer was; a thousand idle connections would keep a hundred megabytes.
+const GROWN_MAX: usize = 64;
+/// The longest piece that fits, behind a head, into the buffer that a connection of HTTP/1 begins with (8 KiB).
+const FITTING_LEN: usize = 7_000;
 /// Why a request on a reserved connection is not answered.
 const ALL_BUSY: &str = "all connections of --web.max-connections are busy";
 
@@ -31,6 +37,8 @@ pub(super) struct Connections {
     /// Counts beginnings and ends of requests and connections: a clock that tells which came earlier.
     events: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Slot>>>,
+    /// Connections whose buffer has grown.
+    grown: AtomicUsize,
     evicted: Counter,
     refused: Counter,
 }
@@ -41,6 +49,8 @@ struct Slot {
     socket: OwnedFd,
     used: AtomicU64,
     requests: AtomicU32,
+    /// It is one of those whose buffer may grow.
+    may_grow: AtomicBool,
     /// Nobody went for it: it serves health and this machine alone.
     is_reserved: bool,
 }
@@ -62,6 +72,7 @@ impl Connections {
             max,
             events: AtomicU64::new(0),
             open: Mutex::default(),
+            grown: AtomicUsize::new(0),
             evicted: registry.counter("watchfire_http_connections_evicted_total", evicted, &[]),
             refused: registry.counter("watchfire_http_connections_busy_refused_total", refused, &[]),
         })
@@ -97,7 +108,8 @@ impl Connections {
                 None => is_reserved = true,
             }
         }
-        let slot = Arc::new(Slot { socket: own, used: AtomicU64::new(id), requests: AtomicU32::new(0), is_reserved });
+        let (used, requests, may_grow) = (AtomicU64::new(id), AtomicU32::new(0), AtomicBool::new(false));
+        let slot = Arc::new(Slot { socket: own, used, requests, may_grow, is_reserved });
         open.insert(id, Arc::clone(&slot));
         drop(open);
         extensions.insert(Connection { id, slot, all: Arc::clone(self), closed });
@@ -110,10 +122,16 @@ impl Connections {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.slot.may_grow.swap(false, Ordering::AcqRel) {
+            self.all.grown.fetch_sub(1, Ordering::AcqRel);
+        }
         self.all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         self.closed.inc();
     }
 }
+
+/// What the requests of a connection of HTTP/2 carry; with HTTP/1 the HTTP library knows it.
+pub(super) struct Shared(pub(super) Rc<Extensions>);
 
 /// A request that is being answered: while there is one, its connection is not idle.
 pub(super) struct Busy {
@@ -124,7 +142,9 @@ pub(super) struct Busy {
 impl Busy {
     /// Marks the connection of a request as busy; an error is the answer for one that may not be served.
     pub(super) fn begin(request: &HttpRequest) -> Result<Option<Self>, Box<HttpResponse>> {
-        let Some(connection) = request.conn_data::<Connection>() else { return Ok(None) };
+        let shared = request.extensions().get::<Shared>().map(|shared| Rc::clone(&shared.0));
+        let of_http2 = || shared.as_ref().and_then(|shared| shared.get::<Connection>());
+        let Some(connection) = request.conn_data::<Connection>().or_else(of_http2) else { return Ok(None) };
         let is_ours = || request.peer_addr().is_some_and(|peer| is_loopback(peer.ip()));
         let is_health = || request.path().ends_with("/-/healthy") || request.path().ends_with("/-/ready");
         if connection.slot.is_reserved && !is_health() && !is_ours() {
@@ -137,8 +157,20 @@ impl Busy {
     }
 
     /// Keeps the connection busy until the body of an answer is with it.
-    pub(super) fn until_sent(self, answer: HttpResponse) -> HttpResponse {
-        answer.map_body(|_, body| BoxBody::new(BusyBody { body, _busy: self }))
+    pub(super) fn until_sent(self, version: Version, answer: HttpResponse) -> HttpResponse {
+        let is_buffered = version < Version::HTTP_2;
+        answer.map_body(|_, body| BoxBody::new(BusyBody { body, busy: self, is_buffered, rest: Bytes::new() }))
+    }
+
+    /// Whether a piece that does not fit into the connection's buffer may go there whole.
+    fn may_grow(&self) -> bool {
+        if self.slot.may_grow.load(Ordering::Acquire) {
+            return true;
+        }
+        let one_more = |grown| (grown < GROWN_MAX).then_some(grown + 1);
+        let may_grow = self.all.grown.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok();
+        self.slot.may_grow.store(may_grow, Ordering::Release);
+        may_grow
     }
 }
 
@@ -151,7 +183,11 @@ impl Drop for Busy {
 
 struct BusyBody {
     body: BoxBody,
-    _busy: Busy,
+    busy: Busy,
+    /// Whether pieces are copied to a buffer of the connection.
+    is_buffered: bool,
+    /// What is left of a piece.
+    rest: Bytes,
 }
 
 impl MessageBody for BusyBody {
@@ -162,7 +198,16 @@ impl MessageBody for BusyBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(cx)
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_next(cx)) {
+                Some(Ok(piece)) => self.rest = piece,
+                end => return Poll::Ready(end),
+            }
+        }
+        let len = self.rest.len();
+        let is_whole = len <= FITTING_LEN || !self.is_buffered || self.busy.may_grow();
+        let piece = self.rest.split_to(if is_whole { len } else { FITTING_LEN });
+        Poll::Ready(Some(Ok(piece)))
     }
 }
 

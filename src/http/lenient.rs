@@ -233,6 +233,16 @@ impl Heads {
     }
 }
 
+/// A target that came by itself.
+pub(super) fn escaped(target: &str) -> String {
+    let mut bytes = Vec::with_capacity(target.len());
+    for byte in target.bytes() {
+        if needs_escape(byte) { bytes.extend_from_slice(&escape(byte)) } else { bytes.push(byte) }
+    }
+    // Bytes beyond ASCII are escaped.
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
 /// What the parser refuses in a target and Go does not. A `#` would begin what the parser drops.
 fn needs_escape(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'`' | b'#' | 0x80..)

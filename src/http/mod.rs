@@ -1,6 +1,6 @@
 //! The HTTP side: it parses, asks, and renders. What it asks is [`state::ServerPorts`]; what it renders are plain structs.
 //!
-//! Flow of a request: `server` listens → `service` and `lenient` make requests of bytes → `dispatch` finds the route and guards it
+//! Flow of a request: `server` listens → `service`, `lenient` and `http2` make requests of bytes → `dispatch` finds the route and guards it
 //! (readiness, size, time, panics) → a handler parses its parameters, asks a port and writes the answer → `dispatch` adds
 //! headers, compresses and counts.
 
@@ -16,6 +16,7 @@ mod federate;
 mod go_json;
 mod guard;
 mod held;
+mod http2;
 pub mod json;
 mod lenient;
 mod metrics;
@@ -25,7 +26,7 @@ pub mod params;
 mod paths;
 mod pieces;
 mod plain;
-mod profile;
+pub(crate) mod profile;
 pub mod render;
 mod request;
 mod response;

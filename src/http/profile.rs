@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web;
-use pprof::{ProfilerGuardBuilder, Report};
+use pprof::{ProfilerGuard, ProfilerGuardBuilder, Report};
 
 use self::heap::Snapshot;
 use self::wire::{Frame, Writer};
@@ -43,6 +43,24 @@ const INDEX: &str = "\
 static IS_TAKEN: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 const TIME: usize = 0;
 const MEMORY: usize = 1;
+
+/// Processor time of this process is being sampled.
+pub(crate) struct Sampling(ProfilerGuard<'static>);
+
+impl Sampling {
+    /// Begins; errors if it is being sampled already.
+    pub(crate) fn begin() -> std::io::Result<Self> {
+        let guard = ProfilerGuardBuilder::default().frequency(FREQUENCY).blocklist(&NOT_WALKED).build();
+        guard.map(Self).map_err(std::io::Error::other)
+    }
+
+    /// The profile since then, as `go tool pprof` opens it.
+    pub(crate) fn finish(self) -> std::io::Result<Vec<u8>> {
+        let report = self.0.report().build().map_err(std::io::Error::other)?;
+        drop(self.0);
+        encode(&report)
+    }
+}
 
 /// The right to take a profile.
 struct Turn(&'static AtomicBool);
@@ -124,16 +142,14 @@ async fn profile(text: &str) -> Result<Response, ApiError> {
     };
     let Some(turn) = Turn::take(TIME) else { return cannot("cpu profiling already in use") };
     // It waits on a thread of the HTTP library's pool for the sampling, never on one that serves.
-    let guard = match ProfilerGuardBuilder::default().frequency(FREQUENCY).blocklist(&NOT_WALKED).build() {
-        Ok(guard) => guard,
+    let sampling = match Sampling::begin() {
+        Ok(sampling) => sampling,
         Err(error) => return cannot(&error.to_string()),
     };
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let written = web::block(move || {
         let _turn = turn;
-        let report = guard.report().build().map_err(std::io::Error::other)?;
-        drop(guard);
-        encode(&report)
+        sampling.finish()
     });
     Ok(attached("profile", written.await.map_err(std::io::Error::other).and_then(|written| written)))
 }

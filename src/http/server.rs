@@ -132,13 +132,14 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         move |request: HttpRequest, payload: web::Payload| {
             let (state, guard, bounds) = (Arc::clone(&state), guard.clone(), Rc::clone(&bounds));
             async move {
+                let version = request.version();
                 let busy = match Busy::begin(&request) {
                     Ok(busy) => busy,
                     Err(refusal) => return *refusal,
                 };
                 let answer = strict(dispatch::dispatch(state, guard, bounds, request, payload).await);
                 match busy {
-                    Some(busy) => busy.until_sent(answer),
+                    Some(busy) => busy.until_sent(version, answer),
                     None => answer,
                 }
             }
@@ -154,9 +155,12 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         connections.enter(stream, extensions, closed.clone());
     };
     let is_tls = tls.is_some();
+    let http2 = tls.as_ref().is_some_and(|tls| tls.alpn_protocols.iter().any(|name| name == tls::HTTP2));
     let serving = Serving {
         keep_alive: options.read_timeout,
         head_timeout: HEADER_TIMEOUT.min(options.read_timeout),
+        header_len_max: bounds.header_len_max,
+        write_timeout,
         on_connect: Arc::new(on_connect),
         tls,
     };
@@ -169,7 +173,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
         tracing::info!(component = "web", %address, "Listening on");
         if options.web_config.is_some() {
             let text = if is_tls { "TLS is enabled." } else { "TLS is disabled." };
-            tracing::info!(component = "web", http2 = false, %address, "{text}");
+            tracing::info!(component = "web", http2, %address, "{text}");
         }
     }
     Ok(RunningServer { addresses, handle: finished.handle(), finished })

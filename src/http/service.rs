@@ -1,19 +1,24 @@
-//! How a connection becomes requests: TLS where it is on, then HTTP/1 with lenient targets. The HTTP library's own server has no
-//! place for the latter. HTTP/2 is not spoken: the library bounds neither the streams nor the headers of such a connection.
+//! How a connection becomes requests: TLS where it is on, then HTTP/1 with lenient targets, or HTTP/2 if TLS has settled on it.
+//! The HTTP library's own server has no place for the former, and bounds neither the streams nor the headers of the latter.
 
 use std::any::Any;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_http::body::BoxBody;
 use actix_http::error::DispatchError;
-use actix_http::{HttpService, Protocol};
+use actix_http::{HttpService, Protocol, Request, Response};
 use actix_server::{Server, ServerBuilder};
-use actix_service::{IntoServiceFactory as _, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
+use actix_service::{
+    IntoService as _, IntoServiceFactory as _, Service as _, ServiceFactory, ServiceFactoryExt as _, fn_factory,
+    fn_service, map_config,
+};
 use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_web::dev::{AppConfig, Extensions};
 use actix_web::rt::net::TcpStream;
@@ -21,7 +26,9 @@ use actix_web::{App, HttpRequest, HttpResponse, web};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::http::http2::{self, Caller};
 use crate::http::lenient::Lenient;
+use crate::http::tls;
 
 /// How long the end of a connection may take once all is answered.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,8 +39,11 @@ pub(super) enum Stream {
     Encrypted(Box<TlsStream<TcpStream>>),
 }
 
-/// What a listener serves.
-pub(super) type Connection = Lenient<Stream>;
+/// What is served by HTTP/1.
+type Connection = Lenient<Stream>;
+
+/// Bytes of an answer that are gathered before they are written: the head and what comes with it.
+const GATHERED_LEN: usize = 1 << 10;
 
 impl Stream {
     fn socket(&self) -> &TcpStream {
@@ -46,7 +56,8 @@ impl Stream {
 
 /// The socket of a connection.
 pub(super) fn socket(stream: &dyn Any) -> Option<&TcpStream> {
-    stream.downcast_ref::<Connection>().map(|stream| stream.get_ref().socket())
+    let http1 = stream.downcast_ref::<Connection>().map(Lenient::get_ref);
+    http1.or_else(|| stream.downcast_ref::<Stream>()).map(Stream::socket)
 }
 
 /// What is called with a connection that begins to be served, and with what its requests will carry.
@@ -57,6 +68,10 @@ type OnConnect = Arc<dyn Fn(&dyn Any, &mut Extensions) + Send + Sync>;
 pub(super) struct Serving {
     pub(super) keep_alive: Duration,
     pub(super) head_timeout: Duration,
+    /// Largest header of a request.
+    pub(super) header_len_max: usize,
+    /// Longest time for which a client may take nothing of an answer.
+    pub(super) write_timeout: Duration,
     /// Called for each connection when it begins to be served.
     pub(super) on_connect: OnConnect,
     /// Our side of TLS, if it is spoken.
@@ -98,14 +113,76 @@ where
             let stopping = stopping.clone();
             async move { stopping.notified().await }
         };
-        Acceptor::new(tls.clone())
-            .map_err(drop)
-            .and_then(|io: TlsStream<TcpStream>| async move {
-                let peer = io.get_ref().0.peer_addr().ok();
-                Ok::<_, ()>((Lenient::new(Stream::Encrypted(Box::new(io))), Protocol::Http1, peer))
-            })
-            .and_then(requests(&serving, address, signal, make()).map_err(drop))
+        Acceptor::new(tls.clone()).map_err(drop).and_then(encrypted(&serving, address, signal, make()))
     })
+}
+
+/// Either protocol, whichever TLS has settled on.
+fn encrypted<A, F, G, S>(
+    serving: &Serving,
+    address: SocketAddr,
+    stopping: G,
+    answer: A,
+) -> impl ServiceFactory<TlsStream<TcpStream>, Config = (), Response = (), Error = (), InitError = ()> + use<A, F, G, S>
+where
+    A: Fn(HttpRequest, web::Payload) -> F + Clone + 'static,
+    F: Future<Output = HttpResponse> + 'static,
+    G: Fn() -> S + Clone + 'static,
+    S: Future<Output = ()> + 'static,
+{
+    let http1 = requests(serving, address, stopping.clone(), answer.clone());
+    let http2 = app(answer);
+    let on_connect = Arc::clone(&serving.on_connect);
+    let limits = http2::Limits {
+        header_len_max: serving.header_len_max,
+        first_within: serving.head_timeout,
+        idle_max: serving.keep_alive,
+        stalled_max: serving.write_timeout,
+    };
+    fn_factory(move || {
+        let (http1, http2) = (http1.new_service(()), http2.new_service(()));
+        let (on_connect, stopping) = (Arc::clone(&on_connect), stopping.clone());
+        async move {
+            let (http1, http2) = (Rc::new(http1.await?), Rc::new(http2.await?));
+            let serve = move |io: TlsStream<TcpStream>| {
+                let (http1, http2) = (Rc::clone(&http1), Rc::clone(&http2));
+                let (on_connect, stopping) = (Arc::clone(&on_connect), stopping());
+                async move {
+                    let peer = io.get_ref().0.peer_addr().ok();
+                    let speaks_http2 = io.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
+                    let stream = Stream::Encrypted(Box::new(io));
+                    if !speaks_http2 {
+                        return http1.call((Lenient::new(stream), Protocol::Http1, peer)).await.map_err(drop);
+                    }
+                    let mut shared = Extensions::new();
+                    on_connect(&stream, &mut shared);
+                    let caller = Caller { peer, shared: Rc::new(shared) };
+                    http2::serve(stream, limits, caller, http2, stopping).await;
+                    Ok(())
+                }
+            };
+            Ok::<_, ()>(serve.into_service())
+        }
+    })
+}
+
+/// What answers requests, whichever way they came.
+fn app<A, F>(
+    answer: A,
+) -> impl ServiceFactory<
+    Request,
+    Config = (),
+    Response = impl Into<Response<BoxBody>> + 'static,
+    Error = impl Into<Response<BoxBody>> + 'static,
+    InitError = (),
+> + use<A, F>
+where
+    A: Fn(HttpRequest, web::Payload) -> F + Clone + 'static,
+    F: Future<Output = HttpResponse> + 'static,
+{
+    let app = App::new().default_service(web::to(answer));
+    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+    map_config(app, |()| AppConfig::default())
 }
 
 fn requests<A, F, G, S>(
@@ -127,8 +204,6 @@ where
     S: Future<Output = ()> + 'static,
 {
     let on_connect = Arc::clone(&serving.on_connect);
-    let app = App::new().default_service(web::to(answer));
-    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
     HttpService::build()
         .graceful_shutdown_signal(stopping)
         .keep_alive(serving.keep_alive)
@@ -136,9 +211,10 @@ where
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         // A client that goes away ends its request, and with it its query.
         .h1_allow_half_closed(false)
+        .h1_write_buffer_size(GATHERED_LEN)
         .local_addr(address)
         .on_connect_ext(move |stream: &Connection, extensions: &mut Extensions| on_connect(stream, extensions))
-        .finish(map_config(app, |()| AppConfig::default()))
+        .finish(app(answer))
 }
 
 /// A server without listeners and signals.

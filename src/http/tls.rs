@@ -1,5 +1,5 @@
 //! TLS of our own server: certificates and the authorities of clients as their files stand now, read again within a second
-//! of a change. Versions, cipher suites and groups are those of the start.
+//! of a change. Versions, cipher suites, groups and protocols are those of the start.
 
 use std::sync::Arc;
 
@@ -23,6 +23,9 @@ use crate::config::web::{ClientAuth, TlsServerConfig, WebConfig};
 use crate::http::web_file::{Looks, Stamp, WebFile};
 use crate::model::clock::SharedClock;
 
+/// The name of HTTP/2 where TLS settles on a protocol.
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// The server's side of TLS; `None` if the file does not ask for it. Errors have exporter-toolkit's texts where it has them.
 pub(super) fn server_config(file: &Arc<WebFile>, clock: SharedClock) -> Result<Option<ServerConfig>, String> {
     let config = file.current()?;
@@ -44,6 +47,9 @@ pub(super) fn server_config(file: &Arc<WebFile>, clock: SharedClock) -> Result<O
         .with_client_cert_verifier(Arc::clone(&keeper) as _)
         .with_cert_resolver(keeper);
     built.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if config.http.http2.unwrap_or(true) {
+        built.alpn_protocols.insert(0, HTTP2.to_vec());
+    }
     Ok(Some(built))
 }
 

@@ -12,6 +12,14 @@ pub trait Clock: Send + Sync {
     fn unix_nanos(&self) -> i64;
     /// Time since a fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+    /// A name of the moment from which [`Clock::monotonic`] counts, if that moment is the same for other processes.
+    fn origin(&self) -> Option<&str> {
+        None
+    }
+    /// Time stamps up to this one may have been given by a clock that was ahead and is known to be right again.
+    fn was_ahead_until(&self) -> Option<TimestampMs> {
+        None
+    }
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> TimestampMs {
         TimestampMs(self.unix_nanos().div_euclid(1_000_000))
@@ -21,16 +29,19 @@ pub trait Clock: Send + Sync {
 /// How modules hold the clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's clock.
+/// The machine's clock. Its monotonic time counts from the start of the machine, times of sleep included, on Linux; elsewhere from
+/// the moment that it was made.
 #[derive(Debug)]
 pub struct SystemClock {
-    origin: Instant,
+    begun: Instant,
+    /// The name that the machine has given to its start.
+    boot: Option<String>,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
+    /// The machine's clock.
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        Self { begun: Instant::now(), boot: boot_name() }
     }
 
     /// The same, shared.
@@ -54,8 +65,33 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
+        since_boot().filter(|_| self.boot.is_some()).unwrap_or_else(|| self.begun.elapsed())
     }
+
+    fn origin(&self) -> Option<&str> {
+        self.boot.as_deref()
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn boot_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Option<Duration> {
+    rustix::time::clock_gettime(rustix::time::ClockId::Boottime).try_into().ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn boot_name() -> Option<String> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Option<Duration> {
+    None
 }
 
 /// A clock that moves only when told.
@@ -63,6 +99,7 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     unix_nanos: AtomicI64,
     monotonic_nanos: AtomicU64,
+    boot: Option<String>,
 }
 
 impl ManualClock {
@@ -71,6 +108,12 @@ impl ManualClock {
         let clock = Self::default();
         clock.unix_nanos.store(start.0 * 1_000_000, Ordering::SeqCst);
         Arc::new(clock)
+    }
+
+    /// The same, of a machine that has given this name to its start.
+    pub fn booted(start: TimestampMs, boot: &str) -> Arc<Self> {
+        let unix_nanos = AtomicI64::new(start.0 * 1_000_000);
+        Arc::new(Self { unix_nanos, monotonic_nanos: AtomicU64::new(0), boot: Some(boot.to_owned()) })
     }
 
     /// Lets `by` pass on both clocks.
@@ -93,5 +136,9 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> Duration {
         Duration::from_nanos(self.monotonic_nanos.load(Ordering::SeqCst))
+    }
+
+    fn origin(&self) -> Option<&str> {
+        self.boot.as_deref()
     }
 }

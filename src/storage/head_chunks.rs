@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use crate::model::sample::SeriesRef;
 use crate::storage::block::chunks::sample_count;
-use crate::storage::block::rewrite;
+use crate::storage::block::rewrite::{self, Sample};
 use crate::storage::chunk::Encoding;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::fs::{File, Fs, SharedFs};
 use crate::storage::head::Head;
-use crate::storage::head::late::LateValue;
+use crate::storage::head::late::{LateSample, LateValue};
 use crate::storage::head::restore::Restorer;
 use crate::storage::replay::Aliases;
 use crate::storage::wal::record::put_uvarint;
@@ -138,7 +138,8 @@ pub(crate) fn restore_late(
             last = last.max(Some(number));
             let encoding = Encoding::from_id(chunk.encoding & !OUT_OF_ORDER);
             if let Ok(found) = encoding.and_then(|encoding| rewrite::decode(encoding, chunk.data)) {
-                let found = found.into_iter().map(|sample| (sample.t, LateValue::from(sample.value))).collect();
+                let late = |one: Sample| LateSample::settled(one.t, one.start, LateValue::from(one.value));
+                let found = found.into_iter().map(late).collect();
                 samples += restorer.late_chunk(chunk.series, found).unwrap_or(0);
             }
         })

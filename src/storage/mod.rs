@@ -8,6 +8,7 @@
 pub mod block;
 pub mod chunk;
 pub mod chunk_snapshot;
+pub mod clock_file;
 pub mod compact;
 pub mod fs;
 pub mod head;

@@ -26,11 +26,23 @@ impl RecordSink for LateSink<'_, '_> {
     fn series(&mut self, _: &mut Vec<RefSeries>) {}
 
     fn samples(&mut self, samples: &[RefSample]) {
-        samples.iter().for_each(|sample| self.0.late_sample(sample.series, sample.t, sample.value));
+        self.started_samples(samples, &[]);
     }
 
     fn histograms(&mut self, histograms: &[RefHistogram]) {
-        histograms.iter().for_each(|one| self.0.late_histogram(one.series, one.t, &one.value));
+        self.started_histograms(histograms, &[]);
+    }
+
+    fn started_samples(&mut self, samples: &[RefSample], starts: &[i64]) {
+        let starts = starts.iter().copied().chain(std::iter::repeat(0));
+        samples.iter().zip(starts).for_each(|(one, start)| self.0.late_sample(one.series, (one.t, start), one.value));
+    }
+
+    fn started_histograms(&mut self, histograms: &[RefHistogram], starts: &[i64]) {
+        let starts = starts.iter().copied().chain(std::iter::repeat(0));
+        for (one, start) in histograms.iter().zip(starts) {
+            self.0.late_histogram(one.series, (one.t, start), &one.value);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::client::{Setup, TestServer};
 
 /// Waits until a condition holds; panics after a minute.
 #[track_caller]
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "still waiting until {what}");

@@ -11,6 +11,7 @@ mod dice;
 mod edges;
 mod fake;
 mod fuzzed;
+mod http2;
 mod metadata;
 #[path = "../../fuzz/mutate.rs"]
 mod mutate;

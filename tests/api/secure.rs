@@ -14,10 +14,10 @@ use watchfire::http::ServeError;
 
 use crate::client::{Answer, Setup, TestServer, parse};
 
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
@@ -26,7 +26,7 @@ impl Folder {
     }
 
     /// Replaces a file by another one, as tools that rotate certificates do.
-    fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let (path, fresh) = (self.path(name), self.path("fresh"));
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(&fresh, &path).unwrap();
@@ -34,11 +34,11 @@ impl Folder {
     }
 }
 
-fn start(folder: &Folder, text: &str) -> TestServer {
+pub(crate) fn start(folder: &Folder, text: &str) -> TestServer {
     TestServer::start(Setup { web_config: Some(folder.write("web.yml", text)), ..Setup::default() })
 }
 
-fn basic(pair: &str) -> String {
+pub(crate) fn basic(pair: &str) -> String {
     use base64::Engine as _;
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }
@@ -114,22 +114,22 @@ fn headers_are_set_and_the_rate_is_limited() {
 }
 
 /// An authority and what it signs.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// Certificate and key for a name.
-    fn sign(&self, name: &str) -> (String, String) {
+    pub(crate) fn sign(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
@@ -158,7 +158,7 @@ fn ask(server: &TestServer, roots: &str, own: Option<&(String, String)>) -> Opti
     (read.is_ok() && !answer.is_empty()).then(|| parse(&answer))
 }
 
-fn connect(server: &TestServer, config: ClientConfig) -> StreamOwned<ClientConnection, TcpStream> {
+pub(crate) fn connect(server: &TestServer, config: ClientConfig) -> StreamOwned<ClientConnection, TcpStream> {
     let name = ServerName::try_from("localhost").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let stream = TcpStream::connect(server.address).unwrap();
@@ -166,15 +166,20 @@ fn connect(server: &TestServer, config: ClientConfig) -> StreamOwned<ClientConne
     StreamOwned::new(connection, stream)
 }
 
-/// The protocol that the server takes of those that are offered, and what it answers to a request of HTTP/1.
-fn negotiated(server: &TestServer, roots: &str, offered: &[&str]) -> (Option<String>, bool) {
+/// What a client trusts and offers.
+pub(crate) fn client_config(roots: &str, offered: &[&str]) -> ClientConfig {
     let mut store = RootCertStore::empty();
     store.add(CertificateDer::from_pem_slice(roots.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(store).with_no_client_auth();
     config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let mut stream = connect(server, config);
+    config
+}
+
+/// The protocol that the server takes of those that are offered, and whether it answers a request of HTTP/1.
+fn negotiated(server: &TestServer, roots: &str, offered: &[&str]) -> (Option<String>, bool) {
+    let mut stream = connect(server, client_config(roots, offered));
     let target = "/-/healthy?{a=\"b\"}";
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let _ = stream.write_all(request.as_bytes());
@@ -184,20 +189,19 @@ fn negotiated(server: &TestServer, roots: &str, offered: &[&str]) -> (Option<Str
     (taken, answer.starts_with(b"HTTP/1.1 200 OK"))
 }
 
-/// Switching HTTP/2 off is fine; where it is on, clients are served by HTTP/1.1 all the same.
 #[test]
-fn clients_that_offer_http2_get_http1() {
+fn http2_is_spoken_unless_it_is_switched_off() {
     let authority = Authority::new("a");
     let (cert, key) = authority.sign("localhost");
     let folder = Folder::new();
     folder.write("cert.pem", &cert);
     folder.write("key.pem", &key);
-    for http2 in ["true", "false"] {
+    for (settings, http2) in [("", true), ("http2: true", true), ("http2: false", false)] {
         let tls = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}";
-        let server = start(&folder, &format!("{{{tls}, http_server_config: {{http2: {http2}}}}}"));
-        let taken = Some("http/1.1".to_owned());
-        assert_eq!(negotiated(&server, &authority.pem(), &["h2", "http/1.1"]), (taken.clone(), true));
-        assert_eq!(negotiated(&server, &authority.pem(), &["http/1.1"]), (taken, true));
+        let server = start(&folder, &format!("{{{tls}, http_server_config: {{{settings}}}}}"));
+        let name = |http2| Some(if http2 { "h2" } else { "http/1.1" }.to_owned());
+        assert_eq!(negotiated(&server, &authority.pem(), &["http/1.1", "h2"]), (name(http2), !http2));
+        assert_eq!(negotiated(&server, &authority.pem(), &["http/1.1"]), (name(false), true));
         assert_eq!(negotiated(&server, &authority.pem(), &[]), (None, true));
     }
 }

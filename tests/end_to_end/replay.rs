@@ -63,7 +63,7 @@ fn clients_get_the_answers_of_prometheus() {
     let rules = || server.get("/api/v1/rules").text().contains("\"health\":\"unknown\"");
     wait_for("the rules", || (!rules()).then_some(()));
     wait_for("what they make", || server.single("one:sum").and(server.single("ALERTS")));
-    for name in ["grafana.txt", "keda.txt", "prometheus-adapter.txt"] {
+    for name in ["grafana.txt", "keda.txt", "prometheus-adapter.txt", "thanos.txt"] {
         let text = data(name);
         let exchanges = text.split("\n\n").filter(|block| block.starts_with("> "));
         let mut count = 0;

@@ -19,6 +19,7 @@ mod test_promql;
 mod test_rules;
 mod tsdb;
 mod tsdb_analyze;
+mod tsdb_bench;
 mod tsdb_dump;
 mod tsdb_import;
 
@@ -52,7 +53,7 @@ struct Given {
     words: Vec<String>,
 }
 
-static COMMANDS: [&Command; 23] = [
+static COMMANDS: [&Command; 24] = [
     &check_config::COMMAND,
     &check_metrics::COMMAND,
     &check_rules::COMMAND,
@@ -73,13 +74,14 @@ static COMMANDS: [&Command; 23] = [
     &test_rules::COMMAND,
     &tsdb::LIST,
     &tsdb_analyze::COMMAND,
+    &tsdb_bench::COMMAND,
     &tsdb_dump::DUMP,
     &tsdb_dump::DUMP_OPENMETRICS,
     &tsdb_import::COMMAND,
 ];
 
 /// Sub-commands of Prometheus's promtool that are not there yet.
-const NOT_BUILT: &[&str] = &["promql", "tsdb bench", "tsdb create-blocks-from rules"];
+const NOT_BUILT: &[&str] = &["promql", "tsdb create-blocks-from rules"];
 
 const GLOBAL: &str = "Global";
 const OWN: &str = "Flags";
@@ -212,9 +214,10 @@ fn unknown(path: &[&str]) -> u8 {
             refuse(&format!("must select a subcommand of '{group}'"))
         }
         (None, ["tsdb", "create-blocks-from"]) => refuse("must select a subcommand of 'tsdb create-blocks-from'"),
+        (None, ["tsdb", "bench"]) => refuse("must select a subcommand of 'tsdb bench'"),
         (
             None,
-            ["tsdb", "create-blocks-from", word, ..]
+            ["tsdb", "create-blocks-from" | "bench", word, ..]
             | ["check" | "debug" | "push" | "query" | "test" | "tsdb", word, ..]
             | [word, ..],
         ) => refuse(&format!("expected command but got {}", go::quote(word))),

@@ -194,7 +194,7 @@ impl Import {
 }
 
 /// A clock by which nothing lies in the future.
-struct Whenever(SharedClock);
+pub(super) struct Whenever(pub(super) SharedClock);
 
 impl Clock for Whenever {
     fn now(&self) -> TimestampMs {

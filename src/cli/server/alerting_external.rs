@@ -42,6 +42,7 @@ pub(super) struct ExternalAlerting {
     manager: BoundedAddr<NotifierManager>,
     deps: Arc<NotifierManagerDeps>,
     discovery: Discovery,
+    registry: Arc<Registry>,
     clock: SharedClock,
 }
 
@@ -76,6 +77,7 @@ impl ExternalAlerting {
             manager,
             deps,
             discovery,
+            registry: Arc::clone(registry),
             clock: SharedClock::clone(clock),
         }
     }
@@ -83,7 +85,7 @@ impl ExternalAlerting {
     /// Makes rules and notifiers what the configuration says; answers with the actors that did not confirm in time.
     pub(super) async fn apply(&self, loaded: &LoadedConfig) -> Vec<String> {
         self.router.set_rules(rules(loaded));
-        let specs = specs(loaded, &self.clock);
+        let specs = specs(loaded, &self.registry, &self.clock);
         for err in specs.iter().flat_map(NotifierSetSpec::failures) {
             tracing::error!(component = "notifier", %err, "Creating discovered Alertmanagers failed");
         }
@@ -101,7 +103,7 @@ impl ExternalAlerting {
 
     /// What would become of the Alertmanagers with this configuration.
     pub(super) fn plan(&self, loaded: &LoadedConfig) -> PlanSection {
-        let after = specs(loaded, &self.clock);
+        let after = specs(loaded, &self.registry, &self.clock);
         let before = self.deps.specs.lock();
         let each = NotifierSetSpec::each;
         PlanSection::compare("alertmanager", before.iter().flat_map(each), after.iter().flat_map(each))
@@ -125,11 +127,12 @@ fn rules(loaded: &LoadedConfig) -> AlertRules {
     }
 }
 
-fn specs(loaded: &LoadedConfig, clock: &SharedClock) -> Vec<NotifierSetSpec> {
+fn specs(loaded: &LoadedConfig, registry: &Registry, clock: &SharedClock) -> Vec<NotifierSetSpec> {
     let mut specs = Vec::new();
     for (index, config) in loaded.config.alerting.alertmanagers.iter().enumerate() {
         let found = endpoints(config, &config.discovery.static_configs);
         let mut client = HttpClient::from_config(build_info::user_agent(), &config.http);
+        client.count_connections(registry, "alertmanager");
         if let Some(sigv4) = &config.sigv4 {
             client = client.signed_by(AwsSigner::new(sigv4, &Surroundings::default(), clock));
         }

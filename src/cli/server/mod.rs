@@ -44,6 +44,7 @@ use crate::cli::server::reload::{Checked, ConfigText, Planned, ServerReload};
 use crate::cli::server::running::Running;
 use crate::cli::signals::{Request, Signals};
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE};
+use crate::client;
 use crate::config::{LoadOptions, load_file, load_str};
 use crate::http::notices::{Notice, Notices};
 use crate::http::server::{HttpOptions, RunningServer, serve};
@@ -158,6 +159,8 @@ pub fn run(flags: ServerFlags) -> ExitCode {
     }
     build_info::register(&registry);
     process::register(&registry);
+    // Prometheus's name for connections of nobody in particular.
+    client::show_dialer(&registry, "default");
     let code = match threads::run(start(Arc::new(flags), registry)) {
         Ok(code) => code,
         Err(error) => {

@@ -109,6 +109,9 @@ impl ServerReload {
 
     /// Makes a plan take effect; answers with the actors that did not confirm in time.
     pub(super) async fn apply(&self, planned: Planned) -> Vec<String> {
+        for job in &planned.jobs {
+            job.spec.client.count_connections(&self.registry, &job.config.job_name);
+        }
         let unconfirmed = self.parts.apply(&planned).await;
         let Checked { loaded, inactive, digest, .. } = planned.checked;
         let digest = format!("{}{digest}", loaded.digest);

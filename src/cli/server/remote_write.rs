@@ -59,7 +59,7 @@ impl RemoteWriting {
             intake,
             flush_deadline: flags.remote.flush_deadline,
             descriptions: Box::new(move || descriptions(&scrapes)),
-            clients: clients(clock),
+            clients: clients(registry, clock),
             policy: Policy::PERMANENT,
         });
         let thread = threads[0].clone();
@@ -103,10 +103,11 @@ fn wanted(loaded: &LoadedConfig) -> Vec<Destination> {
     destinations(&loaded.config).unwrap_or_default()
 }
 
-fn clients(clock: &SharedClock) -> Clients {
-    let clock = SharedClock::clone(clock);
+fn clients(registry: &Arc<Registry>, clock: &SharedClock) -> Clients {
+    let (registry, clock) = (Arc::clone(registry), SharedClock::clone(clock));
     Box::new(move |config: &RemoteWriteConfig| {
         let mut client = HttpClient::from_config(build_info::user_agent(), &config.http);
+        client.count_connections(&registry, "remote_storage_write_client");
         if config.round_robin_dns {
             client = client.spread_over_addresses();
         }

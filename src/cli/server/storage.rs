@@ -12,6 +12,7 @@ use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::chunk_snapshot::{self, Stop};
+use crate::storage::clock_file;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head_chunk_store;
@@ -123,6 +124,9 @@ pub(super) fn open(
     let lock = if flags.lockfile { DirLock::acquire(&fs, &dir) } else { DirLock::disabled(&fs, &dir) };
     let lock = lock.map_err(|error| error.to_string())?;
     metrics.clean_start.set(lock.clean_start().value());
+    if let Some(memory) = clock_file::load(&*fs, &dir) {
+        steady.remember(&memory);
+    }
     let begun = steady.monotonic();
     let options = options_of(flags);
     catalog.open().map_err(|error| error.to_string())?;
@@ -137,7 +141,7 @@ pub(super) fn open(
     let mut oldest = oldest;
     if let Some(newest) = newest.map(TimestampMs) {
         steady.compare(newest);
-        if let Some(bound) = retention.bound(newest.min(steady.now())) {
+        if let Some(bound) = retention.bound(newest.min(steady.aging())) {
             oldest = oldest.max(bound);
             head.truncate_blocking(oldest);
         }

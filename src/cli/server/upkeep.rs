@@ -22,6 +22,7 @@ use crate::model::duration::PromDuration;
 use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::chunk_snapshot;
+use crate::storage::clock_file;
 use crate::storage::head::Head;
 use crate::storage::head::shard::ShardState;
 use crate::storage::replay;
@@ -34,6 +35,9 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 const PLAN_WITHIN: Duration = Duration::from_secs(30);
 /// How long making one may wait and take.
 const CHECKPOINT_WITHIN: Duration = Duration::from_secs(3600);
+
+/// How long writing down what is known of the clock may wait and take.
+const CLOCK_WITHIN: Duration = Duration::from_secs(600);
 
 /// How far back an agent compares samples with those that it has.
 const AGENT_HEAD_MS: i64 = 3_600_000;
@@ -63,7 +67,7 @@ impl Retention {
 
     /// The same, unless the clock is in doubt.
     fn settled_bound(&self, clock: &SteadyClock) -> Option<TimestampMs> {
-        self.bound(clock.now()).filter(|_| clock.is_settled())
+        self.bound(clock.aging()).filter(|_| clock.is_settled())
     }
 
     /// A tenth of the retention: how much more than that may be there. A minute at most, a second at least.
@@ -122,9 +126,33 @@ impl Upkeep {
     /// Runs until it is dropped.
     pub(super) async fn run(self) {
         match self.agent {
-            Some(agent) => tokio::join!(self.drop_sent(agent), self.watch()),
-            None => tokio::join!(self.drop_old(), self.watch()),
+            Some(agent) => tokio::join!(self.drop_sent(agent), self.watch(), self.note_clock()),
+            None => tokio::join!(self.drop_old(), self.watch(), self.note_clock()),
         };
+    }
+
+    /// Writes down what is known of the clock, each minute.
+    async fn note_clock(&self) {
+        let mut has_failed = false;
+        loop {
+            let steady = Arc::clone(&self.steady);
+            let log = Arc::clone(&self.log);
+            let save = move |_: &_| {
+                let Some(journal) = log.get() else { return Ok(()) };
+                clock_file::save(&*journal.fs, &journal.data_dir, &steady.memory())
+            };
+            let saved = self.pool.run(Lane::Storage, Instant::now() + CLOCK_WITHIN, save).await;
+            let error = match saved {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(err) = error.as_ref().filter(|_| !has_failed) {
+                tracing::warn!(component = "tsdb", err, "What is known of the clock cannot be written down");
+            }
+            has_failed = error.is_some();
+            tokio::time::sleep(TRUNCATE_EVERY).await;
+        }
     }
 
     /// What an agent does instead: what was sent some time ago is dropped, and what is too old in any case.
@@ -137,7 +165,7 @@ impl Upkeep {
             if !self.steady.is_settled() {
                 continue;
             }
-            let now = self.steady.now().0;
+            let now = self.steady.aging().0;
             let bound = agent_bound(now, self.remote.lowest_sent_ms(), agent);
             // Samples of the last hour are still compared with those that come.
             self.storage.truncate(TimestampMs(bound.min(now - AGENT_HEAD_MS)));
@@ -151,7 +179,7 @@ impl Upkeep {
     }
 
     async fn drop_old(&self) {
-        let now = self.steady.now();
+        let now = self.steady.aging();
         let mut rule = CheckpointRule { bound: self.retention.bound(now).unwrap_or(now) };
         let mut in_blocks = self.in_blocks.clone();
         // A checkpoint that waits for destinations of remote write.

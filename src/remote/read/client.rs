@@ -92,11 +92,13 @@ impl ReadClient {
             }
             name => name.to_owned(),
         };
+        let client = HttpClient::from_config(build_info::user_agent(), &config.http);
+        client.count_connections(&metrics.registry, "remote_storage_read_client");
         let labels = [("remote_name", name.as_str()), ("url", &shown)];
         let help = "The number of in-flight remote read queries.";
         Self {
             in_flight: metrics.registry.gauge("prometheus_remote_read_client_queries", help, &labels),
-            client: HttpClient::from_config(build_info::user_agent(), &config.http),
+            client,
             external: if config.filter_external_labels { external.clone() } else { Labels::empty() },
             config: config.clone(),
             metrics: metrics.clone(),

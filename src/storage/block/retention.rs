@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use crate::model::clock::Clock;
 use crate::model::steady_clock::SteadyClock;
 use crate::storage::block::meta::BlockMeta;
 use crate::storage::block::ulid::Ulid;
@@ -67,14 +66,14 @@ pub struct Beyond {
 }
 
 impl Retention {
-    /// The same by a clock: nothing goes while a step of it is in doubt, and a block that is dated ahead of it, as by a clock that was
-    /// wrong, makes no other old. `newest` is the end of the newest block.
+    /// The same by a clock: nothing goes while a step of it is in doubt, and a block that is dated ahead of the time by which data ages, as
+    /// by a clock that is or was wrong, makes no other old. `newest` is the end of the newest block.
     #[must_use]
     pub fn by_clock(self, clock: &SteadyClock, newest: Option<i64>) -> Self {
         if !clock.is_settled() {
             return Self::default();
         }
-        let ahead = newest.map_or(0, |newest| newest.saturating_sub(clock.now().0));
+        let ahead = newest.map_or(0, |newest| newest.saturating_sub(clock.aging().0));
         let time_ms = match self.time_ms {
             0 => 0,
             time_ms if ahead <= FUTURE_MS_MAX => time_ms,

@@ -140,21 +140,19 @@ pub(crate) fn encode(
             };
             out.push(ChunkData { min_t: *min_t, max_t: *max_t, encoding: encoding.id(), data });
         }
-        let mut push = |chunk: EncodedChunk, started: Result<Vec<u8>, ChunkError>| {
+        let mut push = |chunk: EncodedChunk, started: &dyn Fn(&[u8]) -> Result<Vec<u8>, ChunkError>| {
             let (encoding, data) = match kept {
                 Starts::None => (encoding, chunk.data),
-                Starts::Kept => (encoding.with_starts(), started?),
+                Starts::Kept => (encoding.with_starts(), started(&chunk.data)?),
             };
             out.push(ChunkData { min_t: chunk.min_t, max_t: chunk.max_t, encoding: encoding.id(), data });
             Ok(())
         };
         for chunk in encode_chunks(&wholes, split) {
-            let started = histogram_starts::<Histogram>(&chunk.data, start_of);
-            push(chunk, started)?;
+            push(chunk, &|data| histogram_starts::<Histogram>(data, start_of))?;
         }
         for chunk in encode_chunks(&float_histograms, split) {
-            let started = histogram_starts::<FloatHistogram>(&chunk.data, start_of);
-            push(chunk, started)?;
+            push(chunk, &|data| histogram_starts::<FloatHistogram>(data, start_of))?;
         }
     }
     Ok(())

@@ -28,6 +28,8 @@ pub struct AppendBounds {
     epoch: u64,
     /// The oldest that is taken where the head holds newer samples than there can be.
     returned_min: Option<i64>,
+    /// True if the clock is known to be right again.
+    is_return_known: bool,
     range_ms: i64,
 }
 
@@ -59,13 +61,23 @@ impl AppendBounds {
         let returned_min = (is_ahead && PLAUSIBLE_MS <= now.0).then(|| now.0.saturating_sub(range_ms / 2));
         let newest = newest.map(|newest| newest.min(max)).or(first);
         let min = newest.unwrap_or(i64::MIN).saturating_sub(range_ms / 2).max(min_valid);
-        Self { min, max, now: now.0, newest, late_min: None, epoch: 0, returned_min, range_ms }
+        Self { min, max, now: now.0, newest, late_min: None, epoch: 0, returned_min, is_return_known: false, range_ms }
     }
 
     /// The same with a window for samples that come out of order, unless it is 0; those that are taken belong to `epoch`.
     pub(crate) fn with_window(self, window_ms: i64, epoch: u64) -> Self {
         let min = self.newest.map(|newest| newest.saturating_sub(window_ms));
         Self { late_min: min.filter(|_| 0 < window_ms), epoch, ..self }
+    }
+
+    /// The same by a clock that was ahead until it shows `until`, and is known to be right.
+    pub(crate) fn with_known_return(self, until: Option<TimestampMs>) -> Self {
+        Self { is_return_known: until.is_some_and(|until| self.now < until.0), ..self }
+    }
+
+    /// True if what a clock that was ahead has left of a series is known to stand against no sample.
+    pub(crate) fn is_return_known(&self) -> bool {
+        self.is_return_known
     }
 
     /// True if a sample at `at` may be appended, in order or late.

@@ -85,8 +85,22 @@ impl LateValue {
 #[derive(Clone, Debug)]
 pub(crate) struct LateSample {
     pub(crate) t: i64,
+    /// When it began to count; 0 if that is not known.
+    pub(crate) start: i64,
     pub(crate) commit: CommitId,
     pub(crate) value: LateValue,
+}
+
+impl LateSample {
+    /// One that every view sees: its commit is over.
+    pub(crate) fn settled(t: i64, start: i64, value: LateValue) -> Self {
+        // Number 0 is before all commits.
+        Self { t, start, commit: CommitId(0), value }
+    }
+
+    fn merged(&self, chunk: usize, value: Value) -> Merged {
+        Merged { t: self.t, start: self.start, chunk, value }
+    }
 }
 
 /// A closed chunk.
@@ -175,11 +189,13 @@ impl LateChunks {
     fn closed_with(&self, samples: &[LateSample], epoch: u64, low: CommitId) -> Arc<[Arc<LateChunk>]> {
         let hides = samples.iter().any(|sample| low < sample.commit);
         let mut commits = samples.iter().map(|sample| sample.commit);
-        let value_of = |sample: &LateSample| Sample { t: sample.t, start: 0, value: sample.value.to_value() };
+        let value_of = |one: &LateSample| Sample { t: one.t, start: one.start, value: one.value.to_value() };
         let values = samples.iter().map(value_of).collect();
+        let has_starts = samples.iter().any(|sample| sample.start != 0);
         let mut encoded = Vec::new();
-        let done = rewrite::encode(values, u16::MAX, Starts::None, &mut encoded);
-        debug_assert!(done.is_ok(), "only start times may not fit");
+        let kept = if has_starts { Starts::Kept } else { Starts::None };
+        let done = rewrite::encode(values, u16::MAX, kept, &mut encoded);
+        debug_assert!(done.is_ok(), "what was encoded a moment ago can be decoded");
         let new = encoded.into_iter().filter_map(|chunk| {
             let commits: Box<[CommitId]> = commits.by_ref().take(usize::from(chunk.sample_count())).collect();
             let ChunkData { min_t, max_t, encoding, data } = chunk;
@@ -232,22 +248,15 @@ impl LateChunks {
         };
         for (number, chunk) in self.closed.iter().enumerate().filter(|(_, chunk)| wanted(chunk)) {
             let samples = rewrite::decode(chunk.encoding, &chunk.data)?;
-            for (index, Sample { t, value, .. }) in samples.into_iter().enumerate() {
+            for (index, Sample { t, start, value }) in samples.into_iter().enumerate() {
                 let of_sample = chunk.commits.as_ref().and_then(|commits| commits.get(index));
                 if range.contains(TimestampMs(t)) && of_sample.is_none_or(|own| *own <= commit) {
-                    merged.push(Merged { t, chunk: number, value });
+                    merged.push(Merged { t, start, chunk: number, value });
                 }
             }
         }
         if self.open_epoch <= epoch {
-            let number = self.closed.len();
-            let seen = self.open.iter().filter(|s| s.commit <= commit && range.contains(TimestampMs(s.t)));
-            merged.extend(seen.map(|sample| {
-                let mut value = sample.value.to_value();
-                // It says what came before it when it was made, which need not be the sample before it here.
-                value.forget_no_reset();
-                Merged { t: sample.t, chunk: number, value }
-            }));
+            self.merge_open(range, commit, &mut merged)?;
         }
         // Stable: of equal ones the first that came stays.
         merged.sort_by_key(|sample| sample.t);
@@ -259,6 +268,28 @@ impl LateChunks {
             }
         }
         Ok(merged)
+    }
+
+    /// Appends the samples of the open chunk that a view of `commit` sees. Its histograms say of those before them what they would
+    /// say if it were closed with just these.
+    fn merge_open(&self, range: TimeRange, commit: CommitId, merged: &mut Vec<Merged>) -> Result<(), ChunkError> {
+        let (number, is_wanted) = (self.closed.len(), |t: i64| range.contains(TimestampMs(t)));
+        let seen = self.open.iter().filter(|sample| sample.commit <= commit);
+        if seen.clone().all(|sample| matches!(sample.value, LateValue::Float(_))) {
+            let wanted = seen.filter(|sample| is_wanted(sample.t));
+            merged.extend(wanted.map(|one| one.merged(number, one.value.to_value())));
+            return Ok(());
+        }
+        let values = seen.clone().map(|one| Sample { t: one.t, start: 0, value: one.value.to_value() }).collect();
+        let mut chunks = Vec::new();
+        rewrite::encode(values, u16::MAX, Starts::None, &mut chunks)?;
+        let mut seen = seen;
+        for (chunk, behind) in chunks.iter().zip(0..) {
+            let decoded = rewrite::decode(Encoding::from_id(chunk.encoding)?, &chunk.data)?;
+            let all = decoded.into_iter().zip(&mut seen).map(|(said, one)| one.merged(number + behind, said.value));
+            merged.extend(all.filter(|sample| is_wanted(sample.t)));
+        }
+        Ok(())
     }
 
     /// Appends the times of the histograms with whole counts in `range` that a view of `commit` sees to `out`.
@@ -275,11 +306,11 @@ impl LateChunks {
 
     /// Appends the samples in `range` that a view of `commit` sees to `out`.
     pub(crate) fn decode(&self, range: TimeRange, commit: CommitId, out: &mut SampleColumn) -> Result<(), ChunkError> {
-        for Merged { t, value, .. } in self.merged(range, commit, u64::MAX)? {
+        for Merged { t, start, value, .. } in self.merged(range, commit, u64::MAX)? {
             match value {
-                Value::Float(value) => out.push_float(t, 0, value),
-                Value::Whole(histogram) => out.push_histogram(t, 0, Arc::new(histogram.to_float())),
-                Value::FloatHistogram(histogram) => out.push_histogram(t, 0, Arc::new(*histogram)),
+                Value::Float(value) => out.push_float(t, start, value),
+                Value::Whole(histogram) => out.push_histogram(t, start, Arc::new(histogram.to_float())),
+                Value::FloatHistogram(histogram) => out.push_histogram(t, start, Arc::new(*histogram)),
             }
         }
         Ok(())
@@ -290,6 +321,8 @@ impl LateChunks {
 #[derive(Clone, Debug)]
 pub(crate) struct Merged {
     pub(crate) t: i64,
+    /// When it began to count; 0 if that is not known.
+    pub(crate) start: i64,
     chunk: usize,
     pub(crate) value: Value,
 }
@@ -445,6 +478,9 @@ impl Value {
 }
 
 #[cfg(test)]
+mod header_tests;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
@@ -459,7 +495,8 @@ mod tests {
     }
 
     fn insert(table: &LateTable, (t, value): (i64, f64), commit: u64, rules: LateRules) -> Inserted {
-        table.insert(SERIES, LateSample { t, commit: CommitId(commit), value: LateValue::Float(value) }, rules)
+        let value = LateValue::Float(value);
+        table.insert(SERIES, LateSample { t, start: t - 7, commit: CommitId(commit), value }, rules)
     }
 
     fn seen(table: &LateTable, commit: u64) -> Vec<(i64, f64)> {
@@ -467,12 +504,13 @@ mod tests {
         if let Some(chunks) = table.get(SERIES) {
             chunks.decode(TimeRange::ALL, CommitId(commit), &mut out).unwrap();
         }
+        assert!(out.floats.timestamps.iter().map(|t| t - 7).eq(out.float_starts.iter().copied()));
         out.floats.timestamps.into_iter().zip(out.floats.values).collect()
     }
 
     #[test]
     fn a_sample_is_small() {
-        assert_eq!((size_of::<LateValue>(), size_of::<LateSample>()), (16, 32));
+        assert_eq!((size_of::<LateValue>(), size_of::<LateSample>()), (16, 40));
     }
 
     #[test]

@@ -10,10 +10,12 @@ use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::chunks::ChunkData;
 use crate::storage::block::rewrite::{self, MERGED_SAMPLES, Sample, Starts};
+use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
 use crate::storage::head::deletion;
 use crate::storage::head::export::BlockRange;
-use crate::storage::head::late::LateChunks;
+use crate::storage::head::late::{LateChunks, Merged};
+use crate::storage::head::shared::HeadShared;
 use crate::storage::head::view::HeadView;
 
 /// The late samples of commits that had begun by some time. It is settled when those commits are over ([`Head::is_settled`]).
@@ -64,7 +66,7 @@ impl Head {
         });
         view.check()?;
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(LateExport { cut, view, series })
+        Ok(LateExport { cut, view, series, shared: Arc::clone(&self.shared) })
     }
 
     /// Lets the shards drop what was cut off, once no view needs it; [`crate::storage::head::shard::Shard::reclaim`] does it.
@@ -85,6 +87,7 @@ pub struct LateExport {
     view: HeadView,
     /// In the order of their labels.
     series: Vec<LateSeries>,
+    shared: Arc<HeadShared>,
 }
 
 impl LateExport {
@@ -127,17 +130,32 @@ impl LateExport {
         let Some(LateSeries { reference, labels, late }) = self.series.get(number) else {
             return Ok((Labels::empty(), Vec::new()));
         };
-        let mut chunks = Vec::new();
         let last = TimestampMs(range.max_time.saturating_sub(1));
-        let wanted = TimeRange::new(TimestampMs(range.min_time), last);
-        if let Ok(wanted) = wanted {
-            let failed = |error| ReadError::Corrupt(format!("late samples of series {}: {error}", reference.0));
-            let deleted = self.view.deleted_of(*reference);
-            let merged = late.merged(wanted, self.view.commit(), self.cut.epoch).map_err(failed)?.into_iter();
-            let left = merged.filter(|sample| !deletion::hits(deleted, sample.t));
-            let samples = left.map(|sample| Sample { t: sample.t, start: 0, value: sample.value }).collect();
-            rewrite::encode(samples, MERGED_SAMPLES, Starts::None, &mut chunks).map_err(failed)?;
+        let Ok(wanted) = TimeRange::new(TimestampMs(range.min_time), last) else {
+            return Ok((labels.clone(), Vec::new()));
+        };
+        let failed = |error| ReadError::Corrupt(format!("late samples of series {}: {error}", reference.0));
+        let deleted = self.view.deleted_of(*reference);
+        let mut merged = late.merged(wanted, self.view.commit(), self.cut.epoch).map_err(failed)?;
+        merged.retain(|sample| !deletion::hits(deleted, sample.t));
+        Ok((labels.clone(), self.encoded(merged).map_err(failed)?))
+    }
+
+    /// Chunks of the encodings that blocks are to have.
+    fn encoded(&self, merged: Vec<Merged>) -> Result<Vec<ChunkData>, ChunkError> {
+        let starts: Vec<(i64, i64)> = merged.iter().map(|sample| (sample.t, sample.start)).collect();
+        let start_of = |t: i64| {
+            let found = starts.binary_search_by_key(&t, |(t, _)| *t).ok();
+            found.and_then(|found| starts.get(found)).map_or(0, |(_, start)| *start)
+        };
+        let samples = merged.into_iter().map(|one| Sample { t: one.t, start: one.start, value: one.value }).collect();
+        let mut chunks = Vec::new();
+        rewrite::encode(samples, MERGED_SAMPLES, Starts::None, &mut chunks)?;
+        for chunk in &mut chunks {
+            if self.shared.encodings.wants_starts(Encoding::from_id(chunk.encoding)?) {
+                *chunk = rewrite::with_starts(chunk, start_of)?;
+            }
         }
-        Ok((labels.clone(), chunks))
+        Ok(chunks)
     }
 }

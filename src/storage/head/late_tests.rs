@@ -29,6 +29,7 @@ use crate::storage::compact::plan::{PlanRules, plan};
 use crate::storage::compact::{CompactError, Step};
 use crate::storage::fs::SharedFs;
 use crate::storage::fs::sim::SimFs;
+use crate::storage::head::export::BlockRange;
 use crate::storage::head::shard::Staged;
 use crate::storage::head_chunk_store;
 use crate::storage::replay::{self, ReadFrom, ReplayReport};
@@ -38,8 +39,11 @@ use crate::storage::wal::writer::Writer;
 use crate::storage::wal::{WalError, WalOptions};
 use crate::storage::wbl::{self, LateLog};
 
+mod cases;
 mod damage;
+mod histograms;
 mod joints;
+mod starts;
 
 const DATA: &str = "/data";
 const RANGE_MS: i64 = 10_000;
@@ -49,9 +53,17 @@ fn clock() -> SharedClock {
     ManualClock::at(TimestampMs(1_000_000))
 }
 
-fn new_head(window_ms: i64) -> Head {
+fn options() -> HeadOptions {
     let rules = CutRules { samples_per_chunk: 8, chunk_range_ms: RANGE_MS };
-    let head = Head::new(HeadOptions { shards: 2, rules, ..HeadOptions::new(clock()) });
+    HeadOptions { shards: 2, rules, ..HeadOptions::new(clock()) }
+}
+
+fn new_head(window_ms: i64) -> Head {
+    head_of(options(), window_ms)
+}
+
+fn head_of(options: HeadOptions, window_ms: i64) -> Head {
+    let head = Head::new(options);
     head.set_late_window(window_ms);
     head
 }
@@ -101,6 +113,10 @@ struct Store {
 
 impl Store {
     fn open(sim: &SimFs, window_ms: i64) -> Self {
+        Self::open_with(sim, new_head(window_ms))
+    }
+
+    fn open_with(sim: &SimFs, head: Head) -> Self {
         let fs: SharedFs = Arc::new(sim.clone());
         fs.create_dir_all(Path::new(DATA)).unwrap();
         fs.sync_dir(Path::new("/")).unwrap();
@@ -108,7 +124,6 @@ impl Store {
             Catalog::new(fs.clone(), Path::new(DATA), PageCache::new(0), BlockMetrics::new(&Default::default()));
         catalog.open().unwrap();
         let oldest = TimestampMs(catalog.state().whole_until().unwrap_or(i64::MIN));
-        let head = new_head(window_ms);
         let metrics = WalMetrics::new(&Default::default(), &clock());
         let options = WalOptions::default();
         let (writer, report) = replay::open(&fs, Path::new(DATA), options, &metrics, &head, oldest).unwrap();
@@ -159,6 +174,17 @@ impl Store {
         content(&*self.store().view().unwrap())
     }
 
+    /// All samples of a series.
+    fn column(&self, series: u32) -> SampleColumn {
+        let view = self.store().view().unwrap();
+        let found = view.select(&[], TimeRange::ALL, &Unlimited).unwrap();
+        let mut column = SampleColumn::default();
+        if let Some(found) = found.iter().find(|found| found.labels == labels(series)) {
+            found.samples.decode_all(TimeRange::ALL, &mut column).unwrap();
+        }
+        column
+    }
+
     fn random(&mut self) -> Random {
         self.seed = self.seed.max(self.sim.operations()) + 1;
         Random::seeded(self.seed)
@@ -167,14 +193,20 @@ impl Store {
     fn compact_head(&mut self) -> Result<u32, CompactError> {
         let mut made = 0;
         while let Some(range) = self.head.compactable(RANGE_MS) {
-            assert!(self.head.is_settled(self.head.settling()));
-            let mut random = self.random();
-            let mut compaction = HeadCompaction::begin(&self.head, &self.catalog, range, 0, &clock(), &mut random)?;
-            while compaction.step(3)? == Step::More {}
-            made += u32::from(compaction.publish()?.is_some());
-            self.catalog.reload(Retention::default(), 0)?;
-            self.head.truncate_blocking(TimestampMs(range.max_time));
+            made += u32::from(self.compact_range(range)?);
         }
+        Ok(made)
+    }
+
+    /// Makes a block of the samples in order before the end of the range; true if there are any.
+    fn compact_range(&mut self, range: BlockRange) -> Result<bool, CompactError> {
+        assert!(self.head.is_settled(self.head.settling()));
+        let mut random = self.random();
+        let mut compaction = HeadCompaction::begin(&self.head, &self.catalog, range, 0, &clock(), &mut random)?;
+        while compaction.step(3)? == Step::More {}
+        let made = compaction.publish()?.is_some();
+        self.catalog.reload(Retention::default(), 0)?;
+        self.head.truncate_blocking(TimestampMs(range.max_time));
         Ok(made)
     }
 

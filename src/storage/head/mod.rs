@@ -77,6 +77,8 @@ pub struct HeadOptions {
     pub first_ref: u64,
     /// What becomes of start times.
     pub starts: StartPolicy,
+    /// Samples of a chunk of those that come out of order.
+    pub late_chunk_len: usize,
     /// Tells which samples lie in the future.
     pub clock: SharedClock,
 }
@@ -85,7 +87,7 @@ impl HeadOptions {
     /// One shard, no limit, Prometheus's default chunks.
     pub fn new(clock: SharedClock) -> Self {
         let (rules, starts) = (CutRules::default(), StartPolicy::default());
-        Self { shards: 1, series_limit: 0, rules, first_ref: 1, starts, clock }
+        Self { shards: 1, series_limit: 0, rules, first_ref: 1, starts, late_chunk_len: late::LATE_CHUNK_LEN, clock }
     }
 }
 
@@ -113,7 +115,7 @@ impl Head {
     /// An empty head.
     pub fn new(options: HeadOptions) -> Self {
         let shared = HeadShared::new(options.rules, options.series_limit, options.first_ref);
-        let shared = Arc::new(shared.with_starts(options.starts));
+        let shared = Arc::new(shared.with_late(options.starts, options.late_chunk_len));
         let shards = (0..options.shards.max(1)).map(|id| Arc::new(Shard::new(ShardId(id), &shared))).collect();
         Self { shared, shards, clock: options.clock }
     }
@@ -133,6 +135,7 @@ impl Head {
         let range_ms = self.shared.rules.chunk_range_ms;
         let bounds = AppendBounds::new(newest, first, now, self.shared.min_valid(), range_ms);
         let bounds = bounds.with_window(self.late_window_ms(), self.late_epoch());
+        let bounds = bounds.with_known_return(self.clock.was_ahead_until());
         HeadCommit { commit, bounds }
     }
 

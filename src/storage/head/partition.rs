@@ -77,6 +77,8 @@ pub struct StagedLate {
     pub series: SeriesRef,
     /// Milliseconds since the epoch.
     pub t: i64,
+    /// When it began to count, if that is stored; else 0.
+    pub start: i64,
     pub(crate) value: LateValue,
     pub(crate) id: SeriesId,
 }
@@ -143,6 +145,11 @@ impl StagedBatch {
     /// Stores the exemplars. Called once the log has them, whatever becomes of the partition: they are not part of it.
     pub(crate) fn store_exemplars(&self, exemplars: &Exemplars) {
         self.exemplars.iter().for_each(|one| exemplars.add(&one.labels, one.hash, &one.exemplar));
+    }
+
+    /// Gives the late samples from number `from` on, of which there is one at most, their start.
+    fn start_late(&mut self, from: usize, start: i64) {
+        self.late.iter_mut().skip(from).for_each(|late| late.start = start);
     }
 
     /// The series of all samples in order, in the order of their numbers.
@@ -240,13 +247,16 @@ impl Partition {
                 let zero = RoutedSample { at: TimestampMs(start), value: 0.0, key: sample.key.clone(), index };
                 self.stage_zero(bounds, slot, at, zero, &mut batch, &mut report);
             }
-            let before = batch.samples.len();
+            let (before, late_before) = (batch.samples.len(), batch.late.len());
             if let Err(rejection) = self.stage_sample((bounds, late), slot, sample, &mut batch, &mut report) {
                 self.count_rejection(rejection, false, bounds.behind_newest(at.0));
                 report.rejected.push((index, rejection));
             }
-            if let Some(start) = start.filter(|_| policy.stored && before < batch.samples.len()) {
-                batch.sample_starts.push((place(before), start));
+            if let Some(start) = start.filter(|_| policy.stored) {
+                if before < batch.samples.len() {
+                    batch.sample_starts.push((place(before), start));
+                }
+                batch.start_late(late_before, start);
             }
         }
         let mut starts = StartsOf(slice.histogram_starts.into_iter().peekable());
@@ -258,13 +268,16 @@ impl Partition {
                 let zero = RoutedHistogram { at: start, value: zero_of(&histogram.value), key, index };
                 self.stage_zero_histogram(bounds, slot, at, zero, &mut batch, &mut report);
             }
-            let before = batch.histograms.len();
+            let (before, late_before) = (batch.histograms.len(), batch.late.len());
             if let Err(rejection) = self.stage_histogram((bounds, late), slot, histogram, &mut batch, &mut report) {
                 self.count_rejection(rejection, true, bounds.behind_newest(at.0));
                 report.rejected.push((index, rejection));
             }
-            if let Some(start) = start.filter(|_| policy.stored && before < batch.histograms.len()) {
-                batch.histogram_starts.push((place(before), start));
+            if let Some(start) = start.filter(|_| policy.stored) {
+                if before < batch.histograms.len() {
+                    batch.histogram_starts.push((place(before), start));
+                }
+                batch.start_late(late_before, start);
             }
         }
         for exemplar in slice.exemplars {
@@ -453,7 +466,7 @@ impl Partition {
             let (labels, hash) = labels.expect("a series not yet logged is young");
             batch.new_series.push(NewSeries { series: found.series, labels, hash, id: found.id });
         }
-        batch.late.push(StagedLate { series: found.series, t, value, id: found.id });
+        batch.late.push(StagedLate { series: found.series, t, start: 0, value, id: found.id });
         Ok(())
     }
 
@@ -590,10 +603,13 @@ impl Partition {
     }
 
     /// True for a sample that only such samples of its series stand against as are newer than there can be: the clock was ahead when
-    /// they came. Where the series holds samples right behind it, it is the clock of now that is wrong, unless the series has gone
-    /// on in this way before.
+    /// they came. Where the series holds samples right behind it, it is the clock of now that is wrong, unless that is known to be right
+    /// or the series has gone on in this way before.
     fn has_returned(&self, bounds: AppendBounds, found: &FoundSeries, newest: Option<i64>, t: i64) -> bool {
         let Some(free) = bounds.free_if_returned(t, newest) else { return false };
+        if bounds.is_return_known() {
+            return true;
+        }
         let column = self.table.get(found.id).and_then(WriterSeries::column);
         // Chunks that cannot be read tell nothing.
         if column.is_none_or(|column| column.is_free(free).unwrap_or(false)) {
@@ -828,7 +844,8 @@ impl Partition {
         let (mut floats, mut histograms, mut chunks) = (0, 0, 0);
         for late in &batch.late {
             let series = self.table.get(late.id).expect("a series with staged samples stays in the table");
-            let sample = LateSample { t: late.t, commit: commit.id(), value: late.value.clone() };
+            let (t, start, value) = (late.t, late.start, late.value.clone());
+            let sample = LateSample { t, start, commit: commit.id(), value };
             let Inserted::Taken { new_chunks } = table.insert(late.series, sample, rules) else { continue };
             series.cell.set_late(true);
             chunks += new_chunks;

@@ -31,7 +31,7 @@ use crate::storage::chunk::written::WrittenChunk;
 use crate::storage::head::Head;
 use crate::storage::head::exemplar_restore::ReplayedExemplars;
 use crate::storage::head::image::{Adoption, FileChunks, OpenImage};
-use crate::storage::head::late::LateValue;
+use crate::storage::head::late::{LateSample, LateValue};
 use crate::storage::head::ref_table::RefTable;
 use crate::storage::head::restore::shard::ShardRestorer;
 use crate::storage::head::route::shard_of;
@@ -386,9 +386,9 @@ impl Restorer<'_> {
         }
     }
 
-    /// The start of a sample, as the log names it.
+    /// The start of a sample, as the log names it; passed over where starts are not stored.
     pub fn start(&mut self, series: SeriesRef, t: i64, start: i64) {
-        if t < self.min_valid {
+        if t < self.min_valid || !self.head.stores_starts() {
             return;
         }
         let place = self.places.get(series.0);
@@ -462,15 +462,15 @@ impl Restorer<'_> {
     }
 
     /// A sample that came out of order, as the log of those names it. All series have been named before, and there is no bound:
-    /// what is too old for the head goes into blocks.
-    pub fn late_sample(&mut self, series: SeriesRef, t: i64, value: f64) {
-        self.insert_late(series, t, LateValue::Float(value));
+    /// what is too old for the head goes into blocks. A start of 0 is not known.
+    pub fn late_sample(&mut self, series: SeriesRef, (t, start): (i64, i64), value: f64) {
+        self.insert_late(series, LateSample::settled(t, start, LateValue::Float(value)));
     }
 
     /// A histogram that came out of order.
-    pub fn late_histogram(&mut self, series: SeriesRef, t: i64, value: &HistogramValue) {
+    pub fn late_histogram(&mut self, series: SeriesRef, (t, start): (i64, i64), value: &HistogramValue) {
         if is_sound(value) {
-            self.insert_late(series, t, LateValue::Histogram(value.clone()));
+            self.insert_late(series, LateSample::settled(t, start, LateValue::Histogram(value.clone())));
         } else {
             self.stats.bad_histograms += 1;
         }
@@ -478,7 +478,7 @@ impl Restorer<'_> {
 
     /// Samples that came out of order and of which the log need not tell: only those are new whose time no late sample of the
     /// series has. Returns how many are; `None` if the series is not known.
-    pub(crate) fn late_chunk(&mut self, series: SeriesRef, samples: Vec<(i64, LateValue)>) -> Option<u64> {
+    pub(crate) fn late_chunk(&mut self, series: SeriesRef, samples: Vec<LateSample>) -> Option<u64> {
         let epoch = self.late_epoch;
         let place = self.places.get(series.0);
         let lane = self.lanes.get_mut(usize::from(place.shard.checked_sub(1)?))?.as_mut()?;
@@ -492,7 +492,7 @@ impl Restorer<'_> {
         lane.map_or(0, |lane| lane.here().late_between(place.number, (min_t, max_t)))
     }
 
-    fn insert_late(&mut self, series: SeriesRef, t: i64, value: LateValue) {
+    fn insert_late(&mut self, series: SeriesRef, sample: LateSample) {
         let epoch = self.late_epoch;
         let place = self.places.get(series.0);
         let Some(shard) = place.shard.checked_sub(1) else {
@@ -503,7 +503,7 @@ impl Restorer<'_> {
             return;
         };
         if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
-            lane.here().insert_late(place.number, vec![(t, value)], epoch);
+            lane.here().insert_late(place.number, vec![sample], epoch);
         }
     }
 

@@ -126,9 +126,9 @@ impl HeadShared {
         }
     }
 
-    /// The same with a policy for start times.
-    pub(crate) fn with_starts(self, starts: StartPolicy) -> Self {
-        Self { starts, ..self }
+    /// The same with a policy for start times, and with late chunks of so many samples.
+    pub(crate) fn with_late(self, starts: StartPolicy, late_chunk_len: usize) -> Self {
+        Self { starts, late_chunk_len, ..self }
     }
 
     pub(crate) fn chunk_store(&self) -> Option<&Arc<ChunkStore>> {

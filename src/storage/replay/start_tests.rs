@@ -163,3 +163,27 @@ fn zeros_stand_at_starts_that_are_new() {
     }
     assert_eq!(head.stats().out_of_order, 0);
 }
+
+#[test]
+fn a_log_without_start_times_is_read_by_a_head_that_stores_them() {
+    let fs = SimFs::new();
+    let before = head(2, StartPolicy::default());
+    let (mut writer, _) = reopen(&fs, &before);
+    for at in [1000, 2000, 3000] {
+        append(&before, &mut writer, batch(at, 900));
+    }
+    drop(writer);
+    let after = head(1, STORED);
+    let (mut writer, report) = reopen(&fs, &after);
+    assert_eq!(report.log.records.get(&RecordKind::Samples), Some(&3));
+    assert_eq!((read(&after, "counter").float_starts, read(&after, "h").histogram_starts), (vec![], vec![]));
+    append(&after, &mut writer, batch(4000, 3900));
+    let starts = [0, 0, 0, 3900];
+    assert_eq!(
+        (read(&after, "counter").float_starts, read(&after, "h").histogram_starts),
+        (starts.into(), starts.into())
+    );
+    after.set_block_encodings(true, true);
+    let samples = [1000, 2000, 3000, 4000].into_iter().zip(starts).collect();
+    assert_eq!(exported(&after, "counter"), [(Encoding::Xor2, samples)]);
+}

@@ -31,6 +31,16 @@ pub trait RecordSink {
     fn histograms(&mut self, histograms: &[RefHistogram]);
     /// Start times of the samples or histograms of one record, if it has them: series, time and start.
     fn starts(&mut self, _: &mut dyn Iterator<Item = (SeriesRef, i64, i64)>) {}
+    /// Samples of one record with a start each, of which 0 is none: both by themselves, where the sink has no use for them together.
+    fn started_samples(&mut self, samples: &[RefSample], starts: &[i64]) {
+        self.samples(samples);
+        self.starts(&mut samples.iter().zip(starts).map(|(sample, start)| (sample.series, sample.t, *start)));
+    }
+    /// The same for histograms.
+    fn started_histograms(&mut self, histograms: &[RefHistogram], starts: &[i64]) {
+        self.histograms(histograms);
+        self.starts(&mut histograms.iter().zip(starts).map(|(one, start)| (one.series, one.t, *start)));
+    }
     /// Deleted ranges of one record.
     fn tombstones(&mut self, _: &[RefTombstone]) {}
     /// Exemplars of one record.
@@ -378,10 +388,9 @@ impl<'a> Loader<'a> {
                 let max = self.histograms.iter().map(|h| h.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.histograms.len() as u64;
-                self.sink.histograms(&self.histograms);
-                if !starts.is_empty() {
-                    let all = self.histograms.iter().zip(starts);
-                    self.sink.starts(&mut all.map(|(h, start)| (h.series, h.t, start)));
+                match starts[..] {
+                    [] => self.sink.histograms(&self.histograms),
+                    _ => self.sink.started_histograms(&self.histograms, &starts),
                 }
                 self.histograms.clear();
             }
@@ -392,10 +401,9 @@ impl<'a> Loader<'a> {
                 let max = self.samples.iter().map(|s| s.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.samples.len() as u64;
-                self.sink.samples(&self.samples);
-                if !starts.is_empty() {
-                    let all = self.samples.iter().zip(starts);
-                    self.sink.starts(&mut all.map(|(s, start)| (s.series, s.t, start)));
+                match starts[..] {
+                    [] => self.sink.samples(&self.samples),
+                    _ => self.sink.started_samples(&self.samples, &starts),
                 }
             }
             RecordKind::Tombstones => {

@@ -10,6 +10,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use crate::model::append::HistogramValue;
 use crate::model::labels::{Labels, LabelsBuilder};
 use crate::model::sample::SeriesRef;
 use crate::storage::head::StagedLate;
@@ -203,8 +204,13 @@ impl LogRecords {
     pub fn of_staged(staged: &[&Staged]) -> Self {
         let late = || staged.iter().flat_map(|s| s.late());
         let mut records = Self { wal: encode_staged(staged), late: Vec::new() };
-        encode_samples(late().filter_map(late_sample), &mut records.late);
-        encode_histograms(late().filter_map(|l| Some((l.series, l.t, l.histogram()?))), &mut records.late);
+        if staged.iter().any(|s| s.starts().is_some()) {
+            encode_started_samples(late().filter_map(started_late_sample), &mut records.late);
+            encode_started_histograms(late().filter_map(started_late_histogram), &mut records.late);
+        } else {
+            encode_samples(late().filter_map(late_sample), &mut records.late);
+            encode_histograms(late().filter_map(|l| Some((l.series, l.t, l.histogram()?))), &mut records.late);
+        }
         records
     }
 
@@ -227,6 +233,14 @@ impl From<Vec<Record>> for LogRecords {
 
 fn late_sample(late: &StagedLate) -> Option<RefSample> {
     late.float().map(|value| RefSample { series: late.series, t: late.t, value })
+}
+
+fn started_late_sample(late: &StagedLate) -> Option<(RefSample, i64)> {
+    Some((late_sample(late)?, late.start))
+}
+
+fn started_late_histogram(late: &StagedLate) -> Option<(SeriesRef, i64, i64, &HistogramValue)> {
+    Some((late.series, late.t, late.start, late.histogram()?))
 }
 
 /// The records of staged slices for the write-ahead log: all their series before all that refers to them,
@@ -269,8 +283,8 @@ fn encode_started(staged: &[&Staged], records: &mut Vec<Record>) {
         }
     }
     let late = || staged.iter().flat_map(|s| s.late());
-    samples.extend(late().filter_map(late_sample).map(|sample| (sample, 0)));
-    histograms.extend(late().filter_map(|late| Some((late.series, late.t, 0, late.histogram()?))));
+    samples.extend(late().filter_map(started_late_sample));
+    histograms.extend(late().filter_map(started_late_histogram));
     encode_started_samples(samples, records);
     encode_started_histograms(histograms, records);
 }

@@ -10,7 +10,7 @@ use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::RestoredDeletions;
-use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
+use crate::storage::head::late::{Inserted, LateRules, LateSample};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::restore::{Batch, Entry, HISTOGRAM, NamedSeries, RestoreStats};
 use crate::storage::head::series::{RunCounts, WriterSeries};
@@ -36,6 +36,8 @@ pub(super) struct ShardRestorer {
     adopted_to: AdoptedTo,
     /// By place: samples up to there that the log has under other references.
     passed: HashMap<u32, u64, foldhash::fast::FixedState>,
+    /// By place in the table: time of the newest sample whose start the log has named.
+    noted: Vec<i64>,
     runs: Runs,
     pub(super) newest: i64,
     /// Metadata that is shared by series.
@@ -78,7 +80,9 @@ impl ShardRestorer {
         }
         for (number, t, start) in batch.starts.drain(..) {
             let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
-            if let Some(found) = partition.table.get(SeriesId::from_slot(slot)) {
+            let Some(found) = partition.table.get(SeriesId::from_slot(slot)) else { continue };
+            // An older one came late: it stands in another log as well, with its start.
+            if raise(&mut self.noted, slot, t) {
                 partition.readers.starts.note(found.cell.series(), t, start);
             }
         }
@@ -131,13 +135,18 @@ impl ShardRestorer {
         if let Some(chunks) = chunks
             && let Some(series) = partition.table.get_mut(id)
         {
-            let end = chunks.max_t();
+            let (end, is_open) = (chunks.max_t(), chunks.open.is_some());
             self.stats.misfits += u64::from(!series.adopt(*chunks, rules, &mut self.counts));
             if let Some(end) = end {
                 let adopted_to = self.adopted_to.entry(id.slot()).or_insert(end);
                 *adopted_to = end.max(*adopted_to);
             }
-            self.newest = series.last().map_or(self.newest, |(newest, _)| newest.max(self.newest));
+            let newest = series.last().map(|(newest, _)| newest);
+            self.newest = self.newest.max(newest.unwrap_or(i64::MIN));
+            if let Some(newest) = newest.filter(|_| is_open) {
+                // The log is read from a snapshot on: what it has of older samples came late.
+                raise(&mut self.noted, id.slot(), newest);
+            }
         }
         if sealed < partition.index.segments.len() {
             while let Some(job) = partition.merge_job() {
@@ -147,18 +156,18 @@ impl ShardRestorer {
     }
 
     /// Puts samples that came out of order into their table; returns how many were new.
-    pub(super) fn insert_late(&mut self, number: u32, samples: Vec<(i64, LateValue)>, epoch: u64) -> u64 {
+    pub(super) fn insert_late(&mut self, number: u32, samples: Vec<LateSample>, epoch: u64) -> u64 {
         let Some((shard, shared)) = &self.target else { return 0 };
         let partition = shard.lock_partition();
         let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
         let Some(series) = partition.table.get(SeriesId::from_slot(slot)) else { return 0 };
         let table = partition.readers.late.load();
-        // Number 0 is before all commits, so every view sees the samples.
-        let all = CommitId(0);
-        let rules = LateRules { epoch, low: all, chunk_len: shared.late_chunk_len };
+        let rules = LateRules { epoch, low: CommitId(0), chunk_len: shared.late_chunk_len };
         let mut new = 0;
-        for (t, value) in samples {
-            let sample = LateSample { t, commit: all, value };
+        for mut sample in samples {
+            if !shared.starts.stored {
+                sample.start = 0;
+            }
             if let Inserted::Taken { new_chunks } = table.insert(series.cell.series(), sample, rules) {
                 series.cell.set_late(true);
                 self.counts.chunks += new_chunks;
@@ -170,18 +179,13 @@ impl ShardRestorer {
     }
 
     /// The same for those alone whose time no late sample of the series has; `None` if the series is not here.
-    pub(super) fn insert_late_chunk(
-        &mut self,
-        number: u32,
-        mut samples: Vec<(i64, LateValue)>,
-        epoch: u64,
-    ) -> Option<u64> {
+    pub(super) fn insert_late_chunk(&mut self, number: u32, mut samples: Vec<LateSample>, epoch: u64) -> Option<u64> {
         let slot = self.slots.get(number as usize).copied()?;
         let (shard, _) = self.target.as_ref()?;
         let first = shard.lock_partition().table.get(SeriesId::from_slot(slot))?.cell.series();
         let held = shard.readers.late.load().get(first);
         let held = held.and_then(|late| late.merged(TimeRange::ALL, CommitId(0), u64::MAX).ok()).unwrap_or_default();
-        samples.retain(|(t, _)| held.binary_search_by_key(t, |sample| sample.t).is_err());
+        samples.retain(|new| held.binary_search_by_key(&new.t, |sample| sample.t).is_err());
         Some(self.insert_late(number, samples, epoch))
     }
 
@@ -224,6 +228,15 @@ impl ShardRestorer {
         // Readers see them; those that stand in no file are to be written.
         partition.chunk_writes.look_at_all();
     }
+}
+
+/// Raises the time at a place to `t`; false if it is above that.
+fn raise(times: &mut Vec<i64>, place: u32, t: i64) -> bool {
+    let place = place as usize;
+    times.resize(times.len().max(place + 1), i64::MIN);
+    let Some(newest) = times.get_mut(place).filter(|newest| **newest <= t) else { return false };
+    *newest = t;
+    true
 }
 
 /// What restoring some runs has done.
