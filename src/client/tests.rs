@@ -262,10 +262,8 @@ async fn as_many_headers_are_read_as_fit_the_head() {
     assert_eq!(body(response).await.unwrap(), "x");
     let error = client().send(Request::get(url(peer.addr, "/17000")), soon()).await.unwrap_err();
     assert_eq!(error.failure, Failure::HeadTooLarge);
-    let text = format!(
-        "Get \"http://{}/17000\": net/http: server response headers exceeded 65536 bytes; aborted",
-        peer.addr
-    );
+    let text =
+        format!("Get \"http://{}/17000\": net/http: server response headers exceeded 65536 bytes; aborted", peer.addr);
     assert_eq!(error.to_string(), text);
 }
 

@@ -148,8 +148,12 @@ impl FileSet {
             _ => {
                 if !file.is_reported.swap(true, Ordering::Relaxed) {
                     self.owner.damaged.inc();
-                    tracing::error!(component = "tsdb", file = number, offset,
-                        "A file of head chunks is damaged; the next start reads their samples from the log");
+                    tracing::error!(
+                        component = "tsdb",
+                        file = number,
+                        offset,
+                        "A file of head chunks is damaged; the next start reads their samples from the log"
+                    );
                 }
                 Err(ChunkError::DamagedFile { file: number, offset })
             }

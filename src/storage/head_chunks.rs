@@ -225,11 +225,7 @@ pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChu
 }
 
 /// Calls `take` with each sound chunk.
-pub(crate) fn each_chunk_to_end(
-    fs: &dyn Fs,
-    path: &Path,
-    take: &mut dyn FnMut(&HeadChunk<'_>),
-) -> io::Result<FileEnd> {
+pub(crate) fn each_chunk_to_end(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) -> io::Result<FileEnd> {
     let file = fs.open(path)?;
     let mut header = [0; HEADER_LEN as usize];
     let have = file.read_at(&mut header, 0)?;

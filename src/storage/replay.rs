@@ -294,12 +294,13 @@ fn prepare(
     };
     let mut extent = read_chunks(fs, data_dir, files, restorer)?;
     // A snapshot needs the files of its time whole.
-    let may_cut = |file: u64| match source {
+    let may_cut = |file: u64, len: u64| match source {
         Source::Snapshot(_) => notes.as_ref().is_some_and(|notes| notes.last_file().is_none_or(|last| last < file)),
-        Source::ChunksAndLog | Source::Log => tail == Tail::MayBeTorn,
+        // One that holds nothing is no loss in any case.
+        Source::ChunksAndLog | Source::Log => tail == Tail::MayBeTorn || len == 0,
     };
     if let Extent::Torn { file, len } = extent
-        && may_cut(file)
+        && may_cut(file, len)
     {
         head_chunk_files::cut(&**fs, data_dir, file, len)?;
         tracing::info!(component = "tsdb", file, len, "The last file of head chunks ended within a chunk and was cut");

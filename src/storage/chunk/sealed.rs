@@ -339,10 +339,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::model::sample::SeriesRef;
     use crate::storage::chunk::words::OpenWords;
     use crate::storage::chunk::written::ChunkPlace;
     use crate::storage::chunk::xor::XorEncoder;
-    use crate::model::sample::SeriesRef;
     use crate::storage::fs::sim::SimFs;
     use crate::storage::fs::{Fs as _, SharedFs};
     use crate::storage::head_chunks::{FILE_HEADER, put_chunk};

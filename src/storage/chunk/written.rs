@@ -166,7 +166,11 @@ mod tests {
             chunk(3, 8, -5_000, -20),
             chunk(3, 400, 7, 7),
             chunk(4, 8, 1_700_000_000_000, 1_700_001_785_000),
-            WrittenChunk { samples: u16::MAX, encoding: Encoding::FloatHistogramStarts, ..chunk(9, 100, i64::MAX, i64::MAX) },
+            WrittenChunk {
+                samples: u16::MAX,
+                encoding: Encoding::FloatHistogramStarts,
+                ..chunk(9, 100, i64::MAX, i64::MAX)
+            },
         ];
         let mut list = WrittenList::default();
         assert!(list.is_empty() && list.files().is_none());

@@ -299,7 +299,9 @@ impl SeriesImage<'_> {
                 sealed(encoding, data);
             }
         });
-        newest.transpose().map_err(|error| ReadError::Corrupt(format!("head chunk of series {}: {error}", self.series.0)))
+        newest
+            .transpose()
+            .map_err(|error| ReadError::Corrupt(format!("head chunk of series {}: {error}", self.series.0)))
     }
 }
 

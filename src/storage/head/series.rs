@@ -402,8 +402,8 @@ fn droppable(sealed: &SealedChunks, open_start: i64, min_valid: i64) -> usize {
         }
         // A chunk ends before the next one starts, so most need no decoding.
         let next_start = chunks.peek().map_or(Ok(open_start), |next| next.min_t());
-        let ends_before = next_start.is_ok_and(|next| next <= min_valid)
-            || chunk.max_t().is_ok_and(|max_t| max_t < min_valid);
+        let ends_before =
+            next_start.is_ok_and(|next| next <= min_valid) || chunk.max_t().is_ok_and(|max_t| max_t < min_valid);
         if !ends_before {
             return dropped;
         }

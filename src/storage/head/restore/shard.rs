@@ -266,7 +266,8 @@ fn restore_runs(
                 Some(_) => others.push(scope.spawn(move || restore_part((runs, adopted_to), batch, part, rules))),
             }
         }
-        let mut done: Vec<Restored> = own.into_iter().map(|part| restore_part((runs, adopted_to), batch, part, rules)).collect();
+        let mut done: Vec<Restored> =
+            own.into_iter().map(|part| restore_part((runs, adopted_to), batch, part, rules)).collect();
         for other in others {
             done.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
