@@ -1,6 +1,7 @@
 //! `sum by (job) (rate(x[5m]))` at one time over a million series: 500 targets in 10 jobs, 2,000 series each, one sample
-//! each 15 s for five minutes. Prints the time of each run, wall clock and processor, and what the query held at most. Then
-//! selections and listings, of which one label has a value for each series.
+//! each 15 s for five minutes. Prints the time of each run, wall clock and processor, and what the query held at most, by turns
+//! without label sets and with them. Then selections and listings, of which one label has a value for each series. A number as
+//! argument is that of the targets.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring program that prints its figures")]
 
@@ -12,13 +13,14 @@ use watchfire::model::labels::Labels;
 use watchfire::model::matcher::{MatchOp, Matcher};
 use watchfire::model::read::Unlimited;
 use watchfire::model::time::{TimeRange, TimestampMs};
-use watchfire::promql::eval::{EngineOptions, QueryContext, evaluate_instant};
+use watchfire::promql::eval::{EngineOptions, QueryContext, Shortcuts, evaluate_instant};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
 use watchfire::storage::head::{Head, HeadOptions};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Targets unless a number is given.
 const TARGETS: usize = 500;
 const SERIES_PER_TARGET: usize = 2_000;
 const SAMPLES: i64 = 21;
@@ -51,10 +53,11 @@ fn ran_ms() -> f64 {
 }
 
 fn main() {
+    let targets = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(TARGETS);
     let head = Head::new(HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) });
     let mut known: Vec<Vec<SeriesKey>> = Vec::new();
     for step in 0..SAMPLES {
-        for target in 0..TARGETS {
+        for target in 0..targets {
             let sample = |series: usize| AppendSample {
                 series: match known.get(target) {
                     Some(keys) => keys[series].clone(),
@@ -81,12 +84,16 @@ fn main() {
     let at = TimestampMs(START_MS + (SAMPLES - 1) * 15_000);
     for query in ["sum by (job) (rate(x[5m]))", "count(x)", "sum by (job) (rate(x{method=\"GET\"}[5m]))"] {
         let expr = parse_expr(query, &ParseOptions::default()).unwrap();
-        for _ in 0..5 {
+        let usual =
+            EngineOptions { shortcuts: Shortcuts { classes: false, ..Shortcuts::ALL }, ..EngineOptions::default() };
+        for (run, opts) in (0..6).map(|run| (run, if run % 2 == 0 { EngineOptions::default() } else { usual.clone() }))
+        {
             let ctx = QueryContext::unlimited(query);
             let (began, worked) = (Instant::now(), processor_seconds());
-            let result = evaluate_instant(&expr, &*view, at, &EngineOptions::default(), &ctx).unwrap();
+            let result = evaluate_instant(&expr, &*view, at, &opts, &ctx).unwrap();
             println!(
-                "{query}: {:.3} s, {:.2} processor seconds, at most {} MiB held, {} samples looked at",
+                "{query}{}: {:.3} s, {:.2} processor seconds, at most {} MiB held, {} samples looked at",
+                if run % 2 == 0 { "" } else { " with label sets" },
                 began.elapsed().as_secs_f64(),
                 processor_seconds() - worked,
                 result.stats.peak_bytes >> 20,

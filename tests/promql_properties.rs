@@ -19,8 +19,11 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::ManualClock;
-use watchfire::model::read::ReadView;
-use watchfire::model::time::TimestampMs;
+use watchfire::model::labels::Labels;
+use watchfire::model::matcher::Matcher;
+use watchfire::model::names::Names;
+use watchfire::model::read::{ClassedSeries, LookedAt, ReadBudget, ReadError, ReadView, SelectedSeries};
+use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::ast::Expr;
 use watchfire::promql::eval::{EngineOptions, Helpers, QueryContext, Shortcuts, evaluate_instant, evaluate_range};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
@@ -154,6 +157,10 @@ fn head_view(all: &[Series], shards: u16) -> Arc<dyn ReadView> {
     let clock = ManualClock::at(TimestampMs(START_MS + COUNT * STEP_MS));
     let mut options = HeadOptions::new(clock);
     options.shards = shards;
+    if shards == 2 {
+        // Nothing is remembered, as of selections of very many series.
+        options.known_len_max = 0;
+    }
     let head = Head::new(options);
     // As scrapes bring them: time by time.
     let mut by_time: BTreeMap<i64, Vec<AppendSample>> = BTreeMap::new();
@@ -209,6 +216,8 @@ fn shortcuts_shards_and_threads_change_no_byte_and_no_figure() {
         Shortcuts { helpers: Helpers::Always, ..Shortcuts::NONE },
         Shortcuts { newest_only: true, ..Shortcuts::NONE },
         Shortcuts { late_names: true, ..Shortcuts::NONE },
+        Shortcuts { classes: true, ..Shortcuts::NONE },
+        Shortcuts { helpers: Helpers::Always, classes: true, newest_only: true, ..Shortcuts::NONE },
         Shortcuts { common_parts: true, ..Shortcuts::NONE },
         Shortcuts { common_reads: true, ..Shortcuts::NONE },
         Shortcuts { helpers: Helpers::Always, ..Shortcuts::ALL },
@@ -226,6 +235,68 @@ fn shortcuts_shards_and_threads_change_no_byte_and_no_figure() {
         with_values += u64::from(expected.0["data"]["result"].as_array().is_some_and(|result| !result.is_empty()));
     });
     assert!(with_values > SHORTCUT_QUERIES / 4, "{with_values}");
+}
+
+/// A view that selects no series with label sets.
+struct Labelless(Arc<dyn ReadView>);
+
+impl ReadView for Labelless {
+    fn select(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
+        Err(ReadError::Unsupported("label sets were asked for".to_owned()))
+    }
+    fn select_classed(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        looked_at: LookedAt<'_>,
+        budget: &dyn ReadBudget,
+    ) -> Result<Option<Box<dyn ClassedSeries>>, ReadError> {
+        self.0.select_classed(matchers, range, looked_at, budget)
+    }
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        Ok(Names::default())
+    }
+    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        Ok(Names::default())
+    }
+}
+
+/// Aggregations that look at some labels alone need no label sets, and give what they give with them.
+#[test]
+fn aggregations_need_no_label_sets() {
+    let series = |number: i64| Series {
+        labels: Labels::from_pairs([
+            ("__name__", "x_total".to_owned()),
+            ("instance", number.to_string()),
+            ("job", (number % 3).to_string()),
+        ]),
+        samples: (0..20).map(|at| (START_MS + at * 15_000, Value::Float((at * number) as f64 / 7.0))).collect(),
+        is_whole: true,
+    };
+    let all: Vec<Series> = (0..50).map(series).collect();
+    let usual = EngineOptions { shortcuts: Shortcuts::NONE, ..EngineOptions::default() };
+    for (shards, text) in [1, 2, 7].into_iter().flat_map(|shards| {
+        let texts = [
+            "sum by (job) (rate(x_total[5m]))",
+            "avg without (instance) (increase(x_total[2m] offset 1m))",
+            "stddev(x_total)",
+            "count by (job, __name__) (x_total{job=~\"1|2\"})",
+            "max by (__name__) (last_over_time(x_total[5m]))",
+            "sum(sum by (job) (rate(x_total[5m]))) + group(x_total)",
+        ];
+        texts.map(|text| (shards, text))
+    }) {
+        let view = head_view(&all, shards);
+        let query = Query { text: text.to_owned(), times: Times::Instant(START_MS + 300_000), lookback_ms: 300_000 };
+        let expected = answer::with_figures(&*view, &query, &usual);
+        for helpers in [Helpers::Never, Helpers::Always] {
+            let shortcuts = Shortcuts { helpers, classes: true, ..Shortcuts::NONE };
+            let opts = EngineOptions { shortcuts, ..EngineOptions::default() };
+            let (found, figures) = answer::with_figures(&Labelless(Arc::clone(&view)), &query, &opts);
+            assert_eq!((found.to_string(), figures), (expected.0.to_string(), expected.1), "{text} {shards}");
+        }
+        assert!(expected.0["data"]["result"].as_array().is_some_and(|result| !result.is_empty()), "{text}");
+    }
 }
 
 /// Samples looked at and read at each step and held at most, or why there is no answer.

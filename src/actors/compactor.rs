@@ -4,8 +4,10 @@
 //!
 //! The work itself runs on the storage lane of the compute pool, in steps of some hundred series.
 
+mod ended;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Handler, Message, ResponseActFuture, Supervised};
@@ -91,6 +93,10 @@ pub struct CompactorDeps {
     late_due: AtomicBool,
     /// Since when there are some, on the monotonic clock.
     late_since: Mutex<Option<Duration>>,
+    /// Share of the head's series from which on those that have ended leave early, as bits; 0 for never.
+    ended_threshold: AtomicU64,
+    /// When the head last became a block, on the monotonic clock.
+    head_compacted_at: Mutex<Option<Duration>>,
     /// Held by the round, or the order of an operator, that runs.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
@@ -132,6 +138,8 @@ impl CompactorDeps {
             after_truncation,
             late_due: AtomicBool::new(false),
             late_since: Mutex::default(),
+            ended_threshold: AtomicU64::new(0),
+            head_compacted_at: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         })
     }
@@ -140,6 +148,11 @@ impl CompactorDeps {
     pub fn set_retention(&self, retention: RetentionRule) {
         self.catalog.metrics().set_retention(retention);
         self.retention.store(Arc::new(retention));
+    }
+
+    /// From which share of ended series on these leave the head early; 0 for never.
+    pub fn set_ended_threshold(&self, share: f64) {
+        self.ended_threshold.store(share.to_bits(), Ordering::Relaxed);
     }
 
     /// The data directory is ours and its blocks are read: rounds may begin.
@@ -159,6 +172,8 @@ pub struct Round {
     pub from_head: u32,
     /// Blocks made of samples that came out of order.
     pub from_late: u32,
+    /// Blocks made of series that have ended.
+    pub from_ended: u32,
     /// Blocks made of others.
     pub merged: u32,
 }
@@ -266,8 +281,12 @@ impl CompactorDeps {
             let head = Arc::clone(&self.head);
             self.work(move || head.forget_deleted()).await?;
         }
+        let from_ended = self.compact_ended().await;
         metrics.triggered.inc();
-        let done = self.compact().await;
+        let mut done = self.compact().await;
+        if let Ok(round) = &mut done {
+            round.from_ended = from_ended;
+        }
         if let Err(error) = &done {
             metrics.failed.inc();
             tracing::error!(component = "tsdb", err = %error, "compaction failed");
@@ -280,6 +299,7 @@ impl CompactorDeps {
         while let Some(range) = self.head.compactable(self.options.range_ms) {
             self.settle().await?;
             round.from_head += u32::from(self.compact_head(range).await?);
+            *self.head_compacted_at.lock() = Some(self.clock.monotonic());
             // Those go after the head, as in Prometheus; where that fails, with the next round.
             self.late_due.store(true, Ordering::SeqCst);
         }

@@ -23,21 +23,29 @@ pub(super) struct Activity {
 #[derive(Default)]
 pub(super) struct ThreadState {
     activity: Mutex<Option<Activity>>,
-    /// Monotonic milliseconds of the last heartbeat.
+    /// Monotonic milliseconds of the last heartbeat, or [`AT_REST`].
     beat_ms: AtomicU64,
 }
+
+/// In place of a time: the thread has nothing to do.
+const AT_REST: u64 = u64::MAX;
 
 impl ThreadState {
     pub(super) fn activity(&self) -> Option<Activity> {
         self.activity.lock().clone()
     }
 
-    pub(super) fn beat_ms(&self) -> u64 {
-        self.beat_ms.load(Ordering::Relaxed)
+    /// When it beat last; `None` while it has nothing to do.
+    pub(super) fn beat_ms(&self) -> Option<u64> {
+        Some(self.beat_ms.load(Ordering::Relaxed)).filter(|at| *at != AT_REST)
     }
 
     pub(super) fn beat(&self, now_ms: u64) {
         self.beat_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn rest(&self) {
+        self.beat_ms.store(AT_REST, Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,8 @@
 //! in a new segment, and the actor counts the panic as its own. Shutdown: after the shards; the thread syncs what is left
 //! and ends.
 
+mod way;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -20,7 +22,7 @@ use crate::actors::control::{Control, Drain};
 #[cfg(debug_assertions)]
 use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
-use crate::actors::mailbox::{Admitted, BoundedAddr, SendError, Serves, Slot};
+use crate::actors::mailbox::{Admitted, BoundedAddr, Lent, SendError, Serves, Slot};
 use crate::actors::panics;
 use crate::actors::supervision::SupervisedActor;
 use crate::storage::wal::WalError;
@@ -30,6 +32,7 @@ use crate::storage::wal::record::LogRecords;
 use crate::storage::wal::writer::Tear;
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wbl::LateLog;
+pub use way::LogWay;
 
 const SLOTS: u32 = 1024;
 
@@ -68,6 +71,8 @@ pub struct WriteRecords {
     done: oneshot::Sender<Result<Position, LogFailure>>,
     /// Of a write that was announced.
     announced: Option<Announced>,
+    /// Of a write that may not be overtaken.
+    by_actor: Option<way::ByActor>,
 }
 
 /// Durable writes that were announced and are not in the log yet: a sync waits for them for a moment, so that one sync
@@ -138,7 +143,7 @@ pub async fn write(
         return synced.wait().await.map(|()| position);
     }
     let (done, written) = oneshot::channel();
-    submit(writer, WriteRecords { records, synced: None, done, announced: None }, within).await?;
+    submit(writer, WriteRecords { records, synced: None, done, announced: None, by_actor: None }, within).await?;
     written.await.unwrap_or(Err(LogFailure::Lost))
 }
 
@@ -152,7 +157,7 @@ pub async fn write_announced(
 ) -> Result<(Position, Synced), LogFailure> {
     let (done, written) = oneshot::channel();
     let (synced, sync) = oneshot::channel();
-    submit(writer, WriteRecords { records, synced: Some(synced), done, announced }, within).await?;
+    submit(writer, WriteRecords { records, synced: Some(synced), done, announced, by_actor: None }, within).await?;
     let position = written.await.unwrap_or(Err(LogFailure::Lost))?;
     Ok((position, Synced(sync)))
 }
@@ -217,7 +222,9 @@ struct Job {
     done: oneshot::Sender<Result<Position, LogFailure>>,
     announced: Option<Announced>,
     /// The message's, until the thread is done.
-    _slot: Slot,
+    _slot: Option<Slot>,
+    /// The same of records that were given to the thread itself.
+    _lent: Option<Lent>,
 }
 
 enum Order {
@@ -628,8 +635,9 @@ impl Handler<Admitted<WriteRecords>> for LogWriter {
     type Result = ();
 
     fn handle(&mut self, write: Admitted<WriteRecords>, _: &mut Context<Self>) {
-        let (WriteRecords { records, synced, done, announced }, slot) = write.into_parts();
-        self.thread.submit(Order::Write(Job { records, synced, done, announced, _slot: slot }));
+        let (WriteRecords { records, synced, done, announced, by_actor }, slot) = write.into_parts();
+        self.thread.submit(Order::Write(Job { records, synced, done, announced, _slot: Some(slot), _lent: None }));
+        drop(by_actor);
     }
 }
 

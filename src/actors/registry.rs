@@ -322,6 +322,13 @@ impl ActorTree {
         self.entries().iter().map(|entry| entry.row()).collect()
     }
 
+    /// Those actors of some kinds that have failed.
+    pub fn failed(&self, kinds: &[&Kind]) -> Vec<ActorRow> {
+        let entries = self.entries.lock();
+        let is_wanted = |entry: &Entry| entry.state() == ActorState::Failed && kinds.contains(&entry.kind);
+        entries.values().filter(|entry| is_wanted(entry)).map(|entry| entry.row()).collect()
+    }
+
     /// Lets every failed actor be tried again now, as on a reload.
     pub fn retry_failed(&self) {
         for entry in self.entries() {

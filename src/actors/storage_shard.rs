@@ -19,7 +19,7 @@ use crate::actors::control::{Control, Drain};
 #[cfg(debug_assertions)]
 use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
-use crate::actors::log_writer::{self, Announced, Announcements, LogFailure, LogWriter, Synced};
+use crate::actors::log_writer::{self, Announced, Announcements, LogFailure, LogWay, LogWriter, Synced};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::supervision::SupervisedActor;
@@ -156,6 +156,8 @@ pub struct Truncate;
 pub struct Journal {
     /// Writes records.
     pub writer: BoundedAddr<LogWriter>,
+    /// How those of commits come there.
+    pub way: LogWay,
     /// Where a torn shard is read back from.
     pub fs: SharedFs,
     /// The data directory.
@@ -415,11 +417,11 @@ pub(super) async fn write_records(
     durable: Option<Announced>,
 ) -> Result<Option<Synced>, LogFailure> {
     if durable.is_some() {
-        let (_, synced) = log_writer::write_announced(&journal.writer, records, durable, LOG_WITHIN).await?;
+        let (_, synced) = journal.way.write_announced(records, durable, LOG_WITHIN).await?;
         return Ok(Some(synced));
     }
     if !records.is_empty() {
-        log_writer::write(&journal.writer, records, false, LOG_WITHIN).await?;
+        journal.way.write(records, LOG_WITHIN).await?;
     }
     Ok(None)
 }

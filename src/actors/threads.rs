@@ -29,9 +29,8 @@ impl Threads {
 
     /// Starts a thread and watches it.
     pub fn start(&mut self, name: impl Into<String>) -> Thread {
-        let arbiter = actix::Arbiter::new();
+        let arbiter = self.heartbeats.start(name).expect("the system has room for the few threads of a start");
         let handle = arbiter.handle();
-        self.heartbeats.watch(&handle, name);
         self.arbiters.push(arbiter);
         handle
     }

@@ -91,7 +91,6 @@ pub const TABLE: &[Row] = &[
         ..protective("alerting.alertmanagers[].*_sd_configs[].tls_config.max_version", NO_OLD_TLS)
     },
     additive("alerting.alertmanagers[].*_sd_configs", "Alertmanagers of this discovery are not found", present),
-    additive("storage.tsdb.stale_series_compaction_threshold", "stale series wait for the usual compaction", present),
     additive("tracing", "traces are not sent", present),
     protective("remote_write[].basic_auth.username_ref", NO_MANAGER),
     protective("remote_write[].basic_auth.password_ref", NO_MANAGER),

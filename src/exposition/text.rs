@@ -504,6 +504,14 @@ pub fn scan_sample(rest: &[u8]) -> Option<Scanned<'_>> {
     (rest.get(at) == Some(&b'\n')).then_some(Scanned { value, timestamp_ms, exemplar: None, len: at + 1 })
 }
 
+/// As [`scan_sample`] of a line with one blank and a value alone, without a time stamp; answers the value and the length.
+#[inline]
+pub fn scan_value_alone(rest: &[u8]) -> Option<(f64, usize)> {
+    let raw = rest.strip_prefix(b" ")?;
+    let (value, len) = scan_sample_value(raw)?;
+    (raw.get(len) == Some(&b'\n')).then_some((value, len + 2))
+}
+
 /// Help text without its escapes: `\\` and `\n`; any other backslash stays.
 pub fn unescape_help(text: &str) -> Cow<'_, str> {
     unescape(Cow::Borrowed(text), false)

@@ -6,6 +6,7 @@
 //! resets the stream. Idle connections are closed after the time that holds for HTTP/1, slow ones by the same rules.
 
 mod message;
+mod targets;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::http::http2::targets::Targets;
 
 /// Streams of a connection that may be open at a time; further ones are refused.
 const STREAMS_MAX: u32 = 64;
@@ -90,7 +93,7 @@ pub(super) async fn serve<T, S, B>(
     S::Response: Into<Response<B>>,
     B: MessageBody,
 {
-    let begun = timeout(limits.first_within, builder(&limits).handshake::<T, Bytes>(io)).await;
+    let begun = timeout(limits.first_within, builder(&limits).handshake::<_, Bytes>(Targets::new(io))).await;
     let Ok(Ok(mut connection)) = begun else { return };
     let mut stopping = pin!(stopping);
     // Runs out when there has been no stream for too long.

@@ -157,7 +157,8 @@ where
                     let mut shared = Extensions::new();
                     on_connect(&stream, &mut shared);
                     let caller = Caller { peer, shared: Rc::new(shared) };
-                    http2::serve(stream, limits, caller, http2, stopping).await;
+                    // On the heap, as it is larger than what serves HTTP/1, which would be as large.
+                    Box::pin(http2::serve(stream, limits, caller, http2, stopping)).await;
                     Ok(())
                 }
             };

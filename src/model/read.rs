@@ -4,6 +4,7 @@
 //! [`ReadView::select`] → each series is decoded on the reader's own thread into a [`SampleColumn`].
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::model::histogram::FloatHistogram;
@@ -331,6 +332,55 @@ pub struct SelectedSeries {
     pub samples: Arc<dyn SampleSource>,
 }
 
+/// Which labels of series are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookedAt<'a> {
+    /// Those with these names.
+    Only(&'a [&'a str]),
+    /// All but those with these names.
+    AllBut(&'a [&'a str]),
+}
+
+impl LookedAt<'_> {
+    /// The labels of a set that are looked at.
+    pub fn part_of(self, labels: &Labels) -> Labels {
+        match self {
+            Self::Only(names) => labels.keep_only(names),
+            Self::AllBut(names) => labels.without(names),
+        }
+    }
+}
+
+/// Which samples of a range are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Each.
+    All,
+    /// The newest; others may be there or not, and start timestamps.
+    Newest,
+}
+
+/// Selected series without their label sets, in the order of these. Series that agree in the labels that are looked at form a
+/// class.
+pub trait ClassedSeries: Send + Sync {
+    /// Number of series, of which some may have no samples.
+    fn series_count(&self) -> usize;
+
+    /// The labels that are looked at, for each class.
+    fn classes(&self) -> &[Labels];
+
+    /// For each of the series with these numbers, in their order: puts the wanted samples in `range` into `column`, without start
+    /// timestamps, and calls `take` with the number of the series' class. Ends when that returns false.
+    fn decode(
+        &self,
+        numbers: Range<usize>,
+        range: TimeRange,
+        wanted: Wanted,
+        column: &mut SampleColumn,
+        take: &mut dyn FnMut(u32, &mut SampleColumn) -> bool,
+    ) -> Result<(), ReadError>;
+}
+
 /// A consistent view of storage: each commit whole or not at all, in all its selections.
 pub trait ReadView: Send + Sync {
     /// Series that fulfil all `matchers` and may have samples in `range`, sorted by labels.
@@ -340,6 +390,18 @@ pub trait ReadView: Send + Sync {
         range: TimeRange,
         budget: &dyn ReadBudget,
     ) -> Result<Vec<SelectedSeries>, ReadError>;
+
+    /// The same series for whoever looks at some of their labels alone; `None` where [`Self::select`] is as short a way.
+    fn select_classed(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        looked_at: LookedAt<'_>,
+        budget: &dyn ReadBudget,
+    ) -> Result<Option<Box<dyn ClassedSeries>>, ReadError> {
+        let _ = (matchers, range, looked_at, budget);
+        Ok(None)
+    }
 
     /// Names of all labels of series that fulfil all `matchers` (no matchers: all series), sorted.
     fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError>;

@@ -119,20 +119,21 @@ impl<'a> TypeChecker<'a> {
     /// A call has as many arguments as the function takes.
     pub(super) fn call(&mut self, func: &Function, arg_count: usize, range: PosRange) {
         let declared = func.arg_types.len();
-        let in_call = format!("argument(s) in call to {}, got {arg_count}", go::quote(func.name));
+        // Almost always there is nothing to say.
+        let in_call = || format!("argument(s) in call to {}, got {arg_count}", go::quote(func.name));
         if func.variadic == 0 {
             if arg_count != declared {
-                self.error(range, format!("expected {declared} {in_call}"));
+                self.error(range, format!("expected {declared} {}", in_call()));
             }
             return;
         }
         let min = declared.saturating_sub(1);
         if arg_count < min {
-            self.error(range, format!("expected at least {min} {in_call}"));
+            self.error(range, format!("expected at least {min} {}", in_call()));
         } else if let Ok(more) = usize::try_from(func.variadic)
             && min + more < arg_count
         {
-            self.error(range, format!("expected at most {} {in_call}", min + more));
+            self.error(range, format!("expected at most {} {}", min + more, in_call()));
         }
     }
 

@@ -4,14 +4,16 @@
 //! most, whatever the input expands to, and errors have the words of Go's reader.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use std::cell::RefCell;
+
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use crate::scrape::error::ScrapeError;
 
 /// Plain bytes for one step.
 const PLAIN_STEP: usize = 64 << 10;
-/// Bytes that one step inflates at most.
-const INFLATED_STEP: usize = 32 << 10;
+/// Bytes that one step inflates at most. The inflater keeps the last 32 KiB of each step beside, so small steps are dear.
+const INFLATED_STEP: usize = 64 << 10;
 /// Bytes of a member's header before its optional parts.
 const FIXED_HEADER_LEN: usize = 10;
 /// Checksum and length behind a member's data.
@@ -47,7 +49,7 @@ impl Decoder {
     /// The decoder for a `Content-Encoding`; anything but gzip is taken as it is, as in Prometheus.
     pub(super) fn for_encoding(encoding: &str) -> Self {
         match encoding {
-            "gzip" => Self::Gzip(Box::new(Gunzip::new())),
+            "gzip" => Self::Gzip(Gunzip::again()),
             _ => Self::Plain,
         }
     }
@@ -68,12 +70,18 @@ impl Decoder {
     }
 
     /// Takes the end of the body. Errors when the compressed stream is cut.
-    pub(super) fn finish(&self) -> Result<(), ScrapeError> {
-        match self {
-            Self::Plain => Ok(()),
-            Self::Gzip(gunzip) => gunzip.finish(),
+    pub(super) fn finish(self) -> Result<(), ScrapeError> {
+        if let Self::Gzip(gunzip) = self {
+            gunzip.finish()?;
+            SPARE.set(Some(gunzip));
         }
+        Ok(())
     }
+}
+
+thread_local! {
+    /// One that has read a body to its end on this thread, for the next: its buffers are over 100 KB, which a scrape would clear.
+    static SPARE: RefCell<Option<Box<Gunzip>>> = const { RefCell::new(None) };
 }
 
 /// Reads gzip.
@@ -116,6 +124,25 @@ impl Gunzip {
             state: State::Header(Header::default()),
             has_member: false,
         }
+    }
+
+    /// A reader at the beginning, made of one that is not used any more if there is one.
+    fn again() -> Box<Self> {
+        match SPARE.take() {
+            Some(mut spare) => {
+                spare.begin();
+                spare.has_member = false;
+                spare
+            }
+            None => Box::new(Self::new()),
+        }
+    }
+
+    /// Begins a member.
+    fn begin(&mut self) {
+        self.inflate.reset(false);
+        self.crc.reset();
+        self.state = State::Header(Header::default());
     }
 
     fn step(&mut self, piece: &[u8], take: Take<'_>) -> Result<Step, ScrapeError> {
@@ -169,10 +196,8 @@ impl Gunzip {
                     if expected != (self.crc.sum(), self.inflate.total_out() as u32) {
                         return Err(ScrapeError::Gzip("gzip: invalid checksum".to_owned()));
                     }
-                    self.inflate.reset(false);
-                    self.crc.reset();
                     self.has_member = true;
-                    self.state = State::Header(Header::default());
+                    self.begin();
                 }
             }
         }

@@ -25,6 +25,7 @@ mod sequence;
 pub mod settings;
 pub mod staging;
 pub mod target;
+mod usual;
 
 use std::sync::Arc;
 use std::time::Duration;

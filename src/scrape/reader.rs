@@ -55,12 +55,12 @@ pub struct ReadCounts {
 pub struct Reader<'a> {
     pub(super) plan: &'a SamplePlan,
     pub(super) previous: Arc<CacheState>,
-    at: TimestampMs,
+    pub(super) at: TimestampMs,
     pub(super) line_len_max: usize,
     /// 0 for no limit.
     new_series_max: u64,
     hasher: RandomState,
-    format: Format,
+    pub(super) format: Format,
     pub(super) parser: LineParser,
     pub(super) families: FamilyReader,
     /// Bytes of a line or of a protobuf family that is not complete yet.
@@ -71,27 +71,27 @@ pub struct Reader<'a> {
     terminated: bool,
     /// `# EOF` has ended OpenMetrics; nothing may follow.
     ended: bool,
-    cursor: usize,
+    pub(super) cursor: usize,
     /// The line of the last scrape that was read last.
-    cached: CachedLine,
-    rewrite: Option<Rewrite>,
+    pub(super) cached: CachedLine,
+    pub(super) rewrite: Option<Rewrite>,
     retracked: Vec<u32>,
-    samples: Vec<AppendSample>,
-    lines: Vec<u32>,
+    pub(super) samples: Vec<AppendSample>,
+    pub(super) lines: Vec<u32>,
     /// Native histograms, and the line of each.
     histograms: Vec<AppendHistogram>,
     histogram_lines: Vec<u32>,
     /// That of the series which is being read, in place of its value.
     native: Option<HistogramValue>,
     /// Parts of classic histograms, where they are converted.
-    collector: Option<Box<Collector>>,
+    pub(super) collector: Option<Box<Collector>>,
     exemplars: Exemplars,
     /// The start time of the sample that is being read, if the format tells it there.
     start_ms: Option<i64>,
     created: Created,
     label_bytes: usize,
-    appended: u64,
-    over_limit: bool,
+    pub(super) appended: u64,
+    pub(super) over_limit: bool,
     over_buckets: bool,
     pub(super) counts: ReadCounts,
     permit: StagingPermit,
@@ -277,7 +277,9 @@ impl<'a> Reader<'a> {
     fn parse(&mut self, buf: &[u8], last: bool) -> Result<usize, ScrapeError> {
         let previous = Arc::clone(&self.previous);
         let mut at = 0;
-        while let Some(rest) = buf.get(at..).filter(|rest| !rest.is_empty()) {
+        loop {
+            at += self.usual_lines(&previous.sequence, buf.get(at..).unwrap_or_default());
+            let Some(rest) = buf.get(at..).filter(|rest| !rest.is_empty()) else { break };
             if let Some(len) = self.known_line(&previous.sequence, rest)? {
                 at += len;
                 continue;

@@ -287,6 +287,22 @@ fn the_sample_limit_fails_the_scrape_whole_and_counts_all() {
     assert_eq!(error, Some(ScrapeError::SampleLimit));
     assert_eq!((counts.scraped, counts.post_relabel, counts.series_added), (4, 4, 0));
     target.expect(&["{__name__=\"a\"} stale @2", "{__name__=\"b\"} stale @2"]);
+    // The same where every line is known.
+    assert_eq!(target.scrape("a 1\nb 1\n").1, None);
+    target.plan.settings = Arc::new(ScrapeSettings { sample_limit: 1, ..Default::default() });
+    let (counts, error) = target.scrape("a 1\nb 1\n");
+    assert_eq!((error, counts.scraped, counts.post_relabel), (Some(ScrapeError::SampleLimit), 2, 2));
+}
+
+#[test]
+fn a_known_line_may_have_more_than_one_blank_and_a_value() {
+    let mut target = Target::new(ScrapeSettings::default());
+    target.scrape("a 1\nb 1\nc 1\nd 1\n");
+    target.store.news();
+    let (counts, error) = target.scrape("a  2\nb 2 7\nc\t3\nd 4 \n");
+    assert_eq!((error, counts.scraped, counts.series_added, target.store.by_labels), (None, 4, 0, 0));
+    let stored = [("a", "2 @2"), ("b", "2 @7"), ("c", "3 @2"), ("d", "4 @2")];
+    assert_eq!(target.store.news(), stored.map(|(name, sample)| format!("{{__name__=\"{name}\"}} {sample}")));
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use actix::Arbiter;
 use parking_lot::Mutex;
-use watchfire::actors::log_writer::{self, LogThread, LogWriter, SyncMode};
+use watchfire::actors::log_writer::{self, LogThread, LogWay, LogWriter, SyncMode};
 use watchfire::actors::mailbox::BoundedAddr;
+use watchfire::actors::registry::ActorState;
 use watchfire::actors::storage_client::{AppendFailure, Priority, ShardFailure};
 use watchfire::actors::storage_shard::{Journal, Refusals};
 use watchfire::actors::supervision::{self, Place};
@@ -141,8 +142,29 @@ fn a_sync_that_fails_is_not_acknowledged() {
     });
 }
 
-fn journal(writer: BoundedAddr<LogWriter>, fs: &SimFs, thread: &LogThread) -> Journal {
+#[test]
+fn records_go_to_the_thread_itself_where_the_actor_runs() {
+    live(async {
+        let fs = SimFs::new();
+        let (writer, thread) = start(&fs, SyncMode::Commit);
+        let way = LogWay::new(writer.clone(), Arc::clone(&thread));
+        let handled = || writer.entry().row().handled;
+        way.write(sample(1).into(), PATIENCE).await.unwrap();
+        assert_eq!(handled(), 1, "it was only starting, and was waited for");
+        holds("it runs", || writer.entry().state() == ActorState::Running).await;
+        way.write(sample(2).into(), PATIENCE).await.unwrap();
+        let (_, synced) = way.write_announced(sample(3).into(), None, PATIENCE).await.unwrap();
+        synced.wait().await.unwrap();
+        assert_eq!((handled(), after_a_power_cut(&fs)), (1, 3));
+        thread.close();
+        let refused = way.write(sample(4).into(), PATIENCE).await;
+        assert_eq!(refused, Err(log_writer::LogFailure::Lost));
+    });
+}
+
+fn journal(writer: BoundedAddr<LogWriter>, fs: &SimFs, thread: &Arc<LogThread>) -> Journal {
     Journal {
+        way: LogWay::new(writer.clone(), Arc::clone(thread)),
         writer,
         fs: Arc::new(fs.clone()),
         data_dir: DATA.into(),

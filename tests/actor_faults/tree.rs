@@ -160,8 +160,7 @@ fn a_stuck_thread_is_reported_with_its_actor_and_message_while_the_tree_stays_re
         let tree = ActorTree::new(&[&PROBE], &Registry::default(), clock.clone(), 1);
         let metrics = Registry::shared();
         let heartbeats = Heartbeats::new(Arc::clone(&metrics), clock.clone());
-        let arbiter = Arbiter::new();
-        heartbeats.watch(&arbiter.handle(), "shards");
+        let arbiter = heartbeats.start("shards").expect("a thread");
         let deps = Arc::new(ProbeDeps::default());
         let place = Place::root(&tree, "stuck one");
         let for_actor = Arc::clone(&deps);
@@ -175,7 +174,9 @@ fn a_stuck_thread_is_reported_with_its_actor_and_message_while_the_tree_stays_re
         while deps.adds_begun.load(Ordering::SeqCst) < 2 {
             std::thread::yield_now();
         }
-        clock.advance(Duration::from_secs(3));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(heartbeats.check(), [], "it is asked for a beat first");
+        clock.advance(Duration::from_secs(2));
         let stall = Stall {
             thread: "shards".to_owned(),
             actor: Some(("probe", "stuck one".to_owned())),

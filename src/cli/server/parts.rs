@@ -15,7 +15,7 @@ use crate::actors::compactor::{Compactor, CompactorDeps};
 use crate::actors::config_reloader::{ConfigReloader, PlanSection, ReloadSource, ReloaderDeps};
 use crate::actors::drain::Stage;
 use crate::actors::kind;
-use crate::actors::log_writer::{LogThread, LogWriter, SyncMode};
+use crate::actors::log_writer::{LogThread, LogWay, LogWriter, SyncMode};
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::opening::{Opening, OpeningMetrics};
 use crate::actors::policy::Policy;
@@ -289,6 +289,9 @@ impl Parts {
     pub(super) async fn apply(&self, planned: &Planned) -> Vec<String> {
         let config = &planned.checked.loaded.config;
         self.compactor.set_retention(blocks::retention(config));
+        self.compactor.set_ended_threshold(
+            config.storage.tsdb.as_ref().map_or(0.0, |tsdb| tsdb.stale_series_compaction_threshold),
+        );
         self.settle(&planned.checked.loaded);
         self.remote_read.set(config);
         let global = &config.global;
@@ -424,6 +427,7 @@ impl Parts {
             written: thread.written(),
         });
         let journal = Journal {
+            way: LogWay::new(writer.clone(), Arc::clone(&thread)),
             writer,
             fs: opened.fs,
             data_dir: opened.dir,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::actors::kind::Kind;
 use crate::actors::log_writer::{self, LOG_WRITER, LogHealth};
 use crate::actors::pool::{ComputePool, Lane};
-use crate::actors::registry::{ActorState, ActorTree};
+use crate::actors::registry::ActorTree;
 use crate::actors::remote_write_manager::RemoteWriteDeps;
 use crate::actors::storage_client::StorageClient;
 use crate::actors::storage_shard::{Journal, STORAGE_SHARD};
@@ -274,9 +274,7 @@ impl Upkeep {
 
     /// What has failed that the server cannot do without.
     fn impairment(&self) -> Option<String> {
-        let rows = self.tree.rows().into_iter();
-        let failed =
-            rows.filter(|row| row.state == ActorState::Failed && NEEDED.iter().any(|kind| kind.name == row.kind));
+        let failed = self.tree.failed(&NEEDED).into_iter();
         let actors =
             failed.map(|row| format!("{} {} has failed: {}", row.kind, row.name, row.last_panic.unwrap_or_default()));
         let shards = self.head.shards().iter().filter_map(|shard| match shard.state() {

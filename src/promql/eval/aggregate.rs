@@ -1,5 +1,6 @@
 //! Aggregations that make new elements: for each group the members are folded in label order, series by series.
 
+mod classed;
 mod count_values;
 mod histogram;
 
@@ -23,6 +24,9 @@ pub(crate) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, steps: Steps) -> 
     if let Fold::CountValues { label } = &aggregate.fold {
         return count_values::eval(exec, aggregate, label, steps);
     }
+    if let Some(result) = classed::eval(exec, aggregate, steps)? {
+        return Ok(result);
+    }
     let before = exec.samples.current();
     let param = match &aggregate.param {
         Some(node) => Some((eval::eval(exec, node, steps)?, node)),
@@ -37,34 +41,20 @@ pub(crate) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, steps: Steps) -> 
     let mut result = Matrix::new(exec)?;
     for (labels, members) in groups.into_parts() {
         let has_histograms = members.iter().any(|index| input.series[*index].column.has_histograms());
-        let column = match &aggregate.fold {
-            fold if has_histograms => {
-                let floats = match fold {
-                    Fold::Sum | Fold::Avg | Fold::Count | Fold::Group | Fold::CountValues { .. } => None,
-                    Fold::Min => folder.fold(exec, &members, |v| v, smaller, |m| m)?,
-                    Fold::Max => folder.fold(exec, &members, |v| v, larger, |m| m)?,
-                    Fold::Stdvar => folder.fold(exec, &members, Spread::of, Spread::add, Spread::variance)?,
-                    Fold::Stddev => folder.fold(exec, &members, Spread::of, Spread::add, |s| s.variance().sqrt())?,
-                    Fold::Quantile => {
-                        let q = param.as_ref().map(|(q, _)| q);
-                        folder.quantiles(exec, &members, |step| q.map_or(f64::NAN, |q| q.scalar_at(step)))?
-                    }
-                };
-                histogram::fold(exec, fold, &input, &members, aggregate.inner.range, floats)?
-            }
-            Fold::Sum => folder.fold(exec, &members, KahanSum::of, |s, v| *s = s.plus(v), |s| s.total())?,
-            Fold::Avg => folder.fold(exec, &members, KahanMean::of, KahanMean::add, KahanMean::mean)?,
-            Fold::Count => folder.fold(exec, &members, |_| 1.0, |n, _| *n += 1.0, |n| n)?,
-            Fold::Group => folder.fold(exec, &members, |_| (), |(), _| {}, |()| 1.0)?,
-            Fold::Min => folder.fold(exec, &members, |v| v, smaller, |m| m)?,
-            Fold::Max => folder.fold(exec, &members, |v| v, larger, |m| m)?,
-            Fold::Stdvar => folder.fold(exec, &members, Spread::of, Spread::add, Spread::variance)?,
-            Fold::Stddev => folder.fold(exec, &members, Spread::of, Spread::add, |s| s.variance().sqrt())?,
+        let of_histograms =
+            has_histograms && !matches!(aggregate.fold, Fold::Min | Fold::Max | Fold::Stdvar | Fold::Stddev);
+        let floats = match &aggregate.fold {
             Fold::Quantile => {
                 let q = param.as_ref().map(|(q, _)| q);
                 folder.quantiles(exec, &members, |step| q.map_or(f64::NAN, |q| q.scalar_at(step)))?
             }
-            Fold::CountValues { .. } => None,
+            _ if of_histograms => None,
+            fold => fold_with(fold, Members { folder: &mut folder, exec, members: &members }).transpose()?.flatten(),
+        };
+        let column = if has_histograms {
+            histogram::fold(exec, &aggregate.fold, &input, &members, aggregate.inner.range, floats)?
+        } else {
+            floats
         };
         if let Some(column) = column {
             // The group's name goes if that of a member goes which it has at its last step.
@@ -76,6 +66,32 @@ pub(crate) fn eval(exec: &mut Exec<'_>, aggregate: &Aggregate, steps: Steps) -> 
     }
     exec.samples.settle(before, result.sample_count());
     Ok(result)
+}
+
+/// Whatever folds floats, given the state in which a fold stands: made by the first value, changed by each that follows, and ended.
+trait Folding {
+    type Output;
+    fn run<S: Copy>(
+        self,
+        first: impl Fn(f64) -> S,
+        add: impl Fn(&mut S, f64),
+        finish: impl Fn(S) -> f64,
+    ) -> Self::Output;
+}
+
+/// Folds floats in order; `None` for what is no fold of one value after the other.
+fn fold_with<F: Folding>(fold: &Fold, folding: F) -> Option<F::Output> {
+    Some(match fold {
+        Fold::Sum => folding.run(KahanSum::of, |s, v| *s = s.plus(v), |s| s.total()),
+        Fold::Avg => folding.run(KahanMean::of, KahanMean::add, KahanMean::mean),
+        Fold::Count => folding.run(|_| 1.0, |n, _| *n += 1.0, |n| n),
+        Fold::Group => folding.run(|_| (), |(), _| {}, |()| 1.0),
+        Fold::Min => folding.run(|v| v, smaller, |m| m),
+        Fold::Max => folding.run(|v| v, larger, |m| m),
+        Fold::Stdvar => folding.run(Spread::of, Spread::add, Spread::variance),
+        Fold::Stddev => folding.run(Spread::of, Spread::add, |s| s.variance().sqrt()),
+        Fold::Quantile | Fold::CountValues { .. } => return None,
+    })
 }
 
 /// The smaller value; a number rather than NaN.
@@ -210,6 +226,25 @@ struct Folder<'a> {
     input: &'a Matrix,
     steps: Steps,
     builder: ColumnBuilder,
+}
+
+/// The members of a group, to be folded.
+struct Members<'a, 'b, 'c> {
+    folder: &'a mut Folder<'b>,
+    exec: &'a mut Exec<'c>,
+    members: &'a [usize],
+}
+
+impl Folding for Members<'_, '_, '_> {
+    type Output = Result<Option<StepColumn>, EvalError>;
+    fn run<S: Copy>(
+        self,
+        first: impl Fn(f64) -> S,
+        add: impl Fn(&mut S, f64),
+        finish: impl Fn(S) -> f64,
+    ) -> Self::Output {
+        self.folder.fold(self.exec, self.members, first, add, finish)
+    }
 }
 
 impl Folder<'_> {

@@ -297,6 +297,16 @@ impl ColumnBuilder {
         self.push_with_gaps(step, value);
     }
 
+    /// The first float; nothing is left.
+    pub(crate) fn take_first(&mut self) -> Option<f64> {
+        let first = self.values.first().copied();
+        self.values.clear();
+        self.bits.clear();
+        self.histograms.clear();
+        self.present = 0;
+        first
+    }
+
     #[inline(never)]
     fn push_with_gaps(&mut self, step: usize, value: f64) {
         let at = step - self.first;

@@ -115,6 +115,13 @@ impl<'a> Common<'a> {
     }
 }
 
+/// True if a part that has one selector is asked for once, and nobody else looks at the selector's series.
+pub(crate) fn is_asked_once(exec: &Exec<'_>, part: &Node, selector: &Selector) -> bool {
+    let sharing = exec.common.sharing;
+    let uses = usize::try_from(part.share.class).ok().and_then(|class| sharing.uses.get(class));
+    uses.is_none_or(|uses| *uses < 2) && sharing.read_of(selector).is_none()
+}
+
 /// Whether there will be more of the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ask {

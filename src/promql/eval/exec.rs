@@ -1,5 +1,6 @@
 //! The state of one evaluation: what it reads from, what it may use, what it has noted.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::{
-    HistogramColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
+    ClassedSeries, HistogramColumn, LookedAt, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource,
+    SelectedSeries, Wanted,
 };
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::annotations::AnnotationSet;
@@ -22,6 +24,9 @@ use crate::promql::plan::{Selector, Sharing};
 
 /// Points between two looks at deadline and cancellation.
 const POINTS_PER_CHECK: usize = 4096;
+
+/// Series without their label sets, and what they hold.
+pub(crate) type HeldSeries = (Box<dyn ClassedSeries>, Charge);
 
 /// State of one evaluation.
 pub(crate) struct Exec<'a> {
@@ -153,13 +158,10 @@ impl<'a> Exec<'a> {
         matchers: &[Matcher],
         (min_ms, max_ms): (i64, i64),
     ) -> Result<Selection, EvalError> {
-        let budget =
-            SelectBudget { charge: Mutex::new(self.charge(0)?), ctx: self.ctx, helpers: self.opts.shortcuts.helpers };
         let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) else {
             return Ok(Selection::new(Vec::new(), self.charge(0)?));
         };
-        let selected = self.view.select(matchers, range, &budget);
-        let mut held = budget.charge.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (selected, mut held) = self.selecting(|budget| self.view.select(matchers, range, budget))?;
         match selected {
             Ok(series) => {
                 let bytes = series.len() * size_of::<SelectedSeries>();
@@ -174,15 +176,28 @@ impl<'a> Exec<'a> {
             Err(error) => Err(EvalError::Select(error)),
         }
     }
-}
 
-/// Which samples of a range are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Each.
-    All,
-    /// The newest; others may be there or not.
-    Newest,
+    /// The same series without their label sets, with what they hold, if there is a shorter way to them. Whatever is wrong shows
+    /// again on the usual way.
+    pub(crate) fn select_classed(
+        &self,
+        matchers: &[Matcher],
+        (min_ms, max_ms): (i64, i64),
+        looked_at: LookedAt<'_>,
+    ) -> Result<Option<HeldSeries>, EvalError> {
+        let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) else { return Ok(None) };
+        let select = |budget: &dyn ReadBudget| self.view.select_classed(matchers, range, looked_at, budget);
+        let (selected, held) = self.selecting(select)?;
+        Ok(selected.ok().flatten().map(|series| (series, held)))
+    }
+
+    /// What a selection gives under the query's budget, and what it holds.
+    fn selecting<T>(&self, select: impl FnOnce(&dyn ReadBudget) -> T) -> Result<(T, Charge), EvalError> {
+        let budget =
+            SelectBudget { charge: Mutex::new(self.charge(0)?), ctx: self.ctx, helpers: self.opts.shortcuts.helpers };
+        let selected = select(&budget);
+        Ok((selected, budget.charge.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    }
 }
 
 /// Samples of one series at a time, in room that is used again and charged.
@@ -221,14 +236,48 @@ impl Decoder {
         if selector.totals_only && !self.column.histograms.is_empty() {
             reduce_to_totals(&mut self.column.histograms);
         }
-        let bytes = self.column.memory_len();
-        let grown = bytes.saturating_sub(self.held.bytes());
-        if 0 < grown {
-            self.held.grow(grown).map_err(|over| EvalError::Budget(over.to_string()))?;
-        }
+        hold_column(&mut self.held, &self.column)?;
         pace.spend(self.column.len())?;
         Ok(&mut self.column)
     }
+
+    /// Calls `take` with class and wanted samples of each of the series with these numbers, until it returns false. Of
+    /// errors of storage is only told that there is one.
+    pub(crate) fn decode_classed(
+        &mut self,
+        series: &dyn ClassedSeries,
+        numbers: Range<usize>,
+        (min_ms, max_ms): (i64, i64),
+        wanted: Wanted,
+        mut take: impl FnMut(u32, &mut SampleColumn) -> Result<bool, EvalError>,
+    ) -> Result<Complete, EvalError> {
+        let Self { column, held } = self;
+        let Ok(range) = TimeRange::new(TimestampMs(min_ms), TimestampMs(max_ms)) else { return Ok(Complete::No) };
+        let mut outcome = Ok(true);
+        let decoded = series.decode(numbers, range, wanted, column, &mut |class, column| {
+            outcome = hold_column(held, column).and_then(|()| take(class, column));
+            matches!(outcome, Ok(true))
+        });
+        Ok(if outcome? && decoded.is_ok() { Complete::Yes } else { Complete::No })
+    }
+}
+
+/// Whether all was done that was to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Complete {
+    /// All.
+    Yes,
+    /// A part, or nothing.
+    No,
+}
+
+/// Charges what a column has grown by.
+fn hold_column(held: &mut Charge, column: &SampleColumn) -> Result<(), EvalError> {
+    let grown = column.memory_len().saturating_sub(held.bytes());
+    if 0 < grown {
+        held.grow(grown).map_err(|over| EvalError::Budget(over.to_string()))?;
+    }
+    Ok(())
 }
 
 /// What a thread needs that makes columns of series.

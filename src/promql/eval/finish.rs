@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::model::read::Wanted;
 use crate::model::result::{HistogramPoint, MatrixSeries, Point, QueryValue, VectorElement};
 use crate::model::time::TimestampMs;
 use crate::promql::eval::column::histograms_len;
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, Wanted, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, without_metadata};
 use crate::promql::eval::ledger::{Charge, allocated, shared};
 use crate::promql::eval::matrix::Matrix;
 use crate::promql::eval::range::extended;

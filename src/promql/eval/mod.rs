@@ -92,6 +92,8 @@ pub struct Shortcuts {
     pub newest_only: bool,
     /// Names that a grouping drops are not taken off each series before.
     pub late_names: bool,
+    /// An aggregation of stored series at one time puts no label sets together but those of its groups.
+    pub classes: bool,
     /// Equal parts of an expression are evaluated once.
     pub common_parts: bool,
     /// Series that several selectors look at are looked for once, and decoded once where that spares something.
@@ -104,6 +106,7 @@ impl Shortcuts {
         helpers: Helpers::Never,
         newest_only: false,
         late_names: false,
+        classes: false,
         common_parts: false,
         common_reads: false,
     };
@@ -113,6 +116,7 @@ impl Shortcuts {
         helpers: Helpers::WhereWorthIt,
         newest_only: true,
         late_names: true,
+        classes: true,
         common_parts: true,
         common_reads: true,
     };

@@ -4,28 +4,31 @@
 mod count;
 pub(crate) mod extended;
 mod mixed;
+mod once;
+
+pub(crate) use self::once::{Once, is_for_counters};
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::go;
 use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries};
+use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries, Wanted};
 use crate::promql::ast::{PosRange, RangeExtension};
 use crate::promql::eval::column::{ColumnBuilder, StepColumn, StepSet};
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, Pace, SeriesWorker, Wanted, is_metadata, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, Pace, SeriesWorker, is_metadata, without_metadata};
 use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::parallel::{self, Threads};
 use crate::promql::eval::steps::Steps;
 use crate::promql::eval::{self, subquery};
+use crate::promql::functions::RangeFunction;
 use crate::promql::functions::change::EventCount;
 use crate::promql::functions::over_time::{self, Extreme, ExtremeRule, LANES, Summed};
 use crate::promql::functions::quantile::{median_absolute_deviation, quantile};
 use crate::promql::functions::rate::{self, ExtrapolatedRate};
 use crate::promql::functions::regression::{self, Smoothing};
 use crate::promql::functions::window::{Plain, Window, WindowKernel};
-use crate::promql::functions::{RangeFunction, RateKind};
 use crate::promql::plan::{RangeCall, RangeSelector, RangeSource, Subquery};
 
 /// Evaluates a function of a range vector.
@@ -55,7 +58,7 @@ pub(crate) fn eval(exec: &mut Exec<'_>, call: &RangeCall, steps: Steps) -> Resul
         extension,
         keeps_name: call.function.keeps_name(),
         is_late: call.names_go_late && exec.opts.shortcuts.late_names,
-        is_rate: matches!(call.function, RangeFunction::Rate(RateKind::Rate | RateKind::Increase)),
+        is_rate: is_for_counters(&call.function),
         last_noted: String::new(),
     };
     let mut kernel = Kernel::of(call, &scalars);
@@ -374,7 +377,7 @@ impl Output<'_> {
 }
 
 /// Remarks that a metric with a rate does not look like a counter.
-fn note_unlikely_counter(exec: &mut Exec<'_>, labels: &Labels, place: PosRange) -> Result<(), EvalError> {
+pub(crate) fn note_unlikely_counter(exec: &mut Exec<'_>, labels: &Labels, place: PosRange) -> Result<(), EvalError> {
     let name = labels.metric_name();
     if name.is_empty() {
         return Ok(());

@@ -4,11 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::labels::Labels;
-use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries};
+use crate::model::read::{FloatColumn, SampleColumn, SelectedSeries, Wanted};
 use crate::model::sample::{is_stale, stale_nan};
 use crate::promql::eval::column::ColumnBuilder;
 use crate::promql::eval::error::EvalError;
-use crate::promql::eval::exec::{Decoder, Exec, SeriesWorker, Wanted, without_metadata};
+use crate::promql::eval::exec::{Decoder, Exec, SeriesWorker, without_metadata};
 use crate::promql::eval::ledger::Charge;
 use crate::promql::eval::matrix::{Matrix, Series};
 use crate::promql::eval::parallel::{self, Threads};
@@ -18,8 +18,7 @@ use crate::promql::plan::{SampleTime, Selector};
 
 /// Values of a selector.
 pub(crate) fn instant(exec: &mut Exec<'_>, selector: &Selector, steps: Steps) -> Result<Matrix, EvalError> {
-    let offset_ms = selector.offset_from(steps.start());
-    let lookup = Lookup { steps, offset_ms, lookback_ms: exec.opts.lookback_ms };
+    let lookup = Lookup::of(selector, steps, exec.opts.lookback_ms);
     let range_ms = selector.clip(lookup.time_range());
     let selection = exec.select(selector, range_ms.0, range_ms.1)?;
     let (ctx, shortcuts) = (exec.ctx, exec.opts.shortcuts);
@@ -229,21 +228,26 @@ impl Timeline {
 
 /// Finds the sample that counts at each step.
 #[derive(Clone, Copy)]
-struct Lookup {
+pub(super) struct Lookup {
     steps: Steps,
     offset_ms: i64,
     lookback_ms: i64,
 }
 
 impl Lookup {
+    /// The samples of a selector.
+    pub(super) fn of(selector: &Selector, steps: Steps, lookback_ms: i64) -> Self {
+        Self { steps, offset_ms: selector.offset_from(steps.start()), lookback_ms }
+    }
+
     /// First and last time that matter, both inclusive.
-    fn time_range(self) -> (i64, i64) {
+    pub(super) fn time_range(self) -> (i64, i64) {
         let first = self.steps.start().saturating_sub(self.offset_ms).saturating_sub(self.lookback_ms);
         (first.saturating_add(1), self.steps.last().saturating_sub(self.offset_ms))
     }
 
     /// Calls `found(step, index of the sample)` for each step that has one, in order.
-    fn for_each(self, column: &FloatColumn, mut found: impl FnMut(usize, usize)) {
+    pub(super) fn for_each(self, column: &FloatColumn, mut found: impl FnMut(usize, usize)) {
         let timestamps = &column.timestamps;
         let first_step_of = |at_ms: i64| self.steps.first_at_or_after(at_ms.saturating_add(self.offset_ms));
         let Some(first_ms) = timestamps.first() else { return };

@@ -1,5 +1,7 @@
 //! What string and number tokens stand for.
 
+use std::borrow::Cow;
+
 use crate::model::go;
 use crate::model::sample;
 
@@ -80,7 +82,7 @@ pub(crate) fn parse_number(token: &str) -> Result<f64, NumberError> {
     if !underscores_separate_digits(token) {
         return fail("invalid syntax");
     }
-    let plain = token.replace('_', "");
+    let plain = if token.contains('_') { Cow::Owned(token.replace('_', "")) } else { Cow::Borrowed(token) };
     if let Some(digits) = plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) {
         return match i64::from_str_radix(digits, 16) {
             Ok(value) => Ok(value as f64),

@@ -141,6 +141,13 @@ impl BlockMeta {
         meta
     }
 
+    /// A block of series that have ended.
+    pub fn from_ended(ulid: Ulid, min_time: i64, max_time: i64) -> Self {
+        let mut meta = Self::from_head(ulid, min_time, max_time);
+        meta.compaction.hints.push(HINT_STALE_SERIES.to_owned());
+        meta
+    }
+
     /// A block like `parent` without what is deleted of it.
     pub fn cleaned(ulid: Ulid, parent: &Self) -> Self {
         let mut meta = Self::from_head(ulid, parent.min_time, parent.max_time);

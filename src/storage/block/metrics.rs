@@ -36,6 +36,14 @@ pub struct BlockMetrics {
     pub duration: Histogram,
     /// Seconds that writing blocks anew without deleted samples took.
     pub tombstone_cleanup: Histogram,
+    /// Series of the head that had ended when it was last looked.
+    pub ended: Gauge,
+    /// Compactions of series that have ended, begun.
+    pub ended_triggered: Counter,
+    /// Those that ended in an error.
+    pub ended_failed: Counter,
+    /// Seconds that they took.
+    pub ended_duration: Histogram,
     /// Of chunks that leave the head: bytes.
     pub chunk_size: Histogram,
     /// Samples.
@@ -128,6 +136,20 @@ impl BlockMetrics {
                 "prometheus_tsdb_tombstone_cleanup_seconds",
                 "The time taken to recompact blocks to remove tombstones.",
                 Vec::new(),
+            ),
+            ended: gauge("prometheus_tsdb_head_stale_series", "Total number of stale series in the head block."),
+            ended_triggered: counter(
+                "prometheus_tsdb_stale_series_compactions_triggered_total",
+                "Total number of triggered stale series compactions.",
+            ),
+            ended_failed: counter(
+                "prometheus_tsdb_stale_series_compactions_failed_total",
+                "Total number of stale series compactions that failed.",
+            ),
+            ended_duration: histogram(
+                "prometheus_tsdb_stale_series_compaction_duration_seconds",
+                "Duration of stale series compaction runs.",
+                exponential(1.0, 2.0, 14),
             ),
             chunk_size: histogram(
                 "prometheus_tsdb_compaction_chunk_size_bytes",

@@ -13,8 +13,8 @@ use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::Names;
 use crate::model::read::{
-    FloatColumn, HistogramColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource,
-    SelectedSeries,
+    ClassedSeries, FloatColumn, HistogramColumn, LookedAt, Queryable, ReadBudget, ReadError, ReadView, SampleColumn,
+    SampleSource, SelectedSeries,
 };
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::catalog::{Catalog, CatalogState, OnDamage};
@@ -173,6 +173,19 @@ impl ReadView for StoreView {
             return Ok(sources.pop().unwrap_or_default());
         }
         joined(sources, budget)
+    }
+
+    fn select_classed(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        looked_at: LookedAt<'_>,
+        budget: &dyn ReadBudget,
+    ) -> Result<Option<Box<dyn ClassedSeries>>, ReadError> {
+        match &self.head {
+            Some(head) if !self.reads_files(range) => head.select_classed(matchers, range, looked_at, budget),
+            _ => Ok(None),
+        }
     }
 
     fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {

@@ -134,6 +134,19 @@ impl SampleBits for BitBuffer {
     }
 }
 
+impl SampleBits for ShortBits {
+    #[inline]
+    fn bit_len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline]
+    fn each_word(&self) -> impl Iterator<Item = u64> + '_ {
+        let bits = self.aligned();
+        [(bits >> 64) as u64, bits as u64].into_iter().take(self.len.div_ceil(64) as usize)
+    }
+}
+
 /// Bits without a bound, for histograms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LongBits {

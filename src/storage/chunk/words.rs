@@ -195,14 +195,14 @@ impl OpenWords {
     }
 }
 
-/// Grows by about a half, in the steps of the allocator's size classes, up to the largest chunk.
+/// Doubles at first, then grows by about a half, in the steps of the allocator's size classes, up to the largest chunk. Each
+/// step costs several appends.
 fn grown_len(words: usize) -> usize {
     match words {
         0..4 => 4,
         4..8 => 8,
-        8..16 => words + 4,
-        16..32 => words + 8,
-        32..64 => words + 16,
+        8..16 => 16,
+        16..64 => words + 16,
         _ => words + 32,
     }
 }

@@ -12,6 +12,7 @@ use crate::storage::block::ulid::Ulid;
 use crate::storage::block::write::BlockWriter;
 use crate::storage::compact::{CompactError, Step, count_run, observe};
 use crate::storage::head::Head;
+use crate::storage::head::ended::EndedSeries;
 use crate::storage::head::export::{BlockRange, HeadExport};
 
 /// A block of the head in the making.
@@ -47,6 +48,24 @@ impl HeadCompaction {
             None => None,
         };
         Ok(Self { export, writer, catalog: Arc::clone(catalog), clock: SharedClock::clone(clock), began })
+    }
+
+    /// Begins the block of what series that have ended have in a range; commits that had begun when they were found are settled.
+    pub fn of_ended(
+        head: &Head,
+        catalog: &Arc<Catalog>,
+        (ended, range): (&EndedSeries, BlockRange),
+        segment_len: u64,
+        clock: &SharedClock,
+        random: &mut Random,
+    ) -> Result<Self, CompactError> {
+        let began = clock.monotonic();
+        let export = head.export_ended(ended, range.min_time, range.max_time);
+        let meta = BlockMeta::from_ended(Ulid::new(clock.now(), random), range.min_time, range.max_time);
+        catalog.metrics().populating.set(1.0);
+        let writer = BlockWriter::create(catalog.fs(), catalog.dir(), meta, export.symbols(), segment_len)?;
+        let (catalog, clock) = (Arc::clone(catalog), SharedClock::clone(clock));
+        Ok(Self { export, writer: Some(writer), catalog, clock, began })
     }
 
     /// Begins a block of all that the head shows now, in the folder `dir`; `None` while the head is empty. The head keeps what it has.

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 
 use crate::model::histogram::CounterResetHint;
 use crate::model::read::{FloatColumn, SampleColumn};
@@ -58,6 +58,18 @@ impl SeriesCell {
     /// True if the series has left the table; a new one with the same labels gets a new cell.
     pub(crate) fn is_gone(&self) -> bool {
         self.state.load(Ordering::Relaxed) & GONE != 0
+    }
+
+    /// Reads what the other functions read. Who does so for many series before it is worth it waits for memory once.
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        self.state.load(Ordering::Relaxed)
+    }
+
+    /// Its samples, to be held for a moment by a few at a time.
+    #[inline]
+    pub(crate) fn column(&self) -> Guard<Option<Arc<Column>>> {
+        self.column.load()
     }
 
     pub(crate) fn set_gone(&self) {
@@ -309,6 +321,9 @@ impl OlderCommits {
     }
 }
 
+/// Words that the processor reads from memory at once.
+const WORDS_IN_LINE: usize = 8;
+
 /// Ranges of sample indexes that a view must not see, ascending.
 type Hidden = Vec<(u64, u64)>;
 
@@ -363,6 +378,21 @@ impl Column {
             None => add(&tail, end),
         }
         hidden
+    }
+
+    /// As [`SeriesCell::touch`].
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        self.tail.load(Ordering::Relaxed) ^ u64::from(self.words.published().bits) ^ u64::from(self.sealed.is_some())
+    }
+
+    /// As [`SeriesCell::touch`], for the open chunk.
+    #[inline]
+    pub(crate) fn touch_words(&self) -> u64 {
+        let len = (self.words.published().bits as usize).div_ceil(64);
+        let words = self.words.words().get(..len).unwrap_or_default();
+        let last = words.last().map_or(0, |word| word.load(Ordering::Relaxed));
+        words.iter().step_by(WORDS_IN_LINE).fold(last, |all, word| all ^ word.load(Ordering::Relaxed))
     }
 
     fn has_visible(&self, commit: CommitId) -> bool {
@@ -473,7 +503,7 @@ impl Column {
         &self,
         commit: CommitId,
         range: TimeRange,
-        marks: SeriesMarks<'_>,
+        marks: Option<SeriesMarks<'_>>,
         out: &mut SampleColumn,
     ) -> Result<(), ChunkError> {
         let published = self.words.published();
@@ -481,12 +511,12 @@ impl Column {
         let found = if !self.hidden(commit, end).is_empty() {
             Newest::Unknown
         } else if self.open_first_t()? <= range.max().0 {
-            marks.newest(self.open_decoder(published), self.open.index(), range.max().0)?
+            newest(marks, self.open_decoder(published), self.open.index(), range.max().0)?
         } else {
             match self.last_from(range.max().0)? {
                 // What is older than the newest lies before the range as well.
                 Some((chunk, _)) if chunk.known_max_t().is_some_and(|max_t| max_t < range.min().0) => Newest::None,
-                Some((chunk, index)) => marks.newest(chunk.decoder(&mut Vec::new())?, index, range.max().0)?,
+                Some((chunk, index)) => newest(marks, chunk.decoder(&mut Vec::new())?, index, range.max().0)?,
                 None => Newest::None,
             }
         };
@@ -494,7 +524,7 @@ impl Column {
             Newest::Float(t, value) if range.min().0 <= t => out.push_float(t, 0, value),
             // What is older than the newest lies before the range as well.
             Newest::Float(..) | Newest::None => {}
-            Newest::Unknown => self.decode(commit, range, Some(marks), Output::All(out))?,
+            Newest::Unknown => self.decode(commit, range, marks, Output::All(out))?,
         }
         Ok(())
     }
@@ -673,31 +703,6 @@ pub(crate) struct SeriesMarks<'a> {
 }
 
 impl SeriesMarks<'_> {
-    /// The newest sample up to `max` of a chunk, of which the first has index `index`: from a mark on, which is that sample
-    /// itself if the last query asked for the same.
-    fn newest<S: WordSource + ?Sized>(
-        self,
-        decoder: ChunkDecoder<'_, S>,
-        index: u64,
-        max: i64,
-    ) -> Result<Newest, ChunkError> {
-        let ChunkDecoder::Floats(mut decoder) = decoder else { return Ok(Newest::Unknown) };
-        let is_short = decoder.left() < NEWEST_MARKED_LEN_MIN;
-        let Self { marks, series, generation } = self;
-        let first_bits = decoder.source().peek(0);
-        let key = ChunkKey { series: series.0, generation, first_index: index | BEHIND_NEWEST, first_bits };
-        let known = if is_short { None } else { marks.get(key) };
-        let known = known.filter(|mark| mark.last_t() <= max && usize::from(mark.samples()) <= decoder.left());
-        if let Some(mark) = known {
-            decoder.resume(mark);
-        }
-        let Some(mark) = decoder.skip_behind(max)? else { return Ok(Newest::None) };
-        if !is_short && known.is_none_or(|known| known.samples() != mark.samples()) {
-            marks.put(key, mark);
-        }
-        Ok(Newest::Float(mark.last_t(), mark.last_value()))
-    }
-
     /// Time of the last sample of a finished chunk, of which the first has index `index`.
     fn last_t<S: WordSource + ?Sized>(
         self,
@@ -742,6 +747,34 @@ impl SeriesMarks<'_> {
         }
         Ok(())
     }
+}
+
+/// The newest sample up to `max` of a chunk, of which the first has index `index`: from a mark on, which is that sample itself if the
+/// last query asked for the same.
+fn newest<S: WordSource + ?Sized>(
+    marks: Option<SeriesMarks<'_>>,
+    decoder: ChunkDecoder<'_, S>,
+    index: u64,
+    max: i64,
+) -> Result<Newest, ChunkError> {
+    let ChunkDecoder::Floats(mut decoder) = decoder else { return Ok(Newest::Unknown) };
+    let marks = marks.filter(|_| NEWEST_MARKED_LEN_MIN <= decoder.left());
+    let Some(SeriesMarks { marks, series, generation }) = marks else {
+        let last = decoder.skip_behind(max)?;
+        return Ok(last.map_or(Newest::None, |mark| Newest::Float(mark.last_t(), mark.last_value())));
+    };
+    let first_bits = decoder.source().peek(0);
+    let key = ChunkKey { series: series.0, generation, first_index: index | BEHIND_NEWEST, first_bits };
+    let known = marks.get(key);
+    let known = known.filter(|mark| mark.last_t() <= max && usize::from(mark.samples()) <= decoder.left());
+    if let Some(mark) = known {
+        decoder.resume(mark);
+    }
+    let Some(mark) = decoder.skip_behind(max)? else { return Ok(Newest::None) };
+    if known.is_none_or(|known| known.samples() != mark.samples()) {
+        marks.put(key, mark);
+    }
+    Ok(Newest::Float(mark.last_t(), mark.last_value()))
 }
 
 /// Samples from a mark to the one that takes its place.

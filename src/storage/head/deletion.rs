@@ -203,9 +203,10 @@ mod tests {
     use crate::model::clock::ManualClock;
     use crate::model::labels::Labels;
     use crate::model::matcher::MatchOp;
-    use crate::model::read::ReadView;
+    use crate::model::read::{LookedAt, ReadView, Wanted};
     use crate::model::time::TimestampMs;
     use crate::storage::head::HeadOptions;
+    use crate::storage::head::tests::classed;
 
     fn head_with(shards: u16, series: usize, times: std::ops::Range<i64>) -> Head {
         let head = Head::new(HeadOptions { shards, ..HeadOptions::new(ManualClock::at(TimestampMs(10_000_000))) });
@@ -235,8 +236,9 @@ mod tests {
 
     /// Per series the times in seconds.
     fn seen(view: &dyn ReadView) -> Vec<(String, Vec<i64>)> {
+        let classed = classed(view, &[], TimeRange::ALL, LookedAt::Only(&["job"]), Wanted::All).unwrap();
         let series = view.select(&[], TimeRange::ALL, &Unlimited).unwrap().into_iter();
-        series
+        let seen: Vec<(String, Vec<i64>)> = series
             .map(|one| {
                 let (mut floats, mut all) = (FloatColumn::default(), SampleColumn::default());
                 one.samples.decode(TimeRange::ALL, &mut floats).unwrap();
@@ -246,7 +248,12 @@ mod tests {
                 let job = one.labels.get("job").unwrap_or("").to_owned();
                 (job, floats.timestamps.iter().map(|t| t / 1000).collect())
             })
-            .collect()
+            .collect();
+        let seconds = |samples: Vec<(i64, u64)>| samples.into_iter().map(|(t, _)| t / 1000).collect::<Vec<_>>();
+        let job = |labels: &Labels| labels.get("job").unwrap_or("").to_owned();
+        let classed = classed.into_iter().map(|(labels, samples)| (job(&labels), seconds(samples)));
+        assert!(classed.eq(seen.iter().filter(|(_, times)| !times.is_empty()).cloned()));
+        seen
     }
 
     #[test]

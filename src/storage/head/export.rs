@@ -17,6 +17,7 @@ use crate::storage::head::bounds::FUTURE_MS_MAX;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::hits;
+use crate::storage::head::ended::{EndedSeries, Newests};
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::starts::start_at;
 use crate::storage::head::view::{HeadView, Place};
@@ -77,10 +78,19 @@ impl Head {
         Some((self.begin_export(until, Commits::Visible), until))
     }
 
+    /// Begins to take out the samples of series that have ended, from `from` and before `until`, up to the markers that were found.
+    /// Commits that had begun when they were found must be settled.
+    pub fn export_ended(&self, ended: &EndedSeries, from: i64, until: i64) -> HeadExport {
+        let mut export = self.begin_export(until, Commits::All);
+        export.from = export.from.max(from);
+        export.only = Some(ended.newest());
+        export
+    }
+
     fn begin_export(&self, until: i64, commits: Commits) -> HeadExport {
         let view = HeadView::open(&self.shared, self.shards());
         let (from, shared) = (self.shared.min_valid(), std::sync::Arc::clone(&self.shared));
-        let mut export = HeadExport { places: BinaryHeap::new(), from, until, commits, view, shared };
+        let mut export = HeadExport { places: BinaryHeap::new(), from, until, commits, only: None, view, shared };
         for place in export.view.first_places() {
             export.enter(place);
         }
@@ -95,6 +105,8 @@ pub struct HeadExport {
     from: i64,
     until: i64,
     commits: Commits,
+    /// Nothing of others, nor of these behind such a time.
+    only: Option<std::sync::Arc<Newests>>,
     places: BinaryHeap<Reverse<Entry>>,
 }
 
@@ -146,7 +158,9 @@ impl HeadExport {
         let mut first = None;
         let mut error = None;
         self.view.for_each_cell(|cell| match cell.first_t(self.from) {
-            Ok(Some(t)) if t < self.until => first = Some(first.map_or(t, |first: i64| first.min(t))),
+            Ok(Some(t)) if t < self.until && self.newest_of(cell).is_some_and(|newest| t <= newest) => {
+                first = Some(first.map_or(t, |first: i64| first.min(t)))
+            }
             Ok(_) => {}
             Err(found) => error = Some(corrupt(cell, found)),
         });
@@ -175,6 +189,11 @@ impl HeadExport {
         Ok(None)
     }
 
+    /// Up to when samples of a series are wanted; `None` for not at all.
+    fn newest_of(&self, cell: &SeriesCell) -> Option<i64> {
+        self.only.as_ref().map_or(Some(i64::MAX), |only| only.get(&cell.series()).copied())
+    }
+
     fn enter(&mut self, place: Place) {
         if let Some(labels) = self.view.labels_at(&place) {
             self.places.push(Reverse(Entry { labels, place }));
@@ -187,6 +206,7 @@ impl HeadExport {
 
     fn chunks(&self, place: &Place) -> Result<Vec<ChunkData>, ReadError> {
         let Some(cell) = self.view.cell_at(place) else { return Ok(Vec::new()) };
+        let Some(newest) = self.newest_of(cell) else { return Ok(Vec::new()) };
         let mut chunks = Vec::new();
         let deleted = self.view.deleted_of(cell.series());
         let (until, visible) = match self.commits {
@@ -196,7 +216,7 @@ impl HeadExport {
         let keeps = |t: i64| {
             self.from <= t
                 && t < self.until
-                && t <= until
+                && t <= until.min(newest)
                 && !hits(deleted, t)
                 && visible.as_ref().is_none_or(|times| times.binary_search(&t).is_ok())
         };

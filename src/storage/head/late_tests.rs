@@ -13,7 +13,7 @@ use crate::model::clock::{ManualClock, SharedClock};
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::labels::Labels;
 use crate::model::random::Random;
-use crate::model::read::{FloatColumn, SelectedSeries, Unlimited};
+use crate::model::read::{FloatColumn, LookedAt, SelectedSeries, Unlimited, Wanted};
 use crate::model::sample::{is_stale, stale_nan};
 use crate::storage::block::PageCache;
 use crate::storage::block::catalog::Catalog;
@@ -41,6 +41,7 @@ use crate::storage::wbl::{self, LateLog};
 
 mod cases;
 mod damage;
+mod ended;
 mod histograms;
 mod joints;
 mod starts;
@@ -95,7 +96,15 @@ fn content(view: &dyn ReadView) -> Content {
         assert!(column.timestamps.is_sorted_by(|a, b| a < b));
         (one.labels.to_string(), column.timestamps.into_iter().zip(column.values).collect())
     };
-    series.into_iter().map(decode).collect()
+    let content: Content = series.into_iter().map(decode).collect();
+    let floats = super::tests::classed(view, &[], TimeRange::ALL, LookedAt::AllBut(&[]), Wanted::All);
+    if let Some(floats) = floats {
+        let bits = |all: &Vec<(i64, f64)>| all.iter().map(|(t, value)| (*t, value.to_bits())).collect::<Vec<_>>();
+        let expected =
+            content.iter().filter(|(_, all)| !all.is_empty()).map(|(labels, all)| (labels.clone(), bits(all)));
+        assert!(floats.into_iter().map(|(labels, all)| (labels.to_string(), all)).eq(expected));
+    }
+    content
 }
 
 /// A head with its logs and blocks.

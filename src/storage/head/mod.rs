@@ -24,6 +24,7 @@ mod chunk_writes;
 mod column;
 pub mod commit;
 pub mod deletion;
+pub mod ended;
 mod exemplar_restore;
 pub mod exemplars;
 pub mod export;
@@ -79,6 +80,8 @@ pub struct HeadOptions {
     pub starts: StartPolicy,
     /// Samples of a chunk of those that come out of order.
     pub late_chunk_len: usize,
+    /// Bytes of selections that are remembered, about so many at most.
+    pub known_len_max: usize,
     /// Tells which samples lie in the future.
     pub clock: SharedClock,
 }
@@ -87,7 +90,8 @@ impl HeadOptions {
     /// One shard, no limit, Prometheus's default chunks.
     pub fn new(clock: SharedClock) -> Self {
         let (rules, starts) = (CutRules::default(), StartPolicy::default());
-        Self { shards: 1, series_limit: 0, rules, first_ref: 1, starts, late_chunk_len: late::LATE_CHUNK_LEN, clock }
+        let (late_chunk_len, known_len_max) = (late::LATE_CHUNK_LEN, shared::KNOWN_LEN_MAX);
+        Self { shards: 1, series_limit: 0, rules, first_ref: 1, starts, late_chunk_len, known_len_max, clock }
     }
 }
 
@@ -115,7 +119,8 @@ impl Head {
     /// An empty head.
     pub fn new(options: HeadOptions) -> Self {
         let shared = HeadShared::new(options.rules, options.series_limit, options.first_ref);
-        let shared = Arc::new(shared.with_late(options.starts, options.late_chunk_len));
+        let shared = shared.with_late(options.starts, options.late_chunk_len).remembering(options.known_len_max);
+        let shared = Arc::new(shared);
         let shards = (0..options.shards.max(1)).map(|id| Arc::new(Shard::new(ShardId(id), &shared))).collect();
         Self { shared, shards, clock: options.clock }
     }

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::model::append::{AppendReport, HistogramValue, LateSamples, SampleRejection, SeriesHandle, ShardId};
+use crate::model::append::{
+    AppendReport, AppendSample, HistogramValue, LateSamples, SampleRejection, SeriesHandle, SeriesKey, ShardId,
+};
 use crate::model::exemplar::{Exemplar, ExemplarRejection};
 use crate::model::labels::Labels;
 use crate::model::metadata::SeriesMetadata;
@@ -206,6 +208,9 @@ pub(crate) struct Partition {
     pub(super) late_drop: Option<super::truncate::LateDrop>,
     /// Finished chunks that are to be written.
     pub(super) chunk_writes: ChunkWrites,
+    pub(super) eviction: Option<super::ended::Eviction>,
+    /// Series that have left before their time, with their newest sample: the log may still have samples of them.
+    pub(super) evicted: super::ended::Newests,
     /// Series that are gone and still stand in segments.
     pub(super) gone_in_index: usize,
     /// What the log says of series; empty unless something wants it there.
@@ -226,6 +231,8 @@ impl Partition {
             truncation: None,
             late_drop: None,
             chunk_writes: ChunkWrites::default(),
+            eviction: None,
+            evicted: HashMap::default(),
             gone_in_index: 0,
             metadata: HashMap::default(),
         }
@@ -234,11 +241,26 @@ impl Partition {
     /// Checks `slice`; returns the number of its slot in the queue, what is to be logged, and what became of it.
     pub(crate) fn stage(&mut self, bounds: AppendBounds, slice: Slice) -> (u64, Arc<StagedBatch>, AppendReport) {
         let slot = self.first_slot + self.staged.len() as u64;
-        let samples = Vec::with_capacity(slice.samples.len());
+        let samples = Vec::with_capacity(slice.known.len() + slice.samples.len());
         let mut batch = StagedBatch { samples, epoch: bounds.epoch(), ..StagedBatch::default() };
         let mut report = AppendReport::default();
         let late = slice.late;
         let policy = self.shared.starts;
+        for (index, sample) in (0..).zip(slice.known) {
+            let AppendSample { series, at, value } = sample;
+            if let SeriesKey::Known(handle) = series
+                && let Some(staged) = self.stage_usual(bounds, slot, (handle.series, at.0, value), batch.samples.len())
+            {
+                batch.samples.push(staged);
+                report.appended += 1;
+                continue;
+            }
+            let sample = RoutedSample { index, at, value, key: series.into() };
+            if let Err(rejection) = self.stage_sample((bounds, late), slot, sample, &mut batch, &mut report) {
+                self.count_rejection(rejection, false, bounds.behind_newest(at.0));
+                report.rejected.push((index, rejection));
+            }
+        }
         let mut starts = StartsOf(slice.sample_starts.into_iter().peekable());
         for (place_in_slice, sample) in (0..).zip(slice.samples) {
             let (index, at) = (sample.index, sample.at);
@@ -326,7 +348,10 @@ impl Partition {
         batch: &mut StagedBatch,
         report: &mut AppendReport,
     ) -> Result<(), SampleRejection> {
-        if let Some(staged) = self.stage_usual(bounds, slot, &sample, batch.samples.len()) {
+        if let RoutedKey::Known(reference) = sample.key
+            && let Some(staged) =
+                self.stage_usual(bounds, slot, (reference, sample.at.0, sample.value), batch.samples.len())
+        {
             batch.samples.push(staged);
             report.appended += 1;
             return Ok(());
@@ -374,11 +399,9 @@ impl Partition {
         &mut self,
         bounds: AppendBounds,
         slot: u64,
-        sample: &RoutedSample,
+        (reference, t, value): (SeriesRef, i64, f64),
         place_in_batch: usize,
     ) -> Option<StagedSample> {
-        let RoutedKey::Known(reference) = sample.key else { return None };
-        let t = sample.at.0;
         if !bounds.takes_in_order(t) {
             return None;
         }
@@ -388,7 +411,7 @@ impl Partition {
             return None;
         }
         series.staged = pack_staged(slot, place_in_batch);
-        Some(StagedSample { series: reference, t, value: sample.value, id })
+        Some(StagedSample { series: reference, t, value, id })
     }
 
     /// As [`Self::stage_sample`], for a histogram. All samples of the slice are staged by now.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use twox_hash::XxHash64;
 
-use crate::model::append::{AppendBatch, HistogramValue, LateSamples, SeriesKey, ShardId};
+use crate::model::append::{AppendBatch, AppendSample, HistogramValue, LateSamples, SeriesKey, ShardId};
 use crate::model::exemplar::Exemplar;
 use crate::model::labels::{INSTANCE, JOB, Labels};
 use crate::model::metadata::SeriesMetadata;
@@ -17,6 +17,8 @@ pub const SLICE_LEN_MAX: usize = 4096;
 /// Samples of one batch for one shard, at most [`SLICE_LEN_MAX`], in the batch's order.
 #[derive(Debug, Default)]
 pub struct Slice {
+    /// All samples of a batch of which every series is known, as they came: the usual scrape. Their place is their index.
+    pub(crate) known: Vec<AppendSample>,
     pub(crate) samples: Vec<RoutedSample>,
     /// Applied after the samples.
     pub(crate) histograms: Vec<RoutedHistogram>,
@@ -64,10 +66,22 @@ pub(crate) enum RoutedKey {
     Labels(Labels, u64),
 }
 
+impl From<SeriesKey> for RoutedKey {
+    fn from(key: SeriesKey) -> Self {
+        match key {
+            SeriesKey::Known(handle) => Self::Known(handle.series),
+            SeriesKey::Labels(labels) => {
+                let hash = labels.hash64();
+                Self::Labels(labels, hash)
+            }
+        }
+    }
+}
+
 impl Slice {
     /// Number of samples, exemplars and metadata.
     pub fn len(&self) -> usize {
-        self.samples.len() + self.histograms.len() + self.exemplars.len() + self.metadata.len()
+        self.known.len() + self.samples.len() + self.histograms.len() + self.exemplars.len() + self.metadata.len()
     }
 
     /// True if there is nothing.
@@ -77,7 +91,8 @@ impl Slice {
 
     /// Indexes of the samples in their batch.
     pub fn indexes(&self) -> impl Iterator<Item = u32> + '_ {
-        self.samples.iter().map(|s| s.index).chain(self.histograms.iter().map(|h| h.index))
+        let known = (0..).zip(&self.known).map(|(index, _)| index);
+        known.chain(self.samples.iter().map(|s| s.index)).chain(self.histograms.iter().map(|h| h.index))
     }
 }
 
@@ -88,11 +103,16 @@ pub fn shard_of(labels: &Labels, shards: u16) -> ShardId {
 }
 
 /// Parts `batch` by shard, and into slices of at most [`SLICE_LEN_MAX`]. A shard's slices are in the batch's order.
-pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
+pub(crate) fn route(mut batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
+    let known = whole_slice(&batch, shards).map(|shard| (shard, std::mem::take(&mut batch.samples)));
     let expected = batch.samples.len().min(SLICE_LEN_MAX);
     let (open, late) = (vec![None; usize::from(shards)], batch.late);
     let mut router = Router { shards, open, slices: Vec::new(), expected, late };
     let mut index = 0;
+    if let Some((shard, known)) = known {
+        index = place(known.len());
+        router.open_slice(shard).known = known;
+    }
     let mut starts = StartsOf(batch.starts.samples.into_iter().peekable());
     for sample in batch.samples {
         let (slice, key) = router.slice_of(sample.series);
@@ -122,6 +142,14 @@ pub(crate) fn route(batch: AppendBatch, shards: u16) -> Vec<(ShardId, Slice)> {
         slice.metadata.push((key, one.metadata));
     }
     router.slices
+}
+
+/// The shard of all samples, if they fit one slice as they are.
+fn whole_slice(batch: &AppendBatch, shards: u16) -> Option<ShardId> {
+    let SeriesKey::Known(first) = &batch.samples.first()?.series else { return None };
+    let fits = batch.samples.len() <= SLICE_LEN_MAX && batch.starts.samples.is_empty() && first.shard.0 < shards;
+    let is_there = |sample: &AppendSample| matches!(&sample.series, SeriesKey::Known(it) if it.shard == first.shard);
+    (fits && batch.samples.iter().all(is_there)).then_some(first.shard)
 }
 
 /// Start times by ascending number of their sample.
@@ -200,7 +228,8 @@ fn shard_of_hashed(labels: &Labels, hash: Option<u64>, shards: u16) -> ShardId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::append::{AppendSample, SeriesHandle};
+    use crate::model::append::{AppendExemplar, SeriesHandle};
+    use crate::model::exemplar::Exemplar;
 
     fn labels(name: &str, job: &str, instance: &str) -> Labels {
         Labels::from_pairs([("__name__", name), ("job", job), ("instance", instance)])
@@ -240,5 +269,44 @@ mod tests {
             assert!(of_shard.is_sorted() && of_shard.len() > 4096);
         }
         assert_eq!(slices.iter().map(|(_, s)| s.len()).sum::<usize>(), 20_000);
+    }
+
+    #[test]
+    fn a_batch_of_known_series_of_one_shard_stays_whole() {
+        let known = |series: u64, shard: u16| {
+            SeriesKey::Known(SeriesHandle { series: SeriesRef(series), shard: ShardId(shard) })
+        };
+        let sample = |series: SeriesKey| AppendSample { series, at: TimestampMs(5), value: 1.0 };
+        let indexes = |slices: &[(ShardId, Slice)]| -> Vec<(u16, usize, Vec<u32>)> {
+            slices.iter().map(|(shard, slice)| (shard.0, slice.known.len(), slice.indexes().collect())).collect()
+        };
+        let whole = AppendBatch::of_floats((1..4).map(|series| sample(known(series, 1))).collect());
+        assert_eq!(indexes(&route(whole.clone(), 2)), [(1, 3, vec![0, 1, 2])]);
+        // What comes beside the samples goes to the slice of its shard, with the index that it would have.
+        let series = labels("up", "a", "b");
+        let shard = shard_of(&series, 2);
+        let exemplar = Exemplar { labels: Labels::default(), value: 1.0, at: TimestampMs(5), has_time: true };
+        let beside = AppendBatch { exemplars: vec![AppendExemplar { series, exemplar }], ..whole.clone() };
+        let slices = route(beside, 2);
+        assert_eq!(slices.iter().map(|(_, slice)| slice.known.len()).sum::<usize>(), 3);
+        let with_exemplar = slices.iter().find(|(_, slice)| !slice.exemplars.is_empty()).unwrap();
+        assert_eq!((with_exemplar.0, with_exemplar.1.exemplars[0].index), (shard, 0));
+
+        let mut mixed = whole.clone();
+        mixed.samples.push(sample(known(4, 0)));
+        assert_eq!(indexes(&route(mixed, 2)), [(1, 0, vec![0, 1, 2]), (0, 0, vec![3])]);
+        let mut new = whole.clone();
+        new.samples.push(sample(SeriesKey::Labels(labels("up", "a", "b"))));
+        assert!(route(new, 2).iter().all(|(_, slice)| slice.known.is_empty()));
+        let mut started = whole;
+        started.starts.samples.push((1, 3));
+        let slices = route(started, 2);
+        assert_eq!((indexes(&slices), slices[0].1.sample_starts.clone()), (vec![(1, 0, vec![0, 1, 2])], vec![(1, 3)]));
+        let long = AppendBatch::of_floats((0..=SLICE_LEN_MAX as u64).map(|series| sample(known(series, 0))).collect());
+        let slices = route(long, 1);
+        assert_eq!(
+            slices.iter().map(|(_, s)| (s.known.len(), s.len())).collect::<Vec<_>>(),
+            [(0, SLICE_LEN_MAX), (0, 1)]
+        );
     }
 }

@@ -263,8 +263,14 @@ impl WriterSeries {
             self.start_chunk(encoder, t, value, (commit, low), rules);
             return Appended::NewChunk;
         }
-        let sample = encoder.encode(at.samples, t, value);
-        self.extend(t, &sample, commit, low);
+        let short = if 2 <= at.samples { encoder.encode_short(t, value) } else { None };
+        match short {
+            Some(short) => self.extend(t, &short, commit, low),
+            None => {
+                let sample = encoder.encode(at.samples, t, value);
+                self.extend(t, &sample, commit, low);
+            }
+        }
         Appended::InChunk
     }
 

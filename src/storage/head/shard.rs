@@ -424,9 +424,11 @@ impl Shard {
         self.partition.lock().table.len()
     }
 
-    /// True if a series with this reference is in its table.
+    /// True if a series with this reference is in its table, or was evicted and the log may still have samples of it that a start
+    /// reads.
     pub fn holds(&self, series: SeriesRef) -> bool {
-        self.partition.lock().table.find(series).is_some()
+        let partition = self.partition.lock();
+        partition.table.find(series).is_some() || partition.evicted.contains_key(&series)
     }
 
     /// What the log says of the series with this reference.

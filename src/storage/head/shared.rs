@@ -8,6 +8,7 @@ use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::Horizon;
 use crate::storage::head::deletion::Deleted;
 use crate::storage::head::exemplars::Exemplars;
+use crate::storage::head::index::order::KnownRanks;
 use crate::storage::head::late::LATE_CHUNK_LEN;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::starts::{BlockEncodings, StartPolicy};
@@ -31,6 +32,7 @@ pub(crate) struct HeadShared {
     pub(crate) counters: Counters,
     pub(crate) marks: Arc<Marks>,
     pub(crate) known: Arc<KnownSelections>,
+    pub(crate) ranks: Arc<KnownRanks>,
     pub(crate) deleted: Deleted,
     pub(crate) exemplars: Exemplars,
     /// How far behind the newest sample others may come out of order; 0 for not at all.
@@ -46,7 +48,7 @@ pub(crate) struct HeadShared {
 }
 
 /// Bytes of selections that are remembered: those of some hundred thousand series.
-const KNOWN_LEN_MAX: usize = 32 << 20;
+pub(crate) const KNOWN_LEN_MAX: usize = 32 << 20;
 
 /// Counts since the process started.
 #[derive(Debug, Default)]
@@ -115,6 +117,7 @@ impl HeadShared {
             counters: Counters::default(),
             marks: Arc::default(),
             known: Arc::new(KnownSelections::new(KNOWN_LEN_MAX)),
+            ranks: Arc::default(),
             deleted: Deleted::default(),
             exemplars: Exemplars::default(),
             late_window_ms: AtomicI64::new(0),
@@ -138,6 +141,11 @@ impl HeadShared {
     /// False if there is one already.
     pub(crate) fn set_chunk_store(&self, store: ChunkStore) -> bool {
         self.chunk_store.set(Arc::new(store)).is_ok()
+    }
+
+    /// The same with room for so many bytes of selections.
+    pub(crate) fn remembering(self, known_len_max: usize) -> Self {
+        Self { known: Arc::new(KnownSelections::new(known_len_max)), ..self }
     }
 
     pub(crate) fn new_ref(&self) -> SeriesRef {

@@ -12,7 +12,7 @@ use crate::model::append::{AppendSample, SampleRejection, SeriesHandle, SeriesKe
 use crate::model::clock::ManualClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
-use crate::model::read::{FloatColumn, ReadBudget, Unlimited};
+use crate::model::read::{FloatColumn, LookedAt, ReadBudget, Unlimited, Wanted};
 use crate::model::sample::{SeriesRef, stale_nan};
 use crate::model::time::TimeRange;
 use crate::storage::fs::SharedFs;
@@ -25,7 +25,12 @@ const NOW: TimestampMs = TimestampMs(1_000_000);
 
 fn head(shards: u16) -> Head {
     let rules = CutRules { samples_per_chunk: 8, chunk_range_ms: 10_000 };
-    Head::new(HeadOptions { shards, rules, ..HeadOptions::new(ManualClock::at(NOW)) })
+    let mut options = HeadOptions { shards, rules, ..HeadOptions::new(ManualClock::at(NOW)) };
+    if shards == 2 {
+        // Nothing is remembered, as of selections of very many series.
+        options.known_len_max = 0;
+    }
+    Head::new(options)
 }
 
 fn labels(name: &str, instance: &str) -> Labels {
@@ -58,7 +63,52 @@ fn read(view: &dyn ReadView, matchers: &[Matcher], range: TimeRange) -> Vec<(Lab
             out.push((series.labels, samples));
         }
     }
+    check_classes(view, matchers, range, &out);
     out
+}
+
+/// Labels, and samples with the bits of their values.
+type Samples = (Labels, Vec<(i64, u64)>);
+
+/// Floats of series that are selected without label sets, with the labels of their classes; `None` if they are not selected so.
+pub(super) fn classed(
+    view: &dyn ReadView,
+    matchers: &[Matcher],
+    range: TimeRange,
+    looked_at: LookedAt<'_>,
+    wanted: Wanted,
+) -> Option<Vec<Samples>> {
+    let series = view.select_classed(matchers, range, looked_at, &Unlimited).unwrap()?;
+    let (mut column, mut seen) = (SampleColumn::default(), Vec::new());
+    let mut take = |class: u32, column: &mut SampleColumn| {
+        let floats = column.floats.timestamps.iter().copied().zip(column.floats.values.iter().map(|v| v.to_bits()));
+        seen.push((series.classes()[class as usize].clone(), floats.collect::<Vec<_>>()));
+        true
+    };
+    let half = series.series_count() / 2;
+    for numbers in [0..half, half..series.series_count()] {
+        series.decode(numbers, range, wanted, &mut column, &mut take).unwrap();
+    }
+    seen.retain(|(_, samples)| !samples.is_empty());
+    Some(seen)
+}
+
+/// Series without label sets are the same series, whatever is looked at.
+#[track_caller]
+fn check_classes(view: &dyn ReadView, matchers: &[Matcher], range: TimeRange, all: &[Samples]) {
+    let names = ["instance"];
+    for looked_at in [LookedAt::AllBut(&[]), LookedAt::AllBut(&names), LookedAt::Only(&names), LookedAt::Only(&[])] {
+        for wanted in [Wanted::All, Wanted::Newest] {
+            let Some(mut seen) = classed(view, matchers, range, looked_at, wanted) else { continue };
+            let mut expected: Vec<_> = all.iter().map(|(l, samples)| (looked_at.part_of(l), samples.clone())).collect();
+            if wanted == Wanted::Newest {
+                for (_, samples) in seen.iter_mut().chain(&mut expected) {
+                    samples.drain(..samples.len() - 1);
+                }
+            }
+            assert_eq!(seen, expected, "{looked_at:?} {wanted:?}");
+        }
+    }
 }
 
 fn everything() -> Vec<Matcher> {

@@ -59,11 +59,9 @@ impl Partition {
 
     /// Does the next step of what is ordered.
     pub(crate) fn reclaim(&mut self, series_max: usize) -> Reclaimed {
-        match (self.reclaim_late(series_max), self.reclaim_in_order(series_max)) {
-            (Reclaimed::More, _) | (_, Reclaimed::More) => Reclaimed::More,
-            (Reclaimed::Waiting, _) | (_, Reclaimed::Waiting) => Reclaimed::Waiting,
-            (Reclaimed::Done, Reclaimed::Done) => Reclaimed::Done,
-        }
+        let done = [self.reclaim_late(series_max), self.reclaim_ended(series_max), self.reclaim_in_order(series_max)];
+        let worst = [Reclaimed::More, Reclaimed::Waiting].into_iter().find(|one| done.contains(one));
+        worst.unwrap_or(Reclaimed::Done)
     }
 
     fn reclaim_late(&mut self, series_max: usize) -> Reclaimed {
@@ -134,6 +132,7 @@ impl Partition {
             return Reclaimed::More;
         }
         self.truncation = None;
+        self.evicted.retain(|_, newest| min_valid <= *newest);
         let table = &self.table;
         self.readers.starts.truncate(min_valid, |series| table.find(series).is_some());
         count(&self.shared.counters.truncations, 1);

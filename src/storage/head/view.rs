@@ -1,6 +1,8 @@
 //! Read views of the head: a few reference counts and one commit number for all shards. Nothing here takes a lock that a
 //! writer takes, and everything is decoded on the reader's thread.
 
+mod classed;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +11,9 @@ use hashbrown::HashSet;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::{Names, Part};
-use crate::model::read::{FloatColumn, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries};
+use crate::model::read::{
+    ClassedSeries, FloatColumn, LookedAt, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
+};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::tombstones::{Interval, Tombstones};
@@ -19,6 +23,7 @@ use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
+use crate::storage::head::index::order::KnownRanks;
 use crate::storage::head::index::segment::{AsOf, PairId, Seen, Segment, SegmentId};
 use crate::storage::head::index::select::{PositionSet, Ticker, positions};
 use crate::storage::head::index::tail::TailEntry;
@@ -68,6 +73,7 @@ struct ViewInner {
     shards: Vec<ShardView>,
     marks: Arc<Marks>,
     known: Arc<KnownSelections>,
+    ranks: Arc<KnownRanks>,
     /// Ranges that are deleted.
     deleted: Arc<Tombstones>,
 }
@@ -99,8 +105,8 @@ impl HeadView {
         let span = shared
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
-        let (marks, known) = (Arc::clone(&shared.marks), Arc::clone(&shared.known));
-        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known, deleted }) }
+        let (marks, known, ranks) = (Arc::clone(&shared.marks), Arc::clone(&shared.known), Arc::clone(&shared.ranks));
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known, ranks, deleted }) }
     }
 }
 
@@ -319,7 +325,41 @@ impl ViewInner {
 
     fn check_shards(&self, budget: &dyn ReadBudget) -> Result<(), ReadError> {
         budget.check()?;
+        self.check_generations()
+    }
+
+    /// Errors if a shard is away, or was since the view opened.
+    fn check_generations(&self) -> Result<(), ReadError> {
         self.shards.iter().try_for_each(|shard| shard.readers.check(shard.generation))
+    }
+
+    /// The samples of a series, if it may have any in `range` that the view sees.
+    fn samples_of(
+        self: &Arc<Self>,
+        shard: usize,
+        cell: &SeriesCell,
+        range: TimeRange,
+    ) -> Result<Option<HeadSeries>, ReadError> {
+        let series = cell.series();
+        let deleted = self.deleted_of(series);
+        let mut column = None;
+        if let Some(range) = self.clamp(range) {
+            let marks = self.marks_of(shard, series);
+            column = cell.samples_in(self.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?;
+            if let Some(found) = &column
+                && !deleted.is_empty()
+                && !found.is_left_in(range, deleted).map_err(|e| corrupt(series, e))?
+            {
+                column = None;
+            }
+        }
+        let is_left = |late: &Arc<LateChunks>| {
+            late.reaches_into(range, self.commit())
+                && late.spans(u64::MAX).any(|(min_t, max_t)| !deletion::covers(deleted, min_t, max_t))
+        };
+        let late = self.late_of(shard, cell).filter(is_left);
+        let has_any = column.is_some() || late.is_some();
+        Ok(has_any.then(|| HeadSeries { view: Arc::clone(self), shard, series, column, late }))
     }
 
     fn for_each_in_segments<'a>(
@@ -667,6 +707,16 @@ impl ReadView for HeadView {
         Ok(selected)
     }
 
+    fn select_classed(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        looked_at: LookedAt<'_>,
+        budget: &dyn ReadBudget,
+    ) -> Result<Option<Box<dyn ClassedSeries>>, ReadError> {
+        self.classed(matchers, range, looked_at, budget)
+    }
+
     fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
         if !self.inner.overlaps(range) {
             // A shard that is away must not look like one without samples.
@@ -749,8 +799,6 @@ fn select_many(
 struct Picked<'a> {
     view: &'a Arc<ViewInner>,
     range: TimeRange,
-    /// The part of it in which the head has samples in order.
-    in_order: Option<TimeRange>,
     budget: &'a dyn ReadBudget,
     selected: Vec<SelectedSeries>,
     uncharged: usize,
@@ -758,36 +806,17 @@ struct Picked<'a> {
 
 impl<'a> Picked<'a> {
     fn new(view: &'a Arc<ViewInner>, range: TimeRange, budget: &'a dyn ReadBudget) -> Self {
-        Self { view, range, in_order: view.clamp(range), budget, selected: Vec::new(), uncharged: 0 }
+        Self { view, range, budget, selected: Vec::new(), uncharged: 0 }
     }
 
     /// Takes a series that has samples in the range.
     fn take(&mut self, shard: usize, cell: &SeriesCell, labels: impl FnOnce() -> Labels) -> Result<(), ReadError> {
-        let (view, series) = (self.view, cell.series());
-        let marks = view.marks_of(shard, series);
-        let deleted = view.deleted_of(series);
-        let mut column = None;
-        if let Some(range) = self.in_order {
-            column = cell.samples_in(view.commit(), range, Some(marks)).map_err(|e| corrupt(series, e))?;
-            if let Some(found) = &column
-                && !deleted.is_empty()
-                && !found.is_left_in(range, deleted).map_err(|e| corrupt(series, e))?
-            {
-                column = None;
-            }
-        }
-        let is_left = |late: &Arc<LateChunks>| {
-            late.reaches_into(self.range, view.commit())
-                && late.spans(u64::MAX).any(|(min_t, max_t)| !deletion::covers(deleted, min_t, max_t))
-        };
-        let late = view.late_of(shard, cell).filter(is_left);
-        if column.is_some() || late.is_some() {
+        if let Some(samples) = self.view.samples_of(shard, cell, self.range)? {
             let labels = labels();
             self.uncharged += labels.encoded_len() + SELECTED_LEN;
             if CHARGED_AT_ONCE < self.uncharged {
                 self.budget.charge(std::mem::take(&mut self.uncharged))?;
             }
-            let samples = HeadSeries { view: Arc::clone(view), shard, series, column, late };
             self.selected.push(SelectedSeries { labels, samples: Arc::new(samples) });
         }
         Ok(())
@@ -902,7 +931,7 @@ impl SampleSource for HeadSeries {
         self.check()?;
         let (Some(column), Some(range)) = (&self.column, self.view.clamp(range)) else { return Ok(()) };
         let marks = self.view.marks_of(self.shard, self.series);
-        column.decode_newest(self.view.commit(), range, marks, out).map_err(|e| corrupt(self.series, e))
+        column.decode_newest(self.view.commit(), range, Some(marks), out).map_err(|e| corrupt(self.series, e))
     }
 }
 

@@ -169,10 +169,17 @@ pub fn encode_series<'a>(series: impl IntoIterator<Item = (SeriesRef, &'a Labels
 
 /// Encodes samples, in one record or in several of about [`RECORD_LEN_TARGET`] bytes.
 pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Vec<Record>) {
+    encode_many_samples(samples, 0, out);
+}
+
+/// The same, with room for `expected` samples from the beginning.
+fn encode_many_samples(samples: impl IntoIterator<Item = RefSample>, expected: usize, out: &mut Vec<Record>) {
     let mut bytes = Vec::new();
     let mut base = (0, 0);
     for sample in samples {
         if bytes.is_empty() {
+            // Of neighbours the reference takes two bytes, and an equal time one.
+            bytes.reserve(expected.saturating_mul(12).min(RECORD_LEN_TARGET));
             base = (sample.series.0, sample.t);
             bytes.push(SAMPLES);
             bytes.extend_from_slice(&base.0.to_be_bytes());
@@ -256,7 +263,8 @@ pub fn encode_staged(staged: &[&Staged]) -> Vec<Record> {
     } else {
         let samples = staged.iter().flat_map(|s| s.samples());
         let samples = samples.map(|s| RefSample { series: s.series, t: s.t, value: s.value });
-        encode_samples(samples.chain(late().filter_map(late_sample)), &mut records);
+        let expected = staged.iter().map(|s| s.samples().len()).sum();
+        encode_many_samples(samples.chain(late().filter_map(late_sample)), expected, &mut records);
         let histograms = staged.iter().flat_map(|s| s.histograms()).map(|h| (h.series, h.t, &h.value));
         let late = late().filter_map(|late| Some((late.series, late.t, late.histogram()?)));
         encode_histograms(histograms.chain(late), &mut records);

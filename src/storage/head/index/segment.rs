@@ -7,8 +7,9 @@
 //! lookup     hash of labels → position                  open addressing
 //! ```
 
+use std::cmp::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 
 use arc_swap::ArcSwapOption;
 use memchr::memmem;
@@ -32,7 +33,7 @@ impl Default for SegmentId {
     /// A new one.
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(NEXT.fetch_add(1, atomic::Ordering::Relaxed))
     }
 }
 
@@ -259,6 +260,28 @@ impl Segment {
         (self.names.get(name), self.value(pair))
     }
 
+    /// The names of all labels, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        (0..self.names.len()).map(|number| self.names.get(number))
+    }
+
+    /// The name with this number.
+    pub(crate) fn name(&self, number: usize) -> &str {
+        self.names.get(number)
+    }
+
+    /// The pairs of the series at `position`, ascending, with the numbers of their names.
+    pub(crate) fn numbered_pairs(&self, position: u32) -> impl Iterator<Item = (usize, PairId)> + '_ {
+        // Pairs ascend, and so do their names.
+        let mut name = 0;
+        self.pairs(position).iter().map(move |pair| {
+            while self.name_starts.get(name + 1).is_some_and(|next| next <= pair) {
+                name += 1;
+            }
+            (name, *pair)
+        })
+    }
+
     /// Those of the positions whose series are not gone.
     pub(crate) fn living(&self, positions: Vec<u32>) -> Vec<u32> {
         positions.into_iter().filter(|position| !self.cell(*position).is_gone()).collect()
@@ -284,15 +307,25 @@ impl Segment {
     /// The label set of the series at `position`.
     pub(crate) fn labels(&self, position: u32) -> Labels {
         let mut room = LabelsRoom::default();
-        // Pairs ascend, and so do their names.
-        let mut name = 0;
-        for pair in self.pairs(position) {
-            while self.name_starts.get(name + 1).is_some_and(|next| next <= pair) {
-                name += 1;
-            }
-            room.push(self.names.get(name), self.value(*pair));
+        for (name, pair) in self.numbered_pairs(position) {
+            room.push(self.names.get(name), self.value(pair));
         }
         room.take()
+    }
+
+    /// How the label set of the series at `position` stands to another.
+    pub(crate) fn compare(&self, position: u32, labels: &Labels) -> Ordering {
+        let mut others = labels.iter_raw();
+        for (name, pair) in self.numbered_pairs(position) {
+            let Some(other) = others.next() else { return Ordering::Greater };
+            // Texts are ordered as their bytes are.
+            let names = self.names.get(name).as_bytes().cmp(other.name);
+            let order = names.then_with(|| self.value(pair).as_bytes().cmp(other.value));
+            if order.is_ne() {
+                return order;
+            }
+        }
+        if others.next().is_some() { Ordering::Less } else { Ordering::Equal }
     }
 
     /// The pairs with this name; empty if there is none.
@@ -375,14 +408,14 @@ fn behind(ends: &[u32], at: usize) -> usize {
 }
 
 /// Binary search over indexes.
-fn search(len: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Result<usize, usize> {
+fn search(len: usize, compare: impl Fn(usize) -> Ordering) -> Result<usize, usize> {
     let (mut low, mut high) = (0, len);
     while low < high {
         let middle = low + (high - low) / 2;
         match compare(middle) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Equal => return Ok(middle),
-            std::cmp::Ordering::Greater => high = middle,
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Ok(middle),
+            Ordering::Greater => high = middle,
         }
     }
     Err(low)

@@ -53,6 +53,11 @@ impl Tail {
         self.len.load(Ordering::Acquire)
     }
 
+    /// The entry with this number.
+    pub(crate) fn get(&self, number: usize) -> Option<&TailEntry> {
+        self.entries.get(number).and_then(OnceLock::get)
+    }
+
     /// The first `len` entries.
     pub(crate) fn iter(&self, len: usize) -> impl Iterator<Item = &TailEntry> {
         self.entries.iter().take(len).filter_map(OnceLock::get)

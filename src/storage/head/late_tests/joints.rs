@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// As the upkeep does it once a block stands for what is dropped.
-    fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         let Some(bound) = self.catalog.state().whole_until().map(TimestampMs) else { return };
         for _ in 0..3 {
             self.writer.next_segment().unwrap();
