@@ -635,7 +635,7 @@ fn check_against_model(shards: u16, ops: Vec<Op>, matchers: &[Vec<Matcher>]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn the_head_agrees_with_a_naive_model(
