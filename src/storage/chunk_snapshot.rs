@@ -415,6 +415,10 @@ pub fn write(fs: &SharedFs, data_dir: &Path, head: &Head, stop: &Stop<'_>) -> Re
     };
     let persisted = if known { Some(Persisted::known(&**fs, data_dir)?) } else { Persisted::read(&**fs, data_dir)? };
     let persisted = persisted.ok_or(SnapshotError::Chunks("one is damaged"))?;
+    if !known && !persisted.is_empty() {
+        // The head was read without them: that they hold what it holds cannot be told by their ends.
+        return Err(SnapshotError::Chunks("it was read without them"));
+    }
     // The snapshot stands for the log only together with all files.
     head_chunk_files::sync_last(&**fs, data_dir)?;
     let mut files = ChunkFiles::behind(fs, data_dir, &persisted);

@@ -175,6 +175,11 @@ impl Persisted {
         Ok(whole.then_some(found))
     }
 
+    /// True if they hold no chunks of samples in order.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Where the samples of a series end that the files hold.
     pub fn end(&self, series: SeriesRef) -> Option<i64> {
         self.ends.get(&series).copied()
