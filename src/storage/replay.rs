@@ -292,7 +292,10 @@ fn prepare(
         Source::ChunksAndLog => None,
         Source::Log => return Ok(Prepared::default()),
     };
-    let mut extent = read_chunks(fs, data_dir, files, restorer)?;
+    // A snapshot names a series once; chunks may stand under another of its references.
+    let none = Aliases::new();
+    let aliases = notes.as_ref().map_or(&none, |notes| &notes.aliases);
+    let mut extent = read_chunks((fs, data_dir), files, aliases, restorer)?;
     // A snapshot needs the files of its time whole.
     let may_cut = |file: u64, len: u64| match source {
         Source::Snapshot(_) => notes.as_ref().is_some_and(|notes| notes.last_file().is_none_or(|last| last < file)),
@@ -312,7 +315,7 @@ fn prepare(
     }
     let Source::Snapshot(snapshot) = source else {
         // What is left behind the damage is of use as well.
-        let is_complete = is_whole || read_chunks(fs, data_dir, files, restorer)? == Extent::Whole;
+        let is_complete = is_whole || read_chunks((fs, data_dir), files, aliases, restorer)? == Extent::Whole;
         return Ok(Prepared { known: None, is_complete });
     };
     if !is_whole {
@@ -336,15 +339,17 @@ fn prepare(
     Ok(Prepared { known: Some(known), is_complete: true })
 }
 
-/// Gives all finished chunks to `restorer`, in place of those that it has been given.
+/// Gives all finished chunks to `restorer`, in place of those that it has been given; those of `aliases` as the first's.
 fn read_chunks(
-    fs: &SharedFs,
-    data_dir: &Path,
+    (fs, data_dir): (&SharedFs, &Path),
     files: &Arc<Files>,
+    aliases: &Aliases,
     restorer: &mut Restorer<'_>,
 ) -> Result<Extent, WalError> {
     restorer.set_files(files);
-    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk, data| restorer.chunk(series, chunk, data))
+    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk, data| {
+        restorer.chunk(aliases.get(&series).copied().unwrap_or(series), chunk, data);
+    })
 }
 
 struct FromSnapshot<'a, 'b> {
@@ -420,7 +425,7 @@ fn rebuild_from(
     if let Some(store) = store {
         // Nothing is added meanwhile, and nothing afterwards that the shard had before.
         let appender = store.lock();
-        let extent = read_chunks(fs, data_dir, store.files(), &mut restorer)?;
+        let extent = read_chunks((fs, data_dir), store.files(), &Aliases::new(), &mut restorer)?;
         drop(appender);
         if extent != Extent::Whole {
             store.give_up();
