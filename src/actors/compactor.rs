@@ -39,6 +39,7 @@ use crate::storage::compact::plan::{PlanRules, block_ranges, plan};
 use crate::storage::compact::{CompactError, Step};
 use crate::storage::head::Head;
 use crate::storage::head::export::BlockRange;
+use crate::storage::head_chunks::HEAD_CHUNKS_DIR;
 use crate::storage::wal::WAL_DIR;
 use crate::storage::wal::segments::storage_len;
 use crate::storage::wbl::WBL_DIR;
@@ -472,7 +473,7 @@ impl CompactorDeps {
         let (catalog, rule, steady) = (Arc::clone(&self.catalog), **self.retention.load(), Arc::clone(&self.steady));
         let look = move || {
             let len_of = |folder| storage_len(&**catalog.fs(), &catalog.dir().join(folder)).unwrap_or(0);
-            let log_len = len_of(WAL_DIR) + len_of(WBL_DIR);
+            let log_len = len_of(WAL_DIR) + len_of(WBL_DIR) + len_of(HEAD_CHUNKS_DIR);
             let newest = catalog.state().blocks.iter().map(|block| block.meta().max_time).max();
             let retention = rule.on_disk(|| catalog.fs().capacity(catalog.dir())).by_clock(&steady, newest);
             catalog.reload(retention, log_len)

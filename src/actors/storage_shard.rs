@@ -28,7 +28,7 @@ use crate::model::time::TimestampMs;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Recovery, Shard, ShardState, Staged};
-use crate::storage::head::{Head, HeadError, MergedSegment, Reclaimed};
+use crate::storage::head::{ChunkStep, Head, HeadError, MergedSegment, Reclaimed};
 use crate::storage::replay::{self, Aliases};
 use crate::storage::wal::record::LogRecords;
 
@@ -48,6 +48,16 @@ const SEALED_MIN: usize = 32;
 const MERGE_WITHIN: Duration = Duration::from_secs(60);
 /// How often a shard that could not be restored tries again.
 const RETRY_EVERY: Duration = Duration::from_secs(60);
+/// Series with finished chunks for which writing them is worth a job at once.
+const CHUNKS_MIN: usize = 16;
+/// Looks of the upkeep after which fewer are written as well.
+const CHUNK_LOOKS: u32 = 10;
+/// How long writing chunks may wait and take; a job that comes too late is planned again.
+const CHUNKS_WITHIN: Duration = Duration::from_secs(60);
+/// How long no chunks are written after the disk has not taken some.
+const CHUNKS_PAUSE: Duration = Duration::from_secs(10);
+/// Series that are told in one step that their chunks were written: well under a millisecond.
+const INSTALLED_MAX: usize = 256;
 /// Series looked at in one step of a truncation: well under a millisecond.
 const RECLAIM_SERIES_MAX: usize = 2_000;
 
@@ -179,6 +189,10 @@ pub struct ShardDeps {
 pub struct StorageShard {
     deps: Arc<ShardDeps>,
     merging: bool,
+    /// Looks of the upkeep since chunks were written last.
+    chunk_looks: u32,
+    /// Until when none are written, and whether that was told.
+    chunk_pause: Option<Instant>,
     /// When the last try began to restore a shard that had failed.
     retried_at: Option<Instant>,
     /// Series of the tail when it was last looked at.
@@ -188,7 +202,7 @@ pub struct StorageShard {
 impl StorageShard {
     /// A shard over the partition in `deps`.
     pub fn new(deps: Arc<ShardDeps>) -> Self {
-        Self { deps, merging: false, retried_at: None, tail_len: 0 }
+        Self { deps, merging: false, chunk_looks: 0, chunk_pause: None, retried_at: None, tail_len: 0 }
     }
 
     /// What kept the log from being read back may be over.
@@ -219,9 +233,15 @@ impl StorageShard {
         if shard.reclaim(RECLAIM_SERIES_MAX) == Reclaimed::More {
             ctx.run_later(Duration::from_millis(1), Self::upkeep);
         }
+        self.chunk_looks = self.chunk_looks.saturating_add(1);
+        let enough = if CHUNK_LOOKS <= self.chunk_looks { 0 } else { CHUNKS_MIN };
+        if self.deps.shard.has_chunks_to_write(enough) {
+            self.write_chunks(ctx);
+        }
         if self.merging {
             return;
         }
+        let shard = &self.deps.shard;
         if let Some(job) = shard.merge_job() {
             self.merging = true;
             let merged = self.deps.pool.run(Lane::Storage, Instant::now() + MERGE_WITHIN, move |_| job.run());
@@ -232,6 +252,46 @@ impl StorageShard {
                     actor.install(merged, ctx);
                 }
             }));
+        }
+    }
+
+    /// Lets series give finished chunks back that were written, and has the next ones written.
+    fn write_chunks(&mut self, ctx: &mut Context<Self>) {
+        if self.deps.shard.install_chunks(INSTALLED_MAX) {
+            ctx.run_later(Duration::from_millis(1), Self::write_chunks);
+            return;
+        }
+        if self.chunk_pause.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        match self.deps.shard.chunk_job() {
+            ChunkStep::Done => self.chunk_looks = 0,
+            ChunkStep::More => drop(ctx.run_later(Duration::from_millis(1), Self::write_chunks)),
+            ChunkStep::Job(job) => {
+                let written = self.deps.pool.run(Lane::Storage, Instant::now() + CHUNKS_WITHIN, move |_| job.run());
+                ctx.spawn(written.into_actor(self).map(|written, actor, ctx| {
+                    match written {
+                        Ok(Ok(count)) => {
+                            if actor.chunk_pause.take().is_some() {
+                                tracing::info!(component = "tsdb", "Head chunks are written again");
+                            }
+                            if 0 < count {
+                                return actor.write_chunks(ctx);
+                            }
+                        }
+                        Ok(Err(error)) => {
+                            if actor.chunk_pause.is_none() {
+                                tracing::error!(component = "tsdb", err = %error,
+                                    "Head chunks cannot be written and stay in memory; this is tried again");
+                            }
+                            actor.chunk_pause = Some(Instant::now() + CHUNKS_PAUSE);
+                        }
+                        // A job that was refused is planned again by the next upkeep.
+                        Err(_) => {}
+                    }
+                    while actor.deps.shard.install_chunks(INSTALLED_MAX) {}
+                }));
+            }
         }
     }
 

@@ -235,6 +235,11 @@ impl Snapshot {
 }
 
 impl Notes {
+    /// Number of the last file of `chunks_head` that was there.
+    pub fn last_file(&self) -> Option<u64> {
+        self.files.iter().map(|(number, _)| *number).max()
+    }
+
     /// Series in the snapshot.
     pub fn series(&self) -> u64 {
         self.series
@@ -401,7 +406,21 @@ pub fn write(fs: &SharedFs, data_dir: &Path, head: &Head, stop: &Stop<'_>) -> Re
     let Position { segment, offset } = stop.position;
     let dir = data_dir.join(format!("{PREFIX}{segment:06}.{offset:010}"));
     let temporary = data_dir.join(format!("{PREFIX}{segment:06}.{offset:010}.tmp"));
-    let persisted = Persisted::read(&**fs, data_dir)?.ok_or(SnapshotError::Chunks("one is damaged"))?;
+    let known = match head.chunk_store() {
+        Some(store) => {
+            store.close()?;
+            store.is_complete()
+        }
+        None => false,
+    };
+    let persisted = if known { Some(Persisted::known(&**fs, data_dir)?) } else { Persisted::read(&**fs, data_dir)? };
+    let persisted = persisted.ok_or(SnapshotError::Chunks("one is damaged"))?;
+    if !known && !persisted.is_empty() {
+        // The head was read without them: that they hold what it holds cannot be told by their ends.
+        return Err(SnapshotError::Chunks("it was read without them"));
+    }
+    // The snapshot stands for the log only together with all files.
+    head_chunk_files::sync_last(&**fs, data_dir)?;
     let mut files = ChunkFiles::behind(fs, data_dir, &persisted);
     let written = write_parts(fs, head, stop, &temporary, (&persisted, &mut files)).and_then(|series| {
         let files = head_chunk_files::list(&**fs, data_dir)?.into_iter().map(|file| (file.number, file.len)).collect();

@@ -8,14 +8,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::sample::SeriesRef;
+use crate::storage::block::chunks::sample_count;
 use crate::storage::chunk::Encoding;
+use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::fs::{File, Fs, SharedFs};
 use crate::storage::head::image::ChunkImage;
-use crate::storage::head_chunks::{FILE_HEADER, HEAD_CHUNKS_DIR, HeadChunk, OUT_OF_ORDER, each_chunk, put_chunk};
+use crate::storage::head_chunks::{
+    FILE_HEADER, FileEnd, HEAD_CHUNKS_DIR, HeadChunk, OUT_OF_ORDER, each_chunk, each_chunk_to_end, put_chunk,
+};
 use crate::storage::wal::{IoContext, WalError};
 
 /// Longest file.
-const FILE_LEN_MAX: u64 = 128 << 20;
+pub(crate) const FILE_LEN_MAX: u64 = 128 << 20;
 /// Bytes that are written at once.
 const WRITE_LEN: usize = 1 << 20;
 
@@ -49,18 +53,75 @@ pub(crate) fn path_of(data_dir: &Path, number: u64) -> PathBuf {
     data_dir.join(HEAD_CHUNKS_DIR).join(format!("{number:06}"))
 }
 
-/// Calls `take` with each chunk up to the first damage or gap; false if there is one. Chunks of samples that came out of order, and
-/// of encodings that we do not know, are passed over.
-pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut dyn FnMut(SeriesRef, ChunkImage)) -> Result<bool, WalError> {
-    let mut take = |chunk: &HeadChunk<'_>| {
-        if let Ok(encoding) = Encoding::from_id(chunk.encoding)
-            && chunk.encoding & OUT_OF_ORDER == 0
-        {
-            let (min_t, max_t) = (chunk.min_t, chunk.max_t);
-            take(chunk.series, ChunkImage { min_t, max_t, encoding, data: chunk.data.to_vec() });
+/// Takes a chunk of a series: where it stands, and the chunk as in files.
+pub type ChunkSink<'a> = dyn FnMut(SeriesRef, WrittenChunk, &[u8]) + 'a;
+
+/// How far files could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// To the end.
+    Whole,
+    /// The last file ends within a chunk, as one that was being written when the process or the power went; it is sound up to here.
+    Torn {
+        /// The file.
+        file: u64,
+        /// Its sound length.
+        len: u64,
+    },
+    /// Up to damage, or to a gap.
+    Damaged,
+}
+
+/// Calls `take` with each chunk up to the first damage or gap. Chunks of samples that came out of order, and of encodings that we
+/// do not know, are passed over.
+pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Extent, WalError> {
+    let (mut extent, mut before) = (Extent::Whole, None);
+    for file in list(fs, data_dir)? {
+        // Only the last file can have been written when something ended.
+        if extent != Extent::Whole || before.is_some_and(|before: u64| before + 1 != file.number) {
+            return Ok(Extent::Damaged);
         }
-    };
-    each_file(fs, data_dir, &mut |_, path| each_chunk(fs, path, &mut take))
+        before = Some(file.number);
+        let path = path_of(data_dir, file.number);
+        let mut take = |chunk: &HeadChunk<'_>| {
+            let place = ChunkPlace::new(file.number, chunk.offset);
+            if let (Ok(encoding), Some(place)) = (Encoding::from_id(chunk.encoding), place)
+                && chunk.encoding & OUT_OF_ORDER == 0
+            {
+                let samples = sample_count(chunk.encoding, chunk.data);
+                let (min_t, max_t) = (chunk.min_t, chunk.max_t);
+                take(chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding }, chunk.data);
+            }
+        };
+        extent = match each_chunk_to_end(fs, &path, &mut take).context("read", &path)? {
+            FileEnd::Sound => Extent::Whole,
+            FileEnd::Empty => Extent::Torn { file: file.number, len: 0 },
+            FileEnd::Torn(len) => Extent::Torn { file: file.number, len },
+            FileEnd::Damaged => Extent::Damaged,
+        };
+    }
+    Ok(extent)
+}
+
+/// Has the last file survive a power cut, whoever has written it: others are synced before the next one begins.
+pub fn sync_last(fs: &dyn Fs, data_dir: &Path) -> Result<(), WalError> {
+    let Some(last) = list(fs, data_dir)?.pop() else { return Ok(()) };
+    let path = path_of(data_dir, last.number);
+    fs.open(&path).and_then(|file| file.sync_data()).context("sync", &path)?;
+    let dir = data_dir.join(HEAD_CHUNKS_DIR);
+    fs.sync_dir(&dir).context("sync", &dir)?;
+    fs.sync_dir(data_dir).context("sync", data_dir)
+}
+
+/// Cuts a torn file to its sound length, or removes it where it holds nothing.
+pub fn cut(fs: &dyn Fs, data_dir: &Path, file: u64, len: u64) -> Result<(), WalError> {
+    let path = path_of(data_dir, file);
+    if len <= FILE_HEADER.len() as u64 {
+        return fs.remove_file(&path).context("remove", &path);
+    }
+    let file = fs.open_write(&path).context("open", &path)?;
+    file.truncate(len).context("cut", &path)?;
+    file.sync_data().context("sync", &path)
 }
 
 /// Calls `read` with each file up to the first that it finds damaged, or to a gap; false if there is one.
@@ -93,6 +154,12 @@ pub struct Persisted {
 }
 
 impl Persisted {
+    /// Files of which the head knows what they hold.
+    pub fn known(fs: &dyn Fs, data_dir: &Path) -> Result<Self, WalError> {
+        let last = list(fs, data_dir)?.last().map_or(0, |file| file.number);
+        Ok(Self { ends: HashMap::default(), last })
+    }
+
     /// Looks at all files; `None` if one is damaged, so that nothing can follow it.
     pub fn read(fs: &dyn Fs, data_dir: &Path) -> Result<Option<Self>, WalError> {
         let mut found = Self::default();
@@ -106,6 +173,11 @@ impl Persisted {
             })
         })?;
         Ok(whole.then_some(found))
+    }
+
+    /// True if they hold no chunks of samples in order.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     /// Where the samples of a series end that the files hold.

@@ -57,7 +57,9 @@ pub(crate) fn repair(fs: &SharedFs, data_dir: &Path) -> Result<Vec<ChunkDamage>,
     let mut before: Option<u64> = None;
     // Chunks in order that stand behind damage are not to be counted on.
     let mut has_hole = false;
-    for file in head_chunk_files::list(&**fs, data_dir)? {
+    let files = head_chunk_files::list(&**fs, data_dir)?;
+    let last = files.last().map(|file| file.number);
+    for file in files {
         for missing in before.map_or(file.number, |before| before + 1)..file.number {
             let path = head_chunk_files::path_of(data_dir, missing);
             found.push(ChunkDamage { path: path.clone(), offset: 0, len: 0, late: None, loss: Loss::UNKNOWN });
@@ -67,6 +69,14 @@ pub(crate) fn repair(fs: &SharedFs, data_dir: &Path) -> Result<Vec<ChunkDamage>,
         before = Some(file.number);
         let path = head_chunk_files::path_of(data_dir, file.number);
         let data = read(fs, &path, file.len)?;
+        if data.iter().all(|byte| *byte == 0) && Some(file.number) != last {
+            // The last one may have been begun when the program ended; of another the content is lost.
+            let len = data.len() as u64;
+            found.push(ChunkDamage { path: path.clone(), offset: 0, len, late: None, loss: Loss::UNKNOWN });
+            unless_full(replace(fs, data_dir, &path, &FILE_HEADER))?;
+            has_hole = true;
+            continue;
+        }
         let (sound, damaged) = pieces(&data);
         let damage: Vec<ChunkDamage> =
             damaged.iter().map(|range| damage_of(&path, &data, range.clone(), &sound)).collect();

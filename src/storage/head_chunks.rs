@@ -162,6 +162,8 @@ fn files(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// A chunk of a file.
 pub(crate) struct HeadChunk<'a> {
+    /// Where in the file it begins; 0 if that was not asked for.
+    pub(crate) offset: u64,
     pub(crate) series: SeriesRef,
     pub(crate) min_t: i64,
     pub(crate) max_t: i64,
@@ -204,13 +206,36 @@ fn missing(chunk: &HeadChunk<'_>, head: &Head, aliases: &Aliases, min_valid: i64
     Some(wanted.saturating_sub(held))
 }
 
+/// How a file ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileEnd {
+    /// Behind a chunk, or in zeros.
+    Sound,
+    /// It was begun when the program ended, and holds nothing.
+    Empty,
+    /// Within a chunk that begins here.
+    Torn(u64),
+    /// What is there cannot be read.
+    Damaged,
+}
+
 /// Calls `take` with each sound chunk; false if the file ends in damage.
 pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) -> io::Result<bool> {
+    each_chunk_to_end(fs, path, take).map(|end| matches!(end, FileEnd::Sound | FileEnd::Empty))
+}
+
+/// Calls `take` with each sound chunk.
+pub(crate) fn each_chunk_to_end(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChunk<'_>)) -> io::Result<FileEnd> {
     let file = fs.open(path)?;
     let mut header = [0; HEADER_LEN as usize];
-    if file.read_at(&mut header, 0)? < header.len() || header != FILE_HEADER {
-        // A file that was begun when the program ended.
-        return Ok(header.iter().all(|byte| *byte == 0));
+    let have = file.read_at(&mut header, 0)?;
+    if have < header.len() || header != FILE_HEADER {
+        let is_begun = have < header.len() && header.get(..have) == FILE_HEADER.get(..have);
+        return Ok(match header.iter().all(|byte| *byte == 0) {
+            true => FileEnd::Empty,
+            false if is_begun => FileEnd::Torn(0),
+            false => FileEnd::Damaged,
+        });
     }
     let mut window: Vec<u8> = Vec::new();
     let (mut at, mut used, mut at_end) = (HEADER_LEN, 0usize, false);
@@ -229,9 +254,16 @@ pub(crate) fn each_chunk(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&HeadChu
         let head = rest.get(..CHUNK_HEADER_LEN.min(rest.len())).unwrap_or(&[]);
         if head.iter().all(|byte| *byte == 0) {
             // The rest is room that was taken and not written.
-            return Ok(rest.iter().all(|byte| *byte == 0) && (at_end || is_zero(&*file, at + rest.len() as u64)?));
+            let is_rest = rest.iter().all(|byte| *byte == 0) && (at_end || is_zero(&*file, at + rest.len() as u64)?);
+            return Ok(if is_rest { FileEnd::Sound } else { FileEnd::Damaged });
         }
-        let Some((len, chunk)) = parse(rest) else { return Ok(false) };
+        let Some((len, mut chunk)) = parse(rest) else {
+            // A late chunk may stand nowhere else: what is left of it is not cut off.
+            let is_late = rest.get(CHUNK_HEADER_LEN - 1).is_some_and(|encoding| encoding & OUT_OF_ORDER != 0);
+            let is_short = chunk_len(rest).map_or(rest.len() < CHUNK_HEADER_LEN + 5, |len| rest.len() < len);
+            return Ok(if at_end && is_short && !is_late { FileEnd::Torn(at) } else { FileEnd::Damaged });
+        };
+        chunk.offset = at;
         take(&chunk);
         used += len;
         at += len as u64;
@@ -251,6 +283,21 @@ fn is_zero(file: &dyn File, mut at: u64) -> io::Result<bool> {
         }
         at += read as u64;
     }
+}
+
+/// Bytes of the chunk that `data` begins with; `None` if its header is not all there, or says what cannot be.
+pub(crate) fn chunk_len(data: &[u8]) -> Option<usize> {
+    let (mut len, mut at) = (0u64, CHUNK_HEADER_LEN);
+    for shift in (0..35).step_by(7) {
+        let byte = *data.get(at)?;
+        at += 1;
+        len |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    let len = usize::try_from(len).ok().filter(|len| *len as u64 <= DATA_LEN_MAX)?;
+    Some(at + len + CHECKSUM_LEN)
 }
 
 /// The first chunk of `data` with its length; `None` if it is not sound.
@@ -276,6 +323,7 @@ pub(crate) fn parse(data: &[u8]) -> Option<(usize, HeadChunk<'_>)> {
         return None;
     }
     let chunk = HeadChunk {
+        offset: 0,
         series: SeriesRef(u64::from_be_bytes(*series)),
         min_t: i64::from_be_bytes(*min_t),
         max_t: i64::from_be_bytes(*max_t),

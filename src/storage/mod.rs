@@ -14,6 +14,7 @@ pub mod fs;
 pub mod head;
 pub mod head_chunk_files;
 pub mod head_chunk_repair;
+pub mod head_chunk_store;
 pub mod head_chunks;
 pub mod lock;
 mod pattern;

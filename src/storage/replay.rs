@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::append::ShardId;
@@ -14,8 +15,9 @@ use crate::storage::head::Head;
 use crate::storage::head::image::OpenImage;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
-use crate::storage::head_chunk_files;
+use crate::storage::head_chunk_files::{self, Extent};
 use crate::storage::head_chunk_repair::{self, ChunkDamage};
+use crate::storage::head_chunk_store::{ChunkStore, Files};
 use crate::storage::head_chunks;
 use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
@@ -129,11 +131,14 @@ pub fn open(
     let snapshot = chunk_snapshot::usable(fs, data_dir)?;
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
     let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
+    let files = Files::new(fs, data_dir, metrics.chunk_corruptions.clone());
     for source in sources {
         let mut restorer = head.restore(None, oldest);
-        let prepared = prepare(fs, data_dir, &source, &mut restorer, (metrics, &mut chunk_damage));
+        // Beside a snapshot files are sound to their end.
+        let tail = if snapshot_error.is_none() { Tail::MayBeTorn } else { Tail::MustBeSound };
+        let prepared = prepare((fs, data_dir, &files), (&source, tail), &mut restorer, (metrics, &mut chunk_damage));
         let reason = match prepared {
-            Ok(known) => {
+            Ok(Prepared { known, is_complete }) => {
                 let from = known.as_ref().map(|known| known.position);
                 let opened = Log::open_from(fs, data_dir, options, metrics, &mut restorer, from);
                 let (writer, mut log) = opened?;
@@ -149,6 +154,10 @@ pub fn open(
                     if let Some(known) = known {
                         restored.aliases.extend(known.aliases);
                         head.reserve_refs(known.ref_max);
+                    }
+                    if is_complete {
+                        let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
+                        head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
                     }
                     // Without this, series whose samples are all too old would stay for ever.
                     head.truncate_blocking(oldest);
@@ -254,42 +263,93 @@ fn settle_cost(damage: &mut [ChunkDamage], restorer: &mut Restorer<'_>, metrics:
     }
 }
 
+/// Whether the last file of finished chunks may end within a chunk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    /// As it may after a kill: what is cut off stands in the log.
+    MayBeTorn,
+    MustBeSound,
+}
+
+/// What there is beside the log.
+#[derive(Default)]
+struct Prepared {
+    /// Of a snapshot.
+    known: Option<Known>,
+    /// All finished chunks in the files are among those that were read.
+    is_complete: bool,
+}
+
 /// Reads what is there beside the log.
 fn prepare(
-    fs: &SharedFs,
-    data_dir: &Path,
-    source: &Source,
+    (fs, data_dir, files): (&SharedFs, &Path, &Arc<Files>),
+    (source, tail): (&Source, Tail),
     restorer: &mut Restorer<'_>,
     (metrics, damage): (&WalMetrics, &mut Vec<ChunkDamage>),
-) -> Result<Option<Known>, SnapshotError> {
+) -> Result<Prepared, SnapshotError> {
     let notes = match source {
         Source::Snapshot(snapshot) => snapshot.notes(fs, data_dir)?,
         Source::ChunksAndLog => None,
-        Source::Log => return Ok(None),
+        Source::Log => return Ok(Prepared::default()),
     };
-    let is_whole = head_chunk_files::read(&**fs, data_dir, &mut |series, chunk| restorer.chunk(series, chunk))?;
+    // A snapshot names a series once; chunks may stand under another of its references.
+    let none = Aliases::new();
+    let aliases = notes.as_ref().map_or(&none, |notes| &notes.aliases);
+    let mut extent = read_chunks((fs, data_dir), files, aliases, restorer)?;
+    // A snapshot needs the files of its time whole.
+    let may_cut = |file: u64, len: u64| match source {
+        Source::Snapshot(_) => notes.as_ref().is_some_and(|notes| notes.last_file().is_none_or(|last| last < file)),
+        // One that holds nothing is no loss in any case.
+        Source::ChunksAndLog | Source::Log => tail == Tail::MayBeTorn || len == 0,
+    };
+    if let Extent::Torn { file, len } = extent
+        && may_cut(file, len)
+    {
+        head_chunk_files::cut(&**fs, data_dir, file, len)?;
+        tracing::info!(component = "tsdb", file, len, "The last file of head chunks ended within a chunk and was cut");
+        extent = Extent::Whole;
+    }
+    let is_whole = extent == Extent::Whole;
     if !is_whole {
         repair_chunks(fs, data_dir, metrics, damage)?;
     }
-    let Source::Snapshot(snapshot) = source else { return Ok(None) };
+    let Source::Snapshot(snapshot) = source else {
+        // What is left behind the damage is of use as well.
+        let is_complete = is_whole || read_chunks((fs, data_dir), files, aliases, restorer)? == Extent::Whole;
+        return Ok(Prepared { known: None, is_complete });
+    };
     if !is_whole {
         return Err(SnapshotError::Chunks("one is damaged"));
     }
     let mut sink = FromSnapshot { restorer: &mut *restorer, series: 0 };
     snapshot.read(fs, &mut sink)?;
     let position = snapshot.position;
-    match notes {
-        Some(notes) if notes.series() != sink.series => Err(SnapshotError::Notes),
+    let known = match notes {
+        Some(notes) if notes.series() != sink.series => return Err(SnapshotError::Notes),
         Some(notes) => {
             let ref_max = notes.next_ref.saturating_sub(1);
-            Ok(Some(Known { position, aliases: notes.aliases, ref_max }))
+            Known { position, aliases: notes.aliases, ref_max }
         }
         None => {
             // Made by another program: the log tells which references are taken, and which series have several.
             let read = read_until(fs, &data_dir.join(WAL_DIR), position, &mut SeriesAlone(restorer))?;
-            Ok(Some(Known { position, aliases: Aliases::new(), ref_max: read.ref_max }))
+            Known { position, aliases: Aliases::new(), ref_max: read.ref_max }
         }
-    }
+    };
+    Ok(Prepared { known: Some(known), is_complete: true })
+}
+
+/// Gives all finished chunks to `restorer`, in place of those that it has been given; those of `aliases` as the first's.
+fn read_chunks(
+    (fs, data_dir): (&SharedFs, &Path),
+    files: &Arc<Files>,
+    aliases: &Aliases,
+    restorer: &mut Restorer<'_>,
+) -> Result<Extent, WalError> {
+    restorer.set_files(files);
+    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk, data| {
+        restorer.chunk(aliases.get(&series).copied().unwrap_or(series), chunk, data);
+    })
 }
 
 struct FromSnapshot<'a, 'b> {
@@ -322,7 +382,7 @@ impl RecordSink for SeriesAlone<'_, '_> {
     fn histograms(&mut self, _: &[RefHistogram]) {}
 }
 
-/// Fills a shard again from the log after a panic, up to `until`, where the writer stands. Call
+/// Fills a shard again from its finished chunks and the log after a panic, up to `until`, where the writer stands. Call
 /// [`crate::storage::head::shard::Shard::begin_rebuild`] first; on success the shard is ready, else it has failed.
 /// The other shards and the writer go on meanwhile.
 pub fn rebuild_shard(
@@ -332,20 +392,51 @@ pub fn rebuild_shard(
     shard: ShardId,
     until: Position,
 ) -> Result<RestoreStats, WalError> {
-    let mut restorer = head.restore(Some(shard), TimestampMs(i64::MIN));
-    let read = read_until(fs, &data_dir.join(WAL_DIR), until, &mut restorer);
-    // What Prometheus has left in head chunks stands in the log of late samples as well, or in blocks by now.
-    let read = read.and_then(|_| wbl::load_beside_writer(fs, data_dir, &mut restorer));
-    let stats = restorer.finish();
+    let mut read = rebuild_from(fs, (data_dir, until), head, shard, head.chunk_store().map(|store| &**store));
+    let found = head.shards().iter().find(|s| s.id() == shard);
+    if let Some(store) = head.chunk_store()
+        && let Some(found) = found
+        && read.as_ref().map_or(true, |stats| 0 < stats.misfits)
+    {
+        tracing::warn!(component = "tsdb", shard = shard.0, "Head chunks do not go with the log; no more are written");
+        store.give_up();
+        found.begin_rebuild("its chunks do not go with the log");
+        read = rebuild_from(fs, (data_dir, until), head, shard, None);
+    }
     let state = match &read {
         Ok(_) => ShardState::Ready,
         Err(error) => ShardState::Failed { reason: error.to_string() },
     };
-    if let Some(shard) = head.shards().iter().find(|s| s.id() == shard) {
+    if let Some(shard) = found {
         shard.truncate();
         shard.set_state(state);
     }
-    read.map(|_| stats)
+    read
+}
+
+fn rebuild_from(
+    fs: &SharedFs,
+    (data_dir, until): (&Path, Position),
+    head: &Head,
+    shard: ShardId,
+    store: Option<&ChunkStore>,
+) -> Result<RestoreStats, WalError> {
+    let mut restorer = head.restore(Some(shard), TimestampMs(i64::MIN));
+    if let Some(store) = store {
+        // Nothing is added meanwhile, and nothing afterwards that the shard had before.
+        let appender = store.lock();
+        let extent = read_chunks((fs, data_dir), store.files(), &Aliases::new(), &mut restorer)?;
+        drop(appender);
+        if extent != Extent::Whole {
+            store.give_up();
+        }
+    }
+    let read = read_until(fs, &data_dir.join(WAL_DIR), until, &mut restorer);
+    // What Prometheus has left in head chunks stands in the log of late samples as well, or in blocks by now.
+    let read = read.and_then(|_| wbl::load_beside_writer(fs, data_dir, &mut restorer));
+    let misfits = restorer.settle();
+    let stats = restorer.finish();
+    read.map(|_| RestoreStats { misfits, ..stats })
 }
 
 /// True if a record of `series` has to stay in the log: it lives in the head, under this reference or another.
@@ -365,6 +456,8 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
     }
 }
 
+#[cfg(test)]
+mod chunk_tests;
 #[cfg(test)]
 mod exemplar_tests;
 #[cfg(test)]

@@ -79,7 +79,9 @@ impl Torture {
         self.check(&process, &mut round);
         let before: u64 = self.acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).sum();
         let killed = AtomicBool::new(false);
-        let pause = Duration::from_micros(2_000 + self.draw() % 120_000);
+        // Some rounds last until chunks are written, which a shard does every half second.
+        let least_us = if self.draw().is_multiple_of(5) { 510_000 } else { 2_000 };
+        let pause = Duration::from_micros(least_us + self.draw() % 120_000);
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
                 let (this, process, killed) = (&*self, &process, &killed);
@@ -121,8 +123,13 @@ impl Torture {
 
     fn start(&self) -> (Process, Duration) {
         let begun = Instant::now();
-        let args =
-            ["--config.file=prometheus.yml", "--web.enable-remote-write-receiver", "--web.listen-address=127.0.0.1:0"];
+        // Short chunks: rounds that last long enough see some of them written out.
+        let args = [
+            "--config.file=prometheus.yml",
+            "--web.enable-remote-write-receiver",
+            "--web.listen-address=127.0.0.1:0",
+            "--storage.tsdb.samples-per-chunk=10",
+        ];
         let mut command = Command::new(&self.binary);
         command.current_dir(&self.folder).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

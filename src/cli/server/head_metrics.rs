@@ -207,6 +207,16 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
             stats.chunks_removed,
         ),
         counter(
+            "prometheus_tsdb_mmap_chunks_total",
+            "Total number of chunks that were memory-mapped.",
+            stats.chunks_written,
+        ),
+        counter(
+            "watchfire_head_chunk_writes_failed_total",
+            "Writes of finished head chunks that the disk did not take; the chunks stay in memory.",
+            stats.chunk_writes_failed,
+        ),
+        counter(
             "prometheus_tsdb_head_truncations_total",
             "Total number of head truncations attempted.",
             stats.truncations,

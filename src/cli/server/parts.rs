@@ -441,6 +441,7 @@ impl Parts {
         *self.opened.lock() = Some(Opened { thread, _lock: opened.lock });
         // An agent makes no blocks and has no queries.
         if !is_agent {
+            self.head.begin_chunk_writes();
             self.compactor.opened();
             self.open_active_log().await?;
         }

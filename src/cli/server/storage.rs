@@ -15,7 +15,7 @@ use crate::storage::chunk_snapshot::{self, Stop};
 use crate::storage::clock_file;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
-use crate::storage::head_chunk_files;
+use crate::storage::head_chunk_store;
 use crate::storage::head_chunks::{self, HeadChunksError, HeadChunksReport};
 use crate::storage::lock::DirLock;
 use crate::storage::replay::{self, Aliases, ReadFrom};
@@ -158,9 +158,14 @@ pub(super) fn open(
             }
             checked => {
                 let checked = checked.map_err(|error| error.to_string())?;
-                // Chunks that were not used would leave holes behind those that the next stop adds.
-                if !log_is_damaged && let Err(error) = head_chunk_files::remove_in_order(&*fs, &dir) {
-                    tracing::warn!(component = "tsdb", err = %error, "Head chunks cannot be removed");
+                // Chunks that were not used would stand beside those that are written from now on.
+                if !log_is_damaged {
+                    match head_chunk_store::begin_anew(&fs, &dir, metrics.chunk_corruptions.clone()) {
+                        Ok(store) => head.attach_chunks(store),
+                        Err(error) => {
+                            tracing::warn!(component = "tsdb", err = %error, "Head chunks cannot be removed");
+                        }
+                    }
                 }
                 checked
             }

@@ -12,6 +12,7 @@ pub mod histogram;
 pub mod sealed;
 mod starts;
 pub mod words;
+pub mod written;
 pub mod xor;
 pub mod xor2;
 
@@ -101,6 +102,22 @@ pub enum ChunkError {
     UnknownEncoding {
         /// The byte.
         id: u8,
+    },
+    /// A file does not hold a chunk as it was written.
+    #[error("file {file} of chunks_head is damaged at byte {offset}")]
+    DamagedFile {
+        /// Its number.
+        file: u64,
+        /// Where the chunk begins.
+        offset: u64,
+    },
+    /// A file cannot be read.
+    #[error("file {file} of chunks_head cannot be read: {kind}")]
+    UnreadableFile {
+        /// Its number.
+        file: u64,
+        /// Why not.
+        kind: std::io::ErrorKind,
     },
 }
 

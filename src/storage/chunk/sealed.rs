@@ -1,23 +1,35 @@
-//! The finished chunks of one series, in one allocation: their bytes one after another, then a directory.
+//! The finished chunks of one series, in one allocation: the bytes of those that are held in memory and a directory of them, then
+//! where those stand that were written to files. Written ones are older than held ones.
 //! ```text
-//! │ chunk 0 │ chunk 1 │ … │ end of chunk 0 u32 LE, encoding u8 │ end of chunk 1, encoding │ …
+//! │ chunk 0 │ chunk 1 │ … │ end of chunk 0 u32 LE, encoding u8 │ end of chunk 1, encoding │ … │ written chunks, see `written` │
+//! │ length of these u32 LE │ their number, and bit 31 if the last of them is the open chunk u32 LE │
 //! ```
-//! Five bytes of overhead for a chunk. The time of its first sample is read from the chunk itself, and the chunk that
-//! follows bounds the time of its last.
+//! Five bytes of overhead for a held chunk. The time of its first sample is read from the chunk itself, and the chunk that
+//! follows bounds the time of its last. The last two fields are there only with written chunks.
+
+use std::sync::Arc;
 
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
 use crate::storage::chunk::words::Published;
+use crate::storage::chunk::written::{WrittenChunk, WrittenChunks, WrittenList};
 use crate::storage::chunk::xor::HEADER_LEN;
 use crate::storage::chunk::{ChunkError, Encoding};
+use crate::storage::head_chunk_store::{FileSet, Files};
 
-/// Bytes that a chunk takes in the directory.
+/// Bytes that a held chunk takes in the directory.
 pub const DIRECTORY_ENTRY_LEN: usize = 5;
+/// Bytes behind written chunks.
+const TRAILER_LEN: usize = 8;
+/// In the number of written chunks: the last of them is the open chunk.
+const HAS_OPEN: u32 = 1 << 31;
 
-/// Finished chunks, oldest first. Immutable; adding or dropping makes a new one.
+/// Finished chunks, oldest first. Immutable; adding, dropping or writing out makes a new one.
 #[derive(Debug, Default)]
 pub struct SealedChunks {
     blob: Box<[u8]>,
-    chunk_count: u32,
+    /// Where written ones stand.
+    files: Option<Arc<FileSet>>,
+    held_count: u32,
     /// Samples in all chunks together.
     sample_count: u32,
 }
@@ -27,99 +39,224 @@ pub struct SealedChunks {
 pub struct SealedChunk<'a> {
     /// How it is encoded.
     pub encoding: Encoding,
-    /// The chunk as in files, without length and checksum.
-    pub data: &'a [u8],
+    body: Body<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Body<'a> {
+    /// As in files, without length and checksum.
+    Held(&'a [u8]),
+    Written(&'a FileSet, WrittenChunk),
 }
 
 impl<'a> SealedChunk<'a> {
-    /// Number of samples, from the header.
+    fn held(encoding: Encoding, data: &'a [u8]) -> Self {
+        Self { encoding, body: Body::Held(data) }
+    }
+
+    /// Number of samples.
     pub fn sample_count(&self) -> u16 {
-        self.data.first_chunk().map_or(0, |raw| u16::from_be_bytes(*raw))
+        match &self.body {
+            Body::Held(data) => data.first_chunk().map_or(0, |raw| u16::from_be_bytes(*raw)),
+            Body::Written(_, chunk) => chunk.samples,
+        }
     }
 
     /// Time of the first sample.
     pub fn min_t(&self) -> Result<i64, ChunkError> {
-        let bits = self.data.get(HEADER_LEN..).ok_or(ChunkError::Truncated { samples: 0 })?;
-        first_t(self.encoding, bits, bits.len() * 8)
+        match &self.body {
+            Body::Held(data) => {
+                let bits = data.get(HEADER_LEN..).ok_or(ChunkError::Truncated { samples: 0 })?;
+                first_t(self.encoding, bits, bits.len() * 8)
+            }
+            Body::Written(_, chunk) => Ok(chunk.min_t),
+        }
     }
 
-    /// Time of the last sample; decodes the chunk.
+    /// Time of the last sample, if no decoding is needed to know it.
+    pub fn known_max_t(&self) -> Option<i64> {
+        match &self.body {
+            Body::Held(_) => None,
+            Body::Written(_, chunk) => Some(chunk.max_t),
+        }
+    }
+
+    /// Time of the last sample; decodes a held chunk.
     pub fn max_t(&self) -> Result<i64, ChunkError> {
-        let mut decoder = self.decoder()?;
-        let mut last = self.min_t()?;
+        if let Some(max_t) = self.known_max_t() {
+            return Ok(max_t);
+        }
+        let mut buffer = Vec::new();
+        let (mut decoder, mut last) = (self.decoder(&mut buffer)?, self.min_t()?);
         while let Some(t) = decoder.next_t()? {
             last = t;
         }
         Ok(last)
     }
 
+    /// The chunk as in files, without length and checksum; a written one is read into `buffer`. Errors when the file does not
+    /// hold it as it was written.
+    pub fn data<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ChunkError>
+    where
+        'a: 'b,
+    {
+        match &self.body {
+            Body::Held(data) => Ok(data),
+            Body::Written(files, chunk) => files.load(chunk, buffer),
+        }
+    }
+
     /// Decodes its samples.
-    pub fn decoder(&self) -> Result<ChunkDecoder<'a, [u8]>, ChunkError> {
-        ChunkDecoder::of_chunk(self.encoding, self.data)
+    pub fn decoder<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<ChunkDecoder<'b, [u8]>, ChunkError>
+    where
+        'a: 'b,
+    {
+        ChunkDecoder::of_chunk(self.encoding, self.data(buffer)?)
     }
 }
 
 impl SealedChunks {
-    /// These chunks and one more at the end. `at` is its length in samples and bits.
+    /// These chunks and one more at the end, the one that was open. `at` is its length in samples and bits.
     pub fn with(&self, encoding: Encoding, chunk: &[u8], at: Published) -> Self {
-        let (data, directory) = self.parts();
+        let parts = self.parts();
+        let sample_count = self.sample_count + u32::from(at.samples);
+        if parts.has_open {
+            let mut blob = self.blob.to_vec();
+            if let Some(number) = blob.last_chunk_mut::<4>() {
+                *number = (u32::from_le_bytes(*number) & !HAS_OPEN).to_le_bytes();
+            }
+            return Self { blob: blob.into(), files: self.files.clone(), held_count: self.held_count, sample_count };
+        }
         let mut blob = Vec::with_capacity(self.blob.len() + chunk.len() + DIRECTORY_ENTRY_LEN);
-        blob.extend_from_slice(data);
+        blob.extend_from_slice(parts.data);
         blob.extend_from_slice(chunk);
         // A chunk has at most about a kilobyte, and a head keeps some hours of them.
         let end = u32::try_from(blob.len()).expect("the chunks of one series stay below 4 GiB");
-        blob.extend_from_slice(directory);
+        blob.extend_from_slice(parts.directory);
         push_entry(&mut blob, end, encoding);
-        Self {
-            blob: blob.into(),
-            chunk_count: self.chunk_count + 1,
-            sample_count: self.sample_count + u32::from(at.samples),
-        }
+        blob.extend_from_slice(parts.behind);
+        Self { blob: blob.into(), files: self.files.clone(), held_count: self.held_count + 1, sample_count }
     }
 
-    /// These chunks, oldest first.
-    pub fn of<'a>(chunks: impl Iterator<Item = (Encoding, &'a [u8])> + Clone) -> Self {
-        let (data_len, count) = chunks.clone().fold((0, 0), |(len, count), (_, data)| (len + data.len(), count + 1));
-        let mut blob = Vec::with_capacity(data_len + count * DIRECTORY_ENTRY_LEN);
-        chunks.clone().for_each(|(_, data)| blob.extend_from_slice(data));
-        let mut new = Self::default();
+    /// Chunks of which none is held. With `has_open` the last is the open chunk, and is finished when another begins.
+    pub fn written(list: &WrittenList, files: Arc<FileSet>, has_open: bool) -> Self {
+        Self::of(std::iter::empty(), list, Some(files), has_open)
+    }
+
+    fn of<'a>(
+        held: impl Iterator<Item = (Encoding, &'a [u8])> + Clone,
+        written: &WrittenList,
+        files: Option<Arc<FileSet>>,
+        has_open: bool,
+    ) -> Self {
+        let (data_len, count) = held.clone().fold((0, 0), |(len, count), (_, data)| (len + data.len(), count + 1));
+        let behind_len = if written.is_empty() { 0 } else { written.bytes().len() + TRAILER_LEN };
+        let mut blob = Vec::with_capacity(data_len + count * DIRECTORY_ENTRY_LEN + behind_len);
+        held.clone().for_each(|(_, data)| blob.extend_from_slice(data));
+        let mut new = Self { sample_count: written.samples(), ..Self::default() };
         let mut end = 0;
-        for (encoding, data) in chunks {
+        for (encoding, data) in held {
             end += data.len();
             let in_blob = u32::try_from(end).expect("the chunks of one series stay below 4 GiB");
             push_entry(&mut blob, in_blob, encoding);
-            new.chunk_count += 1;
-            new.sample_count += u32::from(SealedChunk { encoding, data }.sample_count());
+            new.held_count += 1;
+            new.sample_count += u32::from(SealedChunk::held(encoding, data).sample_count());
         }
-        Self { blob: blob.into(), ..new }
+        if written.is_empty() {
+            return Self { blob: blob.into(), ..new };
+        }
+        if has_open && let Some(open) = written.iter().last() {
+            new.sample_count -= u32::from(open.samples);
+        }
+        blob.extend_from_slice(written.bytes());
+        let len = u32::try_from(written.bytes().len()).expect("a chunk's place takes some bytes");
+        blob.extend_from_slice(&len.to_le_bytes());
+        blob.extend_from_slice(&(written.len() | if has_open { HAS_OPEN } else { 0 }).to_le_bytes());
+        Self { blob: blob.into(), files, ..new }
     }
 
     /// These chunks without the `dropped` oldest.
     pub fn without_oldest(&self, dropped: usize) -> Self {
-        let (data, _) = self.parts();
-        let from = dropped.checked_sub(1).map_or(0, |last| self.end(last));
-        let mut blob = data.get(from..).unwrap_or(&[]).to_vec();
-        let mut kept = Self::default();
-        for index in dropped..self.len() {
-            let Some(chunk) = self.get(index) else { break };
-            kept.chunk_count += 1;
-            kept.sample_count += u32::from(chunk.sample_count());
-            let end =
-                u32::try_from(self.end(index) - from).expect("it was smaller than the 32-bit offset it came from");
-            push_entry(&mut blob, end, chunk.encoding);
+        let parts = self.parts();
+        let mut list = WrittenList::default();
+        for chunk in WrittenChunks::new(parts.written).skip(dropped.min(parts.written_count)) {
+            let follows = list.push(&chunk);
+            debug_assert!(follows, "chunks follow each other");
         }
-        kept.blob = blob.into();
-        kept
+        let of_held = dropped.saturating_sub(self.written_len());
+        let held = self.held().skip(of_held);
+        let files = self.files.as_ref().filter(|_| !list.is_empty());
+        let files = files.zip(list.files()).map(|(files, (first, last))| files.narrowed(first, last));
+        Self::of(held, &list, files, parts.has_open)
+    }
+
+    /// These chunks of which the held ones from the oldest on, as far as they are among `chunks`, stand in files from now on;
+    /// `None` if there are none.
+    pub fn with_written(&self, chunks: &[WrittenChunk], files: &Arc<Files>) -> Option<Self> {
+        let parts = self.parts();
+        if parts.has_open {
+            // Held ones are newer than written ones.
+            return None;
+        }
+        let first = self.iter().nth(self.written_len())?.min_t().ok()?;
+        let from = chunks.iter().position(|chunk| chunk.min_t == first)?;
+        let chunks = chunks.get(from..)?;
+        let mut list = WrittenList::default();
+        for chunk in WrittenChunks::new(parts.written) {
+            let follows = list.push(&chunk);
+            debug_assert!(follows, "chunks follow each other");
+        }
+        let before = list.len();
+        for (held, chunk) in self.iter().skip(self.written_len()).zip(chunks) {
+            if held.min_t().ok() != Some(chunk.min_t) || !list.push(chunk) {
+                return None;
+            }
+        }
+        let moved = usize::try_from(list.len() - before).ok()?;
+        let (first, last) = list.files()?;
+        let set = files.set_of(first, last, self.files.as_deref());
+        Some(Self::of(self.held().skip(moved), &list, Some(set), false))
+    }
+
+    /// These chunks and `others`, of which all are older than any that is held; `None` if they do not fit between each other. The
+    /// files of `others` are open.
+    pub fn with_earlier(&self, others: impl Iterator<Item = WrittenChunk>, files: &FileSet) -> Option<Self> {
+        let parts = self.parts();
+        let mut all: Vec<WrittenChunk> = WrittenChunks::new(parts.written).collect();
+        let open = parts.has_open.then(|| all.last().copied()).flatten();
+        all.extend(others);
+        all.sort_by_key(|chunk| chunk.min_t);
+        let mut list = WrittenList::default();
+        if !all.iter().all(|chunk| list.push(chunk)) || open.is_some_and(|open| all.last() != Some(&open)) {
+            return None;
+        }
+        if let Some(first) = self.iter().nth(self.written_len())
+            && first.min_t().ok()? <= list.max_t()?
+        {
+            return None;
+        }
+        let (first, last) = list.files()?;
+        Some(Self::of(self.held(), &list, Some(files.narrowed(first, last)), parts.has_open))
     }
 
     /// Number of chunks.
     pub fn len(&self) -> usize {
-        self.chunk_count as usize
+        self.written_len() + self.held_len()
     }
 
-    /// True if there is none.
+    /// Number of those that are held in memory.
+    pub fn held_len(&self) -> usize {
+        self.held_count as usize
+    }
+
+    /// True if there is none, and the open chunk stands in no file.
     pub fn is_empty(&self) -> bool {
-        self.chunk_count == 0
+        self.held_count == 0 && self.files.is_none()
+    }
+
+    /// True if the open chunk stands in a file: nothing may be added to it.
+    pub fn has_open(&self) -> bool {
+        self.parts().has_open
     }
 
     /// Samples in all chunks together.
@@ -127,18 +264,26 @@ impl SealedChunks {
         self.sample_count
     }
 
-    /// The chunk at `index`, oldest first.
-    pub fn get(&self, index: usize) -> Option<SealedChunk<'_>> {
-        let (data, directory) = self.parts();
-        let from = index.checked_sub(1).map_or(0, |before| self.end(before));
-        let entry = directory.get(index * DIRECTORY_ENTRY_LEN..)?.first_chunk::<DIRECTORY_ENTRY_LEN>()?;
-        let encoding = Encoding::from_id(entry[4]).ok()?;
-        Some(SealedChunk { encoding, data: data.get(from..self.end(index))? })
+    /// The chunks, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = SealedChunk<'_>> {
+        let parts = self.parts();
+        let written = WrittenChunks::new(parts.written).take(parts.written_count);
+        let written = written.zip(std::iter::repeat(self.files.as_deref())).filter_map(|(chunk, files)| {
+            Some(SealedChunk { encoding: chunk.encoding, body: Body::Written(files?, chunk) })
+        });
+        written.chain(self.held().map(|(encoding, data)| SealedChunk::held(encoding, data)))
     }
 
-    /// The chunks, oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = SealedChunk<'_>> {
-        (0..self.len()).filter_map(|index| self.get(index))
+    /// The chunks that are held, oldest first.
+    pub fn held(&self) -> impl Iterator<Item = (Encoding, &[u8])> + Clone {
+        let parts = self.parts();
+        let mut from = 0;
+        parts.directory.chunks_exact(DIRECTORY_ENTRY_LEN).filter_map(move |entry| {
+            let (end, encoding) = entry.split_first_chunk::<4>()?;
+            let end = u32::from_le_bytes(*end) as usize;
+            let data = parts.data.get(std::mem::replace(&mut from, end)..end)?;
+            Some((Encoding::from_id(*encoding.first()?).ok()?, data))
+        })
     }
 
     /// Bytes on the heap.
@@ -146,16 +291,42 @@ impl SealedChunks {
         self.blob.len()
     }
 
-    fn parts(&self) -> (&[u8], &[u8]) {
-        let split = self.blob.len().saturating_sub(self.len() * DIRECTORY_ENTRY_LEN);
-        self.blob.split_at_checked(split).unwrap_or((&[], &[]))
+    fn written_len(&self) -> usize {
+        if self.files.is_none() { 0 } else { self.parts().written_count }
     }
 
-    fn end(&self, index: usize) -> usize {
-        let (_, directory) = self.parts();
-        let entry = directory.get(index * DIRECTORY_ENTRY_LEN..).and_then(|rest| rest.first_chunk::<4>());
-        entry.map_or(0, |raw| u32::from_le_bytes(*raw) as usize)
+    fn parts(&self) -> Parts<'_> {
+        let mut parts = Parts::default();
+        let mut rest = &*self.blob;
+        if self.files.is_some()
+            && let Some((before, trailer)) = rest.split_last_chunk::<TRAILER_LEN>()
+            && let Some((len, number)) = trailer.split_first_chunk::<4>()
+            && let Some(number) = number.first_chunk::<4>()
+        {
+            let (len, number) = (u32::from_le_bytes(*len) as usize, u32::from_le_bytes(*number));
+            let split = before.len().saturating_sub(len);
+            parts.written = before.get(split..).unwrap_or(&[]);
+            parts.behind = rest.get(split..).unwrap_or(&[]);
+            parts.has_open = number & HAS_OPEN != 0;
+            parts.written_count = (number & !HAS_OPEN) as usize - usize::from(parts.has_open);
+            rest = before.get(..split).unwrap_or(&[]);
+        }
+        let split = rest.len().saturating_sub(self.held_len() * DIRECTORY_ENTRY_LEN);
+        (parts.data, parts.directory) = rest.split_at_checked(split).unwrap_or((&[], &[]));
+        parts
     }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Parts<'a> {
+    data: &'a [u8],
+    directory: &'a [u8],
+    written: &'a [u8],
+    /// `written` and all behind it.
+    behind: &'a [u8],
+    /// Without the open one.
+    written_count: usize,
+    has_open: bool,
 }
 
 fn push_entry(blob: &mut Vec<u8>, end: u32, encoding: Encoding) {
@@ -165,9 +336,16 @@ fn push_entry(blob: &mut Vec<u8>, end: u32, encoding: Encoding) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::model::sample::SeriesRef;
     use crate::storage::chunk::words::OpenWords;
+    use crate::storage::chunk::written::ChunkPlace;
     use crate::storage::chunk::xor::XorEncoder;
+    use crate::storage::fs::sim::SimFs;
+    use crate::storage::fs::{Fs as _, SharedFs};
+    use crate::storage::head_chunks::{FILE_HEADER, put_chunk};
 
     fn chunk_of(times: &[i64]) -> (Vec<u8>, Published) {
         let mut encoder = XorEncoder::default();
@@ -185,6 +363,10 @@ mod tests {
         (words.to_chunk(at), at)
     }
 
+    fn spans(sealed: &SealedChunks) -> Vec<(i64, i64)> {
+        sealed.iter().map(|c| (c.min_t().unwrap(), c.max_t().unwrap())).collect()
+    }
+
     #[test]
     fn chunks_are_added_found_and_dropped() {
         let mut sealed = SealedChunks::default();
@@ -192,14 +374,68 @@ mod tests {
             let (chunk, at) = chunk_of(&[start, start + 5, start + 7]);
             sealed = sealed.with(Encoding::Xor, &chunk, at);
         }
-        let spans = |sealed: &SealedChunks| -> Vec<(i64, i64)> {
-            sealed.iter().map(|c| (c.min_t().unwrap(), c.max_t().unwrap())).collect()
-        };
         assert_eq!(spans(&sealed), [(10, 17), (100, 107), (1000, 1007)]);
         assert_eq!((sealed.len(), sealed.sample_count()), (3, 9));
         let rest = sealed.without_oldest(1);
         assert_eq!(spans(&rest), [(100, 107), (1000, 1007)]);
         assert_eq!(rest.sample_count(), 6);
-        assert!(sealed.without_oldest(3).is_empty() && sealed.get(3).is_none());
+        assert!(sealed.without_oldest(3).is_empty() && sealed.iter().nth(3).is_none());
+    }
+
+    #[test]
+    fn written_chunks_are_read_from_files_checked_and_dropped_like_others() {
+        let sim = SimFs::new();
+        let starts = [10, 100, 1000, 2000];
+        let (mut sealed, mut written) = (SealedChunks::default(), Vec::new());
+        for (file, start) in (1..).zip(starts) {
+            let (chunk, at) = chunk_of(&[start, start + 5, start + 7]);
+            sealed = sealed.with(Encoding::Xor, &chunk, at);
+            let mut data = FILE_HEADER.to_vec();
+            put_chunk(SeriesRef(1), (start, start + 7), Encoding::Xor.id(), &chunk, &mut data);
+            sim.put(Path::new(&format!("/data/chunks_head/{file:06}")), &data).unwrap();
+            let place = ChunkPlace::new(file, 8).unwrap();
+            let (min_t, max_t) = (start, start + 7);
+            written.push(WrittenChunk { place, min_t, max_t, samples: 3, encoding: Encoding::Xor });
+        }
+        let shared: SharedFs = Arc::new(sim.clone());
+        let files = Files::new(&shared, Path::new("/data"), Default::default());
+        let content = |sealed: &SealedChunks| -> Vec<Vec<u8>> {
+            sealed.iter().map(|chunk| chunk.data(&mut Vec::new()).unwrap().to_vec()).collect()
+        };
+        let (before, all) = (content(&sealed), spans(&sealed));
+        for moved in 1..=4 {
+            let out = sealed.with_written(&written[..moved], &files).unwrap();
+            assert_eq!((out.held_len(), out.len(), out.sample_count()), (4 - moved, 4, 12));
+            assert_eq!((content(&out), spans(&out)), (before.clone(), all.clone()));
+            for dropped in 0..=4 {
+                let rest = out.without_oldest(dropped);
+                assert_eq!((content(&rest), spans(&rest)), (before[dropped..].to_vec(), all[dropped..].to_vec()));
+                assert_eq!((rest.sample_count() as usize, rest.is_empty()), (12 - 3 * dropped, dropped == 4));
+                // What was written before it was dropped is told afterwards.
+                let late = sealed.without_oldest(dropped).with_written(&written[..moved], &files);
+                assert_eq!(late.map(|late| content(&late)), (dropped < moved).then(|| before[dropped..].to_vec()));
+            }
+            // The rest follows.
+            let rest = out.with_written(&written[moved..], &files);
+            assert_eq!(rest.map(|rest| rest.held_len()), (moved < 4).then_some(0));
+            let (chunk, at) = chunk_of(&[3000, 3001]);
+            assert_eq!(spans(&out.with(Encoding::Xor, &chunk, at)).last(), Some(&(3000, 3001)));
+        }
+        // The last is the open one until another begins.
+        let mut list = WrittenList::default();
+        written.iter().for_each(|chunk| assert!(list.push(chunk)));
+        let open = SealedChunks::written(&list, files.set_of(1, 4, None), true);
+        assert_eq!((open.len(), open.sample_count(), spans(&open)), (3, 9, all[..3].to_vec()));
+        assert!(!open.without_oldest(3).is_empty());
+        let (chunk, at) = chunk_of(&[2000, 2005, 2007]);
+        let closed = open.with(Encoding::Xor, &chunk, at);
+        assert_eq!((closed.len(), closed.sample_count(), content(&closed)), (4, 12, before.clone()));
+        assert_eq!(spans(&open.without_oldest(2).with(Encoding::Xor, &chunk, at)), all[2..]);
+        // A file that is removed can be read as long as something knows chunks in it; damage of another is told.
+        sim.remove_file(Path::new("/data/chunks_head/000001")).unwrap();
+        sim.put(Path::new("/data/chunks_head/000002"), &[0; 60]).unwrap();
+        let read: Vec<_> = closed.iter().map(|chunk| chunk.data(&mut Vec::new()).map(<[u8]>::to_vec)).collect();
+        assert_eq!(read[0].as_ref(), Ok(&before[0]));
+        assert_eq!(read[1], Err(ChunkError::DamagedFile { file: 2, offset: 8 }));
     }
 }

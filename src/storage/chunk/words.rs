@@ -70,6 +70,12 @@ impl OpenWords {
         Self { published: AtomicU64::new(self.published.load(Ordering::Relaxed)), words }
     }
 
+    /// A copy with as much room; only for the writer.
+    pub fn copy(&self) -> Self {
+        let words = self.words.iter().map(|word| AtomicU64::new(word.load(Ordering::Relaxed))).collect();
+        Self { published: AtomicU64::new(self.published.load(Ordering::Relaxed)), words }
+    }
+
     /// True if `more` bits fit after those of `at`.
     #[inline]
     pub fn has_room(&self, at: Published, more: u32) -> bool {

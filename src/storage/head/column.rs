@@ -21,14 +21,16 @@ use crate::storage::chunk::bits::WordSource;
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
 use crate::storage::chunk::histogram::Native;
 use crate::storage::chunk::histogram::decode::HistogramDecoder;
-use crate::storage::chunk::sealed::SealedChunks;
+use crate::storage::chunk::sealed::{SealedChunk, SealedChunks};
 use crate::storage::chunk::words::{OpenWords, Published};
+use crate::storage::chunk::written::WrittenChunk;
 use crate::storage::chunk::xor::XorDecoder;
 use crate::storage::chunk::xor2::Xor2Decoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
 use crate::storage::head::deletion::covers;
 use crate::storage::head::marks::{ChunkKey, Marks};
+use crate::storage::head_chunk_store::FileSet;
 
 /// The part of a series that readers hold on to.
 #[derive(Debug)]
@@ -144,10 +146,24 @@ impl SeriesCell {
     /// Calls `take` with each chunk as it stands in files, oldest first, the open one as it is now.
     pub(crate) fn for_each_chunk(&self, take: &mut ChunkSink<'_>) -> Result<(), ChunkError> {
         let Some(column) = self.column.load_full() else { return Ok(()) };
+        let mut buffer = Vec::new();
         for chunk in column.sealed.iter().flat_map(|sealed| sealed.iter()) {
-            take(chunk.encoding, chunk.data)?;
+            take(chunk.encoding, chunk.data(&mut buffer)?)?;
         }
         take(column.open.encoding(), &column.words.to_chunk(column.words.published()))
+    }
+
+    /// The same for the part that is in memory alone: finished chunks that stand in no file, and the open one unless it does. The
+    /// second is true of the open one.
+    pub(crate) fn for_each_held(&self, take: &mut dyn FnMut(Encoding, &[u8], bool)) {
+        let Some(column) = self.column.load_full() else { return };
+        let sealed = column.sealed.as_deref();
+        for (encoding, data) in sealed.iter().flat_map(|sealed| sealed.held()) {
+            take(encoding, data, false);
+        }
+        if !sealed.is_some_and(SealedChunks::has_open) {
+            take(column.open.encoding(), &column.words.to_chunk(column.words.published()), true);
+        }
     }
 
     /// Time of the first sample from `from` on.
@@ -162,10 +178,10 @@ impl SeriesCell {
             }
             // A chunk ends before the next begins.
             let next_start = sealed.get(number + 1).map_or(Ok(open_start), |next| next.min_t())?;
-            if next_start <= from {
+            if next_start <= from || chunk.known_max_t().is_some_and(|max_t| max_t < from) {
                 continue;
             }
-            if let Some(t) = first_from(chunk.decoder()?, from)? {
+            if let Some(t) = first_from(chunk.decoder(&mut Vec::new())?, from)? {
                 return Ok(Some(t));
             }
         }
@@ -397,23 +413,34 @@ impl Column {
         if self.last_t.load(Ordering::Acquire) <= range.max().0 || self.open_first_t()? <= range.max().0 {
             return Ok(true);
         }
-        let mut end = self.open.index();
-        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
-            end -= u64::from(chunk.sample_count());
-            let min_t = chunk.min_t()?;
-            if min_t <= range.max().0 {
-                // Those before it end before it starts.
-                if range.min().0 <= min_t {
-                    return Ok(true);
-                }
-                let last_t = match (marks, chunk.decoder()?) {
-                    (Some(marks), ChunkDecoder::Floats(decoder)) => marks.last_t(decoder, end)?,
-                    _ => Some(chunk.max_t()?),
-                };
-                return Ok(last_t.is_some_and(|last_t| range.min().0 <= last_t));
-            }
+        // Those before the last that begins in time end before it starts.
+        let Some((chunk, index)) = self.last_from(range.max().0)? else { return Ok(false) };
+        if range.min().0 <= chunk.min_t()? {
+            return Ok(true);
         }
-        Ok(false)
+        let mut buffer = Vec::new();
+        let last_t = match (chunk.known_max_t(), marks) {
+            (None, Some(marks)) => match chunk.decoder(&mut buffer)? {
+                ChunkDecoder::Floats(decoder) => marks.last_t(decoder, index)?,
+                _ => Some(chunk.max_t()?),
+            },
+            _ => Some(chunk.max_t()?),
+        };
+        Ok(last_t.is_some_and(|last_t| range.min().0 <= last_t))
+    }
+
+    /// The last finished chunk that begins at `max` or before, with the index of its first sample.
+    fn last_from(&self, max: i64) -> Result<Option<(SealedChunk<'_>, u64)>, ChunkError> {
+        let Some(sealed) = &self.sealed else { return Ok(None) };
+        let (mut index, mut found) = (self.open.index() - u64::from(sealed.sample_count()), None);
+        for chunk in sealed.iter() {
+            if max < chunk.min_t()? {
+                break;
+            }
+            found = Some((chunk, index));
+            index += u64::from(chunk.sample_count());
+        }
+        Ok(found)
     }
 
     /// True if a chunk that overlaps `range` is not deleted as a whole. The open chunk never is, as in Prometheus's head.
@@ -421,12 +448,13 @@ impl Column {
         if self.open_first_t()? <= range.max().0 {
             return Ok(true);
         }
-        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
-            let (min_t, max_t) = (chunk.min_t()?, chunk.max_t()?);
-            if max_t < range.min().0 {
+        for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter()) {
+            let min_t = chunk.min_t()?;
+            if range.max().0 < min_t {
                 break;
             }
-            if min_t <= range.max().0 && !covers(deleted, min_t, max_t) {
+            let max_t = chunk.max_t()?;
+            if range.min().0 <= max_t && !covers(deleted, min_t, max_t) {
                 return Ok(true);
             }
         }
@@ -480,21 +508,17 @@ impl Column {
     ) -> Result<(), ChunkError> {
         let published = self.words.published();
         let end = self.index_end(published);
-        let mut index = self.open.index();
         let found = if !self.hidden(commit, end).is_empty() {
             Newest::Unknown
         } else if self.open_first_t()? <= range.max().0 {
-            newest(marks, self.open_decoder(published), index, range.max().0)?
+            newest(marks, self.open_decoder(published), self.open.index(), range.max().0)?
         } else {
-            let mut found = Newest::None;
-            for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter().rev()) {
-                index -= u64::from(chunk.sample_count());
-                if chunk.min_t()? <= range.max().0 {
-                    found = newest(marks, chunk.decoder()?, index, range.max().0)?;
-                    break;
-                }
+            match self.last_from(range.max().0)? {
+                // What is older than the newest lies before the range as well.
+                Some((chunk, _)) if chunk.known_max_t().is_some_and(|max_t| max_t < range.min().0) => Newest::None,
+                Some((chunk, index)) => newest(marks, chunk.decoder(&mut Vec::new())?, index, range.max().0)?,
+                None => Newest::None,
             }
-            found
         };
         match found {
             Newest::Float(t, value) if range.min().0 <= t => out.push_float(t, 0, value),
@@ -507,8 +531,12 @@ impl Column {
 
     /// Times of histograms with whole counts.
     pub(super) fn whole_histogram_times(&self, out: &mut Vec<i64>) -> Result<(), ChunkError> {
+        let mut buffer = Vec::new();
         for chunk in self.sealed.iter().flat_map(|sealed| sealed.iter()) {
-            if let ChunkDecoder::Histograms(mut decoder) = chunk.decoder()? {
+            if chunk.encoding != Encoding::Histogram && chunk.encoding != Encoding::HistogramStarts {
+                continue;
+            }
+            if let ChunkDecoder::Histograms(mut decoder) = chunk.decoder(&mut buffer)? {
                 while let Some(t) = decoder.advance()? {
                     out.push(t);
                 }
@@ -532,7 +560,8 @@ impl Column {
     #[cfg(test)]
     pub(super) fn chunks(&self) -> Vec<Vec<u8>> {
         let sealed = self.sealed.iter().flat_map(|sealed| sealed.iter());
-        sealed.map(|chunk| chunk.data.to_vec()).chain([self.words.to_chunk(self.words.published())]).collect()
+        let data = |chunk: SealedChunk<'_>| chunk.data(&mut Vec::new()).unwrap().to_vec();
+        sealed.map(data).chain([self.words.to_chunk(self.words.published())]).collect()
     }
 
     pub(crate) fn chunk_count(&self) -> usize {
@@ -601,6 +630,17 @@ impl Column {
         }
     }
 
+    /// The same samples behind those of `chunks`, which stand in files; `None` if they do not fit. For a column that nobody reads yet.
+    pub(super) fn behind(&self, chunks: &[WrittenChunk], files: &FileSet) -> Option<Self> {
+        let sealed = self.sealed.as_deref().unwrap_or(&NO_CHUNKS).with_earlier(chunks.iter().copied(), files)?;
+        if !sealed.has_open() && self.open_first_t().ok()? <= chunks.iter().map(|chunk| chunk.max_t).max()? {
+            return None;
+        }
+        let added: u64 = chunks.iter().map(|chunk| u64::from(chunk.samples)).sum();
+        let open = OpenStart::new(self.open.encoding(), self.open.index() + added);
+        Some(Self { open, ..self.copied(self.words.copy(), Some(Arc::new(sealed))) })
+    }
+
     /// The commits that must be kept when the open chunk is sealed.
     fn all_commits(&self, low: CommitId) -> Option<Arc<OlderCommits>> {
         let (commit, in_chunk) = unpack_tail(self.tail.load(Ordering::Relaxed));
@@ -624,20 +664,23 @@ impl Column {
 static NO_CHUNKS: LazyLock<SealedChunks> = LazyLock::new(SealedChunks::default);
 
 fn decode_sealed(sealed: &SealedChunks, first: u64, sink: &mut Sink<'_>) -> Result<(), ChunkError> {
-    // The first chunk of interest is the last that starts at or before the range.
-    let mut from = sealed.len().saturating_sub(1);
-    while 0 < from && sealed.get(from).map_or(Ok(i64::MIN), |c| c.min_t())? > sink.range.min().0 {
-        from -= 1;
-    }
-    let mut index = first;
-    for (number, chunk) in sealed.iter().enumerate() {
-        if from <= number {
-            if sink.range.max().0 < chunk.min_t()? {
-                break;
-            }
-            sink.take(chunk.decoder()?, index)?;
+    let (mut index, mut buffer) = (first, Vec::new());
+    let mut chunks = sealed.iter().peekable();
+    while let Some(chunk) = chunks.next() {
+        let count = u64::from(chunk.sample_count());
+        if sink.range.max().0 < chunk.min_t()? {
+            break;
         }
-        index += u64::from(chunk.sample_count());
+        // The first chunk of interest is the last that starts at or before the range.
+        let is_before = match (chunk.known_max_t(), chunks.peek()) {
+            (Some(max_t), _) => max_t < sink.range.min().0,
+            (None, Some(next)) => next.min_t()? <= sink.range.min().0,
+            (None, None) => false,
+        };
+        if !is_before {
+            sink.take(chunk.decoder(&mut buffer)?, index)?;
+        }
+        index += count;
     }
     Ok(())
 }

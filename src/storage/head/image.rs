@@ -13,6 +13,7 @@ use crate::storage::chunk::cut::CutRules;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::sealed::SealedChunks;
 use crate::storage::chunk::words::OpenWords;
+use crate::storage::chunk::written::{WrittenChunk, WrittenList};
 use crate::storage::chunk::xor::XorEncoder;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
@@ -21,6 +22,7 @@ use crate::storage::head::commit::CommitId;
 use crate::storage::head::native::NativeWriter;
 use crate::storage::head::series::{Encoder, RunCounts, WriterSeries};
 use crate::storage::head::view::HeadView;
+use crate::storage::head_chunk_store::FileSet;
 use crate::storage::wal::exemplar_record::encode_exemplars;
 use crate::storage::wal::record::Record;
 use crate::storage::wal::tombstone_record::{RefTombstone, encode_tombstones};
@@ -39,7 +41,7 @@ pub struct ChunkImage {
 }
 
 impl ChunkImage {
-    fn sample_count(&self) -> u16 {
+    pub(crate) fn sample_count(&self) -> u16 {
         self.data.first_chunk().map_or(0, |raw| u16::from_be_bytes(*raw))
     }
 }
@@ -63,6 +65,12 @@ pub enum LastSample {
 }
 
 impl OpenImage {
+    /// True if it is this chunk.
+    fn is(&self, chunk: &WrittenChunk) -> bool {
+        let own = (self.chunk.min_t, self.chunk.max_t, self.chunk.sample_count(), self.chunk.encoding);
+        own == (chunk.min_t, chunk.max_t, chunk.samples, chunk.encoding)
+    }
+
     /// Decodes a chunk for its last sample.
     pub fn of(encoding: Encoding, data: Vec<u8>) -> Result<Self, ChunkError> {
         let (mut range, mut last) = (None, None);
@@ -103,19 +111,78 @@ fn for_each_sample(encoding: Encoding, data: &[u8], take: &mut dyn FnMut(i64, La
     Ok(())
 }
 
+/// Finished chunks of a series, as files have them. The data of the last is at hand.
+#[derive(Debug, Default)]
+pub(crate) struct FileChunks {
+    before: WrittenList,
+    last: Option<(WrittenChunk, Vec<u8>)>,
+    /// One did not follow the one before it; those from there on are left out.
+    has_misfit: bool,
+}
+
+impl FileChunks {
+    /// Adds a chunk.
+    pub(crate) fn push(&mut self, chunk: WrittenChunk, data: &[u8]) {
+        let mut follows = !self.has_misfit && chunk.min_t <= chunk.max_t;
+        if let Some((last, _)) = &self.last {
+            follows &= last.place < chunk.place && last.max_t < chunk.min_t && self.before.push(last);
+        }
+        if !follows {
+            self.has_misfit = true;
+            return;
+        }
+        match &mut self.last {
+            Some((last, held)) => {
+                *last = chunk;
+                data.clone_into(held);
+            }
+            None => self.last = Some((chunk, data.to_vec())),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = WrittenChunk> + '_ {
+        self.before.iter().chain(self.last.as_ref().map(|(last, _)| *last))
+    }
+
+    /// Numbers of the first and the last file; `None` without chunks.
+    pub(crate) fn files(&self) -> Option<(u64, u64)> {
+        let last = self.last.as_ref()?.0.place.file();
+        Some((self.before.files().map_or(last, |(first, _)| first), last))
+    }
+
+    /// Time of the last sample; `None` without chunks.
+    pub(crate) fn max_t(&self) -> Option<i64> {
+        self.last.as_ref().map(|(last, _)| last.max_t)
+    }
+
+    /// Samples in all chunks.
+    pub(crate) fn samples(&self) -> u64 {
+        u64::from(self.before.samples()) + self.last.as_ref().map_or(0, |(last, _)| u64::from(last.samples))
+    }
+}
+
 /// What a series is to begin with: chunks in the order of their times.
 #[derive(Debug, Default)]
 pub(crate) struct Adoption {
-    /// Finished chunks.
-    pub(crate) sealed: Vec<ChunkImage>,
+    /// Finished chunks, with their files.
+    pub(crate) sealed: Option<(FileChunks, Arc<FileSet>)>,
     /// The chunk that was open. One that a finished chunk reaches into is left out: it was finished afterwards.
     pub(crate) open: Option<OpenImage>,
 }
 
 impl Adoption {
-    /// Bytes of all chunks.
+    /// Time of the last sample.
+    pub(crate) fn max_t(&self) -> Option<i64> {
+        let of_files = self.sealed.as_ref().and_then(|(chunks, _)| chunks.max_t());
+        of_files.max(self.open.as_ref().map(|open| open.chunk.max_t))
+    }
+
+    /// Bytes that it takes.
     pub(crate) fn data_len(&self) -> usize {
-        self.sealed.iter().chain(self.open.as_ref().map(|open| &open.chunk)).map(|chunk| chunk.data.len()).sum()
+        let of_files = |(chunks, _): &(FileChunks, _)| {
+            chunks.before.bytes().len() + chunks.last.as_ref().map_or(0, |(_, data)| data.len())
+        };
+        self.sealed.as_ref().map_or(0, of_files) + self.open.as_ref().map_or(0, |open| open.chunk.data.len())
     }
 }
 
@@ -123,53 +190,84 @@ impl WriterSeries {
     /// Takes chunks over, to be followed by a new one. False if they do not fit each other or cannot be read: those before are
     /// kept.
     pub(crate) fn adopt(&mut self, from: Adoption, rules: &CutRules, counts: &mut RunCounts) -> bool {
-        let mut fits = true;
-        let mut sealed: Vec<ChunkImage> = Vec::with_capacity(from.sealed.len());
-        for chunk in from.sealed {
-            if chunk.max_t < chunk.min_t || sealed.last().is_some_and(|before| chunk.min_t <= before.max_t) {
-                fits = false;
-                break;
-            }
-            sealed.push(chunk);
-        }
-        let open = from.open.filter(|open| fits && sealed.last().is_none_or(|last| last.max_t < open.chunk.min_t));
+        let fits = from.sealed.as_ref().is_none_or(|(chunks, _)| !chunks.has_misfit);
+        let sealed_end = from.sealed.as_ref().and_then(|(chunks, _)| chunks.max_t());
+        let open = from.open.filter(|open| fits && sealed_end.is_none_or(|end| end < open.chunk.min_t));
         if self.column().is_some() {
-            // Its other reference had samples already: what is newer follows one by one.
-            let chunks = sealed.iter().chain(open.as_ref().map(|open| &open.chunk));
-            return chunks.fold(fits, |fits, chunk| fits & self.adopt_samples(chunk, rules, counts));
-        }
-        let newest = match open {
-            Some(open) => open,
-            None => {
-                let Some(last) = sealed.pop() else { return fits };
-                match OpenImage::of(last.encoding, last.data) {
-                    Ok(newest) => newest,
-                    // What the chunks before hold comes back from the log.
-                    Err(_) => return false,
+            // Its other reference had samples already.
+            if let (Some((chunks, files)), None) = (&from.sealed, &open)
+                && fits
+            {
+                let all: Vec<WrittenChunk> = chunks.iter().collect();
+                if self.put_before(&all, files) {
+                    all.iter().for_each(|chunk| counts.add_chunk(chunk.min_t, chunk.samples));
+                    return true;
                 }
             }
-        };
-        for chunk in sealed.iter().chain([&newest.chunk]) {
-            counts.appended += u64::from(chunk.sample_count());
-            counts.chunks += 1;
-            counts.oldest = counts.oldest.min(chunk.min_t);
+            // What is newer follows one by one.
+            return fits & self.adopt_all_samples((from.sealed, open), rules, counts);
         }
+        let (of_files, newest) = match (from.sealed, open) {
+            (None, None) => return fits,
+            (None, Some(open)) => (None, open),
+            (Some((chunks, files)), open) => {
+                let FileChunks { before: mut list, last, .. } = chunks;
+                let Some((last, data)) = last else { return fits };
+                let has_open = open.is_none();
+                let newest = match open.map_or_else(|| OpenImage::of(last.encoding, data), Ok) {
+                    Ok(newest) if !has_open || newest.is(&last) => newest,
+                    // What it should hold comes back from the log.
+                    Ok(_) | Err(_) => return false,
+                };
+                for chunk in list.iter().chain((!has_open).then_some(last)) {
+                    counts.add_chunk(chunk.min_t, chunk.samples);
+                }
+                if !list.push(&last) {
+                    return false;
+                }
+                (Some(Arc::new(SealedChunks::written(&list, files, has_open))), newest)
+            }
+        };
         let chunk = &newest.chunk;
+        counts.add_chunk(chunk.min_t, chunk.sample_count());
         let encoder = match newest.last {
             LastSample::Float(bits) => Encoder::Float(XorEncoder::ended(chunk.max_t, bits)),
             LastSample::Histogram(value) => Encoder::Native(NativeWriter::ended(chunk.max_t, &value)),
         };
-        let of_sealed = (!sealed.is_empty())
-            .then(|| Arc::new(SealedChunks::of(sealed.iter().map(|chunk| (chunk.encoding, chunk.data.as_slice())))));
         let words = OpenWords::of_chunk(&chunk.data);
-        let column = Column::whole((words, chunk.encoding), chunk.max_t, of_sealed);
+        let column = Column::whole((words, chunk.encoding), chunk.max_t, of_files);
         self.begin_with(column, encoder, (chunk.min_t, chunk.max_t));
         fits
     }
 
-    fn adopt_samples(&mut self, chunk: &ChunkImage, rules: &CutRules, counts: &mut RunCounts) -> bool {
+    fn adopt_all_samples(
+        &mut self,
+        (sealed, open): (Option<(FileChunks, Arc<FileSet>)>, Option<OpenImage>),
+        rules: &CutRules,
+        counts: &mut RunCounts,
+    ) -> bool {
+        let (mut fits, passed_over) = (true, counts.not_newer);
+        if let Some((chunks, files)) = sealed {
+            let mut buffer = Vec::new();
+            for chunk in chunks.before.iter() {
+                fits &= match files.load(&chunk, &mut buffer) {
+                    Ok(data) => self.adopt_samples(chunk.encoding, data, rules, counts),
+                    Err(_) => false,
+                };
+            }
+            if let Some((chunk, data)) = &chunks.last {
+                fits &= self.adopt_samples(chunk.encoding, data, rules, counts);
+            }
+        }
+        let open = open.map(|open| open.chunk);
+        fits &= open.is_none_or(|chunk| self.adopt_samples(chunk.encoding, &chunk.data, rules, counts));
+        // Those among what is there already come from the log alone.
+        fits && counts.not_newer == passed_over
+    }
+
+    fn adopt_samples(&mut self, encoding: Encoding, data: &[u8], rules: &CutRules, counts: &mut RunCounts) -> bool {
         let all = CommitId(0);
-        let read = for_each_sample(chunk.encoding, &chunk.data, &mut |t, sample| {
+        let read = for_each_sample(encoding, data, &mut |t, sample| {
             let appended = match sample {
                 LastSample::Float(bits) => self.append(t, f64::from_bits(bits), all, all, rules),
                 LastSample::Histogram(value) => self.append_histogram(t, &value, all, all, rules),
@@ -190,17 +288,20 @@ pub struct SeriesImage<'a> {
 }
 
 impl SeriesImage<'_> {
-    /// Its chunks: calls `sealed` with the encoding and bytes of each finished one, oldest first; returns the newest.
+    /// Its chunks that stand in no file: calls `sealed` with the encoding and bytes of each finished one, oldest first; returns the
+    /// newest unless it stands in one.
     pub fn chunks(&self, sealed: &mut dyn FnMut(Encoding, &[u8])) -> Result<Option<OpenImage>, ReadError> {
-        let mut newest: Option<(Encoding, Vec<u8>)> = None;
-        let chunks = self.cell.for_each_chunk(&mut |encoding, data| {
-            if let Some((encoding, data)) = newest.replace((encoding, data.to_vec())) {
-                sealed(encoding, &data);
+        let mut newest = None;
+        self.cell.for_each_held(&mut |encoding, data, is_open| {
+            if is_open {
+                newest = Some(OpenImage::of(encoding, data.to_vec()));
+            } else {
+                sealed(encoding, data);
             }
-            Ok(())
         });
-        let open = chunks.and_then(|()| newest.map(|(encoding, data)| OpenImage::of(encoding, data)).transpose());
-        open.map_err(|error| ReadError::Corrupt(format!("head chunk of series {}: {error}", self.series.0)))
+        newest
+            .transpose()
+            .map_err(|error| ReadError::Corrupt(format!("head chunk of series {}: {error}", self.series.0)))
     }
 }
 
@@ -211,8 +312,11 @@ impl Head {
         &self,
         mut take: impl FnMut(SeriesImage<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // What the log has is in the head.
-        self.shards().iter().for_each(|shard| shard.tidy());
+        // What the log has is in the head, and what has been written is known to be.
+        for shard in self.shards() {
+            shard.tidy();
+            while shard.install_chunks(usize::MAX) {}
+        }
         let view = HeadView::open(&self.shared, self.shards());
         for mut place in view.first_places() {
             while let Some((labels, cell)) = view.labels_at(&place).zip(view.cell_at(&place)) {

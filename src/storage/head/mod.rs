@@ -20,6 +20,7 @@ use crate::model::time::{TimeRange, TimestampMs};
 
 pub mod bounds;
 pub mod cardinality;
+mod chunk_writes;
 mod column;
 pub mod commit;
 pub mod deletion;
@@ -47,6 +48,7 @@ mod table;
 mod truncate;
 mod view;
 
+pub use chunk_writes::{ChunkJob, ChunkStep};
 pub use index::{MergeJob, MergedSegment};
 pub use late_export::{LateCut, LateExport};
 pub use partition::{NewSeries, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample};

@@ -23,6 +23,7 @@ use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::head::bounds::{AppendBounds, Lateness};
+use crate::storage::head::chunk_writes::ChunkWrites;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::exemplars::{Exemplars, Verdict};
 use crate::storage::head::index::tail::{Tail, TailEntry};
@@ -205,6 +206,8 @@ pub(crate) struct Partition {
     pub(super) index: Arc<Index>,
     pub(super) truncation: Option<super::truncate::Truncation>,
     pub(super) late_drop: Option<super::truncate::LateDrop>,
+    /// Finished chunks that are to be written.
+    pub(super) chunk_writes: ChunkWrites,
     pub(super) eviction: Option<super::ended::Eviction>,
     /// Series that have left before their time, with their newest sample: the log may still have samples of them.
     pub(super) evicted: super::ended::Newests,
@@ -227,6 +230,7 @@ impl Partition {
             index: Arc::default(),
             truncation: None,
             late_drop: None,
+            chunk_writes: ChunkWrites::default(),
             eviction: None,
             evicted: HashMap::default(),
             gone_in_index: 0,
@@ -781,6 +785,7 @@ impl Partition {
 
     fn apply_batch(&mut self, slot: u64, batch: &StagedBatch, commit: &Commit) {
         let (rules, low) = (self.shared.rules, self.shared.horizon.low_watermark());
+        let writes_chunks = self.shared.chunk_store().is_some_and(|store| store.is_open());
         let (mut appended, mut histograms, mut chunks) = (0, 0, 0);
         let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
         for (at, sample) in batch.samples.iter().enumerate() {
@@ -799,6 +804,9 @@ impl Partition {
                 Appended::NewChunk => {
                     appended += 1;
                     chunks += 1;
+                    if writes_chunks && let Some(held) = series.held_chunks() {
+                        self.chunk_writes.finished(sample.id, held.held_len());
+                    }
                 }
                 // A repetition of a sample that was staged twice.
                 Appended::NotNewer => continue,
@@ -813,7 +821,12 @@ impl Partition {
             }
             match series.append_histogram(sample.t, &sample.value, commit.id(), low, &rules) {
                 Appended::InChunk => {}
-                Appended::NewChunk => chunks += 1,
+                Appended::NewChunk => {
+                    chunks += 1;
+                    if writes_chunks && let Some(held) = series.held_chunks() {
+                        self.chunk_writes.finished(sample.id, held.held_len());
+                    }
+                }
                 Appended::NotNewer => continue,
             }
             histograms += 1;

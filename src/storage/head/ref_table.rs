@@ -34,6 +34,16 @@ impl<N: Copy + Default> RefTable<N> {
         self.read(self.last.1, reference)
     }
 
+    /// The same, to be changed; `None` where none was set near it.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, reference: u64) -> Option<&mut N> {
+        let key = reference >> PAGE_BITS;
+        if self.last.0 != key + 1 {
+            self.last = (key + 1, self.page_of(key)?);
+        }
+        self.pages.get_mut(self.last.1 as usize)?.get_mut(place_of(reference))
+    }
+
     /// Sets the number of a reference.
     pub(crate) fn set(&mut self, reference: u64, number: N) {
         let key = reference >> PAGE_BITS;

@@ -27,9 +27,10 @@ use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::storage::block::tombstones::Interval;
+use crate::storage::chunk::written::WrittenChunk;
 use crate::storage::head::Head;
 use crate::storage::head::exemplar_restore::ReplayedExemplars;
-use crate::storage::head::image::{Adoption, ChunkImage, OpenImage};
+use crate::storage::head::image::{Adoption, FileChunks, OpenImage};
 use crate::storage::head::late::{LateSample, LateValue};
 use crate::storage::head::ref_table::RefTable;
 use crate::storage::head::restore::shard::ShardRestorer;
@@ -37,6 +38,7 @@ use crate::storage::head::route::shard_of;
 use crate::storage::head::shard::Shard;
 use crate::storage::head::shared::{HeadShared, count};
 use crate::storage::head::table::SERIES_REF_MAX;
+use crate::storage::head_chunk_store::Files;
 use crate::storage::wal::exemplar_record::RefExemplar;
 
 /// Samples in the batches of all shards that are being filled, together; few in tests, so that they fill many.
@@ -109,7 +111,9 @@ pub struct Restorer<'a> {
     /// The shard of each reference, and its number among those of the shard.
     places: RefTable<Place>,
     /// Finished chunks of series that the log has not named yet.
-    chunks: HashMap<u64, Vec<ChunkImage>, foldhash::fast::FixedState>,
+    chunks: HashMap<u64, FileChunks, foldhash::fast::FixedState>,
+    /// Where they stand.
+    files: Option<Arc<Files>>,
     /// Samples in the batches of all lanes that may be, and how many there are about.
     batched_max: usize,
     batched: usize,
@@ -126,10 +130,37 @@ pub struct Restorer<'a> {
 /// Where a reference stands; zeros: nowhere.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Place {
-    /// The shard, plus one.
-    shard: u16,
+    /// Samples up to here stand in the chunks that the series begins with.
+    chunks_to: i64,
+    /// How far before that the newest of them is that the log has named so far.
+    behind: u32,
     /// Number in the lane.
     number: u32,
+    /// The shard, plus one.
+    shard: u16,
+    /// Samples of those chunks that the log has not named yet, or [`UNCOUNTED`].
+    left: u16,
+}
+
+/// More samples than are counted.
+const UNCOUNTED: u16 = u16::MAX;
+
+impl Place {
+    /// Passes over a sample at `t` that a chunk should hold; false if the chunks hold fewer samples than the log. Samples that came
+    /// out of order, or twice, are not among those that are counted.
+    #[inline]
+    fn pass_over(&mut self, t: i64) -> bool {
+        let behind = u32::try_from(self.chunks_to.saturating_sub(t)).unwrap_or(u32::MAX);
+        if self.behind <= behind || self.left == UNCOUNTED {
+            return true;
+        }
+        self.behind = behind;
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return false,
+        }
+        true
+    }
 }
 
 /// The way to one shard.
@@ -200,6 +231,7 @@ impl Head {
             lanes: self.shards.iter().map(|shard| wanted(shard.id()).then(|| lane(shard))).collect(),
             places: RefTable::default(),
             chunks: HashMap::default(),
+            files: None,
             batched_max: BATCHED_MAX.max(BATCH_LEN_MIN * self.shards.len()),
             batched: 0,
             series_seen: 0,
@@ -225,12 +257,18 @@ impl Restorer<'_> {
         self.series_with(reference, labels, None);
     }
 
+    /// Begins anew with finished chunks, which stand in these files.
+    pub(crate) fn set_files(&mut self, files: &Arc<Files>) {
+        self.chunks.clear();
+        self.files = Some(Arc::clone(files));
+    }
+
     /// A finished chunk of a series that is yet to come.
-    pub fn chunk(&mut self, reference: SeriesRef, chunk: ChunkImage) {
+    pub(crate) fn chunk(&mut self, reference: SeriesRef, chunk: WrittenChunk, data: &[u8]) {
         if reference.0 < SERIES_REF_MAX - 1 {
             self.ref_max = self.ref_max.max(reference.0);
             if self.min_valid <= chunk.max_t {
-                self.chunks.entry(reference.0).or_default().push(chunk);
+                self.chunks.entry(reference.0).or_default().push(chunk, data);
             }
         }
     }
@@ -252,7 +290,7 @@ impl Restorer<'_> {
                     self.stats.bad_series += 1;
                     return;
                 }
-                let place = Place { shard: shard + 1, number: next };
+                let place = Place { shard: shard + 1, number: next, chunks_to: i64::MIN, ..Place::default() };
                 self.places.set(reference.0, place);
                 place
             }
@@ -263,6 +301,7 @@ impl Restorer<'_> {
                 return;
             }
         };
+        let sealed = self.chunks.remove(&reference.0);
         let Some(lane) = lane else { return };
         if lane.numbers <= place.number {
             lane.numbers = place.number + 1;
@@ -270,9 +309,19 @@ impl Restorer<'_> {
             // A sample of each series at a time, so that its memory is waited for no more often than needed.
             self.batched_max = self.batched_max.max(self.series_seen);
         }
-        let sealed = self.chunks.remove(&reference.0).unwrap_or_default();
         let open = open.filter(|open| self.min_valid <= open.chunk.max_t);
-        let chunks = (open.is_some() || !sealed.is_empty()).then(|| Box::new(Adoption { sealed, open }));
+        let sealed = sealed.zip(self.files.as_ref()).and_then(|(chunks, files)| {
+            let (first, last) = chunks.files()?;
+            Some((chunks, files.set_of(first, last, None)))
+        });
+        let of_files = sealed.as_ref().map_or((None, 0), |(chunks, _)| (chunks.max_t(), chunks.samples()));
+        let of_open = open.as_ref().map(|open| (open.chunk.max_t, u64::from(open.chunk.sample_count())));
+        if let Some(chunks_to) = of_files.0.max(of_open.map(|(max_t, _)| max_t)) {
+            let samples = of_files.1 + of_open.map_or(0, |(_, samples)| samples);
+            let left = u16::try_from(samples).unwrap_or(UNCOUNTED);
+            self.places.set(reference.0, Place { chunks_to, behind: u32::MAX, left, ..place });
+        }
+        let chunks = (open.is_some() || sealed.is_some()).then(|| Box::new(Adoption { sealed, open }));
         if chunks.is_some() && !lane.batch.samples.is_empty() {
             // Within a batch series come first; what another of its references has had is older than its chunks.
             lane.flush();
@@ -391,6 +440,13 @@ impl Restorer<'_> {
             self.stats.too_old += 1;
             return None;
         }
+        if t <= place.chunks_to {
+            self.stats.not_newer += 1;
+            if let Some(place) = self.places.get_mut(series.0) {
+                self.stats.misfits += u64::from(!place.pass_over(t));
+            }
+            return None;
+        }
         Some((lane, place.number))
     }
 
@@ -456,7 +512,17 @@ impl Restorer<'_> {
     pub fn settle(&mut self) -> u64 {
         // All of them are told first, so that they end beside each other.
         self.lanes.iter_mut().flatten().for_each(Lane::close);
-        self.lanes.iter_mut().flatten().map(|lane| lane.settle().stats.misfits).sum()
+        let (mut misfits, mut passed) = (self.stats.misfits, Vec::new());
+        for lane in self.lanes.iter_mut().flatten() {
+            let restorer = lane.settle();
+            misfits += restorer.stats.misfits;
+            passed.extend(restorer.passed());
+        }
+        for (series, passed) in passed {
+            let left = self.places.get(series.0).left;
+            misfits += u64::from(left != UNCOUNTED && u64::from(left) < passed);
+        }
+        misfits
     }
 
     /// Gives up: what was restored is to be thrown away.

@@ -10,10 +10,12 @@ use crate::storage::chunk::bits::SampleBits;
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::chunk::sealed::SealedChunks;
 use crate::storage::chunk::words::OpenWords;
+use crate::storage::chunk::written::WrittenChunk;
 use crate::storage::chunk::xor::XorEncoder;
 use crate::storage::head::column::{Column, SeriesCell};
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::native::{NativeWriter, Newest, OpenChunk, Placed};
+use crate::storage::head_chunk_store::{FileSet, Files};
 
 /// Marks a series without staged samples.
 pub(crate) const NOT_STAGED: u32 = u32::MAX;
@@ -60,6 +62,13 @@ impl RunCounts {
         self.chunks += other.chunks;
         self.not_newer += other.not_newer;
         self.oldest = self.oldest.min(other.oldest);
+    }
+
+    /// Counts a chunk that is taken over.
+    pub(crate) fn add_chunk(&mut self, min_t: i64, samples: u16) {
+        self.appended += u64::from(samples);
+        self.chunks += 1;
+        self.oldest = self.oldest.min(min_t);
     }
 
     #[inline]
@@ -131,6 +140,13 @@ impl WriterSeries {
         self.encoder = encoder;
         (self.start, self.next_at) = (min_t, max_t);
         self.replace(column);
+    }
+
+    /// Puts chunks that stand in files before what a series that is being restored has by now; false if they do not fit.
+    pub(super) fn put_before(&mut self, chunks: &[WrittenChunk], files: &FileSet) -> bool {
+        let Some(column) = self.column.as_ref().and_then(|column| column.behind(chunks, files)) else { return false };
+        self.replace(column);
+        true
     }
 
     /// Shows the samples of a series that was restored.
@@ -349,11 +365,24 @@ impl WriterSeries {
         let dropped = droppable(sealed, self.start, min_valid);
         if 0 < dropped {
             let rest = sealed.without_oldest(dropped);
-            let words = column.words.grown(column.words.published(), 0);
-            let shorter = column.copied(words, (!rest.is_empty()).then(|| Arc::new(rest)));
+            let shorter = column.copied(column.words.copy(), (!rest.is_empty()).then(|| Arc::new(rest)));
             self.replace(shorter);
         }
         dropped
+    }
+
+    /// Its finished chunks, if some of them are held in memory.
+    pub(crate) fn held_chunks(&self) -> Option<&Arc<SealedChunks>> {
+        self.column.as_ref()?.sealed.as_ref().filter(|sealed| 0 < sealed.held_len())
+    }
+
+    /// Those of its finished chunks that are among `chunks` stand in files from now on.
+    pub(crate) fn chunks_written(&mut self, chunks: &[WrittenChunk], files: &Arc<Files>) {
+        let Some(column) = &self.column else { return };
+        if let Some(sealed) = column.sealed.as_ref().and_then(|sealed| sealed.with_written(chunks, files)) {
+            let shorter = column.copied(column.words.copy(), Some(Arc::new(sealed)));
+            self.replace(shorter);
+        }
     }
 
     fn replace(&mut self, column: Column) {
@@ -370,19 +399,23 @@ impl WriterSeries {
 
 /// Number of leading chunks that end before `min_valid`; the open chunk starts at `open_start`.
 fn droppable(sealed: &SealedChunks, open_start: i64, min_valid: i64) -> usize {
-    // The usual chunks are all newer.
-    if sealed.get(0).is_some_and(|oldest| oldest.min_t().is_ok_and(|start| min_valid <= start)) {
-        return 0;
+    let mut dropped = 0;
+    let mut chunks = sealed.iter().peekable();
+    while let Some(chunk) = chunks.next() {
+        // The usual chunks are all newer: one that starts at the bound or later does not end before it.
+        if chunk.min_t().is_ok_and(|start| min_valid <= start) {
+            return dropped;
+        }
+        // A chunk ends before the next one starts, so most need no decoding.
+        let next_start = chunks.peek().map_or(Ok(open_start), |next| next.min_t());
+        let ends_before =
+            next_start.is_ok_and(|next| next <= min_valid) || chunk.max_t().is_ok_and(|max_t| max_t < min_valid);
+        if !ends_before {
+            return dropped;
+        }
+        dropped += 1;
     }
-    let starts: Vec<i64> = sealed.iter().filter_map(|chunk| chunk.min_t().ok()).chain([open_start]).collect();
-    // A chunk ends before the next one starts, so most need no decoding.
-    let certain = starts.iter().skip(1).take_while(|next| **next <= min_valid).count();
-    // One that starts at the bound or later does not end before it.
-    if starts.get(certain).is_none_or(|start| min_valid <= *start) {
-        return certain;
-    }
-    let more = sealed.get(certain).is_some_and(|chunk| chunk.max_t().is_ok_and(|max| max < min_valid));
-    certain + usize::from(more)
+    dropped
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! It lives in the actor's `deps` and so outlives a panic. [`Shard::recover`] tells the restarted actor whether the
 //! partition may be kept: applying happens between two marks (`Applying`), and only a panic inside them tears it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,6 +17,7 @@ use crate::model::read::ReadError;
 use crate::model::sample::SeriesRef;
 use crate::storage::head::HeadError;
 use crate::storage::head::bounds::AppendBounds;
+use crate::storage::head::chunk_writes::Outcome;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, MergeJob, MergedSegment};
@@ -173,7 +175,7 @@ pub enum Recovery {
 /// One shard of the head.
 #[derive(Debug)]
 pub struct Shard {
-    shared: Arc<HeadShared>,
+    pub(super) shared: Arc<HeadShared>,
     pub(crate) readers: Arc<ShardReaders>,
     partition: Mutex<Partition>,
     /// Set while a slice is staged.
@@ -181,6 +183,8 @@ pub struct Shard {
     dropped: Arc<Mutex<Vec<Dropped>>>,
     /// Held by every staged slice that the log may still take.
     unlogged: Arc<()>,
+    /// What has become of jobs that write chunks.
+    pub(super) chunk_outcomes: Mutex<VecDeque<Outcome>>,
 }
 
 /// A staged batch that was dropped; the shard gives it up, or applies it if the log has it.
@@ -283,6 +287,7 @@ impl Shard {
             staging: AtomicBool::new(false),
             dropped: Arc::default(),
             unlogged: Arc::default(),
+            chunk_outcomes: Mutex::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What all shards of a head share: bounds, counters, the source of series references.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::cut::CutRules;
@@ -14,6 +14,7 @@ use crate::storage::head::marks::Marks;
 use crate::storage::head::starts::{BlockEncodings, StartPolicy};
 use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::head::view::KnownSelections;
+use crate::storage::head_chunk_store::ChunkStore;
 
 /// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct HeadShared {
     pub(crate) late_chunk_len: usize,
     pub(crate) starts: StartPolicy,
     pub(crate) encodings: BlockEncodings,
+    /// Files of finished chunks, once the head has been opened over some.
+    chunk_store: OnceLock<Arc<ChunkStore>>,
 }
 
 /// Bytes of selections that are remembered: those of some hundred thousand series.
@@ -122,12 +125,22 @@ impl HeadShared {
             late_chunk_len: LATE_CHUNK_LEN,
             starts: StartPolicy::default(),
             encodings: BlockEncodings::default(),
+            chunk_store: OnceLock::new(),
         }
     }
 
     /// The same with a policy for start times, and with late chunks of so many samples.
     pub(crate) fn with_late(self, starts: StartPolicy, late_chunk_len: usize) -> Self {
         Self { starts, late_chunk_len, ..self }
+    }
+
+    pub(crate) fn chunk_store(&self) -> Option<&Arc<ChunkStore>> {
+        self.chunk_store.get()
+    }
+
+    /// False if there is one already.
+    pub(crate) fn set_chunk_store(&self, store: ChunkStore) -> bool {
+        self.chunk_store.set(Arc::new(store)).is_ok()
     }
 
     /// The same with room for so many bytes of selections.

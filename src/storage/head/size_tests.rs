@@ -33,7 +33,7 @@ fn a_series_keeps_to_its_budget() {
 #[test]
 fn chunks_and_samples_in_flight_keep_to_their_budget() {
     assert_eq!(DIRECTORY_ENTRY_LEN, 5);
-    assert_eq!(size_of::<SealedChunks>() + ARC_HEADER_LEN, 40);
+    assert_eq!(size_of::<SealedChunks>() + ARC_HEADER_LEN, 48);
     assert_eq!(size_of::<TailEntry>(), 32);
     assert_eq!(size_of::<StagedSample>(), 32);
     assert_eq!(size_of::<RoutedSample>(), 48);

@@ -29,6 +29,10 @@ pub struct HeadStats {
     pub chunks_created: u64,
     /// `prometheus_tsdb_head_chunks_removed_total`.
     pub chunks_removed: u64,
+    /// `prometheus_tsdb_mmap_chunks_total`: finished chunks that were written to files.
+    pub chunks_written: u64,
+    /// `watchfire_head_chunk_writes_failed_total`.
+    pub chunk_writes_failed: u64,
     /// `prometheus_tsdb_out_of_order_samples_total`, of both types.
     pub out_of_order: u64,
     /// Of these, histograms.
@@ -92,6 +96,8 @@ impl HeadStats {
             series_not_found: read(&counters.series_not_found),
             chunks_created: created,
             chunks_removed: removed,
+            chunks_written: shared.chunk_store().map_or(0, |store| store.written()),
+            chunk_writes_failed: shared.chunk_store().map_or(0, |store| store.failed()),
             out_of_order: read(&counters.out_of_order),
             out_of_order_histograms: read(&counters.out_of_order_histograms),
             too_old: read(&counters.too_old),

@@ -1,6 +1,7 @@
 //! The head against a naive model, and under threads.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +15,11 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{FloatColumn, LookedAt, ReadBudget, Unlimited, Wanted};
 use crate::model::sample::{SeriesRef, stale_nan};
 use crate::model::time::TimeRange;
+use crate::storage::fs::SharedFs;
+use crate::storage::fs::sim::SimFs;
 use crate::storage::head::route::shard_of;
+use crate::storage::head_chunk_files;
+use crate::storage::head_chunk_store::{ChunkStore, Files};
 
 const NOW: TimestampMs = TimestampMs(1_000_000);
 
@@ -516,6 +521,9 @@ enum Op {
     CloseView,
     Truncate(i64),
     Seal,
+    WriteChunks,
+    /// How many jobs are begun and dropped, or have the disk fail at their n-th operation.
+    FailToWrite(u64),
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -526,6 +534,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::CloseView),
         1 => (0i64..8000).prop_map(Op::Truncate),
         1 => Just(Op::Seal),
+        3 => Just(Op::WriteChunks),
+        1 => (0u64..4).prop_map(Op::FailToWrite),
     ]
 }
 
@@ -559,6 +569,11 @@ fn universe(i: u8) -> Labels {
 
 fn check_against_model(shards: u16, ops: Vec<Op>, matchers: &[Vec<Matcher>]) {
     let head = head(shards);
+    let sim = SimFs::new();
+    let fs: SharedFs = Arc::new(sim.clone());
+    fs.create_dir_all(Path::new("/data")).unwrap();
+    head.attach_chunks(ChunkStore::new(Files::new(&fs, Path::new("/data"), Default::default()), 0));
+    head.begin_chunk_writes();
     let mut model = Model::default();
     let mut views: Vec<(Arc<dyn ReadView>, Model)> = Vec::new();
     let mut base = 10_000;
@@ -588,6 +603,21 @@ fn check_against_model(shards: u16, ops: Vec<Op>, matchers: &[Vec<Matcher>]) {
                 model.newest = model.newest.map(|newest| newest.max(bound));
             }
             Op::Seal => head.shards().iter().for_each(|shard| shard.seal_tail()),
+            Op::WriteChunks => {
+                head.write_chunks_blocking().unwrap();
+                // What was removed from the folder is read by those who know it.
+                if base % 900 == 0 {
+                    head_chunk_files::remove_before(&*fs, Path::new("/data"), base - 5_000, false).unwrap();
+                }
+            }
+            Op::FailToWrite(0) => {
+                head.shards().iter().for_each(|shard| drop(shard.chunk_job()));
+            }
+            Op::FailToWrite(n) => {
+                sim.fail_nth(n, 2);
+                let _ = head.write_chunks_blocking();
+                sim.heal();
+            }
         }
         let now = (head.queryable().view().unwrap(), model.clone());
         for (view, model) in views.iter().chain([&now]) {
@@ -605,7 +635,7 @@ fn check_against_model(shards: u16, ops: Vec<Op>, matchers: &[Vec<Matcher>]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn the_head_agrees_with_a_naive_model(

@@ -16,7 +16,7 @@ use crate::storage::wal::record::{encode_samples, encode_series};
 use crate::storage::wal::segments::{list_segments, segment_name};
 
 /// As the server stops.
-fn stop(fs: &SimFs, head: &Head, writer: &mut Writer, aliases: &Aliases) -> Result<u64, SnapshotError> {
+pub(super) fn stop(fs: &SimFs, head: &Head, writer: &mut Writer, aliases: &Aliases) -> Result<u64, SnapshotError> {
     let clock: crate::model::clock::SharedClock = ManualClock::at(TimestampMs(0));
     let position = writer.finish().map_err(SnapshotError::Disk)?;
     let stop = chunk_snapshot::Stop { position, options: WalOptions::default(), aliases, clock: &clock };
@@ -25,7 +25,7 @@ fn stop(fs: &SimFs, head: &Head, writer: &mut Writer, aliases: &Aliases) -> Resu
 }
 
 /// A head with several chunks for each series of floats, histograms and repeated references, and its log.
-fn stored() -> (SimFs, Head, Writer, Aliases) {
+pub(super) fn stored() -> (SimFs, Head, Writer, Aliases) {
     let fs = SimFs::new();
     let head = new_head(2);
     let (mut writer, _) = reopen(&fs, &head, FOREVER);

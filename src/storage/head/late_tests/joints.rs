@@ -30,6 +30,9 @@ enum Move {
     MergeBlocks,
     Clean,
     Checkpoint,
+    WriteChunks,
+    /// The disk fails at its n-th operation.
+    FailToWriteChunks(u64),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -46,6 +49,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::MergeBlocks),
         1 => Just(Move::Clean),
         2 => Just(Move::Checkpoint),
+        3 => Just(Move::WriteChunks),
+        1 => (1u64..8).prop_map(Move::FailToWriteChunks),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -179,6 +184,12 @@ fn run(steps: Vec<Move>) -> Result<(), TestCaseError> {
             Move::MergeBlocks => drop(store.merge_blocks().unwrap()),
             Move::Clean => store.clean(),
             Move::Checkpoint => store.checkpoint(),
+            Move::WriteChunks => store.head.write_chunks_blocking().unwrap(),
+            Move::FailToWriteChunks(n) => {
+                sim.fail_nth(n, 1);
+                let _ = store.head.write_chunks_blocking();
+                sim.heal();
+            }
         }
         let found = store.keys();
         let is_sure = |key: &&Key| !doubtful.contains(*key);

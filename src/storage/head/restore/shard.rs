@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::sync::{Arc, LazyLock};
 
 use crate::model::metadata::SeriesMetadata;
+use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::CommitId;
@@ -31,10 +32,12 @@ pub(super) struct ShardRestorer {
     pub(super) target: Option<(Arc<Shard>, Arc<HeadShared>)>,
     /// By number: the place of each series in the table, or [`NONE`].
     slots: Vec<u32>,
+    /// Where the chunks end that series began with, by place.
+    adopted_to: AdoptedTo,
+    /// By place: samples up to there that the log has under other references.
+    passed: HashMap<u32, u64, foldhash::fast::FixedState>,
     /// By place in the table: time of the newest sample whose start the log has named.
     noted: Vec<i64>,
-    /// Places of series with chunks, and the samples of these that the log has not named yet.
-    adopted: HashMap<u32, i64, foldhash::fast::FixedState>,
     runs: Runs,
     pub(super) newest: i64,
     /// Metadata that is shared by series.
@@ -65,15 +68,11 @@ impl ShardRestorer {
         let slots = &self.slots;
         let slot = |entry: &Entry| slots.get((entry.number & !HISTOGRAM) as usize).copied();
         self.stats.unknown_refs += self.runs.sort(&batch.samples, slot, partition.table.slot_count());
-        for done in restore_runs(&self.runs, batch, partition.table.whole(), &rules) {
+        for done in restore_runs((&self.runs, &self.adopted_to), batch, partition.table.whole(), &rules) {
             self.counts.absorb(done.counts);
             self.newest = self.newest.max(done.newest);
             for (slot, passed) in done.passed {
-                if let Some(left) = self.adopted.get_mut(&slot) {
-                    // The log has samples among those of the chunks that the chunks have not.
-                    let had = std::mem::replace(left, left.saturating_sub(passed));
-                    self.stats.misfits += u64::from(0 <= had && *left < 0);
-                }
+                *self.passed.entry(slot).or_default() += passed;
             }
         }
         for (number, metadata) in batch.metadata.drain(..) {
@@ -136,10 +135,12 @@ impl ShardRestorer {
         if let Some(chunks) = chunks
             && let Some(series) = partition.table.get_mut(id)
         {
-            let (before, is_open) = (self.counts.appended, chunks.open.is_some());
+            let (end, is_open) = (chunks.max_t(), chunks.open.is_some());
             self.stats.misfits += u64::from(!series.adopt(*chunks, rules, &mut self.counts));
-            let samples = i64::try_from(self.counts.appended - before).unwrap_or(i64::MAX);
-            *self.adopted.entry(id.slot()).or_default() += samples;
+            if let Some(end) = end {
+                let adopted_to = self.adopted_to.entry(id.slot()).or_insert(end);
+                *adopted_to = end.max(*adopted_to);
+            }
             let newest = series.last().map(|(newest, _)| newest);
             self.newest = self.newest.max(newest.unwrap_or(i64::MIN));
             if let Some(newest) = newest.filter(|_| is_open) {
@@ -200,6 +201,14 @@ impl ShardRestorer {
         late.and_then(|late| late.merged(range, CommitId(0), u64::MAX).ok()).map_or(0, |merged| merged.len() as u64)
     }
 
+    /// Series of which the log has samples under other references, and how many of these their chunks should hold.
+    pub(super) fn passed(&self) -> Vec<(SeriesRef, u64)> {
+        let Some((shard, _)) = &self.target else { return Vec::new() };
+        let partition = shard.lock_partition();
+        let series = |slot: &u32| Some(partition.table.get(SeriesId::from_slot(*slot))?.cell.series());
+        self.passed.iter().filter_map(|(slot, passed)| Some((series(slot)?, *passed))).collect()
+    }
+
     /// Shows all that was restored.
     pub(super) fn publish(&mut self) {
         let Some((shard, _)) = &self.target else { return };
@@ -216,6 +225,8 @@ impl ShardRestorer {
             }
             rest.each_mut(WriterSeries::publish);
         });
+        // Readers see them; those that stand in no file are to be written.
+        partition.chunk_writes.look_at_all();
     }
 }
 
@@ -232,12 +243,19 @@ fn raise(times: &mut Vec<i64>, place: u32, t: i64) -> bool {
 struct Restored {
     counts: RunCounts,
     newest: i64,
-    /// Places of series with samples that were not newer, and how many.
-    passed: Vec<(u32, i64)>,
+    /// Places of series, and samples that their chunks should hold.
+    passed: Vec<(u32, u64)>,
 }
 
+type AdoptedTo = HashMap<u32, i64, foldhash::fast::FixedState>;
+
 /// Restores the entries of a batch, on several threads if they are many: with few targets one shard has most of the series.
-fn restore_runs(runs: &Runs, batch: &Batch, series: SeriesPart<'_>, rules: &CutRules) -> Vec<Restored> {
+fn restore_runs(
+    (runs, adopted_to): (&Runs, &AdoptedTo),
+    batch: &Batch,
+    series: SeriesPart<'_>,
+    rules: &CutRules,
+) -> Vec<Restored> {
     let parts = parts_of(runs, batch, series);
     std::thread::scope(|scope| {
         let mut own = None;
@@ -245,10 +263,11 @@ fn restore_runs(runs: &Runs, batch: &Batch, series: SeriesPart<'_>, rules: &CutR
         for part in parts {
             match own {
                 None => own = Some(part),
-                Some(_) => others.push(scope.spawn(move || restore_part(runs, batch, part, rules))),
+                Some(_) => others.push(scope.spawn(move || restore_part((runs, adopted_to), batch, part, rules))),
             }
         }
-        let mut done: Vec<Restored> = own.into_iter().map(|part| restore_part(runs, batch, part, rules)).collect();
+        let mut done: Vec<Restored> =
+            own.into_iter().map(|part| restore_part((runs, adopted_to), batch, part, rules)).collect();
         for other in others {
             done.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
@@ -284,7 +303,12 @@ fn parts_of<'a>(runs: &Runs, batch: &Batch, series: SeriesPart<'a>) -> Vec<Serie
     parts
 }
 
-fn restore_part(runs: &Runs, batch: &Batch, mut series: SeriesPart<'_>, rules: &CutRules) -> Restored {
+fn restore_part(
+    (runs, adopted_to): (&Runs, &AdoptedTo),
+    batch: &Batch,
+    mut series: SeriesPart<'_>,
+    rules: &CutRules,
+) -> Restored {
     let mut done = Restored { counts: RunCounts::default(), newest: i64::MIN, passed: Vec::new() };
     for group in runs.firsts.chunks(TOUCHED_AHEAD) {
         // Most of the time would go into waiting for the memory of each series; so the waits are one.
@@ -294,30 +318,27 @@ fn restore_part(runs: &Runs, batch: &Batch, mut series: SeriesPart<'_>, rules: &
             // Others belong to other parts.
             let Some(series) = series.get_mut(*slot) else { continue };
             let run = Run { first: *first, next: &runs.next };
-            let passed = restore_run(series, run, batch, rules, &mut done.counts);
-            done.newest = series.last().map_or(done.newest, |(newest, _)| newest.max(done.newest));
-            if 0 < passed {
-                done.passed.push((*slot, passed));
+            let before = done.counts.not_newer;
+            restore_run(series, run, batch, rules, &mut done.counts);
+            if before < done.counts.not_newer
+                && let Some(end) = adopted_to.get(slot)
+            {
+                // Those of the reference that has the chunks do not come here.
+                let is_in_chunks = |entry: &&Entry| batch.base_t.wrapping_add(i64::from(entry.t)) <= *end;
+                done.passed.push((*slot, run.entries(&batch.samples).filter(is_in_chunks).count() as u64));
             }
+            done.newest = series.last().map_or(done.newest, |(newest, _)| newest.max(done.newest));
         }
     }
     done
 }
 
-/// Restores the entries of one series; returns how many were not newer.
-fn restore_run(
-    series: &mut WriterSeries,
-    run: Run<'_>,
-    batch: &Batch,
-    rules: &CutRules,
-    counts: &mut RunCounts,
-) -> i64 {
+/// Restores the entries of one series.
+fn restore_run(series: &mut WriterSeries, run: Run<'_>, batch: &Batch, rules: &CutRules, counts: &mut RunCounts) {
     let time = |entry: &Entry| batch.base_t.wrapping_add(i64::from(entry.t));
-    let before = counts.not_newer;
     if batch.histograms.is_empty() {
         let floats = run.entries(&batch.samples).map(|entry| (time(entry), f64::from_bits(entry.bits)));
-        series.restore(floats, rules, counts);
-        return i64::try_from(counts.not_newer - before).unwrap_or(i64::MAX);
+        return series.restore(floats, rules, counts);
     }
     let mut entries = run.entries(&batch.samples).peekable();
     while let Some(next) = entries.peek() {
@@ -333,7 +354,6 @@ fn restore_run(
             counts.add(t, series.append_histogram(t, value, all, all, rules));
         }
     }
-    i64::try_from(counts.not_newer - before).unwrap_or(i64::MAX)
 }
 
 /// Threads that restore one batch, at most.

@@ -1,0 +1,299 @@
+//! Finished chunks on their way from a shard to files: which series have some, and what has been written.
+//!
+//! One job of a shard is under way at a time. It holds the chunks, not the shard: appends and queries go on. Whatever becomes of it,
+//! dropped or failed, its outcome comes back, so no chunk is forgotten and none is written twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::model::sample::SeriesRef;
+use crate::storage::chunk::sealed::SealedChunks;
+use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
+use crate::storage::head::Head;
+use crate::storage::head::partition::Partition;
+use crate::storage::head::shard::Shard;
+use crate::storage::head::table::SeriesId;
+use crate::storage::head_chunk_store::{ChunkFile, ChunkStore};
+use crate::storage::head_chunks::put_chunk;
+use crate::storage::wal::WalError;
+
+/// Series of one job at most.
+const SERIES_MAX: usize = if cfg!(test) { 3 } else { 512 };
+/// Bytes of one job, beyond which no further series is added.
+const JOB_LEN: usize = 1 << 20;
+/// Places of the table that are looked at in one step.
+const LOOKED_AT_MAX: usize = if cfg!(test) { 5 } else { 4096 };
+
+/// What a partition knows of chunks that are to be written.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkWrites {
+    /// Series with finished chunks in memory.
+    waiting: VecDeque<SeriesId>,
+    /// The next place of the table to be looked at for more of them.
+    look_at: Option<usize>,
+    /// A job is under way.
+    is_busy: bool,
+}
+
+impl ChunkWrites {
+    /// A series has finished a chunk, and holds `held` of them by now.
+    #[inline]
+    pub(crate) fn finished(&mut self, id: SeriesId, held: usize) {
+        // One that holds more waits already, or is being written.
+        if held == 1 {
+            self.waiting.push_back(id);
+        }
+    }
+
+    /// Any series may have some.
+    pub(crate) fn look_at_all(&mut self) {
+        self.look_at = Some(0);
+        self.waiting = VecDeque::new();
+    }
+}
+
+/// A series of a job.
+#[derive(Debug)]
+struct Planned {
+    id: SeriesId,
+    series: SeriesRef,
+    chunks: Arc<SealedChunks>,
+}
+
+/// A series whose chunks were written.
+#[derive(Debug)]
+struct Written {
+    id: SeriesId,
+    series: SeriesRef,
+    chunks: Vec<WrittenChunk>,
+}
+
+/// What has become of a job.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    generation: u64,
+    /// Series whose chunks are still in memory alone.
+    left: Vec<SeriesId>,
+    written: Vec<Written>,
+    /// Stays open until the series know of it.
+    _file: Option<Arc<ChunkFile>>,
+}
+
+/// What there is to do with finished chunks of a shard.
+pub enum ChunkStep {
+    /// These are to be written.
+    Job(ChunkJob),
+    /// Ask again.
+    More,
+    /// None waits, others are under way, or none are written at all.
+    Done,
+}
+
+/// Chunks of one shard that are to be written.
+pub struct ChunkJob {
+    shard: Arc<Shard>,
+    store: Arc<ChunkStore>,
+    generation: u64,
+    series: Vec<Planned>,
+}
+
+impl Partition {
+    /// True if chunks wait to be written, more than `count` series with some or in places that were not looked at.
+    fn has_chunks_to_write(&self, count: usize) -> bool {
+        let writes = &self.chunk_writes;
+        !writes.is_busy && (writes.look_at.is_some() || count < writes.waiting.len())
+    }
+
+    fn plan_chunk_job(&mut self) -> Vec<Planned> {
+        let Self { chunk_writes: writes, table, .. } = self;
+        if writes.is_busy {
+            return Vec::new();
+        }
+        if let Some(from) = writes.look_at {
+            let to = from.saturating_add(LOOKED_AT_MAX).min(table.slot_count());
+            let ids = (from..to).map(|slot| table.id_at(slot));
+            writes.waiting.extend(ids.filter(|id| table.get(*id).is_some_and(|series| series.held_chunks().is_some())));
+            writes.look_at = (to < table.slot_count()).then_some(to);
+        }
+        let count = SERIES_MAX.min(writes.waiting.len());
+        let mut ids: Vec<SeriesId> = writes.waiting.drain(..count).collect();
+        if writes.waiting.is_empty() {
+            writes.waiting = VecDeque::new();
+        }
+        // Neighbours stay together, and one that waits twice is written once.
+        ids.sort_unstable_by_key(|id| id.slot());
+        ids.dedup();
+        let (mut planned, mut len) = (Vec::with_capacity(ids.len()), 0);
+        for id in ids {
+            let Some(series) = table.get(id) else { continue };
+            let Some(chunks) = series.held_chunks() else { continue };
+            if JOB_LEN < len {
+                writes.waiting.push_front(id);
+                continue;
+            }
+            len += chunks.heap_len();
+            planned.push(Planned { id, series: series.cell.series(), chunks: Arc::clone(chunks) });
+        }
+        writes.is_busy = !planned.is_empty();
+        planned
+    }
+
+    fn install_chunks(&mut self, written: &Written, store: &ChunkStore) {
+        let Some(series) = self.table.get_mut(written.id) else { return };
+        if series.cell.series() != written.series {
+            return;
+        }
+        series.chunks_written(&written.chunks, store.files());
+        if series.held_chunks().is_some() {
+            self.chunk_writes.waiting.push_back(written.id);
+        }
+    }
+}
+
+impl Shard {
+    /// True if finished chunks of more than `count` series wait to be written.
+    pub fn has_chunks_to_write(&self, count: usize) -> bool {
+        // Whoever has ordered a job may be gone by now.
+        !self.chunk_outcomes.lock().is_empty()
+            || self.shared.chunk_store().is_some_and(|store| store.is_open())
+                && self.lock_partition().has_chunks_to_write(count)
+    }
+
+    /// The next finished chunks to be written, off the shard's thread.
+    pub fn chunk_job(self: &Arc<Self>) -> ChunkStep {
+        let store = self.shared.chunk_store().filter(|store| store.is_open());
+        let (Some(store), Some(generation)) = (store, self.whole()) else { return ChunkStep::Done };
+        let mut partition = self.lock_partition();
+        let series = partition.plan_chunk_job();
+        if !series.is_empty() {
+            let (shard, store) = (Arc::clone(self), Arc::clone(store));
+            return ChunkStep::Job(ChunkJob { shard, store, generation, series });
+        }
+        // Places may have been looked at in vain.
+        if partition.has_chunks_to_write(0) { ChunkStep::More } else { ChunkStep::Done }
+    }
+
+    /// Lets at most `series_max` series know that their chunks were written, and give back the memory. True if there are more.
+    pub fn install_chunks(&self, series_max: usize) -> bool {
+        let Some(store) = self.shared.chunk_store() else { return false };
+        let mut partition = self.lock_partition();
+        let mut outcomes = self.chunk_outcomes.lock();
+        let mut room = series_max;
+        while let Some(outcome) = outcomes.front_mut() {
+            if outcome.generation == self.readers.generation() {
+                while let Some(written) = outcome.written.pop() {
+                    if room == 0 {
+                        outcome.written.push(written);
+                        return true;
+                    }
+                    room -= 1;
+                    partition.install_chunks(&written, store);
+                }
+                partition.chunk_writes.waiting.extend(outcome.left.drain(..));
+                partition.chunk_writes.is_busy = false;
+            }
+            outcomes.pop_front();
+        }
+        false
+    }
+
+    /// Has every series looked at for chunks that are to be written.
+    pub(super) fn look_for_chunks(&self) {
+        self.lock_partition().chunk_writes.look_at_all();
+    }
+}
+
+impl ChunkJob {
+    /// Writes the chunks, and returns how many. Afterwards [`Shard::install_chunks`] has something to do, whatever has become of
+    /// them.
+    pub fn run(mut self) -> Result<usize, WalError> {
+        let (mut data, mut chunks) = (Vec::new(), Vec::new());
+        let mut written = Vec::with_capacity(self.series.len());
+        for one in &self.series {
+            let from = chunks.len();
+            for chunk in one.chunks.iter().filter(|chunk| chunk.known_max_t().is_none()) {
+                // What cannot be decoded stays in memory, and so do those behind it.
+                let (Ok(min_t), Ok(max_t)) = (chunk.min_t(), chunk.max_t()) else { break };
+                let offset = data.len() as u64;
+                let mut unused = Vec::new();
+                let Ok(bytes) = chunk.data(&mut unused) else { break };
+                put_chunk(one.series, (min_t, max_t), chunk.encoding.id(), bytes, &mut data);
+                chunks.push((offset, min_t, max_t, chunk.sample_count(), chunk.encoding));
+            }
+            written.push(from..chunks.len());
+        }
+        let store = Arc::clone(&self.store);
+        let mut appender = store.lock();
+        // Whoever reads a shard back reads the files as well: afterwards they must not grow by what it had before.
+        if chunks.is_empty() || !store.is_open() || self.shard.readers.generation() != self.generation {
+            return Ok(0);
+        }
+        let (file, place) = appender.append(&data, chunks.len() as u64)?;
+        let count = chunks.len();
+        let at = |(offset, min_t, max_t, samples, encoding): &(u64, i64, i64, u16, _)| {
+            let place = ChunkPlace::new(place.file(), place.offset() + offset).expect("files are short");
+            WrittenChunk { place, min_t: *min_t, max_t: *max_t, samples: *samples, encoding: *encoding }
+        };
+        let planned = std::mem::take(&mut self.series).into_iter().zip(written);
+        let written = planned.map(|(one, range)| {
+            let chunks = chunks.get(range).unwrap_or_default().iter().map(at).collect();
+            Written { id: one.id, series: one.series, chunks }
+        });
+        let outcome =
+            Outcome { generation: self.generation, left: Vec::new(), written: written.collect(), _file: Some(file) };
+        // Before the store is let go: whoever closes it knows all that was written.
+        self.shard.chunk_outcomes.lock().push_back(outcome);
+        Ok(count)
+    }
+}
+
+impl Drop for ChunkJob {
+    fn drop(&mut self) {
+        if !self.series.is_empty() {
+            let left = self.series.iter().map(|one| one.id).collect();
+            let outcome = Outcome { generation: self.generation, left, written: Vec::new(), _file: None };
+            self.shard.chunk_outcomes.lock().push_back(outcome);
+        }
+    }
+}
+
+impl Head {
+    /// Knows the files of finished chunks from now on; none are written yet.
+    pub fn attach_chunks(&self, store: ChunkStore) {
+        // A head is opened once.
+        let _ = self.shared.set_chunk_store(store);
+    }
+
+    /// Where finished chunks are written, if the head knows all that stands there.
+    pub fn chunk_store(&self) -> Option<&Arc<ChunkStore>> {
+        self.shared.chunk_store()
+    }
+
+    /// Finished chunks are written from now on, as jobs of the shards; not where start times are stored, of which these files tell
+    /// nothing.
+    pub fn begin_chunk_writes(&self) {
+        if let Some(store) = self.chunk_store().filter(|_| !self.stores_starts()) {
+            store.open();
+            self.shards().iter().for_each(|shard| shard.look_for_chunks());
+        }
+    }
+
+    /// Writes all finished chunks on the caller's thread: for tests and tools.
+    pub fn write_chunks_blocking(&self) -> Result<(), WalError> {
+        for shard in self.shards() {
+            while shard.install_chunks(usize::MAX) {}
+            loop {
+                let done = match shard.chunk_job() {
+                    ChunkStep::Job(job) => job.run(),
+                    ChunkStep::More => continue,
+                    ChunkStep::Done => break,
+                };
+                while shard.install_chunks(usize::MAX) {}
+                if done? == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
