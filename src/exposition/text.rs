@@ -297,8 +297,13 @@ impl TextParser {
         let mut valid = true;
         let mut text = |span: (usize, usize)| {
             let part = raw.get(span.0..span.1).unwrap_or_default();
-            let text = String::from_utf8_lossy(part);
-            valid &= std::str::from_utf8(part).is_ok();
+            let text = match std::str::from_utf8(part) {
+                Ok(text) => Cow::Borrowed(text),
+                Err(_) => {
+                    valid = false;
+                    String::from_utf8_lossy(part)
+                }
+            };
             unescape_label(text)
         };
         out.push((Cow::Borrowed(METRIC_NAME), text((from, to))));

@@ -56,8 +56,9 @@ pub(super) fn assemble(raw: &[u8], kind: FamilyKind, plan: &SamplePlan) -> Resul
 /// Whether a target speaks of itself as the report of its scrape does. Prometheus keeps what it says: a target can hide there
 /// that it is down, or claim to be.
 fn is_report(labels: &Labels, plan: &SamplePlan) -> bool {
+    let metric = labels.metric_name();
     let names = report::NAMES.iter().take(report::count(&plan.settings));
-    names.filter(|name| **name == labels.metric_name()).any(|name| *labels == report_labels(name, &plan.target_labels))
+    names.filter(|name| **name == metric).any(|name| *labels == report_labels(name, &plan.target_labels))
 }
 
 /// Labels of a report series: its name and the target's. As in Prometheus, a target label that has the exported form of a
