@@ -348,12 +348,8 @@ impl CompactorDeps {
         Ok(())
     }
 
-    /// Writes one range of the head and lets the head drop it; true if that made a block.
-    async fn compact_head(&self, range: BlockRange) -> Result<bool, RoundError> {
-        let (head, catalog, clock) = (Arc::clone(&self.head), Arc::clone(&self.catalog), self.clock.clone());
-        let (segment_len, mut random) = (self.options.segment_len, self.fork_random());
-        let begin = move || HeadCompaction::begin(&head, &catalog, range, segment_len, &clock, &mut random);
-        let mut compaction = self.work(begin).await??;
+    /// Writes the block of a range step by step, and shows it to readers; `None` if there is nothing for it.
+    async fn write_out(&self, mut compaction: HeadCompaction) -> Result<Option<BlockMeta>, RoundError> {
         loop {
             let (step, next) = self.work(move || (compaction.step(STEP_SERIES_MAX), compaction)).await?;
             compaction = next;
@@ -365,6 +361,16 @@ impl CompactorDeps {
         if let Some(meta) = &made {
             self.show(meta.ulid).await?;
         }
+        Ok(made)
+    }
+
+    /// Writes one range of the head and lets the head drop it; true if that made a block.
+    async fn compact_head(&self, range: BlockRange) -> Result<bool, RoundError> {
+        let (head, catalog, clock) = (Arc::clone(&self.head), Arc::clone(&self.catalog), self.clock.clone());
+        let (segment_len, mut random) = (self.options.segment_len, self.fork_random());
+        let begin = move || HeadCompaction::begin(&head, &catalog, range, segment_len, &clock, &mut random);
+        let compaction = self.work(begin).await??;
+        let made = self.write_out(compaction).await?;
         // What is dropped now can be read from the block.
         let mut until = range.max_time;
         if made.is_none() {

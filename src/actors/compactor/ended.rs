@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{CompactorDeps, RoundError, STEP_SERIES_MAX};
+use super::{CompactorDeps, RoundError};
+use crate::storage::compact::CompactError;
 use crate::storage::compact::head::HeadCompaction;
-use crate::storage::compact::{CompactError, Step};
 use crate::storage::head::ended::EndedSeries;
 use crate::storage::head::export::BlockRange;
 
@@ -79,18 +79,7 @@ impl CompactorDeps {
         let (head, catalog, clock) = (Arc::clone(&self.head), Arc::clone(&self.catalog), self.clock.clone());
         let (segment_len, mut random, of) = (self.options.segment_len, self.fork_random(), Arc::clone(ended));
         let begin = move || HeadCompaction::of_ended(&head, &catalog, (&of, range), segment_len, &clock, &mut random);
-        let mut compaction = self.work(begin).await??;
-        loop {
-            let (step, next) = self.work(move || (compaction.step(STEP_SERIES_MAX), compaction)).await?;
-            compaction = next;
-            if step? == Step::Done {
-                break;
-            }
-        }
-        let made = self.work(move || compaction.publish()).await??;
-        if let Some(meta) = &made {
-            self.show(meta.ulid).await?;
-        }
-        Ok(made.is_some())
+        let compaction = self.work(begin).await??;
+        Ok(self.write_out(compaction).await?.is_some())
     }
 }
