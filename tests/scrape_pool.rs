@@ -105,6 +105,7 @@ impl Stage {
             pools: PoolMetrics::new(&registry, &clock),
             ticks: TickMetrics::new(&registry),
             clock,
+            tolerance: watchfire::scrape::schedule::TOLERANCE,
             offset_seed: 0.into(),
         });
         let deps = ManagerDeps::new(Vec::new(), Arc::clone(&runtime), Arc::from([arbiter.clone()]));

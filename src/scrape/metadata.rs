@@ -75,7 +75,7 @@ pub(super) fn news(before: &CacheState, next: &Sequence, format: Format, plan: &
 }
 
 /// Whether a series of this name belongs to a family, as the suffixes of its type say.
-fn is_part_of(name: &str, family: &str, kind: FamilyKind) -> bool {
+pub(super) fn is_part_of(name: &str, family: &str, kind: FamilyKind) -> bool {
     let suffixes: &[&str] = match kind {
         FamilyKind::Counter => &["_total"],
         FamilyKind::Histogram => &["_bucket", "_sum", "_count"],

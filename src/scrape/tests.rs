@@ -1,5 +1,7 @@
 //! Scrapes without a network: bodies go into the reader, batches into a store that behaves like the head.
 
+mod synthesis;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

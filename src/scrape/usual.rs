@@ -12,7 +12,8 @@ impl Reader<'_> {
     /// Reads the usual lines that `buf` begins with; answers their length.
     pub(super) fn usual_lines(&mut self, old: &Sequence, buf: &[u8]) -> usize {
         let is_text = self.format == Format::Text && self.previous.format == Format::Text;
-        if !is_text || self.rewrite.is_some() || self.collector.is_some() || self.over_limit {
+        if !is_text || self.rewrite.is_some() || self.collector.is_some() || self.synthesis.is_some() || self.over_limit
+        {
             return 0;
         }
         let limit = match self.plan.settings.sample_limit {
