@@ -719,7 +719,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         // A reference was counted as new when it was made.
-        if entry.handle().is_none() && fate != Fate::Later {
+        if entry.handle().is_none() && !self.has_reference(index) {
             self.count_new()?;
         }
         if let Some(key) = self.key(old, index, entry)? {

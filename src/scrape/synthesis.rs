@@ -150,7 +150,7 @@ impl Reader<'_> {
     /// The fate of a series of the last scrape, whose line there was `index`.
     pub(super) fn fate_of_known(&self, old: &Sequence, index: usize, entry: Entry) -> Result<Fate, ScrapeError> {
         let Some(synthesis) = self.synthesis.as_ref().filter(|_| !self.tells_start()) else { return Ok(Fate::Plain) };
-        if self.reference(index as u32).is_some() {
+        if self.has_reference(index) {
             return Ok(Fate::Later);
         }
         if !synthesis.is_counting() {
@@ -162,6 +162,11 @@ impl Reader<'_> {
     /// True if the start of the sample which is being read is told with it.
     fn tells_start(&self) -> bool {
         self.plan.settings.extras.starts && self.start_ms.is_some_and(|start| start != 0)
+    }
+
+    /// True if the last scrape has left a reference for its line `index`.
+    pub(super) fn has_reference(&self, index: usize) -> bool {
+        self.reference(index as u32).is_some()
     }
 
     fn reference(&self, index: u32) -> Option<&Reference> {

@@ -139,6 +139,10 @@ fn references_are_new_series_but_no_samples_of_the_limit_and_get_no_marker() {
     let (_, error) = target.scrape("# TYPE a counter\na{x=\"1\"} 1\na{x=\"2\"} 3\na{x=\"3\"} 1\n");
     assert_eq!(error, Some(ScrapeError::SampleLimit));
     target.expect(&["{__name__=\"a\", x=\"1\"} stale @4", "{__name__=\"a\", x=\"2\"} stale @4"]);
+    // A reference whose start is told next is not new again.
+    let mut target = synthesizing(Format::OpenMetrics, settings());
+    assert_eq!(target.scrape("# TYPE a counter\na_total 1\n# EOF\n").0.series_added, 1);
+    assert_eq!(target.scrape("# TYPE a counter\na_total 1\na_created 1\n# EOF\n").0.series_added, 0);
     // Where starts are told after all, what looked like references counts.
     let mut target = synthesizing(Format::OpenMetrics, settings());
     let told = "# TYPE a counter\na_total{x=\"1\"} 1\na_created{x=\"1\"} 1\na_total{x=\"2\"} 1\na_created{x=\"2\"} 1\n";
