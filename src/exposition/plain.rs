@@ -18,17 +18,19 @@ const ASCII: u8 = 8;
 
 /// What each byte may stand in.
 const CLASSES: [u8; 256] = {
-    let mut classes = [VALUE; 256];
-    let mut at = 0;
-    while at < classes.len() {
-        classes[at] = match at as u8 {
+    let mut classes = [0; 256];
+    let mut rest: &mut [u8] = &mut classes;
+    let mut byte = 0_u8;
+    while let Some((class, after)) = rest.split_first_mut() {
+        *class = match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => METRIC | LABEL | VALUE | ASCII,
             b':' => METRIC | VALUE | ASCII,
             b'"' | b'\\' | b'\n' | 0 => 0,
             128.. => VALUE,
             _ => VALUE | ASCII,
         };
-        at += 1;
+        byte = byte.wrapping_add(1);
+        rest = after;
     }
     classes
 };
