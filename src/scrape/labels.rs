@@ -23,22 +23,24 @@ const SHOWN_CHARS_MAX: usize = 50;
 /// stands where the scrape reports about the target.
 pub(super) fn assemble(raw: &[u8], kind: FamilyKind, plan: &SamplePlan) -> Result<Option<Labels>, ScrapeError> {
     match PlainSeries::scan(raw).filter(|series| series.raw().len() == raw.len()) {
-        Some(mut series) => Assembler::new(plan).assemble(&mut series, kind, plan),
+        Some(mut series) => Assembler::new(plan).assemble(&mut series, kind),
         None => assemble_any(raw, kind, plan),
     }
 }
 
 /// Assembles the labels of one plain series after the other, in one pass wherever that comes to the same.
-pub(super) struct Assembler {
+pub(super) struct Assembler<'p> {
+    plan: &'p SamplePlan,
+    /// The target's labels, unless a name of theirs may not be valid.
+    target: Option<Vec<RawPair<'p>>>,
     room: LabelsRoom,
-    /// The names of the target's labels are valid in every scheme.
-    target_is_plain: bool,
 }
 
-impl Assembler {
-    pub(super) fn new(plan: &SamplePlan) -> Self {
-        let is_plain = |pair: RawPair<'_>| is_plain_name(pair.name) && pair.name != METRIC_NAME.as_bytes();
-        Self { room: LabelsRoom::default(), target_is_plain: plan.target_labels.iter_raw().all(is_plain) }
+impl<'p> Assembler<'p> {
+    pub(super) fn new(plan: &'p SamplePlan) -> Self {
+        let is_plain = |pair: &RawPair<'_>| is_plain_name(pair.name) && pair.name != METRIC_NAME.as_bytes();
+        let target = plan.target_labels.iter_raw().map(|pair| Some(pair).filter(is_plain)).collect();
+        Self { plan, target, room: LabelsRoom::default() }
     }
 
     /// As [`assemble`] of a series whose parts are known.
@@ -46,10 +48,10 @@ impl Assembler {
         &mut self,
         series: &mut PlainSeries<'_>,
         kind: FamilyKind,
-        plan: &SamplePlan,
     ) -> Result<Option<Labels>, ScrapeError> {
+        let plan = self.plan;
         self.room.clear();
-        if !self.target_is_plain || self.merge(series, kind, plan).is_none() {
+        if self.merge(series, kind).is_none() {
             return assemble_any(series.raw(), kind, plan);
         }
         let labels = self.room.take();
@@ -63,19 +65,24 @@ impl Assembler {
 
     /// Puts the exposed labels and the target's into the room, sorted, those without a value left out. `None` where they need a
     /// longer look: for a name that stands twice, and for one that the target has as well.
-    fn merge(&mut self, series: &mut PlainSeries<'_>, kind: FamilyKind, plan: &SamplePlan) -> Option<()> {
+    fn merge(&mut self, series: &mut PlainSeries<'_>, kind: FamilyKind) -> Option<()> {
+        let mut target = self.target.as_deref()?;
         if !series.sort() {
             return None;
         }
         let mut merged = Merged { metric: Some(series.metric()), room: &mut self.room };
-        let mut target = plan.target_labels.iter_raw().peekable();
         for (name, value) in series.labels() {
-            while let Some(pair) = target.next_if(|pair| order_of_names(pair.name, name) == Ordering::Less) {
+            while let Some((pair, rest)) = target.split_first()
+                && order_of_names(pair.name, name) == Ordering::Less
+            {
                 merged.push_target(pair)?;
+                target = rest;
             }
-            if target.peek().is_some_and(|pair| pair.name == name) {
-                if plan.settings.honor_labels {
-                    target.next();
+            if let Some((pair, rest)) = target.split_first()
+                && pair.name == name
+            {
+                if self.plan.settings.honor_labels {
+                    target = rest;
                 } else if value.is_empty() {
                     continue;
                 } else {
@@ -91,7 +98,9 @@ impl Assembler {
                 _ => merged.room.push_utf8(name, value),
             }
         }
-        target.try_for_each(|pair| merged.push_target(pair))?;
+        for pair in target {
+            merged.push_target(pair)?;
+        }
         merged.end();
         Some(())
     }
@@ -115,7 +124,7 @@ impl Merged<'_> {
         Some(())
     }
 
-    fn push_target(&mut self, pair: RawPair<'_>) -> Option<()> {
+    fn push_target(&mut self, pair: &RawPair<'_>) -> Option<()> {
         self.go_to(pair.name)?;
         self.room.push_encoded(pair.encoded);
         Some(())
@@ -188,6 +197,9 @@ fn conclude(
 /// Whether a target speaks of itself as the report of its scrape does. Prometheus keeps what it says: a target can hide there
 /// that it is down, or claim to be.
 fn is_report(metric: &[u8], labels: &Labels, plan: &SamplePlan) -> bool {
+    if !report::may_be_name(metric) {
+        return false;
+    }
     let names = report::NAMES.iter().take(report::count(&plan.settings));
     names.filter(|name| name.as_bytes() == metric).any(|name| *labels == report_labels(name, &plan.target_labels))
 }
@@ -436,8 +448,7 @@ mod tests {
         let merges = |target: &[(&str, &str)], raw: &str| {
             let mut series = PlainSeries::scan(raw.as_bytes()).unwrap();
             let plan = plan(target, ScrapeSettings::default());
-            let mut assembler = Assembler::new(&plan);
-            assembler.target_is_plain && assembler.merge(&mut series, FamilyKind::Unknown, &plan).is_some()
+            Assembler::new(&plan).merge(&mut series, FamilyKind::Unknown).is_some()
         };
         let target = [("instance", "i"), ("job", "j")];
         assert!(merges(&target, "a") && merges(&target, "a{z=\"1\",b=\"\",A=\"x\",job=\"\"}") && merges(&[], "a"));

@@ -61,7 +61,7 @@ pub struct Reader<'a> {
     pub(super) line_len_max: usize,
     /// 0 for no limit.
     new_series_max: u64,
-    assembler: Assembler,
+    assembler: Assembler<'a>,
     hasher: RandomState,
     pub(super) format: Format,
     pub(super) parser: LineParser,
@@ -506,7 +506,7 @@ impl<'a> Reader<'a> {
             None => {
                 let kind = self.parser.kind();
                 let labels = match plain {
-                    Some(series) => self.assembler.assemble(series, kind, self.plan),
+                    Some(series) => self.assembler.assemble(series, kind),
                     None => assemble(raw, kind, self.plan),
                 };
                 self.new_series((raw, hash), labels, value, timestamp_ms)
