@@ -56,7 +56,7 @@ pub struct MetadataSize {
 }
 
 #[derive(Clone, Debug)]
-struct Retired {
+pub(super) struct Retired {
     metadata: FamilyMetadata,
     last_seen: u64,
 }
@@ -275,9 +275,15 @@ impl TargetCache {
                 described = metadata::news(&before, &sequence, format, plan);
             }
             lines_len = sequence.len();
-            let current = families(&sequence, format);
-            next.retired = retire(&before, &current);
-            next.described = size_of_metadata(&current, &next.retired);
+            // A target that had no families before has none to remember.
+            let is_first = before.sequence.len() == 0 && before.retired.is_empty();
+            if let Some(size) = is_first.then(|| metadata::size_of_lines(&sequence, format)).flatten() {
+                next.described = size;
+            } else {
+                let current = families(&sequence, format);
+                next.retired = retire(&before, &current);
+                next.described = size_of_metadata(&current, &next.retired);
+            }
             if !keep_marked {
                 origins.markers = push_markers(&mut samples, &before, &staged.vanished, &sequence, report.at, plan);
                 let mut line = Line::default();
@@ -626,7 +632,7 @@ fn retire(before: &CacheState, current: &[FamilyMetadata]) -> Arc<[Retired]> {
         .collect()
 }
 
-fn size_of_metadata(current: &[FamilyMetadata], retired: &[Retired]) -> MetadataSize {
+pub(super) fn size_of_metadata(current: &[FamilyMetadata], retired: &[Retired]) -> MetadataSize {
     let mut size = MetadataSize::default();
     for metadata in current.iter().chain(retired.iter().map(|retired| &retired.metadata)) {
         size.entries += 1;

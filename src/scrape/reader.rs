@@ -14,15 +14,17 @@ use memchr::{memchr, memrchr};
 use crate::exposition::content_type::Format;
 use crate::exposition::exemplar::RawExemplar;
 use crate::exposition::line::LineParser;
+use crate::exposition::plain::PlainSeries;
 use crate::exposition::protobuf::{FamilyReader, NativeSample};
 use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextError, metadata_parts};
 use crate::model::append::{AppendHistogram, AppendSample, HistogramValue, SeriesKey};
+use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 use crate::scrape::aside::Exemplars;
 use crate::scrape::cache::{CacheState, Staged};
 use crate::scrape::created::Created;
 use crate::scrape::error::ScrapeError;
-use crate::scrape::labels::assemble;
+use crate::scrape::labels::{Assembler, assemble};
 use crate::scrape::nhcb::{Collector, Part};
 use crate::scrape::reference::References;
 use crate::scrape::report;
@@ -61,6 +63,7 @@ pub struct Reader<'a> {
     pub(super) line_len_max: usize,
     /// 0 for no limit.
     new_series_max: u64,
+    assembler: Assembler<'a>,
     hasher: RandomState,
     pub(super) format: Format,
     pub(super) parser: LineParser,
@@ -120,6 +123,7 @@ impl<'a> Reader<'a> {
             at,
             line_len_max: if limits.line_len_max == 0 { usize::MAX } else { limits.line_len_max },
             new_series_max: limits.new_series_max,
+            assembler: Assembler::new(plan),
             hasher: RandomState::default(),
             format: Format::Text,
             parser: LineParser::new(Format::Text),
@@ -296,6 +300,10 @@ impl<'a> Reader<'a> {
                 at += len;
                 continue;
             }
+            if let Some(len) = self.plain_line(&previous.sequence, rest)? {
+                at += len;
+                continue;
+            }
             match self.parser.next_entry(buf, at, last)? {
                 Step::Incomplete => return Ok(at),
                 Step::End => return Ok(buf.len()),
@@ -326,7 +334,7 @@ impl<'a> Reader<'a> {
     /// Reads the line at the start of `rest` if it is the one that the cursor stands on; answers its length.
     fn known_line(&mut self, old: &Sequence, rest: &[u8]) -> Result<Option<usize>, ScrapeError> {
         // What is a line in one format may be none in another.
-        if self.format != self.previous.format {
+        if self.format != self.previous.format || !self.parser.is_at_line_start() {
             return Ok(None);
         }
         let Some(entry) = old.get(self.cursor) else { return Ok(None) };
@@ -450,7 +458,8 @@ impl<'a> Reader<'a> {
         self.start_ms = start_ms;
         self.exemplars.hold_read(whole.exemplars, (raw, FamilyKind::Histogram, self.plan))?;
         self.native = Some(whole.histogram);
-        let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
+        let line = SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms };
+        let read = self.any_series(old, line, None);
         self.native = None;
         self.exemplars.release();
         read
@@ -480,12 +489,18 @@ impl<'a> Reader<'a> {
         if exemplar.is_some() {
             self.hold_exemplars(raw, self.parser.kind(), exemplar, timestamp_ms)?;
         }
-        let read = self.any_series(old, line);
+        let read = self.any_series(old, line, None);
         self.exemplars.release();
         read
     }
 
-    fn any_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+    /// A series and, if that was found out, where its parts stand.
+    pub(super) fn any_series(
+        &mut self,
+        old: &Sequence,
+        line: SeriesLine<'_>,
+        plain: Option<&mut PlainSeries<'_>>,
+    ) -> Result<(), ScrapeError> {
         let SeriesLine { raw, value, timestamp_ms, .. } = line;
         let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry));
         let under_cursor = under_cursor.filter(|_| self.cached.read(old, self.cursor) == raw);
@@ -508,7 +523,14 @@ impl<'a> Reader<'a> {
         let known = self.rewrite.as_ref().and_then(|r| r.find_new(raw, hash));
         match known {
             Some(first) => self.repeated(raw, first, value, timestamp_ms),
-            None => self.new_series(raw, hash, value, timestamp_ms),
+            None => {
+                let kind = self.parser.kind();
+                let labels = match plain {
+                    Some(series) => self.assembler.assemble(series, kind),
+                    None => assemble(raw, kind, self.plan),
+                };
+                self.new_series((raw, hash), labels, value, timestamp_ms)
+            }
         }
     }
 
@@ -522,7 +544,8 @@ impl<'a> Reader<'a> {
         self.hold_exemplars(raw, self.parser.kind(), exemplars.iter().copied(), timestamp_ms)?;
         self.start_ms = start_ms;
         self.native = Some(histogram.clone());
-        let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
+        let line = SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms };
+        let read = self.any_series(old, line, None);
         // One that is dropped or repeated was not taken.
         self.native = None;
         self.exemplars.release();
@@ -557,10 +580,16 @@ impl<'a> Reader<'a> {
         self.exemplars.hold(found, at, (raw, kind, self.plan))
     }
 
-    fn new_series(&mut self, raw: &[u8], hash: u64, value: f64, timestamp_ms: Option<i64>) -> Result<(), ScrapeError> {
+    fn new_series(
+        &mut self,
+        (raw, hash): (&[u8], u64),
+        labels: Result<Option<Labels>, ScrapeError>,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), ScrapeError> {
         self.counts.scraped += 1;
         let kind = self.parser.kind();
-        let labels = assemble(raw, kind, self.plan)?;
+        let labels = labels?;
         let explicit = self.explicit(timestamp_ms);
         let tracked = self.tracks(explicit);
         self.counts.post_relabel += u64::from(labels.is_some());

@@ -501,6 +501,17 @@ fn openmetrics_ends_with_its_last_line() {
 }
 
 #[test]
+fn what_follows_a_value_in_openmetrics_is_no_line() {
+    let mut target = openmetrics();
+    assert_eq!(target.scrape("a 1\nb 2\n# EOF\n").1, None);
+    // Both where `b` is known and where it is new.
+    for body in ["a 1 # b 2\n# EOF\n", "a 1 # c 2\n# EOF\n"] {
+        let error = target.scrape(body).1.unwrap().to_string();
+        assert!(error.starts_with("expected a valid start token, got"), "{error}");
+    }
+}
+
+#[test]
 fn a_target_that_changes_its_format_keeps_its_series() {
     let mut target = Target::new(ScrapeSettings::default());
     target.scrape("# TYPE a gauge\na{x=\"1\"} 1\nb 1\n");
