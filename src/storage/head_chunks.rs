@@ -29,7 +29,7 @@ const HEADER_LEN: u64 = 8;
 pub(crate) const FILE_HEADER: [u8; HEADER_LEN as usize] = [0x01, 0x30, 0xbc, 0x91, 1, 0, 0, 0];
 /// Series, two times, encoding.
 const CHUNK_HEADER_LEN: usize = 25;
-const CHECKSUM_LEN: usize = 4;
+pub(crate) const CHECKSUM_LEN: usize = 4;
 /// Longest chunk that is looked at.
 const DATA_LEN_MAX: u64 = 1 << 20;
 const READ_LEN: usize = 1 << 20;

@@ -13,6 +13,7 @@ pub mod compact;
 pub mod fs;
 pub mod head;
 pub mod head_chunk_files;
+pub mod head_chunk_mending;
 pub mod head_chunk_repair;
 pub mod head_chunk_store;
 pub mod head_chunks;

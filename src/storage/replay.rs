@@ -131,7 +131,7 @@ pub fn open(
     let snapshot = chunk_snapshot::usable(fs, data_dir)?;
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
     let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
-    let files = Files::new(fs, data_dir, metrics.chunk_corruptions.clone());
+    let files = Files::new(fs, data_dir, metrics.of_chunks());
     for source in sources {
         let mut restorer = head.restore(None, oldest);
         // Beside a snapshot files are sound to their end.
@@ -460,6 +460,8 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
 mod chunk_tests;
 #[cfg(test)]
 mod exemplar_tests;
+#[cfg(test)]
+mod mending_tests;
 #[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl LateValue {
         }
     }
 
-    fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         match self {
             Self::Float(value) => Value::Float(*value),
             Self::Histogram(HistogramValue::Integer(histogram)) => Value::Whole(Box::new(Histogram::clone(histogram))),
