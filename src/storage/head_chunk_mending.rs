@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
-use crate::storage::block::chunks::ChunkData;
+use crate::storage::block::chunks::{ChunkData, sample_count};
 use crate::storage::block::rewrite::{self, Sample, Starts};
 use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::fs::File;
@@ -28,7 +28,8 @@ use crate::storage::head_chunks::{chunk_len, parse, put_chunk};
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::record::{RefSample, RefSeries};
 use crate::storage::wal::writer::Position;
-use crate::storage::wal::{RecordSink, WAL_DIR, WalError, read_until};
+use crate::storage::wal::{IoContext, RecordSink, WAL_DIR, WalError, read_until};
+use crate::storage::wbl::WBL_DIR;
 
 /// Chunks that are mended at once.
 const CHUNKS_MAX: usize = if cfg!(test) { 7 } else { 4096 };
@@ -153,6 +154,10 @@ pub fn mend(head: &Head) -> Result<Mended, WalError> {
         // What is being written meanwhile is newer.
         let end = Position { segment: u64::MAX, offset: 0 };
         read_until(fs, &data_dir.join(WAL_DIR), end, &mut gathered)?;
+        let late_dir = data_dir.join(WBL_DIR);
+        if gathered.wants_late() && fs.exists(&late_dir).context("read", &late_dir)? {
+            read_until(fs, &late_dir, end, &mut LateGathered(&mut gathered))?;
+        }
         let before = done;
         put_all(files, head.min_valid(), gathered, &mut costs, &mut done);
         if done == before {
@@ -205,9 +210,13 @@ struct Cost {
 /// Takes the samples of damaged chunks out of the log.
 struct Gathered {
     series: Vec<GatheredSeries>,
-    by_ref: HashMap<SeriesRef, usize, foldhash::fast::FixedState>,
-    by_labels: HashMap<Labels, usize>,
+    /// Places of a series with damaged chunks of samples in order, and of late ones.
+    by_ref: HashMap<SeriesRef, [Option<usize>; 2], foldhash::fast::FixedState>,
+    by_labels: HashMap<Labels, [Option<usize>; 2]>,
 }
+
+/// Takes the samples of damaged chunks out of the log of late samples.
+struct LateGathered<'a>(&'a mut Gathered);
 
 struct GatheredSeries {
     damaged: DamagedSeries,
@@ -221,8 +230,13 @@ struct GatheredSeries {
 
 impl Gathered {
     fn new(damaged: Vec<DamagedSeries>) -> Self {
-        let by_ref = damaged.iter().enumerate().map(|(at, one)| (one.series, at)).collect();
-        let by_labels = damaged.iter().enumerate().map(|(at, one)| (one.labels.clone(), at)).collect();
+        let mut by_labels: HashMap<Labels, [Option<usize>; 2]> = HashMap::new();
+        let mut by_ref: HashMap<_, [Option<usize>; 2], _> = HashMap::default();
+        for (at, one) in damaged.iter().enumerate() {
+            let places = by_labels.entry(one.labels.clone()).or_default();
+            *(if one.are_late { &mut places[1] } else { &mut places[0] }) = Some(at);
+            by_ref.insert(one.series, *places);
+        }
         let series = |damaged: DamagedSeries| GatheredSeries {
             refs: vec![damaged.series],
             newest: i64::MIN,
@@ -232,8 +246,8 @@ impl Gathered {
         Self { series: damaged.into_iter().map(series).collect(), by_ref, by_labels }
     }
 
-    fn take(&mut self, series: SeriesRef, t: i64, value: impl FnOnce() -> LateValue) {
-        let Some(found) = self.by_ref.get(&series).and_then(|at| self.series.get_mut(*at)) else { return };
+    fn take(&mut self, series: SeriesRef, (t, start): (i64, i64), value: impl FnOnce() -> LateValue) {
+        let Some(found) = self.by_ref.get(&series).and_then(|at| self.series.get_mut(at[0]?)) else { return };
         if t <= found.newest {
             return;
         }
@@ -242,7 +256,51 @@ impl Gathered {
         if let (Some(chunk), Some(samples)) = (found.damaged.chunks.get(at), found.samples.get_mut(at))
             && chunk.min_t <= t
         {
-            samples.push(Sample { t, start: 0, value: value().to_value() });
+            samples.push(Sample { t, start, value: value().to_value() });
+        }
+    }
+
+    fn wants_late(&self) -> bool {
+        self.series.iter().any(|one| one.damaged.are_late)
+    }
+
+    /// A sample that came out of order may be of any chunk that it lies in. One that is not is in another chunk as well.
+    fn take_late(&mut self, series: SeriesRef, (t, start): (i64, i64), value: &LateValue) {
+        let Some(found) = self.by_ref.get(&series).and_then(|at| self.series.get_mut(at[1]?)) else { return };
+        let value = value.to_value();
+        for (chunk, samples) in found.damaged.chunks.iter().zip(&mut found.samples) {
+            if chunk.min_t <= t && t <= chunk.max_t && value.is_of(chunk.encoding) {
+                samples.push(Sample { t, start, value: value.clone() });
+            }
+        }
+    }
+}
+
+/// The starts of samples that may have some.
+fn or_none(starts: &[i64]) -> impl Iterator<Item = i64> + '_ {
+    starts.iter().copied().chain(std::iter::repeat(0))
+}
+
+impl RecordSink for LateGathered<'_> {
+    fn series(&mut self, _: &mut Vec<RefSeries>) {}
+
+    fn samples(&mut self, samples: &[RefSample]) {
+        self.started_samples(samples, &[]);
+    }
+
+    fn histograms(&mut self, histograms: &[RefHistogram]) {
+        self.started_histograms(histograms, &[]);
+    }
+
+    fn started_samples(&mut self, samples: &[RefSample], starts: &[i64]) {
+        for (one, start) in samples.iter().zip(or_none(starts)) {
+            self.0.take_late(one.series, (one.t, start), &LateValue::Float(one.value));
+        }
+    }
+
+    fn started_histograms(&mut self, histograms: &[RefHistogram], starts: &[i64]) {
+        for (one, start) in histograms.iter().zip(or_none(starts)) {
+            self.0.take_late(one.series, (one.t, start), &LateValue::Histogram(one.value.clone()));
         }
     }
 }
@@ -250,9 +308,9 @@ impl Gathered {
 impl RecordSink for Gathered {
     fn series(&mut self, series: &mut Vec<RefSeries>) {
         for one in series.drain(..) {
-            if let Some(at) = self.by_labels.get(&one.labels)
-                && let Some(found) = self.series.get_mut(*at)
-                && self.by_ref.insert(one.series, *at).is_none()
+            let Some(places) = self.by_labels.get(&one.labels) else { continue };
+            if self.by_ref.insert(one.series, *places).is_none()
+                && let Some(found) = places[0].and_then(|at| self.series.get_mut(at))
             {
                 found.refs.push(one.series);
             }
@@ -260,11 +318,23 @@ impl RecordSink for Gathered {
     }
 
     fn samples(&mut self, samples: &[RefSample]) {
-        samples.iter().for_each(|one| self.take(one.series, one.t, || LateValue::Float(one.value)));
+        self.started_samples(samples, &[]);
     }
 
     fn histograms(&mut self, histograms: &[RefHistogram]) {
-        histograms.iter().for_each(|one| self.take(one.series, one.t, || LateValue::Histogram(one.value.clone())));
+        self.started_histograms(histograms, &[]);
+    }
+
+    fn started_samples(&mut self, samples: &[RefSample], starts: &[i64]) {
+        for (one, start) in samples.iter().zip(or_none(starts)) {
+            self.take(one.series, (one.t, start), || LateValue::Float(one.value));
+        }
+    }
+
+    fn started_histograms(&mut self, histograms: &[RefHistogram], starts: &[i64]) {
+        for (one, start) in histograms.iter().zip(or_none(starts)) {
+            self.take(one.series, (one.t, start), || LateValue::Histogram(one.value.clone()));
+        }
     }
 }
 
@@ -276,7 +346,10 @@ fn put_all(files: &Files, min_valid: i64, gathered: Gathered, costs: &mut BTreeM
     let mut kept = HashMap::new();
     for GatheredSeries { damaged, refs, samples, .. } in gathered.series {
         for (chunk, samples) in damaged.chunks.iter().zip(samples) {
-            let again = Again::of(chunk, samples, min_valid);
+            let again = match damaged.are_late {
+                true => Again::of_late(chunk, samples),
+                false => Again::of(chunk, samples, min_valid),
+            };
             let put_back = again.is_whole && {
                 let keeps = kept.entry(chunk.place.file()).or_insert_with(|| {
                     let (fs, data_dir) = files.place();
@@ -330,6 +403,19 @@ struct Again {
 }
 
 impl Again {
+    /// Of a chunk of late samples it is not known which others lie between its first and its last; it is never put back.
+    fn of_late(chunk: &WrittenChunk, mut samples: Vec<Sample>) -> Self {
+        // Stable: of equal ones the first that came stays.
+        samples.sort_by_key(|sample| sample.t);
+        samples.dedup_by_key(|sample| sample.t);
+        let mut encoded = Vec::new();
+        let done = rewrite::encode(samples, u16::MAX, Starts::of([chunk.encoding]), &mut encoded);
+        let data = encoded.into_iter().next().filter(|_| done.is_ok()).map(|one| one.data);
+        let kept = data.as_ref().map_or(0, |data| u64::from(sample_count(chunk.encoding.id(), data)));
+        let lost = u64::from(chunk.samples).saturating_sub(kept);
+        Self { data: data.unwrap_or_else(|| EMPTY_CHUNK.to_vec()), is_whole: false, lost }
+    }
+
     fn of(chunk: &WrittenChunk, mut samples: Vec<Sample>, min_valid: i64) -> Self {
         let count = usize::from(chunk.samples);
         let first_t = |samples: &[Sample]| samples.first().map(|sample| sample.t);
@@ -342,7 +428,7 @@ impl Again {
             samples.remove(0);
         }
         let mut encoded = Vec::new();
-        let done = rewrite::encode(samples, u16::MAX, Starts::None, &mut encoded);
+        let done = rewrite::encode(samples, u16::MAX, Starts::of([chunk.encoding]), &mut encoded);
         let fits = |one: &ChunkData| one.encoding == chunk.encoding.id();
         let is_one = done.is_ok() && encoded.len() == 1;
         match encoded.into_iter().next().filter(fits) {

@@ -22,12 +22,13 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::read::may_read_files;
+use crate::storage::block::chunks::sample_count;
 use crate::storage::chunk::ChunkError;
 use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::fs::{File, SharedFs};
 use crate::storage::head_chunk_files::{self, FILE_LEN_MAX, path_of};
 use crate::storage::head_chunk_mending::StandIns;
-use crate::storage::head_chunks::{CHECKSUM_LEN, FILE_HEADER, HEAD_CHUNKS_DIR, chunk_len, parse};
+use crate::storage::head_chunks::{CHECKSUM_LEN, FILE_HEADER, HEAD_CHUNKS_DIR, OUT_OF_ORDER, chunk_len, parse};
 use crate::storage::wal::{IoContext, WalError};
 use crate::telemetry::metrics::Counter;
 
@@ -153,11 +154,25 @@ impl FileSet {
     /// Reads a chunk into `buffer` and returns it without length and checksum. Errors when it does not stand there as it was written,
     /// unless something stands for it.
     pub fn load<'b>(&self, chunk: &WrittenChunk, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ChunkError> {
+        self.load_kind(chunk, 0, buffer)
+    }
+
+    /// The same for a chunk of samples that came out of order.
+    pub fn load_late<'b>(&self, chunk: &WrittenChunk, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ChunkError> {
+        self.load_kind(chunk, OUT_OF_ORDER, buffer)
+    }
+
+    /// Whose files they are.
+    pub(crate) fn owner(&self) -> &Arc<Files> {
+        &self.owner
+    }
+
+    fn load_kind<'b>(&self, chunk: &WrittenChunk, kind: u8, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ChunkError> {
         let file = chunk.place.file();
         if !may_read_files() {
             return Err(ChunkError::UnreadableFile { file, kind: io::ErrorKind::WouldBlock });
         }
-        let found = match self.read(chunk, buffer) {
+        let found = match self.read(chunk, kind, buffer) {
             Ok(found) => found,
             Err(error) => {
                 let Some(data) = self.owner.stand_ins.get(chunk.place) else {
@@ -173,11 +188,16 @@ impl FileSet {
 
     /// Whether a chunk stands where it was written.
     pub(crate) fn holds(&self, chunk: &WrittenChunk, buffer: &mut Vec<u8>) -> bool {
-        self.read(chunk, buffer).is_ok()
+        self.read(chunk, 0, buffer).is_ok()
     }
 
-    /// Reads a chunk into `buffer`; returns where in it the chunk is.
-    fn read(&self, chunk: &WrittenChunk, buffer: &mut Vec<u8>) -> Result<Range<usize>, ChunkError> {
+    /// The same for a chunk of samples that came out of order.
+    pub(crate) fn holds_late(&self, chunk: &WrittenChunk, buffer: &mut Vec<u8>) -> bool {
+        self.read(chunk, OUT_OF_ORDER, buffer).is_ok()
+    }
+
+    /// Reads a chunk into `buffer`; returns where in it the chunk is. `kind` is a bit of its encoding.
+    fn read(&self, chunk: &WrittenChunk, kind: u8, buffer: &mut Vec<u8>) -> Result<Range<usize>, ChunkError> {
         let (number, offset) = (chunk.place.file(), chunk.place.offset());
         let unreadable = |kind| ChunkError::UnreadableFile { file: number, kind };
         let file = self.file(number).ok_or(unreadable(io::ErrorKind::NotFound))?;
@@ -185,11 +205,11 @@ impl FileSet {
         if let Some(len) = buffer.get(..have).and_then(chunk_len).filter(|len| have < *len) {
             have = read_at_least(file, buffer, offset, len).map_err(|error| unreadable(error.kind()))?;
         }
-        let count = |data: &[u8]| data.first_chunk().map(|raw| u16::from_be_bytes(*raw));
         match buffer.get(..have).and_then(parse) {
             Some((len, found))
-                if (found.min_t, found.max_t, found.encoding) == (chunk.min_t, chunk.max_t, chunk.encoding.id())
-                    && count(found.data) == Some(chunk.samples) =>
+                if (found.min_t, found.max_t, found.encoding)
+                    == (chunk.min_t, chunk.max_t, chunk.encoding.id() | kind)
+                    && sample_count(chunk.encoding.id(), found.data) == chunk.samples =>
             {
                 let end = len - CHECKSUM_LEN;
                 Ok(end - found.data.len()..end)
@@ -228,6 +248,8 @@ pub struct ChunkStore {
     /// The head knows all chunks in the files.
     is_complete: AtomicBool,
     writing: Mutex<Writing>,
+    /// By epoch of samples that came out of order: where the first of their chunks stands that is still needed.
+    late: Mutex<BTreeMap<u64, ChunkPlace>>,
     /// Chunks that were written.
     written: AtomicU64,
     /// Writes that failed.
@@ -269,6 +291,7 @@ impl ChunkStore {
             is_open: AtomicBool::new(false),
             is_complete: AtomicBool::new(true),
             writing: Mutex::new(writing),
+            late: Mutex::default(),
             written: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -295,6 +318,35 @@ impl ChunkStore {
         self.is_open.store(false, Ordering::Release);
         // Whoever writes now is done afterwards.
         drop(self.lock());
+    }
+
+    /// Notes a chunk of samples that came out of order.
+    pub(crate) fn note_late(&self, epoch: u64, place: ChunkPlace) {
+        let mut late = self.late.lock();
+        let first = late.entry(epoch).or_insert(place);
+        *first = place.min(*first);
+    }
+
+    /// The place of the first chunk of samples that came out of order and are not in blocks; `None` if there is none.
+    pub fn late_from(&self) -> Option<ChunkPlace> {
+        self.late.lock().values().min().copied()
+    }
+
+    /// Blocks stand for the samples that came out of order of the epochs up to this one. Returns the place before which the files hold
+    /// no others; `None` if they hold none at all.
+    pub(crate) fn drop_late(&self, epoch: u64) -> Option<ChunkPlace> {
+        // In this order: nothing is added meanwhile.
+        let writing = self.writing.lock();
+        let mut late = self.late.lock();
+        if late.is_empty() {
+            return None;
+        }
+        late.retain(|own, _| epoch < *own);
+        let end = match &writing.current {
+            Some(current) => ChunkPlace::new(writing.last, current.len),
+            None => ChunkPlace::new(writing.last + 1, 0),
+        };
+        late.values().min().copied().or(end)
     }
 
     /// What readers use.

@@ -7,6 +7,7 @@ use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::head::Head;
+use crate::storage::head::late::WrittenLate;
 use crate::storage::head::view::HeadView;
 use crate::storage::head_chunk_store::{FileSet, Files};
 
@@ -15,8 +16,10 @@ use crate::storage::head_chunk_store::{FileSet, Files};
 pub(crate) struct DamagedSeries {
     pub(crate) series: SeriesRef,
     pub(crate) labels: Labels,
-    /// Oldest first.
+    /// In the order in which they were written.
     pub(crate) chunks: Vec<WrittenChunk>,
+    /// Whether their samples came out of order.
+    pub(crate) are_late: bool,
     /// Where they should stand.
     pub(crate) files: Arc<FileSet>,
 }
@@ -50,7 +53,25 @@ impl Head {
             if !damaged.is_empty() {
                 count += damaged.len();
                 let (series, files) = (cell.series(), Arc::clone(set));
-                found.push(DamagedSeries { series, labels: labels(), chunks: damaged, files });
+                found.push(DamagedSeries { series, labels: labels(), chunks: damaged, are_late: false, files });
+            }
+        });
+        view.for_each_late(|series, labels, late| {
+            let Some((set, chunks)) = late.in_files() else { return };
+            let mut damaged = Vec::new();
+            for WrittenLate { chunk, .. } in chunks {
+                if files.stand_ins().get(chunk.place).is_some() {
+                    known.insert(chunk.place);
+                } else if count + damaged.len() < count_max
+                    && numbers.contains(&chunk.place.file())
+                    && !set.holds_late(chunk, &mut buffer)
+                {
+                    damaged.push(*chunk);
+                }
+            }
+            if !damaged.is_empty() {
+                count += damaged.len();
+                found.push(DamagedSeries { series, labels, chunks: damaged, are_late: true, files: Arc::clone(set) });
             }
         });
         (found, known)

@@ -893,6 +893,7 @@ impl HeadSeries {
 
     fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
         self.check()?;
+        self.view.leaves_out(self.series, range);
         let Some(late) = &self.late else { return self.decode_in_order(range, out) };
         match out {
             Output::Floats(out) => {
@@ -909,7 +910,6 @@ impl HeadSeries {
 
     fn decode_in_order(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
         let (Some(column), Some(range)) = (&self.column, self.view.clamp(range)) else { return Ok(()) };
-        self.view.leaves_out(self.series, range);
         let marks = self.view.marks_of(self.shard, self.series);
         let decode = |out: Output<'_>| column.decode(self.view.commit(), range, Some(marks), out);
         let Output::All(out) = out else { return decode(out).map_err(|e| corrupt(self.series, e)) };
