@@ -22,10 +22,12 @@ use crate::model::time::TimestampMs;
 use crate::remote::send::metrics::Intake;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::block::view::StoreQueryable;
+use crate::storage::chunk::written::ChunkPlace;
 use crate::storage::head::exemplars::ExemplarStats;
 use crate::storage::head::shard::Staged;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::{Head, HeadError};
+use crate::storage::late_floor;
 use crate::storage::wal::record::LogRecords;
 use crate::storage::wbl;
 
@@ -301,10 +303,13 @@ impl StorageClient {
         }
     }
 
-    /// Removes files that hold nothing but late samples of before [`Self::cut_late_log`], for which blocks stand; lets go of
-    /// chunks that another program has left. Works on files: not for an actor's thread.
-    pub fn remove_late_files(&self, first_kept: Option<u64>) -> Result<(), String> {
+    /// Removes files that hold nothing but late samples of before [`Self::cut_late_log`], for which blocks stand; chunks before
+    /// `chunks_from` are not looked at any more. Lets go of chunks that another program has left. Works on files: not for an actor's thread.
+    pub fn remove_late_files(&self, first_kept: Option<u64>, chunks_from: Option<ChunkPlace>) -> Result<(), String> {
         let Some(journal) = self.log.get() else { return Ok(()) };
+        if let Some(from) = chunks_from {
+            late_floor::save(&*journal.fs, &journal.data_dir, from).map_err(|error| error.to_string())?;
+        }
         // A shard that is being rebuilt reads them; the next compaction removes them.
         let Some(_files) = journal.files.try_lock() else { return Ok(()) };
         if let Some(first_kept) = first_kept {

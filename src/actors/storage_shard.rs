@@ -3,6 +3,8 @@
 //! and is kept, unless the panic cut the application of a batch short; then it is rebuilt. Shutdown: `Drain` ends it
 //! when what was sent before is done.
 
+mod mending;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use crate::actors::kind::{Kind, Rank};
 use crate::actors::log_writer::{self, Announced, Announcements, LogFailure, LogWay, LogWriter, Synced};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::pool::{ComputePool, Lane};
+use crate::actors::storage_shard::mending::Mending;
 use crate::actors::supervision::SupervisedActor;
 use crate::model::append::{AppendReport, SampleRejection};
 use crate::model::time::TimestampMs;
@@ -197,12 +200,21 @@ pub struct StorageShard {
     retried_at: Option<Instant>,
     /// Series of the tail when it was last looked at.
     tail_len: usize,
+    mending: Mending,
 }
 
 impl StorageShard {
     /// A shard over the partition in `deps`.
     pub fn new(deps: Arc<ShardDeps>) -> Self {
-        Self { deps, merging: false, chunk_looks: 0, chunk_pause: None, retried_at: None, tail_len: 0 }
+        Self {
+            deps,
+            merging: false,
+            chunk_looks: 0,
+            chunk_pause: None,
+            retried_at: None,
+            tail_len: 0,
+            mending: Mending::default(),
+        }
     }
 
     /// What kept the log from being read back may be over.
@@ -238,6 +250,7 @@ impl StorageShard {
         if self.deps.shard.has_chunks_to_write(enough) {
             self.write_chunks(ctx);
         }
+        self.mend_chunks(ctx);
         if self.merging {
             return;
         }
@@ -331,6 +344,7 @@ impl Actor for StorageShard {
 impl Supervised for StorageShard {
     fn restarting(&mut self, ctx: &mut Context<Self>) {
         self.merging = false;
+        self.mending = Mending::default();
         let shard = &self.deps.shard;
         if shard.recover() != Recovery::MustRebuild {
             return;

@@ -301,8 +301,8 @@ pub fn remove_in_order(fs: &dyn Fs, data_dir: &Path) -> Result<(), WalError> {
 }
 
 /// Removes the files of which every sample is older than `bound`, up to the first that has others. Those that came out of order are
-/// needed if `keeps_late`, until blocks stand for them.
-pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, keeps_late: bool) -> Result<(), WalError> {
+/// needed from `late_from` on, if that is a place.
+pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, late_from: Option<ChunkPlace>) -> Result<(), WalError> {
     let mut files = list(fs, data_dir)?;
     // The last one stays, so that numbers are not used again.
     files.pop();
@@ -311,7 +311,8 @@ pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, keeps_late: bool)
         let mut is_needed = false;
         let whole = each_chunk(fs, &path, &mut |chunk| {
             let is_late = chunk.encoding & OUT_OF_ORDER != 0;
-            is_needed |= if is_late { keeps_late } else { bound <= chunk.max_t };
+            let place = ChunkPlace::new(file.number, chunk.offset);
+            is_needed |= if is_late { late_from.is_some() && late_from <= place } else { bound <= chunk.max_t };
         });
         if !whole.context("read", &path)? || is_needed {
             return Ok(());

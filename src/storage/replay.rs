@@ -19,6 +19,7 @@ use crate::storage::head_chunk_files::{self, Extent};
 use crate::storage::head_chunk_repair::{self, ChunkDamage};
 use crate::storage::head_chunk_store::{ChunkStore, Files};
 use crate::storage::head_chunks;
+use crate::storage::late_floor;
 use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::loss::Loss;
@@ -37,7 +38,7 @@ pub struct ReplayReport {
     pub log: LoadReport,
     /// Of the log of samples that came out of order.
     pub late_log: LoadReport,
-    /// The last of the files with head chunks that hold samples which came out of order.
+    /// The last of the files with head chunks that hold samples which came out of order and were read into the head.
     pub late_chunk_file: Option<u64>,
     /// Of the head: what came into it.
     pub head: RestoreStats,
@@ -131,7 +132,7 @@ pub fn open(
     let snapshot = chunk_snapshot::usable(fs, data_dir)?;
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
     let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
-    let files = Files::new(fs, data_dir, metrics.chunk_corruptions.clone());
+    let files = Files::new(fs, data_dir, metrics.of_chunks());
     for source in sources {
         let mut restorer = head.restore(None, oldest);
         // Beside a snapshot files are sound to their end.
@@ -146,18 +147,25 @@ pub fn open(
                 if restorer.settle() == 0 || source == Source::Log {
                     let aliases = known.iter().flat_map(|known| &known.aliases);
                     aliases.for_each(|(reference, first)| restorer.alias(*reference, *first));
-                    // Whatever the rest comes from: late samples stand in their log alone, which is read from its beginning.
+                    if is_complete {
+                        let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
+                        head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
+                    }
+                    let adopts_late = is_complete && {
+                        let from = late_floor::load(&**fs, data_dir);
+                        head_chunks::adopt_late(fs, data_dir, from, &mut restorer)?
+                    };
+                    // Whatever the rest comes from: the log of late samples is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
-                    let late_chunk_file = restore_late(fs, data_dir, &mut restorer, (metrics, &mut chunk_damage))?;
+                    let late_chunk_file = match adopts_late {
+                        true => None,
+                        false => restore_late(fs, data_dir, &mut restorer, (metrics, &mut chunk_damage))?,
+                    };
                     settle_cost(&mut chunk_damage, &mut restorer, metrics);
                     let mut restored = restorer.finish();
                     if let Some(known) = known {
                         restored.aliases.extend(known.aliases);
                         head.reserve_refs(known.ref_max);
-                    }
-                    if is_complete {
-                        let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
-                        head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
                     }
                     // Without this, series whose samples are all too old would stay for ever.
                     head.truncate_blocking(oldest);
@@ -227,12 +235,13 @@ fn restore_late(
     restorer: &mut Restorer<'_>,
     (metrics, damage): (&WalMetrics, &mut Vec<ChunkDamage>),
 ) -> Result<Option<u64>, WalError> {
-    let (last, is_whole) = head_chunks::restore_late(fs, data_dir, restorer)?;
+    let from = late_floor::load(&**fs, data_dir);
+    let (last, is_whole) = head_chunks::restore_late(fs, data_dir, from, restorer)?;
     if is_whole {
         return Ok(last);
     }
     repair_chunks(fs, data_dir, metrics, damage)?;
-    head_chunks::restore_late(fs, data_dir, restorer).map(|(last, _)| last)
+    head_chunks::restore_late(fs, data_dir, from, restorer).map(|(last, _)| last)
 }
 
 fn repair_chunks(
@@ -460,6 +469,8 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
 mod chunk_tests;
 #[cfg(test)]
 mod exemplar_tests;
+#[cfg(test)]
+mod mending_tests;
 #[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]

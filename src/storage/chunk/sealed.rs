@@ -139,7 +139,7 @@ impl SealedChunks {
     }
 
     /// Chunks of which none is held. With `has_open` the last is the open chunk, and is finished when another begins.
-    pub fn written(list: &WrittenList, files: Arc<FileSet>, has_open: bool) -> Self {
+    pub fn all_written(list: &WrittenList, files: Arc<FileSet>, has_open: bool) -> Self {
         Self::of(std::iter::empty(), list, Some(files), has_open)
     }
 
@@ -286,6 +286,13 @@ impl SealedChunks {
         })
     }
 
+    /// Those that stand in files, oldest first and without the open one, with their files.
+    pub(crate) fn written(&self) -> Option<(&Arc<FileSet>, impl Iterator<Item = WrittenChunk> + '_)> {
+        let parts = self.parts();
+        let files = self.files.as_ref()?;
+        Some((files, WrittenChunks::new(parts.written).take(parts.written_count)))
+    }
+
     /// Bytes on the heap.
     pub fn heap_len(&self) -> usize {
         self.blob.len()
@@ -424,7 +431,7 @@ mod tests {
         // The last is the open one until another begins.
         let mut list = WrittenList::default();
         written.iter().for_each(|chunk| assert!(list.push(chunk)));
-        let open = SealedChunks::written(&list, files.set_of(1, 4, None), true);
+        let open = SealedChunks::all_written(&list, files.set_of(1, 4, None), true);
         assert_eq!((open.len(), open.sample_count(), spans(&open)), (3, 9, all[..3].to_vec()));
         assert!(!open.without_oldest(3).is_empty());
         let (chunk, at) = chunk_of(&[2000, 2005, 2007]);

@@ -8,7 +8,7 @@ use crate::storage::chunk::Encoding;
 use crate::storage::wal::record::{put_uvarint, put_varint, take_uvarint, take_varint};
 
 /// Number of a file and offset in it. Of a series' chunks a later one has a higher place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkPlace(u64);
 
 impl ChunkPlace {

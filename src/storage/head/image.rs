@@ -225,7 +225,7 @@ impl WriterSeries {
                 if !list.push(&last) {
                     return false;
                 }
-                (Some(Arc::new(SealedChunks::written(&list, files, has_open))), newest)
+                (Some(Arc::new(SealedChunks::all_written(&list, files, has_open))), newest)
             }
         };
         let chunk = &newest.chunk;

@@ -864,6 +864,7 @@ impl Partition {
     fn apply_late(&mut self, batch: &StagedBatch, commit: &Commit, low: CommitId) -> (u64, u64, u64) {
         let table = self.readers.late.load_full();
         let rules = LateRules { epoch: batch.epoch, low, chunk_len: self.shared.late_chunk_len };
+        let writes_chunks = self.shared.chunk_store().is_some_and(|store| store.is_open());
         let (mut floats, mut histograms, mut chunks) = (0, 0, 0);
         for late in &batch.late {
             let series = self.table.get(late.id).expect("a series with staged samples stays in the table");
@@ -872,6 +873,9 @@ impl Partition {
             let Inserted::Taken { new_chunks } = table.insert(late.series, sample, rules) else { continue };
             series.cell.set_late(true);
             chunks += new_chunks;
+            if 0 < new_chunks && writes_chunks {
+                self.chunk_writes.finished_late(late.id);
+            }
             match &late.value {
                 LateValue::Float(_) => floats += 1,
                 LateValue::Histogram(_) => histograms += 1,

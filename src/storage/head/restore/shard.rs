@@ -10,13 +10,14 @@ use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::RestoredDeletions;
-use crate::storage::head::late::{Inserted, LateRules, LateSample};
+use crate::storage::head::late::{Inserted, LateRules, LateSample, WrittenLate};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::restore::{Batch, Entry, HISTOGRAM, NamedSeries, RestoreStats};
 use crate::storage::head::series::{RunCounts, WriterSeries};
 use crate::storage::head::shard::Shard;
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::table::{SeriesId, SeriesPart, SeriesTable};
+use crate::storage::head_chunk_store::Files;
 
 /// Threads for a batch of one shard, at most.
 const THREADS_MAX: usize = 4;
@@ -176,6 +177,23 @@ impl ShardRestorer {
         }
         self.stats.late += new;
         new
+    }
+
+    /// Lets a series begin with chunks of samples that came out of order and stand in files; `samples` are in them.
+    pub(super) fn begin_late(&mut self, number: u32, chunks: Vec<WrittenLate>, samples: u64, files: &Arc<Files>) {
+        let Some((shard, shared)) = &self.target else { return };
+        let partition = shard.lock_partition();
+        let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+        let Some(series) = partition.table.get(SeriesId::from_slot(slot)) else { return };
+        for one in &chunks {
+            if let Some(store) = shared.chunk_store() {
+                store.note_late(one.epoch, one.chunk.place);
+            }
+        }
+        self.counts.chunks += chunks.len() as u64;
+        self.stats.late += samples;
+        partition.readers.late.load().begin_with(series.cell.series(), chunks, files);
+        series.cell.set_late(true);
     }
 
     /// The same for those alone whose time no late sample of the series has; `None` if the series is not here.
