@@ -26,7 +26,7 @@ use crate::storage::head::bounds::{AppendBounds, Lateness};
 use crate::storage::head::chunk_writes::ChunkWrites;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::exemplars::{Exemplars, Verdict};
-use crate::storage::head::index::tail::{Tail, TailEntry};
+use crate::storage::head::index::tail::{RESTORED_TAIL_LEN_MAX, TAIL_LEN_MAX, Tail, TailEntry};
 use crate::storage::head::index::{Index, build};
 use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
 use crate::storage::head::native::Newest;
@@ -727,10 +727,20 @@ impl Partition {
         self.enter_index(&NewSeries { series: reference, labels: labels.clone(), hash, id });
         Some((id, reference))
     }
+        if self.index.tail.is_full() {
+            self.seal_tail_for(RESTORED_TAIL_LEN_MAX);
+        }
 
     /// The place of the series with these labels.
     pub(super) fn restored(&self, labels: &Labels) -> Option<SeriesId> {
         self.find(labels, labels.hash64())
+    /// Readers scan the tail from now on.
+    pub(super) fn settle_tail(&mut self) {
+        if TAIL_LEN_MAX < self.index.tail.room() {
+            self.seal_tail();
+        }
+    }
+
     }
 
     /// Marks a staged batch as logged, and applies all batches that are ready; the commit handle goes with it.
@@ -913,9 +923,14 @@ impl Partition {
         let mut segments = self.index.segments.clone();
         let segment = build::from_tail(self.index.tail.iter(self.index.tail.len()));
         if 0 < segment.len() {
+        self.seal_tail_for(TAIL_LEN_MAX);
+    }
+
+    /// The same, with room for `len_max` series in the next one.
+    fn seal_tail_for(&mut self, len_max: usize) {
             segments.push(Arc::new(segment));
         }
-        self.publish(Index { segments, tail: Arc::new(Tail::with_room()) });
+        self.publish(Index { segments, tail: Arc::new(Tail::with_room(len_max)) });
         let table = &self.table;
         self.young.retain(|young| table.get(young.id).is_some_and(|series| !series.indexed));
     }

@@ -214,6 +214,7 @@ impl ShardRestorer {
         let Some((shard, _)) = &self.target else { return };
         let mut partition = shard.lock_partition();
         let mut rest = partition.table.whole();
+        partition.settle_tail();
         let share = rest.page_count().div_ceil(threads());
         std::thread::scope(|scope| {
             // Other shards may be done by now, and their threads' cores idle.
