@@ -50,6 +50,18 @@ impl OpenWords {
         new
     }
 
+    /// A chunk of `samples` samples whose bits stand elsewhere. Nobody reads it, and nothing is appended to it.
+    pub fn unread(samples: u16) -> Self {
+        let mut new = Self { published: AtomicU64::new(0), words: Box::default() };
+        new.set_published(Published { samples, bits: 0 });
+        new
+    }
+
+    /// True if its bits stand elsewhere.
+    pub fn is_unread(&self) -> bool {
+        self.words.is_empty()
+    }
+
     /// Published words with `samples` samples in `bits`, and room for `more` bits.
     pub fn holding<B: SampleBits>(samples: u16, bits: &B, more: u32) -> Self {
         let needed = (bits.bit_len() + more).div_ceil(64) as usize;

@@ -264,11 +264,11 @@ impl Restorer<'_> {
     }
 
     /// A finished chunk of a series that is yet to come.
-    pub(crate) fn chunk(&mut self, reference: SeriesRef, chunk: WrittenChunk, data: &[u8]) {
+    pub(crate) fn chunk(&mut self, reference: SeriesRef, chunk: WrittenChunk) {
         if reference.0 < SERIES_REF_MAX - 1 {
             self.ref_max = self.ref_max.max(reference.0);
             if self.min_valid <= chunk.max_t {
-                self.chunks.entry(reference.0).or_default().push(chunk, data);
+                self.chunks.entry(reference.0).or_default().push(chunk);
             }
         }
     }
