@@ -207,15 +207,15 @@ impl OpenWords {
     }
 }
 
-/// Doubles at first, then grows by about a half, in the steps of the allocator's size classes, up to the largest chunk. Each
-/// step costs several appends.
+/// Doubles at first, then grows by a half to an eighth, in the steps of the allocator's size classes, up to the largest chunk. Each
+/// step costs several appends; what is not filled yet costs memory for each series.
 fn grown_len(words: usize) -> usize {
     match words {
         0..4 => 4,
         4..8 => 8,
         8..16 => 16,
-        16..64 => words + 16,
-        _ => words + 32,
+        16..64 => words + 8,
+        _ => words + 16,
     }
 }
 
