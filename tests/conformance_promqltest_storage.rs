@@ -272,41 +272,87 @@ impl TestStorage for OnBlocks {
     }
 }
 
-fn scripts() -> Vec<PathBuf> {
+/// A script, by `own/` or `upstream/` and its name.
+struct ScriptFile {
+    name: String,
+    path: PathBuf,
+}
+
+fn scripts() -> Vec<ScriptFile> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promqltest");
     let shared = support::conformance_dir().map(|dir| dir.join("promqltest"));
-    let mut scripts: Vec<PathBuf> = [Some(own), shared]
+    let mut scripts: Vec<ScriptFile> = [("own", Some(own)), ("upstream", shared)]
         .into_iter()
-        .flatten()
-        .flat_map(|dir| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()))
-        .filter(|path| path.extension() == Some("test".as_ref()))
+        .filter_map(|(of, dir)| dir.map(|dir| (of, dir)))
+        .flat_map(|(of, dir)| fs::read_dir(dir).unwrap().map(move |entry| (of, entry.unwrap().path())))
+        .filter(|(_, path)| path.extension() == Some("test".as_ref()))
+        .map(|(of, path)| ScriptFile { name: format!("{of}/{}", path.file_name().unwrap().to_string_lossy()), path })
         .collect();
-    scripts.sort();
+    scripts.sort_by(|a, b| a.path.cmp(&b.path));
     scripts
 }
 
-fn outcomes(script: &Script, storage: &mut dyn TestStorage) -> Result<Vec<Result<(), String>>, String> {
+/// Of each evaluation its line and what was wrong with it.
+fn outcomes(script: &Script, storage: &mut dyn TestStorage) -> Result<Vec<(usize, Result<(), String>)>, String> {
     let outcomes = run(script, storage, &upstream_options())?;
-    let shown =
-        |o: watchfire::promqltest::EvalOutcome| o.result.map_err(|why| format!("{}: {}: {why}", o.line, o.expr));
+    let shown = |o: watchfire::promqltest::EvalOutcome| {
+        (o.line, o.result.map_err(|why| format!("{}: {}: {why}", o.line, o.expr)))
+    };
     Ok(outcomes.into_iter().map(shown).collect())
 }
 
-/// True if a failure is about what is known of the sample before, which is less where another block begins.
-fn is_about_hints_alone(failure: &str) -> bool {
-    let plain = failure.replace(" counter_reset_hint:not_reset", "");
+/// Evaluations, by script and line, whose answer shows that a histogram did not fall since the sample before. Where that sample
+/// lies in another chunk of another block, or came late, the storage does not know, and the answer lacks
+/// `counter_reset_hint:not_reset`. Prometheus 3.14.0's engine and storage, given the same samples split in the same way, fail
+/// these very evaluations for the same reason (and two more, in `native_histograms.test` at 1880 and 1885, where late samples
+/// cost it a warning that is given here).
+type Unhinted = &'static [(&'static str, &'static [usize])];
+
+const ALWAYS_HINTED: Unhinted = &[];
+
+const UNHINTED_ON_BLOCKS: Unhinted = &[
+    ("own/aggregation_edges.test", &[229]),
+    ("own/annotations.test", &[61]),
+    ("own/classic_edges.test", &[232]),
+    ("own/custom_buckets.test", &[296, 318]),
+    ("own/native_histograms.test", &[408, 447]),
+    ("upstream/range_queries.test", &[93]),
+];
+
+const UNHINTED_IF_LATE: Unhinted = &[
+    ("own/custom_buckets.test", &[228, 296, 318]),
+    ("upstream/native_histograms.test", &[1747, 1752, 1811, 1816, 1821, 1826]),
+    ("upstream/range_queries.test", &[93]),
+];
+
+const UNHINTED_ON_BLOCKS_IF_LATE: Unhinted = &[
+    ("own/aggregation_edges.test", &[229]),
+    ("own/annotations.test", &[61]),
+    ("own/classic_edges.test", &[232]),
+    ("own/custom_buckets.test", &[296, 318]),
+    ("own/native_histograms.test", &[408, 447]),
+    ("upstream/native_histograms.test", &[1747, 1752, 1821, 1826]),
+    ("upstream/range_queries.test", &[93]),
+];
+
+/// True if a failure is that one hint alone.
+fn lacks_the_hint(failure: &str) -> bool {
     // The first difference; behind it stand the two whole answers.
-    let plain = plain.split("; expected ").next().unwrap_or_default();
-    let parts = plain.split_once("expected ").and_then(|(_, rest)| rest.split_once(" but got "));
-    parts.is_some_and(|(expected, got)| expected.strip_prefix(got).is_some_and(|rest| rest.starts_with(" for ")))
+    let first = failure.split("; expected ").next().unwrap_or_default();
+    let Some((expected, got)) = first.split_once("expected ").and_then(|(_, rest)| rest.split_once(" but got ")) else {
+        return false;
+    };
+    let plain = expected.replace(" counter_reset_hint:not_reset", "");
+    plain != expected && plain.strip_prefix(got).is_some_and(|rest| rest.starts_with(" for "))
 }
 
-fn check(accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn TestStorage>) {
+/// Each evaluation passes but those of `unhinted`, which each fail, and by the hint alone.
+fn check(unhinted: Unhinted, mut storage_of: impl FnMut() -> Box<dyn TestStorage>) {
     let mut failed = Vec::new();
     let mut total = 0;
-    for path in scripts() {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    for ScriptFile { name, path } in scripts() {
         let script = Script::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        let unhinted: &[usize] = unhinted.iter().find(|(of, _)| *of == name).map_or(&[], |(_, lines)| lines);
         let expected = outcomes(&script, &mut MemoryStorage::new()).unwrap();
         let found = match outcomes(&script, &mut *storage_of()) {
             Ok(found) => found,
@@ -317,11 +363,18 @@ fn check(accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn
         };
         assert_eq!(found.len(), expected.len());
         total += found.len();
-        // What fails on plain maps says nothing about storage.
-        let differing = found.iter().zip(&expected).filter(|(found, expected)| expected.is_ok() && found.is_err());
-        let differing: Vec<String> =
-            differing.filter_map(|(found, _)| found.as_ref().err()).filter(|why| !accepts(why)).cloned().collect();
-        failed.extend(differing.into_iter().map(|why| format!("{name}:{why}")));
+        for line in unhinted.iter().filter(|line| !found.iter().any(|(of, _)| of == *line)) {
+            failed.push(format!("{name}:{line}: no such evaluation"));
+        }
+        for ((line, found), (_, expected)) in found.iter().zip(&expected) {
+            match found {
+                _ if expected.is_err() => failed.push(format!("{name}:{line}: fails on plain maps")),
+                Ok(()) if unhinted.contains(line) => failed.push(format!("{name}:{line}: has its hint now")),
+                Ok(()) => {}
+                Err(why) if unhinted.contains(line) && lacks_the_hint(why) => {}
+                Err(why) => failed.push(format!("{name}:{why}")),
+            }
+        }
     }
     println!("{total} evals");
     assert!(failed.is_empty(), "{} failures\n{}", failed.len(), failed.join("\n"));
@@ -329,25 +382,25 @@ fn check(accepts: impl Fn(&str) -> bool, mut storage_of: impl FnMut() -> Box<dyn
 
 #[test]
 fn scripts_pass_on_the_head_with_float_histograms() {
-    check(|_| false, || Box::new(OnHead::new((false, Order::AsTheyCome))));
+    check(ALWAYS_HINTED, || Box::new(OnHead::new((false, Order::AsTheyCome))));
 }
 
 #[test]
 fn scripts_pass_on_the_head_with_whole_histograms() {
-    check(|_| false, || Box::new(OnHead::new((true, Order::AsTheyCome))));
+    check(ALWAYS_HINTED, || Box::new(OnHead::new((true, Order::AsTheyCome))));
 }
 
 #[test]
 fn scripts_pass_on_head_and_blocks() {
-    check(is_about_hints_alone, || Box::<OnBlocks>::default());
+    check(UNHINTED_ON_BLOCKS, || Box::<OnBlocks>::default());
 }
 
 #[test]
 fn scripts_pass_on_the_head_with_late_samples() {
-    check(is_about_hints_alone, || Box::new(OnHead::new((true, Order::HalfLate))));
+    check(UNHINTED_IF_LATE, || Box::new(OnHead::new((true, Order::HalfLate))));
 }
 
 #[test]
 fn scripts_pass_on_head_and_blocks_with_late_samples() {
-    check(is_about_hints_alone, || Box::new(OnBlocks { order: Order::HalfLate, ..OnBlocks::default() }));
+    check(UNHINTED_ON_BLOCKS_IF_LATE, || Box::new(OnBlocks { order: Order::HalfLate, ..OnBlocks::default() }));
 }

@@ -22,7 +22,7 @@ use crate::model::read::{
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::{Charge, OverBudget, QueryLedger};
 use crate::remote::read::{AnswerError, Frames, ReadBody, ReadClient, ReadFailure, ReadMetrics, sampled};
-use crate::storage::block::view::joined;
+use crate::storage::block::merged::joined;
 use crate::storage::chunk::Encoding;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::histogram::Native;

@@ -16,8 +16,8 @@ use crate::model::read::{
 };
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::block::merged::{Begin, settle_source};
 use crate::storage::block::tombstones::{Interval, Tombstones};
-use crate::storage::block::view::{Begin, settle_source};
 use crate::storage::chunk::ChunkError;
 use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
