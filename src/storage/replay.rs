@@ -15,7 +15,7 @@ use crate::storage::head::Head;
 use crate::storage::head::image::OpenImage;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
-use crate::storage::head_chunk_files::{self, Extent};
+use crate::storage::head_chunk_files::{self, Extent, FilesRead};
 use crate::storage::head_chunk_repair::{self, ChunkDamage};
 use crate::storage::head_chunk_store::{ChunkStore, Files};
 use crate::storage::head_chunks;
@@ -139,7 +139,7 @@ pub fn open(
         let tail = if snapshot_error.is_none() { Tail::MayBeTorn } else { Tail::MustBeSound };
         let prepared = prepare((fs, data_dir, &files), (&source, tail), &mut restorer, (metrics, &mut chunk_damage));
         let reason = match prepared {
-            Ok(Prepared { known, is_complete }) => {
+            Ok(Prepared { known, is_complete, has_no_late }) => {
                 let from = known.as_ref().map(|known| known.position);
                 let opened = Log::open_from(fs, data_dir, options, metrics, &mut restorer, from);
                 let (writer, mut log) = opened?;
@@ -157,7 +157,7 @@ pub fn open(
                     };
                     // Whatever the rest comes from: the log of late samples is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
-                    let late_chunk_file = match adopts_late {
+                    let late_chunk_file = match has_no_late || adopts_late {
                         true => None,
                         false => restore_late(fs, data_dir, &mut restorer, (metrics, &mut chunk_damage))?,
                     };
@@ -287,6 +287,8 @@ struct Prepared {
     known: Option<Known>,
     /// All finished chunks in the files are among those that were read.
     is_complete: bool,
+    /// The files are whole, and none holds chunks of samples that came out of order.
+    has_no_late: bool,
 }
 
 /// Reads what is there beside the log.
@@ -304,7 +306,7 @@ fn prepare(
     // A snapshot names a series once; chunks may stand under another of its references.
     let none = Aliases::new();
     let aliases = notes.as_ref().map_or(&none, |notes| &notes.aliases);
-    let mut extent = read_chunks((fs, data_dir), files, aliases, restorer)?;
+    let FilesRead { mut extent, has_late } = read_chunks((fs, data_dir), files, aliases, restorer)?;
     // A snapshot needs the files of its time whole.
     let may_cut = |file: u64, len: u64| match source {
         Source::Snapshot(_) => notes.as_ref().is_some_and(|notes| notes.last_file().is_none_or(|last| last < file)),
@@ -324,8 +326,8 @@ fn prepare(
     }
     let Source::Snapshot(snapshot) = source else {
         // What is left behind the damage is of use as well.
-        let is_complete = is_whole || read_chunks((fs, data_dir), files, aliases, restorer)? == Extent::Whole;
-        return Ok(Prepared { known: None, is_complete });
+        let is_complete = is_whole || read_chunks((fs, data_dir), files, aliases, restorer)?.extent == Extent::Whole;
+        return Ok(Prepared { known: None, is_complete, has_no_late: is_whole && !has_late });
     };
     if !is_whole {
         return Err(SnapshotError::Chunks("one is damaged"));
@@ -345,7 +347,7 @@ fn prepare(
             Known { position, aliases: Aliases::new(), ref_max: read.ref_max }
         }
     };
-    Ok(Prepared { known: Some(known), is_complete: true })
+    Ok(Prepared { known: Some(known), is_complete: true, has_no_late: !has_late })
 }
 
 /// Gives all finished chunks to `restorer`, in place of those that it has been given; those of `aliases` as the first's.
@@ -354,10 +356,10 @@ fn read_chunks(
     files: &Arc<Files>,
     aliases: &Aliases,
     restorer: &mut Restorer<'_>,
-) -> Result<Extent, WalError> {
+) -> Result<FilesRead, WalError> {
     restorer.set_files(files);
-    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk, data| {
-        restorer.chunk(aliases.get(&series).copied().unwrap_or(series), chunk, data);
+    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk| {
+        restorer.chunk(aliases.get(&series).copied().unwrap_or(series), chunk);
     })
 }
 
@@ -434,9 +436,9 @@ fn rebuild_from(
     if let Some(store) = store {
         // Nothing is added meanwhile, and nothing afterwards that the shard had before.
         let appender = store.lock();
-        let extent = read_chunks((fs, data_dir), store.files(), &Aliases::new(), &mut restorer)?;
+        let read = read_chunks((fs, data_dir), store.files(), &Aliases::new(), &mut restorer)?;
         drop(appender);
-        if extent != Extent::Whole {
+        if read.extent != Extent::Whole {
             store.give_up();
         }
     }

@@ -259,6 +259,13 @@ impl SealedChunks {
         self.parts().has_open
     }
 
+    /// Where the open chunk stands, if it does in a file.
+    pub fn open_place(&self) -> Option<(&FileSet, WrittenChunk)> {
+        let parts = self.parts();
+        let open = WrittenChunks::new(parts.written).nth(parts.written_count).filter(|_| parts.has_open)?;
+        Some((self.files.as_deref()?, open))
+    }
+
     /// Samples in all chunks together.
     pub fn sample_count(&self) -> u32 {
         self.sample_count

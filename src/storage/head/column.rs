@@ -599,7 +599,9 @@ impl Column {
             Some(before) => {
                 let at = before.words.published();
                 let sealed = before.sealed.as_deref().unwrap_or(&NO_CHUNKS);
-                let sealed = sealed.with(before.open.encoding(), &before.words.to_chunk(at), at);
+                // One that stands in a file is not needed once more.
+                let chunk = if sealed.has_open() { Vec::new() } else { before.words.to_chunk(at) };
+                let sealed = sealed.with(before.open.encoding(), &chunk, at);
                 (before.open.index() + u64::from(at.samples), before.all_commits(low), Some(Arc::new(sealed)))
             }
         };

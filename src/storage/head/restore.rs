@@ -275,11 +275,11 @@ impl Restorer<'_> {
     }
 
     /// A finished chunk of a series that is yet to come.
-    pub(crate) fn chunk(&mut self, reference: SeriesRef, chunk: WrittenChunk, data: &[u8]) {
+    pub(crate) fn chunk(&mut self, reference: SeriesRef, chunk: WrittenChunk) {
         if reference.0 < SERIES_REF_MAX - 1 {
             self.ref_max = self.ref_max.max(reference.0);
             if self.min_valid <= chunk.max_t {
-                self.chunks.entry(reference.0).or_default().push(chunk, data);
+                self.chunks.entry(reference.0).or_default().push(chunk);
             }
         }
     }
@@ -431,34 +431,36 @@ impl Restorer<'_> {
     /// The way to the shard of a series and its number there, for a sample that is new enough.
     #[inline]
     fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<(&mut Lane, u32)> {
-        let place = self.places.get(series.0);
-        let Some(shard) = place.shard.checked_sub(1) else {
-            // One that no series can have is nobody's; it must not use up the references.
-            if series.0 < SERIES_REF_MAX - 1 {
-                self.ref_max = self.ref_max.max(series.0);
-            }
-            // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
-            let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
-            *count += 1;
-            if self.min_valid <= t {
-                let (min, max) = self.stats.unknown_span.unwrap_or((t, t));
-                self.stats.unknown_span = Some((min.min(t), max.max(t)));
-            }
+        let Some(place) = self.places.get_mut(series.0).filter(|place| 0 < place.shard) else {
+            self.pass_over_unknown(series, t);
             return None;
         };
-        let lane = self.lanes.get_mut(usize::from(shard))?.as_mut()?;
+        let lane = self.lanes.get_mut(usize::from(place.shard - 1))?.as_mut()?;
         if t < self.min_valid {
             self.stats.too_old += 1;
             return None;
         }
         if t <= place.chunks_to {
             self.stats.not_newer += 1;
-            if let Some(place) = self.places.get_mut(series.0) {
-                self.stats.misfits += u64::from(!place.pass_over(t));
-            }
+            self.stats.misfits += u64::from(!place.pass_over(t));
             return None;
         }
         Some((lane, place.number))
+    }
+
+    #[cold]
+    fn pass_over_unknown(&mut self, series: SeriesRef, t: i64) {
+        // One that no series can have is nobody's; it must not use up the references.
+        if series.0 < SERIES_REF_MAX - 1 {
+            self.ref_max = self.ref_max.max(series.0);
+        }
+        // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
+        let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
+        *count += 1;
+        if self.min_valid <= t {
+            let (min, max) = self.stats.unknown_span.unwrap_or((t, t));
+            self.stats.unknown_span = Some((min.min(t), max.max(t)));
+        }
     }
 
     /// Lets a reference stand for the series of another, where nothing else has named it.

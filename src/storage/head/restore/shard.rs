@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::model::metadata::SeriesMetadata;
@@ -231,18 +232,26 @@ impl ShardRestorer {
     pub(super) fn publish(&mut self) {
         let Some((shard, _)) = &self.target else { return };
         let mut partition = shard.lock_partition();
+        partition.settle_tail();
         let mut rest = partition.table.whole();
         let share = rest.page_count().div_ceil(threads());
+        let unread = AtomicU64::new(0);
+        let show = |series: &mut WriterSeries| {
+            if !series.publish() {
+                unread.fetch_add(1, Ordering::Relaxed);
+            }
+        };
         std::thread::scope(|scope| {
             // Other shards may be done by now, and their threads' cores idle.
             while share < rest.page_count() {
                 let at = rest.end() - share;
                 let (before, mut behind) = rest.split_at(at);
                 rest = before;
-                scope.spawn(move || behind.each_mut(WriterSeries::publish));
+                scope.spawn(move || behind.each_mut(show));
             }
-            rest.each_mut(WriterSeries::publish);
+            rest.each_mut(show);
         });
+        self.stats.misfits += unread.into_inner();
         // Readers see them; those that stand in no file are to be written.
         partition.chunk_writes.look_at_all();
     }
