@@ -151,7 +151,7 @@ pub fn open(
                         let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
                         head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
                     }
-                    let adopts_late = is_complete && {
+                    let adopts_late = is_complete && !has_no_late && {
                         let from = late_floor::load(&**fs, data_dir);
                         head_chunks::adopt_late(fs, data_dir, from, &mut restorer)?
                     };
