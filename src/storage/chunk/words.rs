@@ -195,14 +195,15 @@ impl OpenWords {
     }
 }
 
-/// Doubles at first, then grows by about a half, in the steps of the allocator's size classes, up to the largest chunk. Each
-/// step costs several appends.
+/// A large step first, then smaller ones, in the allocator's size classes, up to the largest chunk. Each costs several appends,
+/// and a series that changes at all outgrows the next smaller sizes at once.
 fn grown_len(words: usize) -> usize {
     match words {
         0..4 => 4,
-        4..8 => 8,
-        8..16 => 16,
-        16..64 => words + 16,
+        4..14 => 14,
+        14..20 => 20,
+        20..32 => 32,
+        32..64 => words + 16,
         _ => words + 32,
     }
 }
