@@ -380,7 +380,7 @@ impl LateTable {
         chunks.open_epoch == epoch && chunks.open.binary_search_by_key(&t, |held| held.t).is_ok()
     }
 
-    /// Puts a sample to those of its series. Only the shard's thread may call it.
+    /// Puts a sample to those of its series. Only who holds the partition may call it.
     pub(crate) fn insert(&self, series: SeriesRef, sample: LateSample, rules: LateRules) -> Inserted {
         let parts = || (0..PARTS).map(|_| ArcSwap::default()).collect();
         self.parts.get_or_init(parts);
@@ -431,7 +431,7 @@ impl LateTable {
     }
 
     /// Drops the chunks up to `epoch` in one part: calls `emptied` with each series that has no other. Returns how many chunks
-    /// and how many series were looked at. Only the shard's thread may call it.
+    /// and how many series were looked at. Only who holds the partition may call it.
     pub(crate) fn drop_epochs(&self, part: usize, epoch: u64, mut emptied: impl FnMut(SeriesRef)) -> (u64, usize) {
         let Some(slot) = self.parts.get().and_then(|parts| parts.get(part)) else { return (0, 0) };
         let before = slot.load_full();
