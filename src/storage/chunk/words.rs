@@ -207,14 +207,15 @@ impl OpenWords {
     }
 }
 
-/// Doubles at first, then grows by a half to an eighth, in the steps of the allocator's size classes, up to the largest chunk. Each
-/// step costs several appends; what is not filled yet costs memory for each series.
+/// A large step first, then smaller ones, in the allocator's size classes, up to the largest chunk. Each costs several appends,
+/// and a series that changes at all outgrows the next smaller sizes at once; what is not filled yet costs memory for each series.
 fn grown_len(words: usize) -> usize {
     match words {
         0..4 => 4,
-        4..8 => 8,
-        8..16 => 16,
-        16..64 => words + 8,
+        4..14 => 14,
+        14..20 => 20,
+        20..32 => 32,
+        32..64 => words + 8,
         _ => words + 16,
     }
 }

@@ -484,7 +484,7 @@ impl LateTable {
         self.get(series).map_or_else(Default::default, |late| late.to_write(epoch, low))
     }
 
-    /// Lets a series give chunks back that stand in files from now on. Only the shard's thread may call it.
+    /// Lets a series give chunks back that stand in files from now on. Only who holds the partition may call it.
     pub(crate) fn set_written(&self, series: SeriesRef, chunks: &[(Arc<LateChunk>, ChunkPlace)], files: &Arc<Files>) {
         if let Some(series) = self.series_of(series)
             && let Some(after) = series.chunks.load().with_written(chunks, files)
@@ -522,7 +522,7 @@ impl LateTable {
         known.chunks.store(Arc::new(after));
     }
 
-    /// Puts a sample to those of its series. Only the shard's thread may call it.
+    /// Puts a sample to those of its series. Only who holds the partition may call it.
     pub(crate) fn insert(&self, series: SeriesRef, sample: LateSample, rules: LateRules) -> Inserted {
         let parts = || (0..PARTS).map(|_| ArcSwap::default()).collect();
         self.parts.get_or_init(parts);
@@ -573,7 +573,7 @@ impl LateTable {
     }
 
     /// Drops the chunks up to `epoch` in one part: calls `emptied` with each series that has no other. Returns how many chunks
-    /// and how many series were looked at. Only the shard's thread may call it.
+    /// and how many series were looked at. Only who holds the partition may call it.
     pub(crate) fn drop_epochs(&self, part: usize, epoch: u64, mut emptied: impl FnMut(SeriesRef)) -> (u64, usize) {
         let Some(slot) = self.parts.get().and_then(|parts| parts.get(part)) else { return (0, 0) };
         let before = slot.load_full();

@@ -195,7 +195,8 @@ struct YoungSeries {
     id: SeriesId,
 }
 
-/// One shard's series. Only the shard's thread writes it; readers use the index and the cells that it publishes.
+/// One shard's series. One thread at a time writes it, which holds the shard's lock; readers use the index and the cells that
+/// it publishes.
 #[derive(Debug)]
 pub(crate) struct Partition {
     shard: ShardId,
