@@ -2,7 +2,9 @@
 //!
 //! - `late`: processor time of a server that is written to, in order and with 30 % of the samples ten minutes late.
 //! - `compaction`: a million series scraped each 15 s while heads become blocks: resident memory before and at most, late scrapes.
-//! - `idle`: what a thousand idle connections hold, before their first request, after a small answer each and after one of 65 KB.
+//! - `idle`: what a thousand idle connections hold, before their first request, after a small answer each, after one of 65 KB, and
+//!   after bodies of 64 KB and 1 MB.
+//! - `crowd`: how soon others are answered while 600, 5,000 and 15,000 connections of other processes are idle or half open.
 //! - `append`: how long an append takes while 20 queries read all series, in the process itself.
 #![allow(clippy::disallowed_methods, missing_docs, reason = "a bench")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints its figures")]
@@ -46,8 +48,10 @@ fn main() -> ExitCode {
         "compaction" => compaction(&binary, targets),
         "append" => append(),
         "idle" => idle(&binary),
+        "crowd" => crowd(&binary),
+        _ if kind.starts_with("hold=") => hold(&kind),
         _ => {
-            println!("one of late, compaction, idle, append");
+            println!("one of late, compaction, idle, crowd, append");
             return ExitCode::FAILURE;
         }
     }
@@ -121,7 +125,7 @@ const IDLE_CONNECTIONS: usize = 1_000;
 
 fn idle(binary: &Path) {
     let most = (IDLE_CONNECTIONS + 100).to_string();
-    let server = Server::start(binary, "{}", &["--web.max-connections", &most]);
+    let server = Server::start(binary, "{}", &["--web.max-connections", &most, "--web.enable-remote-write-receiver"]);
     let ask = |stream: &mut TcpStream, path: &str| {
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let (mut answer, mut piece) = (Vec::new(), [0; 16 << 10]);
@@ -146,6 +150,90 @@ fn idle(binary: &Path) {
         let len = streams.iter_mut().map(|stream| ask(stream, path)).max();
         let held = (server.resident_mib() - before) * 1.048_576;
         println!("after an answer of {} bytes each: {held:.1} MB", len.unwrap_or(0));
+    }
+    for len in [64 << 10, 1 << 20] {
+        let body = vec![b'x'; len];
+        streams.iter_mut().for_each(|stream| post_refused(stream, &body));
+        for seconds in [0, 10] {
+            std::thread::sleep(Duration::from_secs(seconds));
+            let held = (server.resident_mib() - before) * 1.048_576;
+            println!("{seconds} s after a body of {len} bytes each: {held:.1} MB");
+        }
+    }
+}
+
+/// Posts a body that is read and then found to be no good.
+fn post_refused(stream: &mut TcpStream, body: &[u8]) {
+    let head = format!(
+        "POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).unwrap();
+    let mut answer = [0; 4096];
+    let len = stream.read(&mut answer).unwrap();
+    assert!(answer[..len].starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer[..len]));
+}
+
+/// Connections that one process holds.
+const HELD: usize = 2_500;
+
+/// `hold=ADDRESS=COUNT`: opens connections, every other one with half a header, says so, and stays.
+fn hold(kind: &str) {
+    let mut parts = kind.split('=').skip(1);
+    let (addr, count) = (parts.next().unwrap_or(""), parts.next().and_then(|n| n.parse().ok()).unwrap_or(0));
+    let mut streams = Vec::new();
+    for index in 0..count {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        if index % 2 == 0 {
+            // One that was closed meanwhile does not take it.
+            let _ = stream.write_all(b"GET /api/v1/query HTTP/1.1\r\nHo");
+        }
+        streams.push(stream);
+    }
+    println!("open");
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+}
+
+fn crowd(binary: &Path) {
+    for count in [600, 5_000, 15_000] {
+        let server = Server::start(binary, "{}", &[]);
+        let mut holders: Vec<Child> = Vec::new();
+        for begun in (0..count).step_by(HELD) {
+            let kind = format!("hold={}={}", server.addr, HELD.min(count - begun));
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            holders.push(command.arg(kind).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        }
+        let slowest = |path: &str| {
+            let (mut slowest, mut all) = (0.0f64, 0.0);
+            for _ in 0..50 {
+                let begun = Instant::now();
+                assert!(server.get(path).is_some_and(|text| text.starts_with("HTTP/1.1 200")), "{path}");
+                let took = begun.elapsed().as_secs_f64() * 1e3;
+                (slowest, all) = (slowest.max(took), all + took);
+            }
+            (slowest, all / 50.0)
+        };
+        let coming = slowest("/-/healthy");
+        for holder in &mut holders {
+            let mut line = String::new();
+            BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        }
+        let (health, api) = (slowest("/-/healthy"), slowest("/api/v1/query?query=up"));
+        println!(
+            "{count}: while they come /-/healthy at most {:.1} ms, {:.1} on average; then {:.1} and {:.1}, /api/v1/query {:.1} and {:.1}; {:.0} MB resident",
+            coming.0,
+            coming.1,
+            health.0,
+            health.1,
+            api.0,
+            api.1,
+            server.resident_mib() * 1.048_576
+        );
+        for mut holder in holders {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
     }
 }
 

@@ -209,7 +209,8 @@ fn parameters() {
     run("parameters", 5_000, make, |_, text| {
         let (query, body) =
             text.split_at(text.len() / 2 - (0..4).find(|n| text.is_char_boundary(text.len() / 2 - n)).unwrap());
-        for params in [Params::new(text.as_bytes(), b""), Params::new(query.as_bytes(), body.as_bytes())] {
+        for params in [Params::read(text.as_bytes(), b""), Params::read(query.as_bytes(), body.as_bytes())] {
+            let params = params.unwrap();
             let _ = (params.time("time"), params.time_range(), params.timeout(), params.limit(), params.lookback());
             let _ = params.all("match[]").chain(params.all("search[]")).map(str::len).sum::<usize>();
             for name in ["start", "end", "step", "time", "timeout"] {

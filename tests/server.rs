@@ -232,6 +232,18 @@ fn the_service_manager_hears_of_each_state() {
 }
 
 #[test]
+fn a_socket_of_the_service_manager_takes_the_place_of_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let server = Server::start_on(folder.path(), &[], socket);
+    assert_eq!(server.addr, address);
+    assert_eq!(server.log().matches("Listening on").count(), 1);
+    // It is scraped there as well.
+    wait_for("the server's own target", || server.query("up").first().filter(|(_, value)| value == "1").map(|_| ()));
+}
+
+#[test]
 fn a_second_signal_ends_at_once_with_1() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[]);

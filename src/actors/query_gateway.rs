@@ -602,18 +602,25 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
     let every = [Vec::new()];
     let selectors = if request.selectors.is_empty() { &every[..] } else { &request.selectors };
     let range = request.range;
+    // The first of each selector are enough for the first of all.
+    let cut = if request.limit == 0 { usize::MAX } else { request.limit };
     let mut series = Vec::new();
     let mut names = Vec::new();
     for matchers in selectors {
         match &request.listing {
             Listing::Series => {
-                series.extend(view.select(matchers, range, budget)?.into_iter().map(|selected| selected.labels));
+                let mut found = view.series_labels(matchers, range, cut, budget)?;
+                if series.is_empty() { series = found } else { series.append(&mut found) }
             }
             Listing::LabelNames => names.push(view.label_names(matchers, range, budget)?),
-            Listing::LabelValues(name) => names.push(view.label_values(name, matchers, range, budget)?),
+            Listing::LabelValues(name) if cut == usize::MAX => {
+                names.push(view.label_values(name, matchers, range, budget)?);
+            }
+            Listing::LabelValues(name) => {
+                names.push(view.first_label_values(name, matchers, range, cut, budget)?);
+            }
         }
     }
-    let cut = if request.limit == 0 { usize::MAX } else { request.limit };
     // What one selector found is sorted and without repetitions.
     if 1 < selectors.len() {
         series.sort();

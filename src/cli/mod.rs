@@ -14,6 +14,7 @@ mod install_links;
 pub mod limits;
 pub mod promtool;
 pub mod run_bare;
+pub mod sd_listen;
 pub mod sd_notify;
 pub mod server;
 pub mod signals;

@@ -1,5 +1,6 @@
 //! The body of a request, read within bounds of size and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -7,7 +8,10 @@ use actix_web::http::StatusCode;
 use actix_web::web::Payload;
 use futures::StreamExt;
 
+use crate::http::connections::Client;
+use crate::http::dispatch::Bounds;
 use crate::http::response::Response;
+use crate::remote::receive::budget::{Budget, Held};
 
 /// Bytes for which room is made ahead on a client's word.
 const AHEAD_LEN_MAX: usize = 64 << 10;
@@ -26,12 +30,33 @@ pub(super) struct BodyReader {
     len_max: usize,
     timeout: Duration,
     announced_len: usize,
+    budget: Arc<Budget>,
+    /// Who sends it.
+    client: Option<Client>,
 }
 
 impl BodyReader {
-    pub(super) fn new(request: &HttpRequest, payload: Payload, len_max: usize, timeout: Duration) -> Self {
+    pub(super) fn new(request: &HttpRequest, payload: Payload, bounds: &Bounds) -> Self {
         let announced = request.headers().get("Content-Length").and_then(|value| value.to_str().ok()?.parse().ok());
-        Self { payload, len_max, timeout, announced_len: announced.unwrap_or(0) }
+        Self {
+            payload,
+            len_max: bounds.body_len_max,
+            timeout: bounds.read_timeout,
+            announced_len: announced.unwrap_or(0),
+            budget: Arc::clone(&bounds.bodies),
+            client: Client::of(request),
+        }
+    }
+
+    /// Reads all of it, with its share of what bodies may take together, which is to be kept as long as what was read.
+    pub(super) async fn read_all(self) -> Result<(Vec<u8>, Held), Response> {
+        let mut held = self.budget.permit();
+        let read = self.read(|len| held.add(len as u64)).await?;
+        let body = read.map_err(|_| {
+            let text = "bodies of requests hold twice --watchfire.limit.http.body, all that they may take";
+            Response::error(StatusCode::SERVICE_UNAVAILABLE, text)
+        })?;
+        Ok((body, held))
     }
 
     /// Reads all of it. `take` is told the length of each piece before it is kept, and may refuse it: that ends the reading.
@@ -48,6 +73,7 @@ impl BodyReader {
             return Err(too_long());
         }
         let read = async {
+            let _waiting = self.client.as_ref().map(Client::wait);
             let mut body = Vec::with_capacity(self.announced_len.min(AHEAD_LEN_MAX));
             while let Some(chunk) = self.payload.next().await {
                 let chunk =

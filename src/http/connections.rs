@@ -1,5 +1,6 @@
 //! Who may hold a connection. Prometheus lets further ones wait until one of its 512 is over, so that a few hundred idle
-//! sockets silence it. Here every connection is taken, and the one that has been idle longest goes for it.
+//! sockets silence it. Here every connection is taken, and the one that has been idle longest goes for it, or where none is idle the
+//! one whose client has had its request wait for longest, as for the rest of a body.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -43,12 +44,39 @@ pub(super) struct Connections {
     refused: Counter,
 }
 
+/// What a connection is doing, as its reader and the others see it.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// When it was used last, in events.
+    used: AtomicU64,
+    /// Requests that are being answered.
+    requests: AtomicU32,
+    /// Of these, those that wait for their client: for the rest of a body, or until it takes more of an answer.
+    waiting: AtomicU32,
+    /// Requests that have begun so far, in wrapping numbers.
+    begun: AtomicU32,
+}
+
+impl Progress {
+    /// How many requests have begun, if none is in progress.
+    pub(super) fn begun_and_over(&self) -> Option<u32> {
+        let begun = self.begun.load(Ordering::Acquire);
+        (self.requests.load(Ordering::Acquire) == 0).then_some(begun)
+    }
+
+    /// Who is closed for another one: first who has no request, then who waits for its client; in each case who has been so
+    /// for longest.
+    fn rank(&self) -> Option<(bool, u64)> {
+        let (requests, waiting) = (self.requests.load(Ordering::Acquire), self.waiting.load(Ordering::Acquire));
+        (requests <= waiting).then(|| (0 < requests, self.used.load(Ordering::Acquire)))
+    }
+}
+
 /// One open connection, as the others see it.
 struct Slot {
     /// The connection's socket, by a descriptor of our own, so that it can be closed from outside.
     socket: OwnedFd,
-    used: AtomicU64,
-    requests: AtomicU32,
+    progress: Arc<Progress>,
     /// It is one of those whose buffer may grow.
     may_grow: AtomicBool,
     /// Nobody went for it: it serves health and this machine alone.
@@ -66,7 +94,7 @@ struct Connection {
 impl Connections {
     /// At most `max` connections, besides a few that are kept for health and this machine.
     pub(super) fn new(max: usize, registry: &Registry) -> Arc<Self> {
-        let evicted = "Idle connections closed as another one came and --web.max-connections were open.";
+        let evicted = "Connections closed, idle or waiting for their client, as another one came and --web.max-connections were open.";
         let refused = "Connections closed at once as all others were busy, reserved ones included.";
         Arc::new(Self {
             max,
@@ -94,9 +122,9 @@ impl Connections {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_reserved = false;
         if self.max <= open.len() {
-            match longest_idle(&open) {
-                Some(idle) => {
-                    if let Some(slot) = open.remove(&idle) {
+            match who_goes(&open) {
+                Some(one) => {
+                    if let Some(slot) = open.remove(&one) {
                         close(slot.socket.as_fd());
                     }
                     self.evicted.inc();
@@ -108,8 +136,9 @@ impl Connections {
                 None => is_reserved = true,
             }
         }
-        let (used, requests, may_grow) = (AtomicU64::new(id), AtomicU32::new(0), AtomicBool::new(false));
-        let slot = Arc::new(Slot { socket: own, used, requests, may_grow, is_reserved });
+        let progress = service::progress(stream);
+        progress.used.store(id, Ordering::Release);
+        let slot = Arc::new(Slot { socket: own, progress, may_grow: AtomicBool::new(false), is_reserved });
         open.insert(id, Arc::clone(&slot));
         drop(open);
         extensions.insert(Connection { id, slot, all: Arc::clone(self), closed });
@@ -152,14 +181,20 @@ impl Busy {
             let answer = builder.force_close().content_type("text/plain; charset=utf-8").body(ALL_BUSY);
             return Err(Box::new(answer));
         }
-        connection.slot.requests.fetch_add(1, Ordering::AcqRel);
-        Ok(Some(Self { slot: Arc::clone(&connection.slot), all: Arc::clone(&connection.all) }))
+        let busy = Self { slot: Arc::clone(&connection.slot), all: Arc::clone(&connection.all) };
+        let client = Client { slot: Arc::clone(&busy.slot), all: Arc::clone(&busy.all) };
+        busy.slot.progress.begun.fetch_add(1, Ordering::AcqRel);
+        busy.slot.progress.requests.fetch_add(1, Ordering::AcqRel);
+        request.extensions_mut().insert(client);
+        Ok(Some(busy))
     }
 
     /// Keeps the connection busy until the body of an answer is with it.
     pub(super) fn until_sent(self, version: Version, answer: HttpResponse) -> HttpResponse {
         let is_buffered = version < Version::HTTP_2;
-        answer.map_body(|_, body| BoxBody::new(BusyBody { body, busy: self, is_buffered, rest: Bytes::new() }))
+        answer.map_body(|_, body| {
+            BoxBody::new(BusyBody { body, waiting: None, busy: self, is_buffered, rest: Bytes::new() })
+        })
     }
 
     /// Whether a piece that does not fit into the connection's buffer may go there whole.
@@ -176,13 +211,51 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.slot.used.store(self.all.tick(), Ordering::Release);
-        self.slot.requests.fetch_sub(1, Ordering::AcqRel);
+        self.slot.progress.used.store(self.all.tick(), Ordering::Release);
+        self.slot.progress.requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whom a request may have to wait for.
+#[derive(Clone)]
+pub(super) struct Client {
+    slot: Arc<Slot>,
+    all: Arc<Connections>,
+}
+
+impl Client {
+    /// The client of a request.
+    pub(super) fn of(request: &HttpRequest) -> Option<Self> {
+        request.extensions().get::<Self>().cloned()
+    }
+
+    /// From now on the request waits for it.
+    pub(super) fn wait(&self) -> Waiting {
+        Waiting::begin(&self.slot, &self.all)
+    }
+}
+
+/// A request that waits for its client.
+pub(super) struct Waiting(Arc<Slot>);
+
+impl Waiting {
+    fn begin(slot: &Arc<Slot>, all: &Connections) -> Self {
+        slot.progress.used.store(all.tick(), Ordering::Release);
+        slot.progress.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(slot))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.progress.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 struct BusyBody {
     body: BoxBody,
+    /// Between two pieces the connection takes the last one.
+    waiting: Option<Waiting>,
     busy: Busy,
     /// Whether pieces are copied to a buffer of the connection.
     is_buffered: bool,
@@ -198,6 +271,7 @@ impl MessageBody for BusyBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.waiting = None;
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_next(cx)) {
                 Some(Ok(piece)) => self.rest = piece,
@@ -207,14 +281,15 @@ impl MessageBody for BusyBody {
         let len = self.rest.len();
         let is_whole = len <= FITTING_LEN || !self.is_buffered || self.busy.may_grow();
         let piece = self.rest.split_to(if is_whole { len } else { FITTING_LEN });
+        self.waiting = Some(Waiting::begin(&self.busy.slot, &self.busy.all));
         Poll::Ready(Some(Ok(piece)))
     }
 }
 
-/// The connection without a request whose last one ended first.
-fn longest_idle(open: &HashMap<u64, Arc<Slot>>) -> Option<u64> {
-    let idle = open.iter().filter(|(_, slot)| slot.requests.load(Ordering::Acquire) == 0);
-    idle.min_by_key(|(_, slot)| slot.used.load(Ordering::Acquire)).map(|(id, _)| *id)
+/// The connection that goes for another one, unless all are busy.
+fn who_goes(open: &HashMap<u64, Arc<Slot>>) -> Option<u64> {
+    let ranked = open.iter().filter_map(|(id, slot)| Some((slot.progress.rank()?, *id)));
+    ranked.min().map(|(_, id)| id)
 }
 
 /// Ends a connection whatever it is doing; its task notices and lets go of it.

@@ -1,4 +1,4 @@
-//! Cross-origin headers of API answers, as Prometheus sends them.
+//! Cross-origin headers of API answers, as Prometheus sends them; and which requests browsers send on behalf of other sites.
 
 use crate::model::regexp::Regexp;
 
@@ -19,6 +19,29 @@ pub(super) fn headers(allowed: &Regexp, origin: Option<&str>) -> Vec<(&'static s
     headers
 }
 
+/// What a browser tells of where a request comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Source<'a> {
+    /// `Sec-Fetch-Site`.
+    pub(super) fetch_site: Option<&'a str>,
+    /// `Origin`.
+    pub(super) origin: Option<&'a str>,
+    /// `Host`.
+    pub(super) host: Option<&'a str>,
+}
+
+/// Whether a page of another site has had a browser send a request: a form of it needs nobody's permission. Sites that
+/// `allowed` names are none of these, unless it names all. Programs that are no browsers tell nothing of all this.
+pub(super) fn is_foreign(allowed: &Regexp, source: Source<'_>) -> bool {
+    let own = match (source.fetch_site, source.origin) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, None) => true,
+        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) == source.host,
+    };
+    let names_all = || allowed.is_match("https://any.invalid");
+    !own && !source.origin.is_some_and(|origin| allowed.is_match(origin) && !names_all())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +58,25 @@ mod tests {
         assert_eq!(allowed("https?://(a|b)\\.com", Some("https://a.com")).as_deref(), Some("https://a.com"));
         assert_eq!(allowed("https?://(a|b)\\.com", Some("https://a.com.evil.org")), None);
         assert_eq!(allowed(".*", None), None);
+    }
+
+    #[test]
+    fn requests_on_behalf_of_other_sites_are_told() {
+        for (fetch_site, origin, all, some) in [
+            (None, None, false, false),
+            (None, Some("http://here:9090"), false, false),
+            (None, Some("http://here:9091"), true, true),
+            (None, Some("http://a.com"), true, false),
+            (None, Some("null"), true, true),
+            (Some("same-origin"), Some("http://here:9090"), false, false),
+            (Some("none"), None, false, false),
+            (Some("same-site"), Some("http://here:9091"), true, true),
+            (Some("cross-site"), Some("http://a.com"), true, false),
+            (Some("cross-site"), None, true, true),
+        ] {
+            let source = Source { fetch_site, origin, host: Some("here:9090") };
+            let foreign = |pattern| is_foreign(&Regexp::anchored(pattern).unwrap(), source);
+            assert_eq!((foreign(".*"), foreign("http://(a|b)\\.com")), (all, some), "{source:?}");
+        }
     }
 }

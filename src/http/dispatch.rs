@@ -15,7 +15,7 @@ use crate::http::body::{Body, BodyReader};
 use crate::http::compress::Encoding;
 use crate::http::cors;
 use crate::http::envelope;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorKind};
 use crate::http::guard::Guard;
 use crate::http::page;
 use crate::http::params::{Params, percent_decode};
@@ -26,17 +26,20 @@ use crate::http::response::Response;
 use crate::http::routes::{self, Family, Gate, Match, Route};
 use crate::http::state::{HttpState, Ready};
 use crate::model::clock::SharedClock;
+use crate::remote::receive::budget::{Budget, Held};
 
 /// Bodies above this are compressed off the worker's thread, which other requests share.
 const COMPRESS_INLINE_MAX: usize = 64 << 10;
 
 /// Bounds of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Bounds {
     /// Largest header in bytes.
     pub(super) header_len_max: usize,
     /// Largest body in bytes.
     pub(super) body_len_max: usize,
+    /// Bytes that the bodies of all requests may take, but for those of samples, which have a limit of their own.
+    pub(super) bodies: Arc<Budget>,
     /// Longest time to read a body.
     pub(super) read_timeout: Duration,
     /// Longest time that a client may take for a piece of an answer.
@@ -109,14 +112,14 @@ async fn found(
         return finish(other_method(&state, request, route));
     };
     let begun = state.clock.monotonic();
-    let (params, payload) = match read_params(bounds, request, payload).await {
+    let (params, payload, held) = match read_params(bounds, request, payload).await {
         Ok(read) => read,
         Err(refusal) => return finish(refusal),
     };
     let body = Body {
         content_encoding: header(request, "Content-Encoding").map(str::to_owned),
         content_type: header(request, "Content-Type").map(str::to_owned),
-        reader: payload.map(|payload| BodyReader::new(request, payload, bounds.body_len_max, bounds.read_timeout)),
+        reader: payload.map(|payload| BodyReader::new(request, payload, bounds)),
     };
     let context = Context {
         params,
@@ -129,14 +132,18 @@ async fn found(
         },
         accept: header(request, "Accept").map(str::to_owned),
         body,
+        _held: held,
         state: Arc::clone(&state),
     };
     let response = match gate(&state, route) {
         Some(refusal) => refusal,
         None => {
-            let answer = match state.settings.is_agent && route.is_missing_in_agents() {
-                true => Ok(Err(ApiError::execution("unavailable with Prometheus Agent"))),
-                false => AssertUnwindSafe(handler(context)).catch_unwind().await,
+            let answer = if state.settings.is_agent && route.is_missing_in_agents() {
+                Ok(Err(ApiError::execution("unavailable with Prometheus Agent")))
+            } else if route.is_changing() && *request.method() != Method::GET && is_foreign(&state, request) {
+                Ok(Err(ApiError::new(ErrorKind::Forbidden, "cross-origin request refused")))
+            } else {
+                AssertUnwindSafe(handler(context)).catch_unwind().await
             };
             let answer = answer.unwrap_or_else(|_| {
                 // The panic hook has logged text and place; here the request is named.
@@ -153,7 +160,6 @@ async fn found(
     finish_measured(response, Some(Measured { size, clock, piece_within }))
 }
 
-/// The answer of a route that does not run before the server is ready.
 /// What an agent says to those who ask for what it does not have, in Prometheus's words.
 fn not_of_agents(state: &HttpState, route: &Route) -> Option<Response> {
     let text = "unsupported operation with WAL-only storage";
@@ -161,6 +167,7 @@ fn not_of_agents(state: &HttpState, route: &Route) -> Option<Response> {
     (state.settings.is_agent && route.label == "/federate").then(refused)
 }
 
+/// The answer of a route that does not run before the server is ready.
 fn gate(state: &HttpState, route: &Route) -> Option<Response> {
     let stopping = match (&*state.readiness.get(), route.gate) {
         (_, Gate::Open) | (Ready::Yes | Ready::Impaired(_), Gate::Ready) => return not_of_agents(state, route),
@@ -274,6 +281,16 @@ fn to_cleaned(request: &HttpRequest, to: &str) -> Response {
     response
 }
 
+/// Whether a browser sends it for a page of another site.
+fn is_foreign(state: &HttpState, request: &HttpRequest) -> bool {
+    let source = cors::Source {
+        fetch_site: header(request, "Sec-Fetch-Site"),
+        origin: header(request, "Origin"),
+        host: header(request, "Host"),
+    };
+    cors::is_foreign(&state.settings.cors_origin, source)
+}
+
 fn is_api(state: &HttpState, path: &str) -> bool {
     path.starts_with(&api_root(state))
 }
@@ -290,9 +307,7 @@ fn redirect(request: &HttpRequest, to: &str) -> Response {
         Method::GET => StatusCode::MOVED_PERMANENTLY,
         _ => StatusCode::TEMPORARY_REDIRECT,
     };
-    // `to` is one of our own routes, but its variable part may need escapes again: the path as written has them.
-    let written = request.uri().path();
-    let to = if to.ends_with('/') { format!("{written}/") } else { written.trim_end_matches('/').to_owned() };
+    let to = paths::escaped(to);
     match request.query_string() {
         "" => Response::redirect(status, &to),
         query => Response::redirect(status, &format!("{to}?{query}")),
@@ -304,16 +319,20 @@ async fn read_params(
     bounds: &Bounds,
     request: &HttpRequest,
     payload: web::Payload,
-) -> Result<(Params, Option<web::Payload>), Response> {
+) -> Result<(Params, Option<web::Payload>, Option<Held>), Response> {
     let query = request.query_string().as_bytes();
     let is_form = header(request, "Content-Type")
         .is_some_and(|kind| kind.split(';').next().unwrap_or("").trim() == "application/x-www-form-urlencoded");
-    if !is_form || !matches!(*request.method(), Method::POST | Method::PUT) {
-        return Ok((Params::new(query, b""), Some(payload)));
+    let (body, payload, held) = if is_form && matches!(*request.method(), Method::POST | Method::PUT) {
+        let (body, held) = BodyReader::new(request, payload, bounds).read_all().await?;
+        (body, None, Some(held))
+    } else {
+        (Vec::new(), Some(payload), None)
+    };
+    match Params::read(query, &body) {
+        Ok(params) => Ok((params, payload, held)),
+        Err(error) => Err(Response::error(StatusCode::BAD_REQUEST, &error.to_string())),
     }
-    let reader = BodyReader::new(request, payload, bounds.body_len_max, bounds.read_timeout);
-    let Ok(body) = reader.read(|_| Ok::<(), std::convert::Infallible>(())).await?;
-    Ok((Params::new(query, &body), None))
 }
 
 fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {

@@ -28,8 +28,6 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::http::http2::targets::Targets;
-
 /// Streams of a connection that may be open at a time; further ones are refused.
 const STREAMS_MAX: u32 = 64;
 /// Bytes of a request's body that may come before somebody reads them.
@@ -93,7 +91,7 @@ pub(super) async fn serve<T, S, B>(
     S::Response: Into<Response<B>>,
     B: MessageBody,
 {
-    let begun = timeout(limits.first_within, builder(&limits).handshake::<_, Bytes>(Targets::new(io))).await;
+    let begun = timeout(limits.first_within, builder(&limits).handshake::<_, Bytes>(targets::escaped(io))).await;
     let Ok(Ok(mut connection)) = begun else { return };
     let mut stopping = pin!(stopping);
     // Runs out when there has been no stream for too long.

@@ -7,90 +7,79 @@
 //! lengths that are not plain numbers) the rest of the connection passes untouched, and the parser judges it alone.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
-use std::io::{self, IoSlice};
+use std::future::Future as _;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use crate::http::connections::Progress;
+use crate::http::rewritten::{Rewrite, Rewritten};
 
 /// The beginning of a header line that is looked at; a length and its name are shorter.
 const LINE_LEN_MAX: usize = 64;
+/// Bytes that the HTTP library takes before it looks at them. It takes all that there is otherwise, and never gives the room
+/// back while the connection lasts.
+const TURN_LEN: usize = 7 << 10;
+/// With less room than this in its buffer, of 8 KiB at first, it doubles it before it asks for more.
+const SPARE_LEN: usize = 1 << 10;
 
-/// A connection whose request targets are escaped.
-pub(super) struct Lenient<T> {
-    io: T,
+/// A connection of HTTP/1 whose request targets are escaped.
+pub(super) type Lenient<T> = Rewritten<T, Requests>;
+
+/// What comes on a connection of HTTP/1. The HTTP library bounds the time for the first head; here that for others is.
+pub(super) struct Requests {
     heads: Heads,
-    /// Escaped bytes that found no room, and how many of them were taken since.
-    rest: (Vec<u8>, usize),
+    progress: Arc<Progress>,
+    /// Longest time for a head to come.
+    head_within: Duration,
+    /// How many requests had begun when bytes came while none was in progress.
+    came_after: Option<u32>,
+    /// How many requests had begun, and the time by which the next one must have.
+    late: Option<(u32, Pin<Box<Sleep>>)>,
 }
 
-impl<T> Lenient<T> {
-    /// A connection of HTTP/1.
-    pub(super) fn new(io: T) -> Self {
-        Self { io, heads: Heads::default(), rest: (Vec::new(), 0) }
+impl Requests {
+    /// Nothing has come yet.
+    pub(super) fn new(head_within: Duration) -> Self {
+        let (heads, progress) = (Heads::default(), Arc::default());
+        Self { heads, progress, head_within, came_after: None, late: None }
     }
 
-    pub(super) fn get_ref(&self) -> &T {
-        &self.io
+    /// What the connection is doing.
+    pub(super) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Lenient<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.give_rest(buf) {
-            return Poll::Ready(Ok(()));
+impl Rewrite for Requests {
+    const TURN_LEN: usize = TURN_LEN;
+    const SPARE_LEN: usize = SPARE_LEN;
+
+    fn rewrite(&mut self, came: &[u8]) -> Option<Vec<u8>> {
+        self.came_after = self.progress.begun_and_over();
+        self.heads.pass(came)
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begun = self.progress.begun_and_over().filter(|begun| 0 < *begun);
+        let waits = match self.heads.at {
+            At::Method | At::Target | At::Version | At::Header => true,
+            // It is not known where a head begins: nothing else can come while no request is in progress.
+            At::Rest => begun.is_some() && self.came_after == begun,
+            At::Begin | At::Body(_) => false,
+        };
+        let Some(begun) = begun.filter(|_| waits) else {
+            self.late = None;
+            return Poll::Pending;
+        };
+        let (of, late) = self.late.get_or_insert_with(|| (begun, Box::pin(sleep(self.head_within))));
+        if *of != begun {
+            (*of, *late) = (begun, Box::pin(sleep(self.head_within)));
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        let came = buf.filled().get(before..).unwrap_or_default();
-        if let Some(escaped) = this.heads.pass(came) {
-            buf.set_filled(before);
-            this.rest = (escaped, 0);
-            this.give_rest(buf);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T> Lenient<T> {
-    /// Hands out what found no room before; false if there is nothing.
-    fn give_rest(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let (rest, taken) = &mut self.rest;
-        let left = rest.get(*taken..).unwrap_or_default();
-        let Some(now) = left.get(..left.len().min(buf.remaining())).filter(|_| !left.is_empty()) else { return false };
-        buf.put_slice(now);
-        *taken += now.len();
-        if *taken == rest.len() {
-            self.rest = (Vec::new(), 0);
-        }
-        true
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Lenient<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        late.as_mut().poll(cx)
     }
 }
 

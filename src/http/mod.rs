@@ -1,6 +1,6 @@
 //! The HTTP side: it parses, asks, and renders. What it asks is [`state::ServerPorts`]; what it renders are plain structs.
 //!
-//! Flow of a request: `server` listens → `service`, `lenient` and `http2` make requests of bytes → `dispatch` finds the route and guards it
+//! Flow of a request: `server` listens → `service`, `rewritten`, `lenient` and `http2` make requests of bytes → `dispatch` finds the route and guards it
 //! (readiness, size, time, panics) → a handler parses its parameters, asks a port and writes the answer → `dispatch` adds
 //! headers, compresses and counts.
 
@@ -30,6 +30,7 @@ pub(crate) mod profile;
 pub mod render;
 mod request;
 mod response;
+mod rewritten;
 mod routes;
 pub mod server;
 mod service;

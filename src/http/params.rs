@@ -18,6 +18,14 @@ pub const TIME_MAX: TimestampMs = TimestampMs((i64::MAX / 1000 - 62_135_596_801)
 const TIME_MIN_TEXT: &str = "-292273086-05-16T16:47:06Z";
 const TIME_MAX_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 
+/// The most parameters of a request, as many as Go reads; each takes more memory than the two bytes that it may be written in.
+const PAIRS_MAX: usize = 10_000;
+
+/// A request has more parameters than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {PAIRS_MAX} parameters")]
+pub struct TooMany;
+
 /// Parameters in the order in which Go would list them: those of the body before those of the query string.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
@@ -26,9 +34,13 @@ pub struct Params {
 }
 
 impl Params {
-    /// Parameters of a query string and of a form body, either of which may be empty.
-    pub fn new(query: &[u8], body: &[u8]) -> Self {
-        Self { body: pairs(body), query: pairs(query) }
+    /// Parameters of a query string and of a form body, either of which may be empty. An error if they are too many.
+    pub fn read(query: &[u8], body: &[u8]) -> Result<Self, TooMany> {
+        let parts = |raw: &[u8]| raw.iter().filter(|byte| **byte == b'&').count();
+        if PAIRS_MAX <= parts(query) + parts(body) {
+            return Err(TooMany);
+        }
+        Ok(Self { body: pairs(body), query: pairs(query) })
     }
 
     /// The first value of `name`, or the empty text.
@@ -179,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_body_comes_before_the_query_string() {
-        let params = Params::new(b"time=6&match[]=a&x=%zz&y=1;2&z", b"query=1%2B1+2&time=5&match%5B%5D=b");
+        let params = Params::read(b"time=6&match[]=a&x=%zz&y=1;2&z", b"query=1%2B1+2&time=5&match%5B%5D=b").unwrap();
         assert_eq!((params.get("time"), params.get("query")), ("5", "1+1 2"));
         assert_eq!(params.all("match[]").collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!((params.get_query("time"), params.get("x"), params.get("y"), params.get("z")), ("6", "", "", ""));
@@ -216,7 +228,7 @@ mod tests {
     #[test]
     fn error_texts_are_those_of_prometheus() {
         let message = |result: Result<(), ApiError>| result.unwrap_err().message;
-        let params = Params::new(b"time=x&limit=x&timeout=x&lookback_delta=x", b"");
+        let params = Params::read(b"time=x&limit=x&timeout=x&lookback_delta=x", b"").unwrap();
         assert_eq!(
             message(params.time_or("time", TIME_MIN).map(drop)),
             "invalid parameter \"time\": invalid time value for 'time': cannot parse \"x\" to a valid timestamp"
@@ -234,7 +246,7 @@ mod tests {
             "error parsing lookback delta duration: cannot parse \"x\" to a valid duration"
         );
         assert_eq!(
-            message(Params::new(b"limit=-1", b"").limit().map(drop)),
+            message(Params::read(b"limit=-1", b"").unwrap().limit().map(drop)),
             "invalid parameter \"limit\": limit must be non-negative"
         );
     }
@@ -242,7 +254,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_fine(query: Vec<u8>, body: Vec<u8>) {
-            let params = Params::new(&query, &body);
+            let params = Params::read(&query, &body).unwrap();
             let _ = (params.time("a"), params.timeout(), params.limit(), params.lookback());
         }
         #[test]

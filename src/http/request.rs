@@ -6,6 +6,7 @@ use crate::http::api::types::RequestOrigin;
 use crate::http::body::Body;
 use crate::http::params::Params;
 use crate::http::state::HttpState;
+use crate::remote::receive::budget::Held;
 
 /// One request, ready for its handler.
 pub(super) struct Context {
@@ -22,4 +23,6 @@ pub(super) struct Context {
     pub(super) accept: Option<String>,
     /// What is left of the body; nothing after a form.
     pub(super) body: Body,
+    /// What the parameters of a form take of the memory for bodies.
+    pub(super) _held: Option<Held>,
 }

@@ -201,6 +201,13 @@ impl Route {
             || self.label.starts_with("/api/v1/search/")
     }
 
+    /// True if it changes data, or what the server does.
+    pub(super) fn is_changing(&self) -> bool {
+        matches!(self.label, "/-/reload" | "/-/quit" | "/api/watchfire/v1/reload")
+            || self.label.starts_with("/api/v1/admin/")
+            || self.label.starts_with("/api/watchfire/v1/queries/")
+    }
+
     pub(super) fn handler(&self, method: &Method) -> Option<Handler> {
         self.methods.iter().find(|(known, _)| known == method).map(|(_, handler)| *handler)
     }

@@ -22,10 +22,13 @@ use crate::http::state::HttpState;
 use crate::http::tls;
 use crate::http::web_file::WebFile;
 use crate::model::clock::{SharedClock, SystemClock};
+use crate::remote::receive::budget::Budget;
 use crate::telemetry::limits::is_one_too_many;
 
 /// How long a client may take to send a request's header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the bodies of requests may take together at least, however small one of them may be.
+const BODIES_LEN_MIN: u64 = 1 << 20;
 /// How long open requests may go on when the server stops.
 const SHUTDOWN_SECS: u64 = 10;
 
@@ -72,7 +75,7 @@ pub enum ServeError {
 
 /// A server that accepts connections.
 pub struct RunningServer {
-    /// The addresses bound, in the order of the options; with the real port where port 0 was asked for.
+    /// The addresses of all listeners, in the order of the options; with the real port where port 0 was asked for.
     pub addresses: Vec<SocketAddr>,
     /// Stops it: `handle.stop(true)` lets open requests end.
     pub handle: ServerHandle,
@@ -89,8 +92,13 @@ pub fn check_web_config(path: &str) -> Result<(), String> {
     tls::server_config(&file, clock).map(drop)
 }
 
-/// Binds all addresses and starts to serve. Call it inside an actix system (or tokio runtime with a local set).
-pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServer, ServeError> {
+/// Binds all addresses, unless there are sockets that listen already, and starts to serve. Call it inside an actix system (or
+/// tokio runtime with a local set).
+pub fn serve(
+    options: &HttpOptions,
+    inherited: Vec<TcpListener>,
+    state: Arc<HttpState>,
+) -> Result<RunningServer, ServeError> {
     let web_file = options.web_config.as_deref().map(|path| WebFile::open(path, SharedClock::clone(&state.clock)));
     let web_file = web_file.transpose().map_err(ServeError::WebConfig)?.map(Arc::new);
     let (guard, tls) = match &web_file {
@@ -102,22 +110,25 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
             (Some(Arc::new(guard)), tls)
         }
     };
-    let mut listeners = Vec::new();
-    let mut addresses = Vec::new();
-    for address in &options.listen_addresses {
-        let fail = |source| ServeError::Bind { address: address.clone(), source };
-        let listener = bind(address).map_err(fail)?;
-        addresses.push(listener.local_addr().map_err(fail)?);
-        listeners.push(listener);
+    let mut listeners = inherited;
+    if listeners.is_empty() {
+        for address in &options.listen_addresses {
+            let bound = bind(address);
+            listeners.push(bound.map_err(|source| ServeError::Bind { address: address.clone(), source })?);
+        }
     }
+    let addresses: io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();
+    let addresses = addresses.map_err(ServeError::Setup)?;
     ROUTES.iter().for_each(|route| state.metrics.announce(route.label));
     let bound = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let bounds = Bounds {
         header_len_max: bound(options.header_len_max),
         body_len_max: bound(options.body_len_max),
+        bodies: Budget::new(options.body_len_max.map_or(0, |limit| limit.saturating_mul(2).max(BODIES_LEN_MIN))),
         read_timeout: options.read_timeout,
         write_timeout: options.write_timeout,
     };
+    let header_len_max = bounds.header_len_max;
     let workers = options.workers.max(1);
     let connections = Connections::new(options.connections_max.max(1), &state.metrics.registry);
     let share = connections.backstop();
@@ -127,7 +138,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     let refused = state.metrics.connections_refused.clone();
     let make = move || {
         let state = Arc::clone(&state);
-        let bounds = Rc::new(bounds);
+        let bounds = Rc::new(bounds.clone());
         let guard = guard.clone();
         move |request: HttpRequest, payload: web::Payload| {
             let (state, guard, bounds) = (Arc::clone(&state), guard.clone(), Rc::clone(&bounds));
@@ -159,7 +170,7 @@ pub fn serve(options: &HttpOptions, state: Arc<HttpState>) -> Result<RunningServ
     let serving = Serving {
         keep_alive: options.read_timeout,
         head_timeout: HEADER_TIMEOUT.min(options.read_timeout),
-        header_len_max: bounds.header_len_max,
+        header_len_max,
         write_timeout,
         on_connect: Arc::new(on_connect),
         tls,

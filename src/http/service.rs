@@ -26,8 +26,9 @@ use actix_web::{App, HttpRequest, HttpResponse, web};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::http::connections::Progress;
 use crate::http::http2::{self, Caller};
-use crate::http::lenient::Lenient;
+use crate::http::lenient::{Lenient, Requests};
 use crate::http::tls;
 
 /// How long the end of a connection may take once all is answered.
@@ -56,8 +57,14 @@ impl Stream {
 
 /// The socket of a connection.
 pub(super) fn socket(stream: &dyn Any) -> Option<&TcpStream> {
-    let http1 = stream.downcast_ref::<Connection>().map(Lenient::get_ref);
+    let http1 = stream.downcast_ref::<Connection>().map(|connection| connection.get_ref().0);
     http1.or_else(|| stream.downcast_ref::<Stream>()).map(Stream::socket)
+}
+
+/// What a connection is doing; of one of HTTP/2 its requests tell.
+pub(super) fn progress(stream: &dyn Any) -> Arc<Progress> {
+    let http1 = stream.downcast_ref::<Connection>().map(|connection| connection.get_ref().1);
+    http1.map(|requests| Arc::clone(requests.progress())).unwrap_or_default()
 }
 
 /// What is called with a connection that begins to be served, and with what its requests will carry.
@@ -93,6 +100,7 @@ where
     let name = format!("http {address}");
     let serving = serving.clone();
     let stopping = server.graceful_shutdown_signal();
+    let head_within = serving.head_timeout;
     let Some(tls) = serving.tls.clone() else {
         return server.listen(name, listener, move || {
             let stopping = stopping.clone();
@@ -100,9 +108,9 @@ where
                 let stopping = stopping.clone();
                 async move { stopping.notified().await }
             };
-            fn_service(|io: TcpStream| async move {
+            fn_service(move |io: TcpStream| async move {
                 let peer = io.peer_addr().ok();
-                Ok::<_, ()>((Lenient::new(Stream::Plain(io)), Protocol::Http1, peer))
+                Ok::<_, ()>((Lenient::new(Stream::Plain(io), Requests::new(head_within)), Protocol::Http1, peer))
             })
             .and_then(requests(&serving, address, signal, make()).map_err(drop))
         });
@@ -152,7 +160,8 @@ where
                     let speaks_http2 = io.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
                     let stream = Stream::Encrypted(Box::new(io));
                     if !speaks_http2 {
-                        return http1.call((Lenient::new(stream), Protocol::Http1, peer)).await.map_err(drop);
+                        let io = Lenient::new(stream, Requests::new(limits.first_within));
+                        return http1.call((io, Protocol::Http1, peer)).await.map_err(drop);
                     }
                     let mut shared = Extensions::new();
                     on_connect(&stream, &mut shared);

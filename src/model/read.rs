@@ -415,6 +415,32 @@ pub trait ReadView: Send + Sync {
         budget: &dyn ReadBudget,
     ) -> Result<Names, ReadError>;
 
+    /// Label sets of the series that [`ReadView::select`] would give, the first `limit` of them.
+    fn series_labels(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<Labels>, ReadError> {
+        let selected = self.select(matchers, range, budget)?;
+        Ok(selected.into_iter().take(limit).map(|series| series.labels).collect())
+    }
+
+    /// The first `limit` of the values that [`ReadView::label_values`] would give.
+    fn first_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        budget: &dyn ReadBudget,
+    ) -> Result<Names, ReadError> {
+        let mut values = self.label_values(name, matchers, range, budget)?;
+        values.truncate(limit);
+        Ok(values)
+    }
+
     /// About how many series [`ReadView::select`] would give or look at, rather too many than too few, and found at little
     /// cost; `None` if there is no such figure.
     fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::client::{Answer, Setup, TestServer, parse};
+use crate::edges::wait_until;
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
 
@@ -105,6 +106,8 @@ fn no_path_leaves_the_server_or_its_files() {
         "//evil.example/-/healthy/",
         "/-/healthy//evil.example/..",
         "/query//evil.example",
+        "/-/healthy%2F",
+        "/api/v1/query%2f",
     ] {
         for prefix in ["", "https://x.org/prom/"] {
             let external_url = if prefix.is_empty() { "http://vm:9090" } else { prefix };
@@ -181,6 +184,86 @@ fn a_header_that_does_not_come_ends_in_time() {
     stream.read_to_end(&mut raw).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(50));
     assert!(raw.is_empty() || parse(&raw).status == 408, "{}", String::from_utf8_lossy(&raw));
+    // Nor does one that follows other requests, be it known where it begins or not.
+    let server = TestServer::start(Setup { read_timeout: Duration::from_secs(2), ..Setup::default() });
+    for first in [
+        "GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /api/v1/query HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(first.as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let len = stream.read(&mut answer).unwrap();
+        assert!(answer[..len].starts_with(b"HTTP/1.1 "));
+        stream.write_all(b"GET /-/healthy HTTP/1.1\r\nHo").unwrap();
+        let mut raw = Vec::new();
+        stream.read_to_end(&mut raw).unwrap();
+        assert!(!String::from_utf8_lossy(&raw).contains("200"));
+    }
+}
+
+/// Sends the beginning of a form, `len` bytes of a body that is one byte longer.
+fn begin_form(server: &TestServer, len: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let head = format!(
+        "POST /api/v1/query HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+        len + 1
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b'a'; len]).unwrap();
+    stream
+}
+
+#[test]
+fn bodies_of_all_requests_are_bounded_together() {
+    let server = TestServer::start(Setup::default());
+    let held = [begin_form(&server, (1 << 20) - 1), begin_form(&server, (1 << 20) - 1)];
+    let ask = || server.post_form("/api/v1/query", "query=up");
+    wait_until("there is no room", || ask().status == 503);
+    assert!(ask().text().contains("--watchfire.limit.http.body"));
+    assert_eq!(server.get("/api/v1/query?query=up").status, 200);
+    drop(held);
+    wait_until("there is room again", || ask().status == 200);
+}
+
+#[test]
+fn parameters_are_bounded_in_number() {
+    let server = TestServer::start(Setup::default());
+    assert_eq!(server.post_form("/api/v1/query", &format!("query=up{}", "&a".repeat(9_999))).status, 200);
+    let answer = server.post_form("/api/v1/query", &format!("query=up{}", "&".repeat(10_000)));
+    assert_eq!((answer.status, answer.text()), (400, "more than 10000 parameters\n".to_owned()));
+}
+
+#[test]
+fn pages_of_other_sites_change_nothing_though_all_is_switched_on() {
+    let server = TestServer::start(Setup { enable_lifecycle: true, ..Setup::default() });
+    let paths = [
+        "/-/reload",
+        "/-/quit",
+        "/api/watchfire/v1/reload",
+        "/api/watchfire/v1/queries/1/cancel",
+        "/api/v1/admin/tsdb/delete_series?match[]=up",
+    ];
+    for path in paths {
+        for headers in [
+            &[("Origin", "http://evil.example")][..],
+            &[("Origin", "null")],
+            &[("Sec-Fetch-Site", "cross-site"), ("Content-Type", "text/plain")],
+            &[("Sec-Fetch-Site", "same-site"), ("Origin", "http://test:1")],
+        ] {
+            let answer = server.request("POST", path, headers, "a=b");
+            assert_eq!(answer.status, 403, "{path} {headers:?}");
+            assert!(answer.text().contains("cross-origin request refused"), "{path}: {}", answer.text());
+        }
+    }
+    let (reloads, quits) = (&server.ports.reloads, &server.ports.quits);
+    assert_eq!((reloads.load(Ordering::SeqCst), quits.load(Ordering::SeqCst)), (0, 0));
+    for headers in [&[][..], &[("Origin", "http://test")], &[("Sec-Fetch-Site", "same-origin"), ("Origin", "http://a")]]
+    {
+        assert_eq!(server.request("POST", "/-/reload", headers, "").status, 200, "{headers:?}");
+    }
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl TestServer {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = match serve(&options, state) {
+                let server = match serve(&options, Vec::new(), state) {
                     Ok(server) => server,
                     Err(error) => return tell.send(Err(error)).unwrap(),
                 };

@@ -206,6 +206,34 @@ fn idle_and_half_open_connections_make_room() {
 }
 
 #[test]
+fn clients_that_keep_their_requests_waiting_make_room() {
+    let server = TestServer::start(Setup { connections_max: 4, ..Setup::default() });
+    let mut busy = TcpStream::connect(server.address).unwrap();
+    busy.write_all(b"GET /api/v1/query?query=hang HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    wait_until("the query has begun", || server.ports.instant.lock().unwrap().len() == 1);
+    // Bodies that do not come, and answers that are not taken.
+    let crowd: Vec<TcpStream> = (0..40)
+        .map(|index| {
+            let mut client = TcpStream::connect(server.address).unwrap();
+            let _ = client.write_all(match index % 2 {
+                0 => {
+                    b"POST /api/v1/query HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\
+                       Content-Type: application/x-www-form-urlencoded\r\n\r\nque"
+                }
+                _ => b"GET /api/v1/query?query=big HTTP/1.1\r\nHost: test\r\n\r\n",
+            });
+            client
+        })
+        .collect();
+    assert_eq!(server.get("/api/v1/labels").status, 200);
+    assert!(!is_closed(&busy), "a request that is being answered was ended");
+    let evicted = || server.metric("watchfire_http_connections_evicted_total", &[]);
+    wait_until("those who came first are gone", || 30.0 < evicted());
+    assert_eq!(server.get("/api/v1/labels").status, 200);
+    drop(crowd);
+}
+
+#[test]
 fn a_few_connections_are_kept_when_all_are_busy() {
     let server = TestServer::start(Setup { connections_max: 2, ..Setup::default() });
     let hang = || {

@@ -144,10 +144,31 @@ impl Server {
         server
     }
 
-    fn spawn(mut command: Command, folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+    /// Starts the binary with a socket that listens already, as a service manager hands it over.
+    pub fn start_on(folder: &Path, args: &[&str], socket: std::net::TcpListener) -> Self {
+        let mut command = Command::new("sh");
+        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_watchfire")]);
+        let socket = std::os::fd::OwnedFd::from(socket);
+        let server = Self::spawn_with(command, socket.into(), folder, args, &[]);
+        server.wait_ready();
+        server
+    }
+
+    fn spawn(command: Command, folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::spawn_with(command, Stdio::null(), folder, args, variables)
+    }
+
+    fn spawn_with(
+        mut command: Command,
+        stdin: Stdio,
+        folder: &Path,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         command.current_dir(folder).args(args).arg("--web.listen-address=127.0.0.1:0");
         command.envs(variables.iter().copied());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (tell, told) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::actors::mailbox::{BoundedAddr, Lent, SendError};
 use crate::actors::panics::catch;
+use crate::model::matcher::MatchOp;
 use crate::model::read::without_files;
 use crate::promql::eval::{QueryContext, QueryLedger};
 
@@ -116,6 +117,14 @@ impl GatewayDeps {
             for matchers in &request.selectors {
                 if view.reads_files(request.range) {
                     return Ok(None);
+                }
+                // Of what one list of postings holds the first are read alone.
+                let few = matches!(request.listing, Listing::Series)
+                    && (1..=LISTED_SERIES_MAX).contains(&request.limit)
+                    && matches!(matchers.as_slice(), [one] if one.op() == MatchOp::Equal && !one.value().is_empty());
+                if few {
+                    series += request.limit;
+                    continue;
                 }
                 let Some(more) = view.series_estimate(matchers, request.range)? else { return Ok(None) };
                 series += more;

@@ -37,6 +37,7 @@ use crate::actors::root::RootEnd;
 use crate::actors::threads;
 use crate::cli::flags::ServerFlags;
 use crate::cli::run_bare::{self, ConfigSource};
+use crate::cli::sd_listen;
 use crate::cli::sd_notify::{Notifier, State};
 pub(in crate::cli) use crate::cli::server::jobs::defaults as target_defaults;
 use crate::cli::server::parts::Parts;
@@ -74,6 +75,9 @@ enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] crate::http::server::ServeError),
+    /// What the service manager hands over is no socket to listen on.
+    #[error("{0}")]
+    Sockets(String),
     /// The data directory cannot be used.
     #[error("opening storage failed: {0}")]
     Storage(String),
@@ -118,7 +122,7 @@ impl StartError {
                 tracing::error!(component = "main", file = path, err = %source, "{self}");
             }
             Self::Listen(error) => tracing::error!(component = "main", err = %error, "Unable to start web listener"),
-            Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => {
+            Self::Sockets(_) | Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => {
                 tracing::error!(component = "main", err = %self, "Fatal error");
             }
         }
@@ -127,7 +131,9 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => EXIT_USAGE,
-            Self::Listen(_) | Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => EXIT_FAILURE,
+            Self::Listen(_) | Self::Sockets(_) | Self::Storage(_) | Self::QueryLog(_) | Self::System { .. } => {
+                EXIT_FAILURE
+            }
         }
     }
 }
@@ -231,7 +237,8 @@ async fn start(flags: Arc<ServerFlags>, registry: Arc<Registry>) -> Result<ExitC
     let settings = http_settings(&flags);
     let for_http = SharedClock::clone(&clock);
     let state = HttpState::new(ports.clone(), readiness.clone(), settings, notices.clone(), for_http, &registry);
-    let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), state)?;
+    let inherited = sd_listen::inherited().map_err(StartError::Sockets)?;
+    let RunningServer { addresses, handle, finished } = serve(&http_options(&flags), inherited, state)?;
     let mut finished = actix_rt::spawn(finished);
     let own = addresses[0];
     let (checked, text) = match from_file {

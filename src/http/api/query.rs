@@ -150,7 +150,7 @@ mod tests {
 
     #[track_caller]
     fn check_range(query: &str, expected: Result<(i64, i64, i64), &str>) {
-        let got = range_query(&Params::new(query.as_bytes(), b""), &RequestOrigin::default());
+        let got = range_query(&Params::read(query.as_bytes(), b"").unwrap(), &RequestOrigin::default());
         let got = got.map(|query| (query.start.0, query.end.0, query.step_ms)).map_err(|error| error.message);
         assert_eq!(got, expected.map_err(str::to_owned));
     }
@@ -185,7 +185,8 @@ mod tests {
     #[test]
     fn a_timeout_of_nothing_is_refused() {
         for timeout in ["0", "-1", "-5m"].iter().filter(|text| parse_duration(text).is_ok()) {
-            let params = Params::new(format!("query=up&start=1&end=2&step=1&timeout={timeout}").as_bytes(), b"");
+            let params =
+                Params::read(format!("query=up&start=1&end=2&step=1&timeout={timeout}").as_bytes(), b"").unwrap();
             let text = "invalid parameter \"query\": context deadline exceeded";
             let origin = RequestOrigin::default();
             assert_eq!(instant_query(&params, TimestampMs(0), &origin).unwrap_err().message, text);
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn an_instant_query_is_asked_now_unless_told() {
         let now = TimestampMs(42);
-        let params = Params::new(b"query=up&timeout=2s&lookback_delta=1m&stats=all", b"");
+        let params = Params::read(b"query=up&timeout=2s&lookback_delta=1m&stats=all", b"").unwrap();
         let query = instant_query(&params, now, &RequestOrigin::default()).unwrap();
         assert_eq!((query.at, query.timeout.unwrap().as_secs(), query.per_step_stats), (now, 2, true));
         assert_eq!(query.lookback.unwrap().as_ms(), 60_000);

@@ -1,6 +1,5 @@
 //! `POST /api/v1/read`: remote read.
 
-use std::convert::Infallible;
 use std::task::{Context as TaskContext, Poll};
 
 use actix_web::http::StatusCode;
@@ -17,19 +16,20 @@ use crate::remote::read::{SAMPLED_TYPE, STREAMED_TYPE, decode_request};
 /// The handler.
 pub(in crate::http) async fn read(context: Context) -> Result<Response, ApiError> {
     let Some(server) = context.state.ports.remote_read() else { return Ok(Response::not_found()) };
-    let permit = server.enter().await;
-    let body = match context.body.reader {
-        Some(reader) => match reader.read(|_| Ok::<(), Infallible>(())).await {
-            Ok(Ok(body)) => body,
+    // Before the turn: who sends slowly keeps nobody waiting.
+    let (body, held) = match context.body.reader {
+        Some(reader) => match reader.read_all().await {
+            Ok((body, held)) => (body, Some(held)),
             Err(refusal) => return Ok(refusal),
         },
-        None => Vec::new(),
+        None => (Vec::new(), None),
     };
+    let permit = server.enter().await;
     let request = match decode_request(&body) {
         Ok(request) => request,
         Err(error) => return Ok(Response::error(StatusCode::BAD_REQUEST, &error.to_string())),
     };
-    drop(body);
+    drop((body, held));
     Ok(match server.answer(request, permit).await {
         Ok(ReadAnswer::Samples(body, held)) => {
             let mut response = Response::ok(SAMPLED_TYPE, body).with("Content-Encoding", "snappy");

@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn parameters_are_refused_in_prometheus_s_words() {
         let text = |query: &str| {
-            let params = Params::new(query.as_bytes(), b"");
+            let params = Params::read(query.as_bytes(), b"").unwrap();
             let ordered = order(&params, Among::LabelNames, !params.get("search[]").is_empty()).map(drop);
             let limited = limits(&params, 50).map(drop);
             let truth = boolean(&params, "case_sensitive", true).map(drop);

@@ -10,13 +10,8 @@
 //! passes as it came, and the library judges it alone.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
 use crate::http::lenient;
+use crate::http::rewritten::{Rewrite, Rewritten};
 
 /// What a connection begins with: `PRI * HTTP/2.0` and so on.
 const PREFACE_LEN: usize = 24;
@@ -29,86 +24,13 @@ const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
 /// A connection of HTTP/2 whose request targets are escaped.
-pub(super) struct Targets<T> {
-    io: T,
-    frames: Frames,
-    /// Bytes that found no room, and how many of them were taken since.
-    rest: (Vec<u8>, usize),
-}
-
-impl<T> Targets<T> {
-    pub(super) fn new(io: T) -> Self {
-        Self { io, frames: Frames::default(), rest: (Vec::new(), 0) }
-    }
-
-    /// Hands out what found no room before; false if there is nothing.
-    fn give_rest(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let (rest, taken) = &mut self.rest;
-        let left = rest.get(*taken..).unwrap_or_default();
-        let Some(now) = left.get(..left.len().min(buf.remaining())).filter(|_| !left.is_empty()) else { return false };
-        buf.put_slice(now);
-        *taken += now.len();
-        if *taken == rest.len() {
-            self.rest = (Vec::new(), 0);
-        }
-        true
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Targets<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.give_rest(buf) {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-            let came = buf.filled().get(before..).unwrap_or_default();
-            if came.is_empty() || this.frames.pass_untouched(came.len()) {
-                return Poll::Ready(Ok(()));
-            }
-            let mut out = Vec::with_capacity(came.len());
-            this.frames.pass(came, &mut out);
-            buf.set_filled(before);
-            this.rest = (out, 0);
-            if this.give_rest(buf) {
-                return Poll::Ready(Ok(()));
-            }
-            // All of it is the beginning of a frame of headers.
-        }
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Targets<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
+pub(super) fn escaped<T>(io: T) -> Rewritten<T, Frames> {
+    Rewritten::new(io, Frames::default())
 }
 
 /// Where in the stream of frames the next byte stands.
 #[derive(Debug)]
-struct Frames {
+pub(super) struct Frames {
     /// Bytes that pass as they are.
     untouched: usize,
     /// The head of the next frame, or a whole frame of headers, as far as it has come.
@@ -118,6 +40,20 @@ struct Frames {
 impl Default for Frames {
     fn default() -> Self {
         Self { untouched: PREFACE_LEN, kept: Vec::new() }
+    }
+}
+
+impl Rewrite for Frames {
+    // The library of HTTP/2 takes frame by frame.
+    const TURN_LEN: usize = usize::MAX;
+
+    fn rewrite(&mut self, came: &[u8]) -> Option<Vec<u8>> {
+        if self.pass_untouched(came.len()) {
+            return None;
+        }
+        let mut out = Vec::with_capacity(came.len());
+        self.pass(came, &mut out);
+        Some(out)
     }
 }
 
@@ -367,7 +303,7 @@ mod tests {
         let input = [&[0; PREFACE_LEN], frames].concat();
         let mut out = Vec::new();
         for piece in input.chunks(piece) {
-            if state.pass_untouched(piece.len()) { out.extend_from_slice(piece) } else { state.pass(piece, &mut out) }
+            out.extend(state.rewrite(piece).unwrap_or_else(|| piece.to_vec()));
         }
         assert_eq!(out[..PREFACE_LEN], [0; PREFACE_LEN]);
         out.split_off(PREFACE_LEN)

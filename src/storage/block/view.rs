@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::Names;
 use crate::model::read::{ClassedSeries, LookedAt, Queryable, ReadBudget, ReadError, ReadView, SelectedSeries};
@@ -65,6 +66,32 @@ impl StoreView {
             self.notes.take(format!("block {} cannot be read: {}", damaged.name, damaged.reason))?;
         }
         Ok(self.blocks.blocks.iter().filter(move |block| block.overlaps(min, max)))
+    }
+
+    /// Values of a label of the head and of the blocks; of each without matchers the first `limit`.
+    fn values(
+        &self,
+        of_head: impl Fn(&dyn ReadView) -> Result<Names, ReadError>,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        budget: &dyn ReadBudget,
+    ) -> Result<Names, ReadError> {
+        self.gather(range, budget, of_head, |block, add| {
+            if matchers.is_empty() {
+                let mut steps = 0;
+                return block.index.values_from(name, "", &mut |value, _| {
+                    steps += 1;
+                    if steps % CHECK_EVERY == 0 {
+                        budget.check()?;
+                    }
+                    add(value)?;
+                    Ok(if steps < limit { Next::Go } else { Next::Stop })
+                });
+            }
+            for_each_series(block, matchers, budget, |labels| add(labels.get(name).unwrap_or("")))
+        })
     }
 
     /// Gathers texts of the head and of the blocks, sorted and unique.
@@ -158,19 +185,37 @@ impl ReadView for StoreView {
         budget: &dyn ReadBudget,
     ) -> Result<Names, ReadError> {
         let of_head = |head: &dyn ReadView| head.label_values(name, matchers, range, budget);
-        self.gather(range, budget, of_head, |block, add| {
-            if matchers.is_empty() {
-                let mut steps = 0;
-                return block.index.values_from(name, "", &mut |value, _| {
-                    steps += 1;
-                    if steps % CHECK_EVERY == 0 {
-                        budget.check()?;
-                    }
-                    add(value).map(|()| Next::Go)
-                });
+        self.values(of_head, name, matchers, range, usize::MAX, budget)
+    }
+
+    fn series_labels(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<Labels>, ReadError> {
+        match &self.head {
+            Some(head) if !self.reads_files(range) => head.series_labels(matchers, range, limit, budget),
+            _ => {
+                let selected = self.select(matchers, range, budget)?;
+                Ok(selected.into_iter().take(limit).map(|series| series.labels).collect())
             }
-            for_each_series(block, matchers, budget, |labels| add(labels.get(name).unwrap_or("")))
-        })
+        }
+    }
+
+    fn first_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        budget: &dyn ReadBudget,
+    ) -> Result<Names, ReadError> {
+        let of_head = |head: &dyn ReadView| head.first_label_values(name, matchers, range, limit, budget);
+        let mut values = self.values(of_head, name, matchers, range, limit, budget)?;
+        values.truncate(limit);
+        Ok(values)
     }
 
     fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {

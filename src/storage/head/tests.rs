@@ -49,6 +49,14 @@ fn batch(samples: Vec<AppendSample>) -> AppendBatch {
 fn read(view: &dyn ReadView, matchers: &[Matcher], range: TimeRange) -> Vec<(Labels, Vec<(i64, u64)>)> {
     let selected = view.select(matchers, range, &Unlimited).unwrap();
     assert!(selected.iter().map(|s| &s.labels).is_sorted());
+    // Listings of the first of them, and of all.
+    for limit in [0, 1, 3, usize::MAX] {
+        let listed = view.series_labels(matchers, range, limit, &Unlimited).unwrap();
+        assert!(listed.iter().eq(selected.iter().map(|series| &series.labels).take(limit)), "the first {limit}");
+        let mut values = view.label_values("instance", matchers, range, &Unlimited).unwrap();
+        values.truncate(limit);
+        assert_eq!(view.first_label_values("instance", matchers, range, limit, &Unlimited).unwrap(), values);
+    }
     let mut out = Vec::new();
     for series in selected {
         let mut column = FloatColumn::default();
@@ -324,6 +332,23 @@ fn values_of_a_label_with_many_are_those_of_visible_series() {
                 selected.iter().filter_map(|series| series.labels.get(name)).collect();
             let found = view.label_values(name, &[], TimeRange::ALL, &Unlimited).unwrap();
             assert_eq!(found.iter().collect::<Vec<_>>(), values.into_iter().collect::<Vec<_>>(), "{of_each}");
+        }
+        // Of some of the series: values and names, all and the first.
+        let regex = |pattern: &str| Matcher::new(MatchOp::Regex, "__name__", pattern).unwrap();
+        for matchers in [vec![Matcher::equal("__name__", "m1")], vec![regex("m1|m2")], vec![regex("m[12]")]] {
+            let some: Vec<&Labels> = selected
+                .iter()
+                .map(|series| &series.labels)
+                .filter(|labels| matchers.iter().all(|matcher| matcher.matches_labels(labels)))
+                .collect();
+            let values: std::collections::BTreeSet<&str> = some.iter().filter_map(|all| all.get("instance")).collect();
+            let found = view.label_values("instance", &matchers, TimeRange::ALL, &Unlimited).unwrap();
+            assert!(found.iter().eq(values.iter().copied()), "{of_each}");
+            let found = view.first_label_values("instance", &matchers, TimeRange::ALL, 7, &Unlimited).unwrap();
+            assert!(found.iter().eq(values.into_iter().take(7)), "{of_each}");
+            assert_eq!(view.label_names(&matchers, TimeRange::ALL, &Unlimited).unwrap(), ["__name__", "instance"]);
+            let listed = view.series_labels(&matchers, TimeRange::ALL, 50, &Unlimited).unwrap();
+            assert!(listed.iter().eq(some.into_iter().take(50)), "{of_each}");
         }
         selected.len()
     };

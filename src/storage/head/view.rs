@@ -2,8 +2,10 @@
 //! writer takes, and everything is decoded on the reader's thread.
 
 mod classed;
+mod listing;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +30,7 @@ use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
 use crate::storage::head::index::order::KnownRanks;
 use crate::storage::head::index::segment::{AsOf, PairId, Seen, Segment, SegmentId};
-use crate::storage::head::index::select::{PositionSet, Ticker, positions};
+use crate::storage::head::index::select::{PositionSet, Ticker, listed_pairs, positions};
 use crate::storage::head::index::tail::TailEntry;
 use crate::storage::head::late::{LateChunks, LateTable};
 use crate::storage::head::marks::Marks;
@@ -276,6 +278,9 @@ impl HeadView {
     }
 }
 
+/// Samples of a series in order, and others.
+type Parts = (Option<Arc<Column>>, Option<Arc<LateChunks>>);
+
 /// A series of a segment or of the tail.
 enum Found<'a> {
     InSegment(&'a Segment, u32),
@@ -379,6 +384,19 @@ impl ViewInner {
         cell: &SeriesCell,
         range: TimeRange,
     ) -> Result<Option<HeadSeries>, ReadError> {
+        let (column, late) = self.parts_of(shard, cell, range)?;
+        let (series, has_any) = (cell.series(), column.is_some() || late.is_some());
+        Ok(has_any.then(|| HeadSeries { view: Arc::clone(self), shard, series, column, late }))
+    }
+
+    /// Whether there would be any.
+    fn has_samples(&self, shard: usize, cell: &SeriesCell, range: TimeRange) -> Result<bool, ReadError> {
+        let (column, late) = self.parts_of(shard, cell, range)?;
+        Ok(column.is_some() || late.is_some())
+    }
+
+    /// What a series has in `range`: samples in order, and others.
+    fn parts_of(&self, shard: usize, cell: &SeriesCell, range: TimeRange) -> Result<Parts, ReadError> {
         let series = cell.series();
         let deleted = self.deleted_of(series);
         let mut column = None;
@@ -396,9 +414,7 @@ impl ViewInner {
             late.reaches_into(range, self.commit())
                 && late.spans(u64::MAX).any(|(min_t, max_t)| !deletion::covers(deleted, min_t, max_t))
         };
-        let late = self.late_of(shard, cell).filter(is_left);
-        let has_any = column.is_some() || late.is_some();
-        Ok(has_any.then(|| HeadSeries { view: Arc::clone(self), shard, series, column, late }))
+        Ok((column, self.late_of(shard, cell).filter(is_left)))
     }
 
     fn for_each_in_segments<'a>(
@@ -484,23 +500,6 @@ impl ViewInner {
 }
 
 impl ViewInner {
-    /// Whether the view sees any series with the pair, of all or of those in `among`.
-    fn sees_any(
-        &self,
-        (shard, segment): (usize, &Segment),
-        pair: PairId,
-        among: Option<&PositionSet>,
-        ticker: &mut Ticker<'_>,
-    ) -> Result<bool, ReadError> {
-        for position in segment.postings(pair) {
-            ticker.tick()?;
-            if among.is_none_or(|among| among.has(*position)) && self.sees(shard, segment.cell(*position)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Positions of the series of a segment that the view does not see, ascending.
     fn unseen(&self, shard: usize, segment: &Segment, ticker: &mut Ticker<'_>) -> Result<Vec<u32>, ReadError> {
         let losses = self.shards.get(shard).map_or(0, |shard| shard.readers.losses.load(Ordering::Acquire));
@@ -588,10 +587,23 @@ impl ViewInner {
         if matchers.is_empty() {
             return Ok(Among::All);
         }
+        let few = segment.len() / 64;
+        if let [one] = matchers
+            && let Some(pairs) = listed_pairs(segment, one)
+        {
+            // Those of one label do not overlap.
+            let len: usize = pairs.iter().map(|pair| segment.postings(*pair).len()).sum();
+            if len == segment.len() {
+                return Ok(Among::All);
+            }
+            if few < len {
+                return Ok(Among::Many(PositionSet::of_pairs(segment, &pairs)));
+            }
+        }
         let found = positions(segment, matchers, ticker)?;
         Ok(match found.len() {
             len if len == segment.len() => Among::All,
-            len if len < segment.len() / 64 + 1 => Among::Few(found),
+            len if len <= few => Among::Few(found),
             _ => Among::Many(PositionSet::of(segment, &found)),
         })
     }
@@ -647,10 +659,23 @@ impl ViewInner {
                     Among::All => None,
                     Among::Many(among) => Some(among),
                     Among::Few(found) => {
+                        // The pairs of names that are in the list, ascending.
+                        let mut known: Vec<Range<PairId>> = Vec::new();
                         for position in found {
                             ticker.tick()?;
-                            if self.sees(number, segment.cell(position)) {
-                                names.extend(segment.pairs(position).iter().map(|pair| segment.pair(*pair).0));
+                            if !self.sees(number, segment.cell(position)) {
+                                continue;
+                            }
+                            let mut at = 0;
+                            for pair in segment.pairs(position) {
+                                while known.get(at).is_some_and(|range| range.end <= *pair) {
+                                    at += 1;
+                                }
+                                if known.get(at).is_none_or(|range| *pair < range.start) {
+                                    let name = segment.pair(*pair).0;
+                                    names.insert(name);
+                                    known.insert(at, segment.pairs_of_name(name));
+                                }
                             }
                         }
                         continue;
@@ -783,6 +808,27 @@ impl ReadView for HeadView {
             format!("{samples} samples are lost to damage of file {file} of chunks_head at byte {offset}")
         };
         self.inner.left_out.lock().values().map(text).collect()
+    }
+
+    fn series_labels(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        budget: &dyn ReadBudget,
+    ) -> Result<Vec<Labels>, ReadError> {
+        self.labels_of(matchers, range, limit, budget)
+    }
+
+    fn first_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        budget: &dyn ReadBudget,
+    ) -> Result<Names, ReadError> {
+        self.first_values(name, matchers, range, limit, budget)
     }
 
     fn series_estimate(&self, matchers: &[Matcher], _: TimeRange) -> Result<Option<usize>, ReadError> {

@@ -79,6 +79,13 @@ pub(crate) fn positions(
     Ok(base.unwrap_or_else(|| all(segment)))
 }
 
+/// The pairs of which each series has one that fulfils `matcher`, where it lists their values.
+pub(crate) fn listed_pairs(segment: &Segment, matcher: &Matcher) -> Option<Vec<PairId>> {
+    let filter = Filter::new(segment, matcher);
+    let values = filter.exact_values().filter(|_| !filter.matches_empty)?;
+    Some(filter.pairs_of(segment, &values))
+}
+
 fn all(segment: &Segment) -> Vec<u32> {
     (0..segment.cells.len() as u32).collect()
 }
@@ -242,12 +249,27 @@ impl PositionSet {
         Self(bits)
     }
 
+    /// The positions of the series with any of these pairs.
+    pub(crate) fn of_pairs(segment: &Segment, pairs: &[PairId]) -> Self {
+        let mut bits = vec![0; segment.len().div_ceil(64)];
+        for pair in pairs {
+            segment.postings(*pair).iter().for_each(|position| bits[*position as usize / 64] |= 1 << (position % 64));
+        }
+        Self(bits)
+    }
+
     pub(crate) fn remove(&mut self, position: u32) {
         self.0[position as usize / 64] &= !(1 << (position % 64));
     }
 
     pub(crate) fn has(&self, position: u32) -> bool {
         self.0[position as usize / 64] & 1 << (position % 64) != 0
+    }
+
+    /// Whether any of these is there. Looks at all of them, which is faster than to decide after each.
+    pub(crate) fn has_any(&self, positions: &[u32]) -> bool {
+        let bit = |position: u32| self.0.get(position as usize / 64).map_or(0, |word| word >> (position % 64));
+        positions.iter().fold(0, |any, position| any | bit(*position)) & 1 != 0
     }
 }
 
