@@ -292,8 +292,10 @@ fn scripts() -> Vec<ScriptFile> {
     scripts
 }
 
-/// Of each evaluation its line and what was wrong with it.
-fn outcomes(script: &Script, storage: &mut dyn TestStorage) -> Result<Vec<(usize, Result<(), String>)>, String> {
+/// The line of an evaluation and what was wrong with it.
+type Outcome = (usize, Result<(), String>);
+
+fn outcomes(script: &Script, storage: &mut dyn TestStorage) -> Result<Vec<Outcome>, String> {
     let outcomes = run(script, storage, &upstream_options())?;
     let shown = |o: watchfire::promqltest::EvalOutcome| {
         (o.line, o.result.map_err(|why| format!("{}: {}: {why}", o.line, o.expr)))
