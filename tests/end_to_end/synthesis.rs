@@ -63,8 +63,7 @@ fn target() -> String {
 
 fn serve(stream: TcpStream, bodies: &[String], next: &AtomicUsize) {
     let Ok(mut out) = stream.try_clone() else { return };
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    while let Some(line) = lines.next() {
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
         if !line.is_empty() {
             continue;
         }
