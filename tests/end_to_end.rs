@@ -5,6 +5,8 @@
 #[path = "end_to_end/replay.rs"]
 mod replay;
 mod support;
+#[path = "end_to_end/synthesis.rs"]
+mod synthesis;
 
 use std::fs;
 use std::path::Path;

@@ -23,6 +23,7 @@ use watchfire::actors::storage_client::StorageClient;
 use watchfire::actors::storage_shard::{ShardDeps, StorageShard};
 use watchfire::actors::supervision::{self, Place};
 use watchfire::client::{ClientOptions, HttpClient};
+use watchfire::config::{Action, RelabelConfig};
 use watchfire::model::clock::SystemClock;
 use watchfire::model::duration::PromDuration;
 use watchfire::model::labels::Labels;
@@ -105,6 +106,7 @@ impl Stage {
             pools: PoolMetrics::new(&registry, &clock),
             ticks: TickMetrics::new(&registry),
             clock,
+            tolerance: watchfire::scrape::schedule::TOLERANCE,
             offset_seed: 0.into(),
         });
         let deps = ManagerDeps::new(Vec::new(), Arc::clone(&runtime), Arc::from([arbiter.clone()]));
@@ -322,5 +324,22 @@ fn bad_targets_are_counted() {
         assert!(stage.view().active.is_empty());
         let synced = stage.number("prometheus_target_scrape_pool_sync_total").unwrap();
         assert_eq!(stage.number("prometheus_target_sync_failed_total"), Some(2.0 * synced));
+    });
+}
+
+#[test]
+fn dropped_targets_are_counted_and_as_many_are_kept_as_is_asked_for() {
+    actix::System::new().block_on(async {
+        let stage = Stage::new(NewSeriesLimit::Automatic);
+        let targets = || ["a:1", "b:2", "c:3"].map(|address| Labels::from_pairs([("__address__", address)])).to_vec();
+        let drop_all: Arc<[RelabelConfig]> =
+            Arc::from([RelabelConfig { action: Action::Drop, ..RelabelConfig::default() }]);
+        for (revision, keep_dropped, kept) in [(1, 0, 3), (2, 2, 2), (3, 9, 3)] {
+            let relabel = Arc::clone(&drop_all);
+            stage.apply(vec![JobSpec { keep_dropped, relabel, ..job(revision, targets()) }]).await;
+            let view = stage.view();
+            assert_eq!((view.active.len(), view.dropped_count, view.dropped.len()), (0, 3, kept), "{keep_dropped}");
+            assert_eq!(view.dropped[0].get("__address__"), Some("a:1"));
+        }
     });
 }

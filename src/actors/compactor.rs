@@ -412,7 +412,7 @@ impl CompactorDeps {
         let (head, storage) = (Arc::clone(&self.head), self.storage.clone());
         let let_go = move || {
             head.drop_late(cut);
-            storage.remove_late_files(kept)
+            storage.remove_late_files(kept, head.drop_late_chunks(cut))
         };
         self.work(let_go).await?.map_err(RoundError::LateLog)?;
         Ok(u32::try_from(made.len()).unwrap_or(u32::MAX))

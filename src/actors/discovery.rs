@@ -116,6 +116,11 @@ impl DiscoveryDeps {
         })
     }
 
+    /// From now on there is at most so much time between two changes that are handed on, while there are more; before the start.
+    pub fn throttle(&self, gap_max: Duration) {
+        *self.debounce.lock() = Debounce::up_to(gap_max);
+    }
+
     /// What was handed on last.
     pub fn handed_on(&self) -> GroupsBySet {
         self.handed_on.lock().clone()

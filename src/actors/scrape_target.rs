@@ -64,6 +64,8 @@ pub struct ScrapeRuntime {
     pub ticks: TickMetrics,
     /// The clock.
     pub clock: SharedClock,
+    /// How late a scrape may begin to be stamped with its due time.
+    pub tolerance: Duration,
     /// Differs between servers, so that they do not scrape at the same moments; new targets take it.
     pub offset_seed: AtomicU64,
     /// How targets and their pools are restarted.
@@ -148,7 +150,7 @@ impl TargetShared {
         runtime: Arc<ScrapeRuntime>,
     ) -> Arc<Self> {
         let seed = runtime.offset_seed.load(Ordering::Relaxed);
-        let schedule = Schedule::new(target.interval.to_std(), target.hash(), seed);
+        let schedule = Schedule::new(target.interval.to_std(), target.hash(), seed).with_tolerance(runtime.tolerance);
         Arc::new(Self {
             discovered: ArcSwap::from_pointee(target.discovered.clone()),
             barred: ArcSwapOption::empty(),

@@ -3,6 +3,8 @@
 //! A batch of one slice is one message to one shard: the usual scrape. Any other is staged on all its shards first, and
 //! applied only when none of them refused, so that readers see all of it or nothing.
 
+mod here;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,11 +12,11 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use crate::actors::log_writer::{self, LogFailure};
-use crate::actors::mailbox::{BoundedAddr, Reserved, SendError};
+use crate::actors::mailbox::{BoundedAddr, Lent, Reserved, SendError};
 use crate::actors::opening::{Admission, Opening, OpeningFull};
 use crate::actors::storage_shard::{
     AppendSlice, ApplyStaged, Journal, LOG_WITHIN, Refusals, StageSlice, StorageShard, Stored, Terms, Truncate,
-    write_records,
+    not_logged, write_records,
 };
 use crate::model::append::{AppendBatch, AppendReport, ShardId};
 use crate::model::read::Queryable;
@@ -22,10 +24,12 @@ use crate::model::time::TimestampMs;
 use crate::remote::send::metrics::Intake;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::block::view::StoreQueryable;
+use crate::storage::chunk::written::ChunkPlace;
 use crate::storage::head::exemplars::ExemplarStats;
 use crate::storage::head::shard::Staged;
 use crate::storage::head::stats::HeadStats;
 use crate::storage::head::{Head, HeadError};
+use crate::storage::late_floor;
 use crate::storage::wal::record::LogRecords;
 use crate::storage::wbl;
 
@@ -215,7 +219,13 @@ impl StorageClient {
         self.intake.took(&batch);
         let mut slices = self.head.route(batch);
         if slices.len() <= 1 {
-            let Some((shard, slice)) = slices.pop() else { return Ok(Stored::nothing(AppendReport::default())) };
+            let Some((shard, mut slice)) = slices.pop() else { return Ok(Stored::nothing(AppendReport::default())) };
+            if terms.durable.is_none()
+                && let Some(staged) = self.stage_here(shard, priority, first, &mut slice)
+            {
+                let (staged, slot) = staged?;
+                return self.commit(vec![(shard, staged)], Some(slot), terms).await;
+            }
             let append = AppendSlice { head: Arc::clone(&self.head), first, slice, terms };
             let answer = self.addr(shard, priority).ask(append, deadline).await;
             return match answer {
@@ -238,6 +248,16 @@ impl StorageClient {
             staged.push((shard, answer.map_err(AppendFailure::Refused)?));
         }
         drop(commit);
+        self.commit(staged, None, terms).await
+    }
+
+    /// Logs and applies staged parts, unless they must not be. Holds the slot of one that was staged here.
+    async fn commit(
+        &self,
+        staged: Vec<(ShardId, Staged)>,
+        slot: Option<Lent>,
+        terms: Terms,
+    ) -> Result<Stored, AppendFailure> {
         if staged.iter().any(|(_, part)| terms.refusals.forbid(part.report())) {
             let mut report = AppendReport::default();
             staged.iter().for_each(|(_, part)| report.absorb(part.report().clone()));
@@ -245,21 +265,38 @@ impl StorageClient {
             return Ok(Stored::nothing(report));
         }
         // A task of its own: a caller that goes away now, as a cancelled scrape does, must not leave half a commit.
-        let applying = actix::spawn(self.clone().log_and_apply(staged, terms));
+        let applying = actix::spawn(self.clone().log_and_apply(staged, slot, terms));
         let applied = timeout(LOG_WITHIN + APPLY_WITHIN, applying).await;
         let applied = applied.map_err(|_| AppendFailure::Unsure(ShardFailure::Late))?;
-        applied.unwrap_or(Err(ShardFailure::Lost)).map_err(AppendFailure::Unsure)
+        applied.unwrap_or(Err(AppendFailure::Unsure(ShardFailure::Lost)))
     }
 
     /// Writes the records of all parts with one message, then applies the parts.
-    async fn log_and_apply(self, mut staged: Vec<(ShardId, Staged)>, terms: Terms) -> Result<Stored, ShardFailure> {
+    async fn log_and_apply(
+        self,
+        mut staged: Vec<(ShardId, Staged)>,
+        slot: Option<Lent>,
+        terms: Terms,
+    ) -> Result<Stored, AppendFailure> {
         let mut synced = None;
         if let Some(journal) = self.log.get() {
             let parts: Vec<&Staged> = staged.iter().map(|(_, part)| part).collect();
-            synced = write_records(journal, LogRecords::of_staged(&parts), terms.durable).await?;
+            let only = slot.as_ref().and_then(|_| parts.first()).map(|part| part.shard());
+            let written = write_records(journal, LogRecords::of_staged(&parts), terms.durable).await;
+            synced = written.map_err(|error| match only {
+                // There is no other part that might be written all the same.
+                Some(shard) => AppendFailure::Refused(not_logged(shard, error).into()),
+                None => AppendFailure::Unsure(error.into()),
+            })?;
             staged.iter_mut().for_each(|(_, part)| part.set_logged());
         }
-        let report = self.apply(staged).await?;
+        let here = if slot.is_some() { self.apply_here(&mut staged) } else { None };
+        let applied = match here {
+            Some(applied) => applied,
+            None => self.apply(staged).await,
+        };
+        let report = applied.map_err(AppendFailure::Unsure)?;
+        drop(slot);
         Ok(Stored { report, synced })
     }
 
@@ -301,10 +338,13 @@ impl StorageClient {
         }
     }
 
-    /// Removes files that hold nothing but late samples of before [`Self::cut_late_log`], for which blocks stand; lets go of
-    /// chunks that another program has left. Works on files: not for an actor's thread.
-    pub fn remove_late_files(&self, first_kept: Option<u64>) -> Result<(), String> {
+    /// Removes files that hold nothing but late samples of before [`Self::cut_late_log`], for which blocks stand; chunks before
+    /// `chunks_from` are not looked at any more. Lets go of chunks that another program has left. Works on files: not for an actor's thread.
+    pub fn remove_late_files(&self, first_kept: Option<u64>, chunks_from: Option<ChunkPlace>) -> Result<(), String> {
         let Some(journal) = self.log.get() else { return Ok(()) };
+        if let Some(from) = chunks_from {
+            late_floor::save(&*journal.fs, &journal.data_dir, from).map_err(|error| error.to_string())?;
+        }
         // A shard that is being rebuilt reads them; the next compaction removes them.
         let Some(_files) = journal.files.try_lock() else { return Ok(()) };
         if let Some(first_kept) = first_kept {

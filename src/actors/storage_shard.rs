@@ -1,7 +1,10 @@
-//! One shard of the head. Owns the writing side of its partition; readers never come here. Started by the root, one on
+//! One shard of the head. Owns the writing side of its partition; readers never come here. What scrapes append to known series
+//! is done by their own threads where the partition is free (`storage_client::here`). Started by the root, one on
 //! each storage thread. Bound: its slots, each a slice of at most 4,096 samples. Failure: the partition lives in `deps`
 //! and is kept, unless the panic cut the application of a batch short; then it is rebuilt. Shutdown: `Drain` ends it
 //! when what was sent before is done.
+
+mod mending;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -22,8 +25,9 @@ use crate::actors::kind::{Kind, Rank};
 use crate::actors::log_writer::{self, Announced, Announcements, LogFailure, LogWay, LogWriter, Synced};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::pool::{ComputePool, Lane};
+use crate::actors::storage_shard::mending::Mending;
 use crate::actors::supervision::SupervisedActor;
-use crate::model::append::{AppendReport, SampleRejection};
+use crate::model::append::{AppendReport, SampleRejection, ShardId};
 use crate::model::time::TimestampMs;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::route::Slice;
@@ -147,6 +151,12 @@ pub struct ApplyStaged(
     pub Staged,
 );
 
+/// Another thread has panicked over the partition (see [`super::storage_client`]): the actor takes the panic for its own, so that
+/// it is restarted, shown and counted like any other.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct PanickedElsewhere(pub(super) String);
+
 /// Begin to drop what lies before the head's lower bound.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -197,12 +207,21 @@ pub struct StorageShard {
     retried_at: Option<Instant>,
     /// Series of the tail when it was last looked at.
     tail_len: usize,
+    mending: Mending,
 }
 
 impl StorageShard {
     /// A shard over the partition in `deps`.
     pub fn new(deps: Arc<ShardDeps>) -> Self {
-        Self { deps, merging: false, chunk_looks: 0, chunk_pause: None, retried_at: None, tail_len: 0 }
+        Self {
+            deps,
+            merging: false,
+            chunk_looks: 0,
+            chunk_pause: None,
+            retried_at: None,
+            tail_len: 0,
+            mending: Mending::default(),
+        }
     }
 
     /// What kept the log from being read back may be over.
@@ -229,6 +248,7 @@ impl StorageShard {
             return self.retry(ctx);
         }
         let shard = &self.deps.shard;
+        assert!(!shard.is_torn(), "a panic of another thread has cut a commit short");
         shard.tidy();
         if shard.reclaim(RECLAIM_SERIES_MAX) == Reclaimed::More {
             ctx.run_later(Duration::from_millis(1), Self::upkeep);
@@ -238,6 +258,7 @@ impl StorageShard {
         if self.deps.shard.has_chunks_to_write(enough) {
             self.write_chunks(ctx);
         }
+        self.mend_chunks(ctx);
         if self.merging {
             return;
         }
@@ -298,13 +319,7 @@ impl StorageShard {
     /// Applies what the log has.
     fn apply(&self, staged: Staged, _ctx: &Context<Self>) -> Result<AppendReport, HeadError> {
         #[cfg(debug_assertions)]
-        {
-            failpoint::hit(STORAGE_SHARD.name, _ctx.entry().name(), Point::Step("before-apply"));
-            let cut = || failpoint::take(STORAGE_SHARD.name, _ctx.entry().name(), Point::Step("in-apply"));
-            if !staged.samples().is_empty() && cut() {
-                self.deps.shard.tear_next();
-            }
-        }
+        may_panic_in_apply(&self.deps.shard, _ctx.entry().name(), &staged);
         let applied = self.deps.shard.apply(staged);
         #[cfg(debug_assertions)]
         failpoint::hit(STORAGE_SHARD.name, _ctx.entry().name(), Point::Step("after-apply"));
@@ -331,6 +346,7 @@ impl Actor for StorageShard {
 impl Supervised for StorageShard {
     fn restarting(&mut self, ctx: &mut Context<Self>) {
         self.merging = false;
+        self.mending = Mending::default();
         let shard = &self.deps.shard;
         if shard.recover() != Recovery::MustRebuild {
             return;
@@ -356,6 +372,15 @@ impl Handler<Control<Drain>> for StorageShard {
 
     fn handle(&mut self, _: Control<Drain>, ctx: &mut Context<Self>) {
         ctx.stop();
+    }
+}
+
+/// The failpoints before and within the application of a slice.
+#[cfg(debug_assertions)]
+pub(super) fn may_panic_in_apply(shard: &Shard, name: &str, staged: &Staged) {
+    failpoint::hit(STORAGE_SHARD.name, name, Point::Step("before-apply"));
+    if !staged.samples().is_empty() && failpoint::take(STORAGE_SHARD.name, name, Point::Step("in-apply")) {
+        shard.tear_next();
     }
 }
 
@@ -404,7 +429,7 @@ async fn log(
     durable: Option<Announced>,
 ) -> Result<(Staged, Option<Synced>), HeadError> {
     let synced = write_records(journal, LogRecords::of_staged(&[&staged]), durable).await;
-    let synced = synced.map_err(|error| not_logged(&deps.shard, error))?;
+    let synced = synced.map_err(|error| not_logged(deps.shard.id(), error))?;
     staged.set_logged();
     Ok((staged, synced))
 }
@@ -427,8 +452,8 @@ pub(super) async fn write_records(
 }
 
 /// What a shard says when the log did not take a commit.
-fn not_logged(shard: &Shard, reason: impl std::fmt::Display) -> HeadError {
-    HeadError::ShardUnavailable { shard: shard.id().0, reason: reason.to_string() }
+pub(super) fn not_logged(shard: ShardId, reason: impl std::fmt::Display) -> HeadError {
+    HeadError::ShardUnavailable { shard: shard.0, reason: reason.to_string() }
 }
 
 impl Handler<Admitted<AppendSlice>> for StorageShard {
@@ -470,7 +495,7 @@ impl Handler<Admitted<AppendSlice>> for StorageShard {
             drop(slot);
         });
         Box::pin(told.into_actor(self).map(move |told, actor, ctx: &mut Context<Self>| {
-            let lost = Err(not_logged(&actor.deps.shard, "the log was not asked"));
+            let lost = Err(not_logged(actor.deps.shard.id(), "the log was not asked"));
             let outcome = told.unwrap_or(lost).and_then(|(staged, synced)| {
                 let report = actor.apply(staged, ctx)?;
                 Ok(Stored { report, synced })
@@ -496,6 +521,14 @@ impl Handler<Admitted<ApplyStaged>> for StorageShard {
     fn handle(&mut self, apply: Admitted<ApplyStaged>, ctx: &mut Context<Self>) -> Self::Result {
         let (apply, _slot) = apply.into_parts();
         self.apply(apply.0, ctx)
+    }
+}
+
+impl Handler<Admitted<PanickedElsewhere>> for StorageShard {
+    type Result = ();
+
+    fn handle(&mut self, panicked: Admitted<PanickedElsewhere>, _: &mut Context<Self>) {
+        panic!("the thread that appended panicked: {}", panicked.0);
     }
 }
 

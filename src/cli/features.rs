@@ -61,7 +61,7 @@ const KNOWN: &[(&str, LogLevel, &str, bool, Works)] = &[
     ("created-timestamp-zero-ingestion", Info, "Experimental start timestamp zero ingestion enabled. OpenMetrics 1.0 parsing will parse <metric>_created metrics as ST instead of normal sample. Changed default scrape_protocols to prefer PrometheusProto format.", false, Yes),
     ("xor2-encoding", Warn, "This option for --enable-feature is being phased out. It currently changes the default for the storage.tsdb.chunk_encoding.floats config setting to xor2, but will become a no-op in a future major version. Stop using this option and set storage.tsdb.chunk_encoding.floats in the config instead.", true, Yes),
     ("histograms-st-encoding", Info, "Experimental ST-capable histogram chunk encoding enabled.", false, Yes),
-    ("st-synthesis", Info, "Experimental start timestamp synthesis enabled.", false, NotBuilt),
+    ("st-synthesis", Info, "Experimental start timestamp synthesis enabled.", false, Yes),
     ("st-storage", Info, "Experimental start timestamp storage enabled. OpenMetrics 1.0 parsing will parse <metric>_created metrics as ST instead of normal sample. Changed default scrape_protocols to prefer PrometheusProto format.", false, Yes),
     ("use-start-timestamps", Info, "Experimental usage of start timestamps in PromQL engine is enabled.", false, Yes),
     ("delayed-compaction", Info, "Experimental delayed compaction is enabled.", false, NotBuilt),

@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::io;
 
+use hyper::header::LOCATION;
 use url::Url;
 
-use crate::client::Request;
 use crate::client::connect::ConnectFailed;
 use crate::client::first_bytes::FirstBytes;
+use crate::client::{Request, Response};
 use crate::model::go;
 
 /// A failed request: `Get "http://host/metrics": context deadline exceeded`. Userinfo in the URL prints as `***`.
@@ -30,6 +31,17 @@ impl ClientError {
             _ => "Do",
         };
         Self { method, url: shown(&request.url), failure }
+    }
+
+    /// Of a request that was sent on too often: as in Go, the URL is where the last answer sends it, in the answer's words unless
+    /// they may hold a password.
+    pub(super) fn too_often(request: &Request, response: &Response) -> Self {
+        let location = response.headers.get(LOCATION).and_then(|location| location.to_str().ok());
+        let own = location.filter(|location| !location.contains('@'));
+        let joined = || location.and_then(|location| request.url.join(location).ok());
+        let url = own.map(str::to_owned).or_else(|| joined().map(|url| shown(&url)));
+        let error = Self::new(request, Failure::TooManyRedirects);
+        Self { url: url.unwrap_or_else(|| error.url.clone()), ..error }
     }
 }
 

@@ -36,6 +36,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::client::legacy::connect::capture_connection;
@@ -120,8 +121,10 @@ impl Request {
 /// The head of an answer, and its body to be read.
 #[derive(Debug)]
 pub struct Response {
-    /// Status code and reason.
+    /// Status code.
     pub status: StatusCode,
+    /// The reason as the peer words it, where that is not the usual one.
+    reason: Option<ReasonPhrase>,
     /// Headers.
     pub headers: HeaderMap,
     /// The body, chunk by chunk.
@@ -129,12 +132,16 @@ pub struct Response {
 }
 
 impl Response {
-    /// `503 Service Unavailable`, as Go prints a status.
+    /// `503 Service Unavailable`, as Go prints a status: in the words of the peer.
     pub fn status_text(&self) -> String {
-        match self.status.canonical_reason() {
-            Some(reason) => format!("{} {reason}", self.status.as_u16()),
-            None => self.status.as_u16().to_string(),
-        }
+        let own = self.reason.as_ref().map(|reason| String::from_utf8_lossy(reason.as_bytes()));
+        let reason = own.as_deref().or_else(|| self.status.canonical_reason()).unwrap_or("");
+        format!("{} {reason}", self.status.as_u16()).trim_end().to_owned()
+    }
+
+    fn new(head: hyper::http::response::Parts, body: ResponseBody) -> Self {
+        let reason = head.extensions.get::<ReasonPhrase>().cloned();
+        Self { status: head.status, reason, headers: head.headers, body }
     }
 }
 
@@ -266,7 +273,7 @@ impl HttpClient {
             }
             let Some(next) = redirect::target(&hop, &response) else { return Ok(response) };
             if followed == redirect::FOLLOWED_MAX {
-                return Err(ClientError::new(&hop, Failure::TooManyRedirects));
+                return Err(ClientError::too_often(&hop, &response));
             }
             let next = next.map_err(|failure| ClientError::new(&hop, failure))?;
             hop = redirect::follow(hop, next, response.status);
@@ -322,7 +329,7 @@ impl HttpClient {
                 }
                 let (head, incoming) = answer.into_parts();
                 let body = ResponseBody { incoming, deadline };
-                Ok(Response { status: head.status, headers: head.headers, body })
+                Ok(Response::new(head, body))
             }
         }
     }

@@ -184,7 +184,31 @@ async fn redirects_end_after_ten() {
         peer(|_, _| Reply::Text("HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n".into())).await;
     let error = client().send(Request::get(url(peer.addr, "/")), soon()).await.unwrap_err();
     assert_eq!(error.failure, Failure::TooManyRedirects);
+    assert_eq!(error.to_string(), "Get \"/again\": stopped after 10 redirects");
     assert_eq!(peer.heads.lock().len(), 11);
+}
+
+#[tokio::test]
+async fn a_status_is_told_in_the_words_of_the_peer() {
+    let peer = peer(|_, head| {
+        let line = match head.split([' ', '/']).nth(2) {
+            Some("custom") => "503 Custom Words",
+            Some("usual") => "503 Service Unavailable",
+            Some("none") => "503 ",
+            _ => "299 ",
+        };
+        Reply::Text(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"))
+    })
+    .await;
+    let client = client();
+    let cases =
+        [("custom", "503 Custom Words"), ("usual", "503 Service Unavailable"), ("none", "503"), ("other", "299")];
+    for (path, expected) in cases {
+        let request = Request::get(url(peer.addr, &format!("/{path}")));
+        let mut answer = client.send(request, soon()).await.unwrap();
+        assert_eq!(answer.status_text(), expected);
+        assert!(answer.body.excerpt(9).await.unwrap().is_empty());
+    }
 }
 
 #[test]

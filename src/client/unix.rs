@@ -50,7 +50,7 @@ impl UnixClient {
         tokio::spawn(connection);
         let answer = sender.send_request(self.message(request)?).await.map_err(broken)?;
         let (head, incoming) = answer.into_parts();
-        Ok(Response { status: head.status, headers: head.headers, body: ResponseBody { incoming, deadline } })
+        Ok(Response::new(head, ResponseBody { incoming, deadline }))
     }
 
     fn message(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Failure> {

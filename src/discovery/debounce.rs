@@ -1,6 +1,6 @@
 //! How often changes of target groups are handed on. The first is, at once; then there is a gap before the next, 100 ms at
-//! first and doubled each time up to 5 s; after 5 s without one the gap is 100 ms again. So single changes are seen at
-//! once, and a source that never rests costs one synchronisation each 5 s.
+//! first and doubled each time up to 5 s (`--scrape.discovery-reload-interval`); after as long without one the gap is 100 ms again.
+//! So single changes are seen at once, and a source that never rests costs one synchronisation each 5 s.
 
 use std::time::Duration;
 
@@ -8,9 +8,16 @@ const GAP_MIN: Duration = Duration::from_millis(100);
 const GAP_MAX: Duration = Duration::from_secs(5);
 
 /// Remembers when something was handed on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Debounce {
+    gap_max: Duration,
     last: Option<Last>,
+}
+
+impl Default for Debounce {
+    fn default() -> Self {
+        Self::up_to(GAP_MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -20,6 +27,11 @@ struct Last {
 }
 
 impl Debounce {
+    /// One whose gaps are no longer than this; zero stands for 5 s, as in Prometheus.
+    pub fn up_to(gap_max: Duration) -> Self {
+        Self { gap_max: if gap_max.is_zero() { GAP_MAX } else { gap_max }, last: None }
+    }
+
     /// How long a change of the monotonic time `now` has to wait.
     pub fn wait(&self, now: Duration) -> Duration {
         self.last.as_ref().map_or(Duration::ZERO, |last| (last.at + last.gap).saturating_sub(now))
@@ -28,8 +40,8 @@ impl Debounce {
     /// Something was handed on at the monotonic time `now`.
     pub fn handed_on(&mut self, now: Duration) {
         let gap = match &self.last {
-            Some(last) if now.saturating_sub(last.at) <= GAP_MAX => (last.gap * 2).min(GAP_MAX),
-            _ => GAP_MIN,
+            Some(last) if now.saturating_sub(last.at) <= self.gap_max => (last.gap * 2).min(self.gap_max),
+            _ => GAP_MIN.min(self.gap_max),
         };
         self.last = Some(Last { at: now, gap });
     }
@@ -64,5 +76,9 @@ mod tests {
         assert_eq!(debounce.wait(now), Duration::ZERO);
         debounce.handed_on(now);
         assert_eq!(debounce.wait(now), GAP_MIN);
+        let mut quick = Debounce::up_to(Duration::from_millis(30));
+        quick.handed_on(now);
+        assert_eq!(quick.wait(now).as_millis(), 30);
+        assert_eq!(Debounce::up_to(Duration::ZERO).gap_max, GAP_MAX);
     }
 }

@@ -38,6 +38,14 @@ impl LineParser {
         }
     }
 
+    /// Whether a line is what comes next, and not the rest of one.
+    pub fn is_at_line_start(&self) -> bool {
+        match self {
+            Self::Text(_) => true,
+            Self::OpenMetrics(parser) => parser.is_at_line_start(),
+        }
+    }
+
     /// Reads the entry that starts at byte `at` of `buf`, see the parsers.
     pub fn next_entry<'a>(&mut self, buf: &'a [u8], at: usize, last: bool) -> Result<Step<'a>, TextError> {
         match self {

@@ -16,6 +16,7 @@ pub mod line;
 pub mod negotiate;
 pub mod openmetrics;
 pub mod packed;
+pub mod plain;
 pub mod protobuf;
 pub mod text;
 mod wire;

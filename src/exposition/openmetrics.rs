@@ -45,6 +45,11 @@ impl OpenMetricsParser {
         self.kind = kind;
     }
 
+    /// Whether a line is what comes next, and not what was no token behind the last value.
+    pub fn is_at_line_start(&self) -> bool {
+        !self.stuck
+    }
+
     /// Reads the entry that starts at byte `at` of `buf`, which must end with a line end unless `last` says that nothing
     /// follows it.
     pub fn next_entry<'a>(&mut self, buf: &'a [u8], at: usize, last: bool) -> Result<Step<'a>, TextError> {

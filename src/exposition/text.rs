@@ -584,14 +584,43 @@ pub(super) fn unescape(text: Cow<'_, str>, quotes: bool) -> Cow<'_, str> {
 
 /// Bucket bounds and quantiles as OpenMetrics writes them, so that formats agree on the series.
 fn normalize_bound<'a>(kind: FamilyKind, name: &str, value: Cow<'a, str>) -> Cow<'a, str> {
-    let is_bound = match kind {
+    if !is_bound(kind, name) {
+        return value;
+    }
+    match value {
+        Cow::Borrowed(value) => normal_bound(value),
+        value => long_normal_bound(value),
+    }
+}
+
+/// Whether the label `name` of a series of this kind is a bucket bound or a quantile.
+#[inline]
+pub fn is_bound(kind: FamilyKind, name: &str) -> bool {
+    match kind {
         FamilyKind::Histogram => name == "le",
         FamilyKind::Summary => name == "quantile",
         _ => false,
-    };
-    if !is_bound {
-        return value;
     }
+}
+
+/// A bucket bound or quantile as OpenMetrics writes it; what is no number stays as it is.
+pub fn normal_bound(value: &str) -> Cow<'_, str> {
+    // With few digits on both sides of a point the text of the number is the one that it was read from.
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+    let few_digits = |text: &str| (1..=6).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let whole_is_short = few_digits(whole) && (whole == "0" || !whole.starts_with('0'));
+    let fraction_is_short = few_digits(fraction) && (fraction == "0" || !fraction.ends_with('0'));
+    let has_exponent = whole == "0" && fraction.starts_with("0000");
+    if value == "+Inf" {
+        return Cow::Borrowed(value);
+    }
+    if !whole_is_short || !fraction_is_short || has_exponent {
+        return long_normal_bound(Cow::Borrowed(value));
+    }
+    if whole.len() < value.len() { Cow::Borrowed(value) } else { Cow::Owned(format!("{whole}.0")) }
+}
+
+fn long_normal_bound(value: Cow<'_, str>) -> Cow<'_, str> {
     // Hexadecimal bounds, which Go would read, occur in no format and stay as they are.
     let Ok(bound) = parse_float(value.as_bytes()) else { return value };
     let text = format_bound(bound);
@@ -743,6 +772,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn short_bounds_are_those_of_their_numbers(bound in "[+-]?[0-9]{0,7}(\\.[0-9]{0,7})?(e1)?|0\\.0{0,5}[0-9]{0,3}|[+-]?Inf") {
+            prop_assert_eq!(normal_bound(&bound), long_normal_bound(Cow::Borrowed(&bound)));
+        }
+
         #[test]
         fn never_panics(raw: Vec<u8>, last: bool) {
             walk(raw, last);

@@ -102,7 +102,7 @@ impl Labels {
 
     /// Number of labels.
     pub fn len(&self) -> usize {
-        self.iter().count()
+        self.iter_raw().count()
     }
 
     /// True if there is no label.
@@ -163,13 +163,31 @@ pub struct LabelsRoom {
 impl LabelsRoom {
     /// Appends a pair. Names ascend, values are not empty.
     pub fn push(&mut self, name: &str, value: &str) {
-        push_str(&mut self.data, name);
-        push_str(&mut self.data, value);
+        if !self.data.push_short(name.as_bytes(), value.as_bytes()) {
+            push_str(&mut self.data, name);
+            push_str(&mut self.data, value);
+        }
+    }
+
+    /// As [`Self::push`] of texts that were found to be UTF-8 before; what is not is left out.
+    #[inline]
+    pub fn push_utf8(&mut self, name: &[u8], value: &[u8]) {
+        debug_assert!(std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok(), "texts must be UTF-8");
+        if !self.data.push_short(name, value)
+            && let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value))
+        {
+            self.push(name, value);
+        }
     }
 
     /// Appends a pair as another set encodes it, or several.
     pub fn push_encoded(&mut self, encoded: &[u8]) {
         self.data.extend(encoded);
+    }
+
+    /// Drops what stands in the room.
+    pub fn clear(&mut self) {
+        self.data.clear();
     }
 
     /// The finished set; the room is empty afterwards.
@@ -213,6 +231,26 @@ impl SmallBytes {
             self.many.extend_from_slice(&self.few[..self.len]);
         }
         self.many.extend_from_slice(bytes);
+    }
+
+    /// Appends a pair of two short texts, encoded, if they have room among the few bytes; false if nothing was done.
+    #[inline]
+    fn push_short(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let is_long = |text: &[u8]| 0xFF <= text.len();
+        if is_long(name) || is_long(value) || !self.many.is_empty() {
+            return false;
+        }
+        let end = self.len + 2 + name.len() + value.len();
+        let Some(room) = self.few.get_mut(self.len..end) else { return false };
+        let (name_room, value_room) = room.split_at_mut(1 + name.len());
+        for (room, text) in [(name_room, name), (value_room, value)] {
+            if let Some((head, rest)) = room.split_first_mut() {
+                *head = text.len() as u8;
+                rest.copy_from_slice(text);
+            }
+        }
+        self.len = end;
+        true
     }
 
     fn as_slice(&self) -> &[u8] {

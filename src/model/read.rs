@@ -454,7 +454,8 @@ pub trait ReadView: Send + Sync {
         false
     }
 
-    /// What reads of this view have left out so far, in words; nothing unless the operator wants answers without what is damaged.
+    /// What reads of this view have left out so far, in words: what was lost, and what is damaged if the operator wants answers without
+    /// that.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }

@@ -70,6 +70,14 @@ impl Exemplars {
         self.series = None;
     }
 
+    /// Drops those of these lines, which ascend.
+    pub(super) fn drop_lines(&mut self, gone: &[u32]) {
+        let lines = std::mem::take(&mut self.lines);
+        let mut is_kept = lines.iter().map(|line| gone.binary_search(line).is_err());
+        self.staged.retain(|_| is_kept.next().unwrap_or(true));
+        self.lines = lines.into_iter().filter(|line| gone.binary_search(line).is_err()).collect();
+    }
+
     /// Drops all.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

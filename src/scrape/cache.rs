@@ -24,6 +24,7 @@ use crate::model::sample::stale_nan;
 use crate::model::time::TimestampMs;
 use crate::scrape::labels::{assemble, report_labels};
 use crate::scrape::metadata;
+use crate::scrape::reference::{Reference, References};
 use crate::scrape::report;
 use crate::scrape::sequence::{Entry, Line, Role, Sequence};
 use crate::scrape::settings::SamplePlan;
@@ -55,7 +56,7 @@ pub struct MetadataSize {
 }
 
 #[derive(Clone, Debug)]
-struct Retired {
+pub(super) struct Retired {
     metadata: FamilyMetadata,
     last_seen: u64,
 }
@@ -74,6 +75,8 @@ pub(super) struct CacheState {
     scrapes: u64,
     retired: Arc<[Retired]>,
     described: MetadataSize,
+    /// What counters are counted from, where start times are made up.
+    pub(super) references: Option<Arc<References>>,
 }
 
 /// The published memory of one target. Owned by what outlives the target's actor; one scrape at a time writes it.
@@ -93,6 +96,7 @@ impl Default for TargetCache {
             scrapes: 0,
             retired: Arc::from([]),
             described: MetadataSize::default(),
+            references: None,
         };
         Self { state: ArcSwap::from_pointee(state) }
     }
@@ -210,6 +214,7 @@ pub(super) struct Staged {
     /// Lines of the last scrape that are missing now.
     pub(super) vanished: Vec<u32>,
     pub(super) format: Format,
+    pub(super) references: Option<Arc<References>>,
     pub(super) permit: Option<StagingPermit>,
 }
 
@@ -225,7 +230,9 @@ impl TargetCache {
 
     /// Bytes that the cache holds on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.state.load().sequence.heap_bytes()
+        let state = self.state.load();
+        let entry_bytes = size_of::<(u32, Reference)>() + 1;
+        state.sequence.heap_bytes() + state.references.as_ref().map_or(0, |known| known.capacity() * entry_bytes)
     }
 
     /// Metadata of the target's families, including those that went less than ten scrapes ago, sorted by name.
@@ -259,7 +266,8 @@ impl TargetCache {
         };
         let keep_marked = before.marked;
         let (format, scrapes) = (staged.format, before.scrapes + 1);
-        let mut next = CacheState { format, marked: false, committed: true, scrapes, ..(*before).clone() };
+        let references = staged.references;
+        let mut next = CacheState { format, marked: false, committed: true, scrapes, references, ..(*before).clone() };
         let mut lines_len = before.sequence.len();
         let mut described = Vec::new();
         if let Some(mut sequence) = staged.next {
@@ -267,9 +275,15 @@ impl TargetCache {
                 described = metadata::news(&before, &sequence, format, plan);
             }
             lines_len = sequence.len();
-            let current = families(&sequence, format);
-            next.retired = retire(&before, &current);
-            next.described = size_of_metadata(&current, &next.retired);
+            // A target that had no families before has none to remember.
+            let is_first = before.sequence.len() == 0 && before.retired.is_empty();
+            if let Some(size) = is_first.then(|| metadata::size_of_lines(&sequence, format)).flatten() {
+                next.described = size;
+            } else {
+                let current = families(&sequence, format);
+                next.retired = retire(&before, &current);
+                next.described = size_of_metadata(&current, &next.retired);
+            }
             if !keep_marked {
                 origins.markers = push_markers(&mut samples, &before, &staged.vanished, &sequence, report.at, plan);
                 let mut line = Line::default();
@@ -291,7 +305,7 @@ impl TargetCache {
             histograms: staged.histograms,
             exemplars: staged.exemplars,
             metadata: described,
-            late: LateSamples::MarkersRefused,
+            late: late(plan),
             starts: staged.starts,
         };
         pending(batch, origins, before, lines_len, false, staged.permit)
@@ -307,7 +321,8 @@ impl TargetCache {
         // The series count as marked once storage has confirmed the markers.
         self.state.store(Arc::new(CacheState { committed: true, ..(*before).clone() }));
         let lines_len = before.sequence.len();
-        pending(AppendBatch::of_floats(samples), origins, before, lines_len, true, None)
+        let batch = AppendBatch { late: late(plan), ..AppendBatch::of_floats(samples) };
+        pending(batch, origins, before, lines_len, true, None)
     }
 
     /// The batch that ends a target: stale markers of all its series and of its report series. `None` when it was never
@@ -323,7 +338,7 @@ impl TargetCache {
             let series = report_key(&state, slot, name, plan);
             samples.push(AppendSample { series, at, value: stale_nan() });
         }
-        Some(AppendBatch::of_floats(samples))
+        Some(AppendBatch { late: late(plan), ..AppendBatch::of_floats(samples) })
     }
 
     /// Notes storage's answer: handles of new series, and the loss of those that storage no longer knows.
@@ -359,6 +374,11 @@ impl TargetCache {
             match pending.origins.of(*index) {
                 Some(Origin::Line(line)) => {
                     let entry = sequence.as_mut().and_then(|s| s.get_mut(line));
+                    let is_told = report.against_staged.binary_search(index).is_err();
+                    if is_told && *rejection != SampleRejection::UnknownSeries {
+                        // What was refused leaves a gap: the series is counted anew.
+                        forget_reference(&mut state.references, line);
+                    }
                     match rejection {
                         SampleRejection::OutOfOrder => confirmed.out_of_order += 1,
                         SampleRejection::Duplicate { .. }
@@ -481,8 +501,10 @@ impl TargetCache {
             marked,
             _permit: None,
         };
-        let late = LateSamples::MarkersRefused;
-        Some((AppendBatch { samples, histograms, exemplars, starts, late, ..AppendBatch::default() }, resent))
+        Some((
+            AppendBatch { samples, histograms, exemplars, starts, late: late(plan), ..AppendBatch::default() },
+            resent,
+        ))
     }
 
     fn push_report(
@@ -518,8 +540,22 @@ fn pending(
     (batch, pending)
 }
 
+/// What becomes of late samples of a scrape: what is counted from a reference is counted in order.
+fn late(plan: &SamplePlan) -> LateSamples {
+    if plan.settings.extras.synthesis { LateSamples::Refused } else { LateSamples::MarkersRefused }
+}
+
+fn forget_reference(references: &mut Option<Arc<References>>, line: usize) {
+    if let Some(references) = references
+        && let Ok(line) = u32::try_from(line)
+        && references.contains_key(&line)
+    {
+        Arc::make_mut(references).remove(&line);
+    }
+}
+
 /// The start time of the sample at `index`, in a list that is sorted by it.
-fn start_of(starts: &[(u32, i64)], index: usize) -> Option<i64> {
+pub(super) fn start_of(starts: &[(u32, i64)], index: usize) -> Option<i64> {
     let at = starts.binary_search_by_key(&index, |(of, _)| *of as usize).ok()?;
     starts.get(at).map(|(_, start)| *start)
 }
@@ -596,7 +632,7 @@ fn retire(before: &CacheState, current: &[FamilyMetadata]) -> Arc<[Retired]> {
         .collect()
 }
 
-fn size_of_metadata(current: &[FamilyMetadata], retired: &[Retired]) -> MetadataSize {
+pub(super) fn size_of_metadata(current: &[FamilyMetadata], retired: &[Retired]) -> MetadataSize {
     let mut size = MetadataSize::default();
     for metadata in current.iter().chain(retired.iter().map(|retired| &retired.metadata)) {
         size.entries += 1;

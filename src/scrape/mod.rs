@@ -17,6 +17,7 @@ pub mod metrics;
 mod nhcb;
 pub mod pool_metrics;
 pub mod reader;
+mod reference;
 mod report;
 pub mod request;
 mod rewrite;
@@ -24,6 +25,7 @@ pub mod schedule;
 mod sequence;
 pub mod settings;
 pub mod staging;
+mod synthesis;
 pub mod target;
 mod usual;
 

@@ -14,21 +14,25 @@ use memchr::{memchr, memrchr};
 use crate::exposition::content_type::Format;
 use crate::exposition::exemplar::RawExemplar;
 use crate::exposition::line::LineParser;
+use crate::exposition::plain::PlainSeries;
 use crate::exposition::protobuf::{FamilyReader, NativeSample};
 use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextError, metadata_parts};
 use crate::model::append::{AppendHistogram, AppendSample, HistogramValue, SeriesKey};
+use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 use crate::scrape::aside::Exemplars;
 use crate::scrape::cache::{CacheState, Staged};
 use crate::scrape::created::Created;
 use crate::scrape::error::ScrapeError;
-use crate::scrape::labels::assemble;
+use crate::scrape::labels::{Assembler, assemble};
 use crate::scrape::nhcb::{Collector, Part};
+use crate::scrape::reference::References;
 use crate::scrape::report;
 use crate::scrape::rewrite::{Rewrite, UNSEEN};
 use crate::scrape::sequence::{Entry, Line as CachedLine, Role, Sequence};
 use crate::scrape::settings::{ClassicPart, SCHEMA_MIN, SamplePlan, ScrapeLimits, ScrapeSettings};
 use crate::scrape::staging::StagingPermit;
+use crate::scrape::synthesis::{Fate, Synthesis};
 
 /// Input that is read between two looks at the staging budget.
 const PIECE_LEN_MAX: usize = 64 << 10;
@@ -59,6 +63,7 @@ pub struct Reader<'a> {
     pub(super) line_len_max: usize,
     /// 0 for no limit.
     new_series_max: u64,
+    assembler: Assembler<'a>,
     hasher: RandomState,
     pub(super) format: Format,
     pub(super) parser: LineParser,
@@ -75,24 +80,28 @@ pub struct Reader<'a> {
     /// The line of the last scrape that was read last.
     pub(super) cached: CachedLine,
     pub(super) rewrite: Option<Rewrite>,
-    retracked: Vec<u32>,
+    pub(super) retracked: Vec<u32>,
     pub(super) samples: Vec<AppendSample>,
     pub(super) lines: Vec<u32>,
     /// Native histograms, and the line of each.
-    histograms: Vec<AppendHistogram>,
-    histogram_lines: Vec<u32>,
+    pub(super) histograms: Vec<AppendHistogram>,
+    pub(super) histogram_lines: Vec<u32>,
     /// That of the series which is being read, in place of its value.
     native: Option<HistogramValue>,
     /// Parts of classic histograms, where they are converted.
     pub(super) collector: Option<Box<Collector>>,
-    exemplars: Exemplars,
+    pub(super) exemplars: Exemplars,
     /// The start time of the sample that is being read, if the format tells it there.
-    start_ms: Option<i64>,
-    created: Created,
+    pub(super) start_ms: Option<i64>,
+    pub(super) created: Created,
+    /// Notes for start times that are made up, where they are.
+    pub(super) synthesis: Option<Box<Synthesis>>,
+    /// What they are counted from next time.
+    pub(super) references: Option<Arc<References>>,
     label_bytes: usize,
     pub(super) appended: u64,
     pub(super) over_limit: bool,
-    over_buckets: bool,
+    pub(super) over_buckets: bool,
     pub(super) counts: ReadCounts,
     permit: StagingPermit,
 }
@@ -114,6 +123,7 @@ impl<'a> Reader<'a> {
             at,
             line_len_max: if limits.line_len_max == 0 { usize::MAX } else { limits.line_len_max },
             new_series_max: limits.new_series_max,
+            assembler: Assembler::new(plan),
             hasher: RandomState::default(),
             format: Format::Text,
             parser: LineParser::new(Format::Text),
@@ -135,6 +145,8 @@ impl<'a> Reader<'a> {
             exemplars: Exemplars::default(),
             start_ms: None,
             created: Created::default(),
+            synthesis: plan.settings.extras.synthesis.then(Box::default),
+            references: None,
             label_bytes: 0,
             appended: 0,
             over_limit: false,
@@ -198,6 +210,9 @@ impl<'a> Reader<'a> {
         self.end_collection(&previous.sequence)?;
         if self.format == Format::OpenMetrics && !self.ended && 0 < self.counts.body_len {
             return Err(TextError::EndMissing.into());
+        }
+        if !self.over_limit {
+            self.synthesize()?;
         }
         if self.over_limit {
             Err(ScrapeError::SampleLimit)
@@ -269,7 +284,8 @@ impl<'a> Reader<'a> {
 
     fn charge(&mut self) -> Result<(), ScrapeError> {
         let rewrite = self.rewrite.as_ref().map_or(0, Rewrite::heap_bytes);
-        let bytes = self.samples.capacity() * SAMPLE_BYTES + self.label_bytes + self.carry.capacity() + rewrite;
+        let noted = self.synthesis.as_ref().map_or(0, |synthesis| synthesis.heap_bytes());
+        let bytes = self.samples.capacity() * SAMPLE_BYTES + self.label_bytes + self.carry.capacity() + rewrite + noted;
         self.permit.cover(bytes as u64)
     }
 
@@ -281,6 +297,10 @@ impl<'a> Reader<'a> {
             at += self.usual_lines(&previous.sequence, buf.get(at..).unwrap_or_default());
             let Some(rest) = buf.get(at..).filter(|rest| !rest.is_empty()) else { break };
             if let Some(len) = self.known_line(&previous.sequence, rest)? {
+                at += len;
+                continue;
+            }
+            if let Some(len) = self.plain_line(&previous.sequence, rest)? {
                 at += len;
                 continue;
             }
@@ -314,7 +334,7 @@ impl<'a> Reader<'a> {
     /// Reads the line at the start of `rest` if it is the one that the cursor stands on; answers its length.
     fn known_line(&mut self, old: &Sequence, rest: &[u8]) -> Result<Option<usize>, ScrapeError> {
         // What is a line in one format may be none in another.
-        if self.format != self.previous.format {
+        if self.format != self.previous.format || !self.parser.is_at_line_start() {
             return Ok(None);
         }
         let Some(entry) = old.get(self.cursor) else { return Ok(None) };
@@ -351,6 +371,7 @@ impl<'a> Reader<'a> {
                     self.parser.set_kind(entry.kind());
                     self.begin_family(raw);
                 }
+                self.describe(raw, entry.role(), entry.kind());
                 self.keep(old, self.cursor, entry)?;
                 self.cursor += 1;
                 Ok(Some(raw.len() + 1))
@@ -374,6 +395,7 @@ impl<'a> Reader<'a> {
         if role == Role::Type {
             self.begin_family(raw);
         }
+        self.describe(raw, role, kind);
         let here = old.get(self.cursor).filter(|entry| entry.role() == role);
         let here = here.filter(|_| self.cached.read(old, self.cursor) == raw);
         match here {
@@ -436,7 +458,8 @@ impl<'a> Reader<'a> {
         self.start_ms = start_ms;
         self.exemplars.hold_read(whole.exemplars, (raw, FamilyKind::Histogram, self.plan))?;
         self.native = Some(whole.histogram);
-        let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
+        let line = SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms };
+        let read = self.any_series(old, line, None);
         self.native = None;
         self.exemplars.release();
         read
@@ -453,6 +476,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn describe(&mut self, raw: &[u8], role: Role, kind: FamilyKind) {
+        if let Some(synthesis) = self.synthesis.as_mut() {
+            synthesis.describe(raw, role, kind);
+        }
+    }
+
     /// A series that was parsed in full: met before at another place, or new.
     fn plain_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
         let SeriesLine { raw, timestamp_ms, exemplar, start_ms, .. } = line;
@@ -460,12 +489,18 @@ impl<'a> Reader<'a> {
         if exemplar.is_some() {
             self.hold_exemplars(raw, self.parser.kind(), exemplar, timestamp_ms)?;
         }
-        let read = self.any_series(old, line);
+        let read = self.any_series(old, line, None);
         self.exemplars.release();
         read
     }
 
-    fn any_series(&mut self, old: &Sequence, line: SeriesLine<'_>) -> Result<(), ScrapeError> {
+    /// A series and, if that was found out, where its parts stand.
+    pub(super) fn any_series(
+        &mut self,
+        old: &Sequence,
+        line: SeriesLine<'_>,
+        plain: Option<&mut PlainSeries<'_>>,
+    ) -> Result<(), ScrapeError> {
         let SeriesLine { raw, value, timestamp_ms, .. } = line;
         let under_cursor = old.get(self.cursor).filter(|entry| is_sample(*entry));
         let under_cursor = under_cursor.filter(|_| self.cached.read(old, self.cursor) == raw);
@@ -488,7 +523,14 @@ impl<'a> Reader<'a> {
         let known = self.rewrite.as_ref().and_then(|r| r.find_new(raw, hash));
         match known {
             Some(first) => self.repeated(raw, first, value, timestamp_ms),
-            None => self.new_series(raw, hash, value, timestamp_ms),
+            None => {
+                let kind = self.parser.kind();
+                let labels = match plain {
+                    Some(series) => self.assembler.assemble(series, kind),
+                    None => assemble(raw, kind, self.plan),
+                };
+                self.new_series((raw, hash), labels, value, timestamp_ms)
+            }
         }
     }
 
@@ -502,7 +544,8 @@ impl<'a> Reader<'a> {
         self.hold_exemplars(raw, self.parser.kind(), exemplars.iter().copied(), timestamp_ms)?;
         self.start_ms = start_ms;
         self.native = Some(histogram.clone());
-        let read = self.any_series(old, SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms });
+        let line = SeriesLine { raw, value: 0.0, timestamp_ms, exemplar: None, start_ms };
+        let read = self.any_series(old, line, None);
         // One that is dropped or repeated was not taken.
         self.native = None;
         self.exemplars.release();
@@ -537,14 +580,21 @@ impl<'a> Reader<'a> {
         self.exemplars.hold(found, at, (raw, kind, self.plan))
     }
 
-    fn new_series(&mut self, raw: &[u8], hash: u64, value: f64, timestamp_ms: Option<i64>) -> Result<(), ScrapeError> {
+    fn new_series(
+        &mut self,
+        (raw, hash): (&[u8], u64),
+        labels: Result<Option<Labels>, ScrapeError>,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), ScrapeError> {
         self.counts.scraped += 1;
         let kind = self.parser.kind();
-        let labels = assemble(raw, kind, self.plan)?;
+        let labels = labels?;
         let explicit = self.explicit(timestamp_ms);
         let tracked = self.tracks(explicit);
         self.counts.post_relabel += u64::from(labels.is_some());
-        let fits = labels.is_none() || self.admit();
+        let fate = self.fate_of_new(labels.as_ref());
+        let fits = labels.is_none() || self.admit_as(fate);
         if !fits {
             return Ok(());
         }
@@ -558,6 +608,7 @@ impl<'a> Reader<'a> {
         if let Some(labels) = labels {
             self.count_new()?;
             self.label_bytes += labels.encoded_len() + 2 * size_of::<usize>();
+            self.hold_fate(fate, UNSEEN as usize);
             self.push(index, SeriesKey::Labels(labels), explicit, value)?;
         }
         Ok(())
@@ -655,11 +706,15 @@ impl<'a> Reader<'a> {
         let explicit = self.explicit(timestamp_ms);
         if explicit.is_none() {
             self.counts.duplicates += 1;
+            if let Some(synthesis) = self.synthesis.as_mut() {
+                synthesis.duplicate(first);
+            }
             return Ok(());
         }
         if self.admit()
             && let Some(key) = self.key(lines, first, original)?
         {
+            self.hold_fate(Fate::Again, UNSEEN as usize);
             self.push(first, key, explicit, value)?;
         }
         Ok(())
@@ -677,7 +732,8 @@ impl<'a> Reader<'a> {
         self.counts.scraped += 1;
         self.counts.post_relabel += 1;
         let explicit = self.explicit(timestamp_ms);
-        let tracked = self.tracks(explicit);
+        let fate = self.fate_of_known(old, index, entry)?;
+        let tracked = self.tracks(explicit) || fate != Fate::Plain;
         if tracked != entry.tracked() {
             match self.rewrite.as_mut() {
                 Some(rewrite) => {
@@ -688,13 +744,15 @@ impl<'a> Reader<'a> {
                 None => self.retracked.push(place as u32),
             }
         }
-        if !self.admit() {
+        if !self.admit_as(fate) {
             return Ok(());
         }
-        if entry.handle().is_none() {
+        // A reference was counted as new when it was made.
+        if entry.handle().is_none() && !self.has_reference(index) {
             self.count_new()?;
         }
         if let Some(key) = self.key(old, index, entry)? {
+            self.hold_fate(fate, index);
             self.push(place, key, explicit, value)?;
         }
         Ok(())
@@ -710,7 +768,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Counts a sample against `sample_limit`; false from the first one over it, when nothing more is staged.
-    fn admit(&mut self) -> bool {
+    pub(super) fn admit(&mut self) -> bool {
         self.appended += 1;
         let limit = self.plan.settings.sample_limit;
         if limit != 0 && limit < self.appended && !self.over_limit {
@@ -721,6 +779,9 @@ impl<'a> Reader<'a> {
             self.histogram_lines = Vec::new();
             self.exemplars.clear();
             self.created = Created::default();
+            if let Some(synthesis) = self.synthesis.as_mut() {
+                synthesis.clear();
+            }
             self.label_bytes = 0;
         }
         !self.over_limit
@@ -730,14 +791,24 @@ impl<'a> Reader<'a> {
         let at = explicit.map_or(self.at, TimestampMs);
         let start = self.start_ms.take().filter(|start| *start != 0 && self.plan.settings.extras.starts);
         if let Some(histogram) = self.native.take() {
-            let Some(value) = fitted(histogram, &self.plan.settings) else {
-                self.over_buckets = true;
-                return Ok(());
+            let place = self.histograms.len() as u32;
+            let value = match self.synthesis.as_mut().filter(|synthesis| synthesis.is_held()) {
+                Some(synthesis) => {
+                    // Fitted when it is known what is stored.
+                    synthesis.staged_histogram(place, line);
+                    histogram
+                }
+                None => {
+                    let Some(value) = fitted(histogram, &self.plan.settings) else {
+                        self.over_buckets = true;
+                        return Ok(());
+                    };
+                    value.validate().map_err(|error| ScrapeError::InvalidHistogram(error.to_string()))?;
+                    value
+                }
             };
             self.label_bytes += self.exemplars.stage(line as u32);
-            value.validate().map_err(|error| ScrapeError::InvalidHistogram(error.to_string()))?;
             self.label_bytes += value.memory_len() + size_of::<AppendHistogram>();
-            let place = self.histograms.len() as u32;
             self.created.starts.histograms.extend(start.map(|start| (place, start)));
             self.histograms.push(AppendHistogram { series, at, value });
             self.histogram_lines.push(line as u32);
@@ -746,6 +817,9 @@ impl<'a> Reader<'a> {
         self.label_bytes += self.exemplars.stage(line as u32);
         self.created.starts.samples.extend(start.map(|start| (self.samples.len() as u32, start)));
         self.created.staged(self.samples.len());
+        if let Some(synthesis) = self.synthesis.as_mut() {
+            synthesis.staged_sample(self.samples.len(), line);
+        }
         self.samples.push(AppendSample { series, at, value });
         self.lines.push(line as u32);
         Ok(())
@@ -804,6 +878,7 @@ impl<'a> Reader<'a> {
             next: None,
             vanished: Vec::new(),
             format: self.format,
+            references: self.references,
             permit: Some(self.permit),
         };
         if let Some(rewrite) = self.rewrite {
@@ -820,7 +895,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The histogram in a resolution that keeps to the limits; `None` if there is none.
-fn fitted(mut value: HistogramValue, settings: &ScrapeSettings) -> Option<HistogramValue> {
+pub(super) fn fitted(mut value: HistogramValue, settings: &ScrapeSettings) -> Option<HistogramValue> {
     let limit = if settings.bucket_limit == 0 { usize::MAX } else { settings.bucket_limit };
     loop {
         let (schema, buckets) = match &value {

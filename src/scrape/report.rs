@@ -16,6 +16,12 @@ pub(super) const NAMES: [&str; 8] = [
 ];
 const PLAIN_COUNT: usize = 5;
 
+/// False for names that are none of [`NAMES`], nearly all of them.
+#[inline]
+pub(super) fn may_be_name(metric: &[u8]) -> bool {
+    metric == b"up" || metric.starts_with(b"scrape_")
+}
+
 /// Number of report series under these settings.
 pub(super) fn count(settings: &ScrapeSettings) -> usize {
     if settings.extra_scrape_metrics { NAMES.len() } else { PLAIN_COUNT }
@@ -49,5 +55,15 @@ impl Report {
             self.sample_limit as f64,
             self.body_len as f64,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_finds_all_names() {
+        assert!(NAMES.iter().all(|name| may_be_name(name.as_bytes())) && !may_be_name(b"upper"));
     }
 }

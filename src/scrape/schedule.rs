@@ -9,7 +9,7 @@ pub use crate::model::due::Due;
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 
-/// Largest distance between the due time and the real one at which a scrape is stamped with the due time.
+/// Largest distance between the due time and the real one at which a scrape is stamped with the due time, unless told otherwise.
 pub const TOLERANCE: Duration = Duration::from_millis(2);
 
 /// FNV-1a with 64 bits.
@@ -56,6 +56,7 @@ pub fn target_hash(labels: &Labels, url: &str) -> u64 {
 pub struct Schedule {
     interval_nanos: i64,
     phase_nanos: i64,
+    tolerance_nanos: i64,
 }
 
 impl Schedule {
@@ -63,7 +64,14 @@ impl Schedule {
     pub fn new(interval: Duration, hash: u64, seed: u64) -> Self {
         let interval_nanos = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1_000_000);
         let phase_nanos = ((hash ^ seed) % interval_nanos.unsigned_abs()).cast_signed();
-        Self { interval_nanos, phase_nanos }
+        Self { interval_nanos, phase_nanos, tolerance_nanos: 0 }.with_tolerance(TOLERANCE)
+    }
+
+    /// The same with another distance at which scrapes are stamped with their due time; of a hundredth of the interval at most.
+    #[must_use]
+    pub fn with_tolerance(self, tolerance: Duration) -> Self {
+        let tolerance_nanos = i64::try_from(tolerance.as_nanos()).unwrap_or(i64::MAX);
+        Self { tolerance_nanos: tolerance_nanos.min(self.interval_nanos / 100), ..self }
     }
 
     /// The interval.
@@ -83,10 +91,10 @@ impl Schedule {
         Due { at_nanos, missed: u64::try_from(passed - 1).unwrap_or(0) }
     }
 
-    /// The time stamp of a scrape that was due at `due` and began at `began_nanos`: the due time when it began at most
-    /// [`TOLERANCE`] late (and a hundredth of the interval), so that deltas between time stamps repeat and compress.
+    /// The time stamp of a scrape that was due at `due` and began at `began_nanos`: the due time when it began within the
+    /// tolerance, so that deltas between time stamps repeat and compress.
     pub fn stamp(self, due: Due, began_nanos: i64) -> TimestampMs {
-        let tolerance = (self.interval_nanos / 100).min(TOLERANCE.as_nanos() as i64);
+        let tolerance = self.tolerance_nanos;
         let late = began_nanos.saturating_sub(due.at_nanos);
         let nanos = if -tolerance <= late && late <= tolerance { due.at_nanos } else { began_nanos };
         TimestampMs(nanos.div_euclid(1_000_000))
@@ -135,6 +143,15 @@ mod tests {
         let due = Due { at_nanos: 100 * SECOND, missed: 0 };
         assert_eq!(schedule.stamp(due, 100 * SECOND + 1_999_999), TimestampMs(100_000));
         assert_eq!(schedule.stamp(due, 100 * SECOND + 3_000_000), TimestampMs(100_003));
+        let tolerant = schedule.with_tolerance(Duration::from_secs(1));
+        assert_eq!(tolerant.stamp(due, 100 * SECOND + 100_000_000), TimestampMs(100_000));
+        assert_eq!(
+            tolerant.stamp(due, 100 * SECOND + 101_000_000),
+            TimestampMs(100_101),
+            "a hundredth of the interval"
+        );
+        let exact = schedule.with_tolerance(Duration::ZERO);
+        assert_eq!(exact.stamp(due, 100 * SECOND + 1_999_999), TimestampMs(100_001));
     }
 
     #[test]

@@ -246,11 +246,17 @@ impl Sequence {
 
 /// How many bytes both begin with, as far as that can be kept.
 fn shared_len(before: &[u8], line: &[u8]) -> usize {
-    const STEP: usize = 8;
-    let steps = before.chunks_exact(STEP).zip(line.chunks_exact(STEP)).take(SHARED_LEN_MAX / STEP);
-    let whole = steps.take_while(|(a, b)| a == b).count() * STEP;
-    let rest = before.iter().zip(line).take(SHARED_LEN_MAX).skip(whole);
-    whole + rest.take_while(|(a, b)| a == b).count()
+    let len_max = before.len().min(line.len()).min(SHARED_LEN_MAX);
+    let (mut a, mut b) = (before.get(..len_max).unwrap_or_default(), line.get(..len_max).unwrap_or_default());
+    while let (Some((word, rest_a)), Some((other, rest_b))) = (a.split_first_chunk::<8>(), b.split_first_chunk::<8>()) {
+        let differing = u64::from_le_bytes(*word) ^ u64::from_le_bytes(*other);
+        if differing != 0 {
+            // The bytes before the first bit that differs.
+            return len_max - a.len() + differing.trailing_zeros() as usize / 8;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    len_max - a.len() + a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
 #[cfg(test)]

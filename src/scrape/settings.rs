@@ -137,6 +137,8 @@ pub struct Extras {
     pub metadata: bool,
     /// Start times; `_created` lines of OpenMetrics are no series then.
     pub starts: bool,
+    /// Start times are made up for counters whose target tells none.
+    pub synthesis: bool,
 }
 
 /// Limits of our own that keep the process alive; 0 lifts one (`--watchfire.limit.<name>`).

@@ -1,5 +1,7 @@
 //! Scrapes without a network: bodies go into the reader, batches into a store that behaves like the head.
 
+mod synthesis;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -495,6 +497,17 @@ fn openmetrics_ends_with_its_last_line() {
     assert_eq!(error("a 1\n"), "data does not end with # EOF");
     for body in ["# EOF\n\n", "# EOF\na 1\n", "# EOFa 1", "# EOF\n# EOF\n"] {
         assert_eq!(error(body), "unexpected data after # EOF", "{body:?}");
+    }
+}
+
+#[test]
+fn what_follows_a_value_in_openmetrics_is_no_line() {
+    let mut target = openmetrics();
+    assert_eq!(target.scrape("a 1\nb 2\n# EOF\n").1, None);
+    // Both where `b` is known and where it is new.
+    for body in ["a 1 # b 2\n# EOF\n", "a 1 # c 2\n# EOF\n"] {
+        let error = target.scrape(body).1.unwrap().to_string();
+        assert!(error.starts_with("expected a valid start token, got"), "{error}");
     }
 }
 

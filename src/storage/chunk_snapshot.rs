@@ -24,6 +24,7 @@ use crate::model::read::ReadError;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::storage::chunk::Encoding;
+use crate::storage::chunk::written::ChunkPlace;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head::image::{ChunkImage, LastSample, OpenImage, SeriesImage};
@@ -531,15 +532,16 @@ fn write_notes(fs: &SharedFs, dir: &Path, notes: &Notes) -> Result<(), SnapshotE
     Ok(())
 }
 
-/// Removes snapshots, and head chunks before `bound`, before the log is shortened; chunks of late samples count if `keeps_late`.
+/// Removes snapshots, and head chunks before `bound`, before the log is shortened; chunks of late samples
+/// count from `late_from` on, if that is a place.
 pub fn prepare_truncation(
     fs: &SharedFs,
     data_dir: &Path,
     bound: TimestampMs,
-    keeps_late: bool,
+    late_from: Option<ChunkPlace>,
 ) -> Result<(), WalError> {
     remove_all(fs, data_dir, None)?;
-    head_chunk_files::remove_before(&**fs, data_dir, bound.0, keeps_late)
+    head_chunk_files::remove_before(&**fs, data_dir, bound.0, late_from)
 }
 
 #[cfg(test)]

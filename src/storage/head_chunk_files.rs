@@ -53,8 +53,8 @@ pub(crate) fn path_of(data_dir: &Path, number: u64) -> PathBuf {
     data_dir.join(HEAD_CHUNKS_DIR).join(format!("{number:06}"))
 }
 
-/// Takes a chunk of a series: where it stands, and the chunk as in files.
-pub type ChunkSink<'a> = dyn FnMut(SeriesRef, WrittenChunk, &[u8]) + 'a;
+/// Takes a chunk of a series: where it stands.
+pub type ChunkSink<'a> = dyn FnMut(SeriesRef, WrittenChunk) + 'a;
 
 /// How far files could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,25 +72,35 @@ pub enum Extent {
     Damaged,
 }
 
+/// What reading files has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilesRead {
+    /// How far they could be read.
+    pub extent: Extent,
+    /// Up to there are chunks of samples that came out of order.
+    pub has_late: bool,
+}
+
 /// Calls `take` with each chunk up to the first damage or gap. Chunks of samples that came out of order, and of encodings that we
 /// do not know, are passed over.
-pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Extent, WalError> {
-    let (mut extent, mut before) = (Extent::Whole, None);
+pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<FilesRead, WalError> {
+    let (mut extent, mut has_late, mut before) = (Extent::Whole, false, None);
     for file in list(fs, data_dir)? {
         // Only the last file can have been written when something ended.
         if extent != Extent::Whole || before.is_some_and(|before: u64| before + 1 != file.number) {
-            return Ok(Extent::Damaged);
+            return Ok(FilesRead { extent: Extent::Damaged, has_late });
         }
         before = Some(file.number);
         let path = path_of(data_dir, file.number);
         let mut take = |chunk: &HeadChunk<'_>| {
+            has_late |= chunk.encoding & OUT_OF_ORDER != 0;
             let place = ChunkPlace::new(file.number, chunk.offset);
             if let (Ok(encoding), Some(place)) = (Encoding::from_id(chunk.encoding), place)
                 && chunk.encoding & OUT_OF_ORDER == 0
             {
                 let samples = sample_count(chunk.encoding, chunk.data);
                 let (min_t, max_t) = (chunk.min_t, chunk.max_t);
-                take(chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding }, chunk.data);
+                take(chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding });
             }
         };
         extent = match each_chunk_to_end(fs, &path, &mut take).context("read", &path)? {
@@ -100,7 +110,7 @@ pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Ex
             FileEnd::Damaged => Extent::Damaged,
         };
     }
-    Ok(extent)
+    Ok(FilesRead { extent, has_late })
 }
 
 /// Has the last file survive a power cut, whoever has written it: others are synced before the next one begins.
@@ -301,8 +311,8 @@ pub fn remove_in_order(fs: &dyn Fs, data_dir: &Path) -> Result<(), WalError> {
 }
 
 /// Removes the files of which every sample is older than `bound`, up to the first that has others. Those that came out of order are
-/// needed if `keeps_late`, until blocks stand for them.
-pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, keeps_late: bool) -> Result<(), WalError> {
+/// needed from `late_from` on, if that is a place.
+pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, late_from: Option<ChunkPlace>) -> Result<(), WalError> {
     let mut files = list(fs, data_dir)?;
     // The last one stays, so that numbers are not used again.
     files.pop();
@@ -311,7 +321,8 @@ pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, keeps_late: bool)
         let mut is_needed = false;
         let whole = each_chunk(fs, &path, &mut |chunk| {
             let is_late = chunk.encoding & OUT_OF_ORDER != 0;
-            is_needed |= if is_late { keeps_late } else { bound <= chunk.max_t };
+            let place = ChunkPlace::new(file.number, chunk.offset);
+            is_needed |= if is_late { late_from.is_some() && late_from <= place } else { bound <= chunk.max_t };
         });
         if !whole.context("read", &path)? || is_needed {
             return Ok(());

@@ -228,7 +228,7 @@ fn replace(fs: &SharedFs, data_dir: &Path, path: &Path, data: &[u8]) -> Result<(
     fs.sync_dir(&dir).context("sync", &dir)
 }
 
-fn keep_original(fs: &SharedFs, data_dir: &Path, path: &Path) -> Result<(), WalError> {
+pub(crate) fn keep_original(fs: &SharedFs, data_dir: &Path, path: &Path) -> Result<(), WalError> {
     let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let target = free_place(fs, data_dir, &format!("{HEAD_CHUNKS_DIR}.{own}"))?;
     reserve::with_room(fs, data_dir, || copy_durably(&**fs, path, &target).context("copy to", &target))

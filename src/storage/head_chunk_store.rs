@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,11 +22,13 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::read::may_read_files;
+use crate::storage::block::chunks::sample_count;
 use crate::storage::chunk::ChunkError;
 use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::fs::{File, SharedFs};
 use crate::storage::head_chunk_files::{self, FILE_LEN_MAX, path_of};
-use crate::storage::head_chunks::{FILE_HEADER, HEAD_CHUNKS_DIR, chunk_len, parse};
+use crate::storage::head_chunk_mending::StandIns;
+use crate::storage::head_chunks::{CHECKSUM_LEN, FILE_HEADER, HEAD_CHUNKS_DIR, OUT_OF_ORDER, chunk_len, parse};
 use crate::storage::wal::{IoContext, WalError};
 use crate::telemetry::metrics::Counter;
 
@@ -36,8 +39,15 @@ const READ_LEN: usize = 1280;
 pub struct ChunkFile {
     number: u64,
     file: Box<dyn File>,
-    /// Its damage was told.
-    is_reported: AtomicBool,
+}
+
+/// Counts what goes wrong with files.
+#[derive(Clone, Debug, Default)]
+pub struct ChunkCounters {
+    /// Times that a file was found damaged.
+    pub damaged: Counter,
+    /// Samples that damage has cost.
+    pub lost_samples: Counter,
 }
 
 impl fmt::Debug for ChunkFile {
@@ -50,8 +60,10 @@ impl fmt::Debug for ChunkFile {
 pub struct Files {
     fs: SharedFs,
     data_dir: PathBuf,
-    damaged: Counter,
+    counters: ChunkCounters,
     known: Mutex<Known>,
+    /// For chunks that files do not hold any more.
+    stand_ins: StandIns,
 }
 
 impl fmt::Debug for Files {
@@ -76,9 +88,24 @@ pub struct FileSet {
 }
 
 impl Files {
-    /// Those of a data directory. Files that turn out to be damaged count in `damaged`.
-    pub fn new(fs: &SharedFs, data_dir: &Path, damaged: Counter) -> Arc<Self> {
-        Arc::new(Self { fs: fs.clone(), data_dir: data_dir.to_path_buf(), damaged, known: Mutex::default() })
+    /// Those of a data directory. What is wrong with them counts in `counters`.
+    pub fn new(fs: &SharedFs, data_dir: &Path, counters: ChunkCounters) -> Arc<Self> {
+        let (fs, data_dir, known) = (fs.clone(), data_dir.to_path_buf(), Mutex::default());
+        Arc::new(Self { fs, data_dir, counters, known, stand_ins: StandIns::default() })
+    }
+
+    /// Where they stand.
+    pub(crate) fn place(&self) -> (&SharedFs, &Path) {
+        (&self.fs, &self.data_dir)
+    }
+
+    pub(crate) fn counters(&self) -> &ChunkCounters {
+        &self.counters
+    }
+
+    /// What stands for chunks that they do not hold any more.
+    pub(crate) fn stand_ins(&self) -> &StandIns {
+        &self.stand_ins
     }
 
     /// The files of these numbers, ends included; those of `before` among them stay open though they may be removed.
@@ -107,7 +134,7 @@ impl Files {
     }
 
     fn enter(number: u64, file: Box<dyn File>, known: &mut Known) -> Arc<ChunkFile> {
-        let file = Arc::new(ChunkFile { number, file, is_reported: AtomicBool::new(false) });
+        let file = Arc::new(ChunkFile { number, file });
         known.files.insert(number, Arc::downgrade(&file));
         file
     }
@@ -124,39 +151,83 @@ impl FileSet {
         self.owner.set_of(first, last, Some(self))
     }
 
-    /// Reads a chunk into `buffer` and returns it without length and checksum. Errors when it does not stand there as it was written.
+    /// Reads a chunk into `buffer` and returns it without length and checksum. Errors when it does not stand there as it was written,
+    /// unless something stands for it.
     pub fn load<'b>(&self, chunk: &WrittenChunk, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ChunkError> {
+        self.load_kind(chunk, 0, buffer)
+    }
+
+    /// The same for a chunk of samples that came out of order.
+    pub fn load_late<'b>(&self, chunk: &WrittenChunk, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ChunkError> {
+        self.load_kind(chunk, OUT_OF_ORDER, buffer)
+    }
+
+    /// Whose files they are.
+    pub(crate) fn owner(&self) -> &Arc<Files> {
+        &self.owner
+    }
+
+    fn load_kind<'b>(&self, chunk: &WrittenChunk, kind: u8, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ChunkError> {
+        let file = chunk.place.file();
+        if !may_read_files() {
+            return Err(ChunkError::UnreadableFile { file, kind: io::ErrorKind::WouldBlock });
+        }
+        let found = match self.read(chunk, kind, buffer) {
+            Ok(found) => found,
+            Err(error) => {
+                let Some(data) = self.owner.stand_ins.get(chunk.place) else {
+                    self.suspect(chunk.place);
+                    return Err(error);
+                };
+                data.as_ref().clone_into(buffer);
+                0..buffer.len()
+            }
+        };
+        Ok(buffer.get(found).unwrap_or_default())
+    }
+
+    /// Whether a chunk stands where it was written.
+    pub(crate) fn holds(&self, chunk: &WrittenChunk, buffer: &mut Vec<u8>) -> bool {
+        self.read(chunk, 0, buffer).is_ok()
+    }
+
+    /// The same for a chunk of samples that came out of order.
+    pub(crate) fn holds_late(&self, chunk: &WrittenChunk, buffer: &mut Vec<u8>) -> bool {
+        self.read(chunk, OUT_OF_ORDER, buffer).is_ok()
+    }
+
+    /// Reads a chunk into `buffer`; returns where in it the chunk is. `kind` is a bit of its encoding.
+    fn read(&self, chunk: &WrittenChunk, kind: u8, buffer: &mut Vec<u8>) -> Result<Range<usize>, ChunkError> {
         let (number, offset) = (chunk.place.file(), chunk.place.offset());
         let unreadable = |kind| ChunkError::UnreadableFile { file: number, kind };
         let file = self.file(number).ok_or(unreadable(io::ErrorKind::NotFound))?;
-        if !may_read_files() {
-            return Err(unreadable(io::ErrorKind::WouldBlock));
-        }
         let mut have = read_at_least(file, buffer, offset, READ_LEN).map_err(|error| unreadable(error.kind()))?;
         if let Some(len) = buffer.get(..have).and_then(chunk_len).filter(|len| have < *len) {
             have = read_at_least(file, buffer, offset, len).map_err(|error| unreadable(error.kind()))?;
         }
-        let found = buffer.get(..have).and_then(parse).map(|(_, found)| found);
-        let count = |data: &[u8]| data.first_chunk().map(|raw| u16::from_be_bytes(*raw));
-        match found {
-            Some(found)
-                if (found.min_t, found.max_t, found.encoding) == (chunk.min_t, chunk.max_t, chunk.encoding.id())
-                    && count(found.data) == Some(chunk.samples) =>
+        match buffer.get(..have).and_then(parse) {
+            Some((len, found))
+                if (found.min_t, found.max_t, found.encoding)
+                    == (chunk.min_t, chunk.max_t, chunk.encoding.id() | kind)
+                    && sample_count(chunk.encoding.id(), found.data) == chunk.samples =>
             {
-                Ok(found.data)
+                let end = len - CHECKSUM_LEN;
+                Ok(end - found.data.len()..end)
             }
-            _ => {
-                if !file.is_reported.swap(true, Ordering::Relaxed) {
-                    self.owner.damaged.inc();
-                    tracing::error!(
-                        component = "tsdb",
-                        file = number,
-                        offset,
-                        "A file of head chunks is damaged; the next start reads their samples from the log"
-                    );
-                }
-                Err(ChunkError::DamagedFile { file: number, offset })
-            }
+            _ => Err(ChunkError::DamagedFile { file: number, offset }),
+        }
+    }
+
+    /// Has a file looked at.
+    fn suspect(&self, place: ChunkPlace) {
+        if self.owner.stand_ins.suspect(place.file()) {
+            self.owner.counters.damaged.inc();
+            tracing::error!(
+                component = "tsdb",
+                file = place.file(),
+                offset = place.offset(),
+                "A file of head chunks is damaged; the log holds their samples"
+            );
         }
     }
 }
@@ -177,6 +248,8 @@ pub struct ChunkStore {
     /// The head knows all chunks in the files.
     is_complete: AtomicBool,
     writing: Mutex<Writing>,
+    /// By epoch of samples that came out of order: where the first of their chunks stands that is still needed.
+    late: Mutex<BTreeMap<u64, ChunkPlace>>,
     /// Chunks that were written.
     written: AtomicU64,
     /// Writes that failed.
@@ -203,10 +276,10 @@ struct Current {
 
 /// A writer behind files that hold no more chunks of samples in order: the head has been read from the log alone, and what stands
 /// in files does not go with it.
-pub fn begin_anew(fs: &SharedFs, data_dir: &Path, damaged: Counter) -> Result<ChunkStore, WalError> {
+pub fn begin_anew(fs: &SharedFs, data_dir: &Path, counters: ChunkCounters) -> Result<ChunkStore, WalError> {
     head_chunk_files::remove_in_order(&**fs, data_dir)?;
     let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
-    Ok(ChunkStore::new(Files::new(fs, data_dir, damaged), last))
+    Ok(ChunkStore::new(Files::new(fs, data_dir, counters), last))
 }
 
 impl ChunkStore {
@@ -218,6 +291,7 @@ impl ChunkStore {
             is_open: AtomicBool::new(false),
             is_complete: AtomicBool::new(true),
             writing: Mutex::new(writing),
+            late: Mutex::default(),
             written: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -244,6 +318,35 @@ impl ChunkStore {
         self.is_open.store(false, Ordering::Release);
         // Whoever writes now is done afterwards.
         drop(self.lock());
+    }
+
+    /// Notes a chunk of samples that came out of order.
+    pub(crate) fn note_late(&self, epoch: u64, place: ChunkPlace) {
+        let mut late = self.late.lock();
+        let first = late.entry(epoch).or_insert(place);
+        *first = place.min(*first);
+    }
+
+    /// The place of the first chunk of samples that came out of order and are not in blocks; `None` if there is none.
+    pub fn late_from(&self) -> Option<ChunkPlace> {
+        self.late.lock().values().min().copied()
+    }
+
+    /// Blocks stand for the samples that came out of order of the epochs up to this one. Returns the place before which the files hold
+    /// no others; `None` if they hold none at all.
+    pub(crate) fn drop_late(&self, epoch: u64) -> Option<ChunkPlace> {
+        // In this order: nothing is added meanwhile.
+        let writing = self.writing.lock();
+        let mut late = self.late.lock();
+        if late.is_empty() {
+            return None;
+        }
+        late.retain(|own, _| epoch < *own);
+        let end = match &writing.current {
+            Some(current) => ChunkPlace::new(writing.last, current.len),
+            None => ChunkPlace::new(writing.last + 1, 0),
+        };
+        late.values().min().copied().or(end)
     }
 
     /// What readers use.
@@ -390,7 +493,7 @@ mod tests {
             let shared: SharedFs = Arc::new(sim.clone());
             shared.create_dir_all(Path::new("/data")).unwrap();
             shared.sync_dir(Path::new("/")).unwrap();
-            let store = ChunkStore::new(Files::new(&shared, Path::new("/data"), Counter::default()), 0);
+            let store = ChunkStore::new(Files::new(&shared, Path::new("/data"), ChunkCounters::default()), 0);
             let (mut stored, mut places) = (Vec::new(), Vec::new());
             sim.fail_nth(n, n % 3);
             let mut has_failed = false;

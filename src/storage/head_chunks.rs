@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::model::sample::SeriesRef;
 use crate::storage::block::chunks::sample_count;
 use crate::storage::block::rewrite::{self, Sample};
-use crate::storage::chunk::Encoding;
 use crate::storage::chunk::decode::ChunkDecoder;
+use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
+use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::fs::{File, Fs, SharedFs};
 use crate::storage::head::Head;
 use crate::storage::head::late::{LateSample, LateValue};
@@ -29,7 +30,7 @@ const HEADER_LEN: u64 = 8;
 pub(crate) const FILE_HEADER: [u8; HEADER_LEN as usize] = [0x01, 0x30, 0xbc, 0x91, 1, 0, 0, 0];
 /// Series, two times, encoding.
 const CHUNK_HEADER_LEN: usize = 25;
-const CHECKSUM_LEN: usize = 4;
+pub(crate) const CHECKSUM_LEN: usize = 4;
 /// Longest chunk that is looked at.
 const DATA_LEN_MAX: u64 = 1 << 20;
 const READ_LEN: usize = 1 << 20;
@@ -116,11 +117,65 @@ pub fn check(
     if 0 < samples { Err(HeadChunksError::NotInLog { path: dir, chunks, samples }) } else { Ok(report) }
 }
 
-/// Puts samples that came out of order and that the log of those lacks into the head, as Prometheus does at a start. Returns the
+/// Lets series begin with their chunks of samples that came out of order, from `from` on: they are not read into memory. Returns false
+/// if not all files are sound, or if some have start times that the head does not store; then nothing was done.
+pub(crate) fn adopt_late(
+    fs: &SharedFs,
+    data_dir: &Path,
+    from: ChunkPlace,
+    restorer: &mut Restorer<'_>,
+) -> Result<bool, WalError> {
+    let dir = data_dir.join(HEAD_CHUNKS_DIR);
+    if !fs.exists(&dir).context("read", &dir)? {
+        return Ok(true);
+    }
+    let (mut found, mut is_whole, mut before) = (Vec::new(), true, None);
+    let (mut has_starts, mut ref_max) = (false, SeriesRef(0));
+    for (number, path) in files(&**fs, &dir).context("list", &dir)? {
+        is_whole &= before.replace(number).is_none_or(|before: u64| before + 1 == number);
+        is_whole &= each_chunk(&**fs, &path, &mut |chunk| {
+            let place = ChunkPlace::new(number, chunk.offset).filter(|place| from <= *place);
+            let encoding = Encoding::from_id(chunk.encoding & !OUT_OF_ORDER);
+            if chunk.encoding & OUT_OF_ORDER != 0 {
+                ref_max = ref_max.max(chunk.series);
+            }
+            has_starts |= chunk.encoding & OUT_OF_ORDER != 0 && encoding.is_ok_and(|own| own == own.with_starts());
+            if let (Some(place), Ok(encoding), true) = (place, encoding, chunk.encoding & OUT_OF_ORDER != 0)
+                && let Ok(times) = times_of(encoding, chunk.data)
+            {
+                let samples = sample_count(encoding.id(), chunk.data);
+                let (min_t, max_t) = (chunk.min_t, chunk.max_t);
+                found.push((chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding }, times));
+            }
+        })
+        .context("read", &path)?;
+        restorer.taken(ref_max);
+        if !is_whole || has_starts && !restorer.stores_starts() {
+            return Ok(false);
+        }
+    }
+    for (series, chunk, times) in found {
+        restorer.late_written(series, chunk, times);
+    }
+    restorer.begin_late();
+    Ok(true)
+}
+
+fn times_of(encoding: Encoding, data: &[u8]) -> Result<Vec<i64>, ChunkError> {
+    let (mut decoder, mut times) = (ChunkDecoder::of_chunk(encoding, data)?, Vec::new());
+    while let Some(t) = decoder.next_t()? {
+        times.push(t);
+    }
+    Ok(times)
+}
+
+/// Puts samples of chunks from `from` on that came out of order and that the log of those lacks into the head, as Prometheus does at a
+/// start. Returns the
 /// number of the last file that holds any, and whether all files are sound.
 pub(crate) fn restore_late(
     fs: &SharedFs,
     data_dir: &Path,
+    from: ChunkPlace,
     restorer: &mut Restorer<'_>,
 ) -> Result<(Option<u64>, bool), WalError> {
     let dir = data_dir.join(HEAD_CHUNKS_DIR);
@@ -132,7 +187,12 @@ pub(crate) fn restore_late(
     for (number, path) in files(&**fs, &dir).context("list", &dir)? {
         is_whole &= before.replace(number).is_none_or(|before: u64| before + 1 == number);
         is_whole &= each_chunk(&**fs, &path, &mut |chunk| {
+            let is_before = ChunkPlace::new(number, chunk.offset).is_none_or(|place| place < from);
             if chunk.encoding & OUT_OF_ORDER == 0 {
+                return;
+            }
+            restorer.taken(chunk.series);
+            if is_before {
                 return;
             }
             last = last.max(Some(number));
@@ -258,10 +318,8 @@ pub(crate) fn each_chunk_to_end(fs: &dyn Fs, path: &Path, take: &mut dyn FnMut(&
             return Ok(if is_rest { FileEnd::Sound } else { FileEnd::Damaged });
         }
         let Some((len, mut chunk)) = parse(rest) else {
-            // A late chunk may stand nowhere else: what is left of it is not cut off.
-            let is_late = rest.get(CHUNK_HEADER_LEN - 1).is_some_and(|encoding| encoding & OUT_OF_ORDER != 0);
             let is_short = chunk_len(rest).map_or(rest.len() < CHUNK_HEADER_LEN + 5, |len| rest.len() < len);
-            return Ok(if at_end && is_short && !is_late { FileEnd::Torn(at) } else { FileEnd::Damaged });
+            return Ok(if at_end && is_short { FileEnd::Torn(at) } else { FileEnd::Damaged });
         };
         chunk.offset = at;
         take(&chunk);

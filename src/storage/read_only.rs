@@ -14,6 +14,7 @@ use crate::storage::block::view::{StoreQueryable, StoreView};
 use crate::storage::fs::{RealFs, SharedFs};
 use crate::storage::head::{Head, HeadOptions};
 use crate::storage::head_chunks;
+use crate::storage::late_floor;
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{WAL_DIR, read_until};
 use crate::storage::wbl;
@@ -78,7 +79,8 @@ impl ReadOnlyStore {
         let report = read_until(&self.fs, &log, until, &mut restorer).map_err(|error| format!("read WAL: {error}"))?;
         let late = wbl::load_beside_writer(&self.fs, self.catalog.dir(), &mut restorer);
         let late = late.map_err(|error| format!("read WBL: {error}"))?;
-        let of_chunks = head_chunks::restore_late(&self.fs, self.catalog.dir(), &mut restorer);
+        let from = late_floor::load(&*self.fs, self.catalog.dir());
+        let of_chunks = head_chunks::restore_late(&self.fs, self.catalog.dir(), from, &mut restorer);
         let (_, chunks_are_whole) = of_chunks.map_err(|error| format!("read head chunks: {error}"))?;
         restorer.finish();
         let damage = report.damage.iter().chain(&late.damage).filter(|damage| !damage.torn_end);

@@ -15,10 +15,11 @@ use crate::storage::head::Head;
 use crate::storage::head::image::OpenImage;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
-use crate::storage::head_chunk_files::{self, Extent};
+use crate::storage::head_chunk_files::{self, Extent, FilesRead};
 use crate::storage::head_chunk_repair::{self, ChunkDamage};
 use crate::storage::head_chunk_store::{ChunkStore, Files};
 use crate::storage::head_chunks;
+use crate::storage::late_floor;
 use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::loss::Loss;
@@ -37,7 +38,7 @@ pub struct ReplayReport {
     pub log: LoadReport,
     /// Of the log of samples that came out of order.
     pub late_log: LoadReport,
-    /// The last of the files with head chunks that hold samples which came out of order.
+    /// The last of the files with head chunks that hold samples which came out of order and were read into the head.
     pub late_chunk_file: Option<u64>,
     /// Of the head: what came into it.
     pub head: RestoreStats,
@@ -131,14 +132,14 @@ pub fn open(
     let snapshot = chunk_snapshot::usable(fs, data_dir)?;
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
     let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
-    let files = Files::new(fs, data_dir, metrics.chunk_corruptions.clone());
+    let files = Files::new(fs, data_dir, metrics.of_chunks());
     for source in sources {
         let mut restorer = head.restore(None, oldest);
         // Beside a snapshot files are sound to their end.
         let tail = if snapshot_error.is_none() { Tail::MayBeTorn } else { Tail::MustBeSound };
         let prepared = prepare((fs, data_dir, &files), (&source, tail), &mut restorer, (metrics, &mut chunk_damage));
         let reason = match prepared {
-            Ok(Prepared { known, is_complete }) => {
+            Ok(Prepared { known, is_complete, has_no_late }) => {
                 let from = known.as_ref().map(|known| known.position);
                 let opened = Log::open_from(fs, data_dir, options, metrics, &mut restorer, from);
                 let (writer, mut log) = opened?;
@@ -146,18 +147,25 @@ pub fn open(
                 if restorer.settle() == 0 || source == Source::Log {
                     let aliases = known.iter().flat_map(|known| &known.aliases);
                     aliases.for_each(|(reference, first)| restorer.alias(*reference, *first));
-                    // Whatever the rest comes from: late samples stand in their log alone, which is read from its beginning.
+                    if is_complete {
+                        let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
+                        head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
+                    }
+                    let adopts_late = is_complete && !has_no_late && {
+                        let from = late_floor::load(&**fs, data_dir);
+                        head_chunks::adopt_late(fs, data_dir, from, &mut restorer)?
+                    };
+                    // Whatever the rest comes from: the log of late samples is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
-                    let late_chunk_file = restore_late(fs, data_dir, &mut restorer, (metrics, &mut chunk_damage))?;
+                    let late_chunk_file = match has_no_late || adopts_late {
+                        true => None,
+                        false => restore_late(fs, data_dir, &mut restorer, (metrics, &mut chunk_damage))?,
+                    };
                     settle_cost(&mut chunk_damage, &mut restorer, metrics);
                     let mut restored = restorer.finish();
                     if let Some(known) = known {
                         restored.aliases.extend(known.aliases);
                         head.reserve_refs(known.ref_max);
-                    }
-                    if is_complete {
-                        let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
-                        head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
                     }
                     // Without this, series whose samples are all too old would stay for ever.
                     head.truncate_blocking(oldest);
@@ -227,12 +235,13 @@ fn restore_late(
     restorer: &mut Restorer<'_>,
     (metrics, damage): (&WalMetrics, &mut Vec<ChunkDamage>),
 ) -> Result<Option<u64>, WalError> {
-    let (last, is_whole) = head_chunks::restore_late(fs, data_dir, restorer)?;
+    let from = late_floor::load(&**fs, data_dir);
+    let (last, is_whole) = head_chunks::restore_late(fs, data_dir, from, restorer)?;
     if is_whole {
         return Ok(last);
     }
     repair_chunks(fs, data_dir, metrics, damage)?;
-    head_chunks::restore_late(fs, data_dir, restorer).map(|(last, _)| last)
+    head_chunks::restore_late(fs, data_dir, from, restorer).map(|(last, _)| last)
 }
 
 fn repair_chunks(
@@ -278,6 +287,8 @@ struct Prepared {
     known: Option<Known>,
     /// All finished chunks in the files are among those that were read.
     is_complete: bool,
+    /// The files are whole, and none holds chunks of samples that came out of order.
+    has_no_late: bool,
 }
 
 /// Reads what is there beside the log.
@@ -295,7 +306,7 @@ fn prepare(
     // A snapshot names a series once; chunks may stand under another of its references.
     let none = Aliases::new();
     let aliases = notes.as_ref().map_or(&none, |notes| &notes.aliases);
-    let mut extent = read_chunks((fs, data_dir), files, aliases, restorer)?;
+    let FilesRead { mut extent, has_late } = read_chunks((fs, data_dir), files, aliases, restorer)?;
     // A snapshot needs the files of its time whole.
     let may_cut = |file: u64, len: u64| match source {
         Source::Snapshot(_) => notes.as_ref().is_some_and(|notes| notes.last_file().is_none_or(|last| last < file)),
@@ -315,8 +326,8 @@ fn prepare(
     }
     let Source::Snapshot(snapshot) = source else {
         // What is left behind the damage is of use as well.
-        let is_complete = is_whole || read_chunks((fs, data_dir), files, aliases, restorer)? == Extent::Whole;
-        return Ok(Prepared { known: None, is_complete });
+        let is_complete = is_whole || read_chunks((fs, data_dir), files, aliases, restorer)?.extent == Extent::Whole;
+        return Ok(Prepared { known: None, is_complete, has_no_late: is_whole && !has_late });
     };
     if !is_whole {
         return Err(SnapshotError::Chunks("one is damaged"));
@@ -336,7 +347,7 @@ fn prepare(
             Known { position, aliases: Aliases::new(), ref_max: read.ref_max }
         }
     };
-    Ok(Prepared { known: Some(known), is_complete: true })
+    Ok(Prepared { known: Some(known), is_complete: true, has_no_late: !has_late })
 }
 
 /// Gives all finished chunks to `restorer`, in place of those that it has been given; those of `aliases` as the first's.
@@ -345,10 +356,10 @@ fn read_chunks(
     files: &Arc<Files>,
     aliases: &Aliases,
     restorer: &mut Restorer<'_>,
-) -> Result<Extent, WalError> {
+) -> Result<FilesRead, WalError> {
     restorer.set_files(files);
-    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk, data| {
-        restorer.chunk(aliases.get(&series).copied().unwrap_or(series), chunk, data);
+    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk| {
+        restorer.chunk(aliases.get(&series).copied().unwrap_or(series), chunk);
     })
 }
 
@@ -425,9 +436,9 @@ fn rebuild_from(
     if let Some(store) = store {
         // Nothing is added meanwhile, and nothing afterwards that the shard had before.
         let appender = store.lock();
-        let extent = read_chunks((fs, data_dir), store.files(), &Aliases::new(), &mut restorer)?;
+        let read = read_chunks((fs, data_dir), store.files(), &Aliases::new(), &mut restorer)?;
         drop(appender);
-        if extent != Extent::Whole {
+        if read.extent != Extent::Whole {
             store.give_up();
         }
     }
@@ -460,6 +471,8 @@ pub fn keeper<'a>(head: &'a Head, aliases: &'a Aliases) -> impl FnMut(SeriesRef)
 mod chunk_tests;
 #[cfg(test)]
 mod exemplar_tests;
+#[cfg(test)]
+mod mending_tests;
 #[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]

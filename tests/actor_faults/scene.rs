@@ -217,6 +217,7 @@ impl Scene {
             metrics: ScrapeMetrics::new(&registry),
             ticks: TickMetrics::new(&registry),
             clock: SharedClock::clone(&clock),
+            tolerance: watchfire::scrape::schedule::TOLERANCE,
             offset_seed: 7.into(),
             policy: QUICK,
         });

@@ -8,9 +8,11 @@ use watchfire::actors::policy::Policy;
 use watchfire::actors::registry::ActorState;
 use watchfire::actors::storage_client::{AppendFailure, Priority, ShardFailure};
 use watchfire::actors::storage_shard::Truncate;
+use watchfire::model::append::{AppendBatch, AppendReport, AppendSample, SeriesHandle, SeriesKey};
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
 use watchfire::model::read::ReadError;
+use watchfire::model::time::TimestampMs;
 use watchfire::storage::head::route::shard_of;
 
 use crate::matrix::tree;
@@ -93,6 +95,63 @@ fn appends_that_wait_for_a_shard_hide_nothing_of_the_others() {
         assert_eq!(scene.last("other").len(), 10, "visible as soon as it is answered");
         assert!(!slow.is_finished());
         assert_eq!(slow.await.unwrap().unwrap().appended, 10);
+    });
+}
+
+/// A sample each of series that storage has resolved, in the order of the batch that has made them.
+fn known(report: &AppendReport, at: TimestampMs, value: f64) -> AppendBatch {
+    let sample = |(_, handle): &(u32, SeriesHandle)| AppendSample { series: SeriesKey::Known(*handle), at, value };
+    AppendBatch::of_floats(report.resolved.iter().map(sample).collect())
+}
+
+#[test]
+fn known_series_are_appended_by_the_thread_that_asks_and_its_panics_are_the_shards() {
+    paused(async {
+        let scene = Scene::new(&tree(), "here");
+        let (storage, shard, at) = (&scene.storage, &scene.shards[0], scene.now());
+        let append = |value: f64, later: i64, report: &AppendReport| {
+            storage.append(known(report, TimestampMs(at.0 + later), value), Priority::Normal, within(1))
+        };
+        let made = storage.append(batch("m", 0..100, at, 1.0), Priority::Normal, within(1)).await.unwrap();
+        let handled = shard.entry().row().handled;
+        append(2.0, 1, &made).await.unwrap();
+        // A message counts once, by the actor.
+        assert_eq!((scene.last("m"), shard.entry().row().handled), (vec![2.0; 100], handled + 2));
+
+        for (later, point) in [(2, Point::Handler), (4, Point::Step("before-apply")), (6, Point::Step("after-apply"))] {
+            let restarts = shard.entry().row().restarts;
+            let _armed = arm("storage_shard", Some(&scene.shard_name(0)), point, 1);
+            let error = ShardFailure::Send { shard: 0, error: SendError::Restarted };
+            assert_eq!(append(3.0, later, &made).await, Err(AppendFailure::Unsure(error)), "{point:?}");
+            while shard.entry().row().restarts == restarts || shard.entry().state() != ActorState::Running {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(shard.entry().last_panic().unwrap().contains("failpoint"), "{point:?}");
+            assert_eq!(append(4.0, later + 1, &made).await.unwrap().appended, 100, "{point:?}");
+            assert_eq!(scene.last("m"), [4.0; 100]);
+        }
+        assert_eq!(scene.samples(&[]).unwrap()[0].1.values, [1.0, 2.0, 4.0, 4.0, 3.0, 4.0]);
+    });
+}
+
+#[test]
+fn a_panic_inside_the_marks_on_the_thread_that_asks_is_repaired_by_the_shard() {
+    paused(async {
+        let scene = Scene::with_shards(&tree(), "torn here", 1, RESTING);
+        let (storage, at) = (&scene.storage, scene.now());
+        let made = storage.append(batch("m", 0..100, at, 1.0), Priority::Normal, within(1)).await.unwrap();
+        let name = scene.shard_name(0);
+        let armed = arm("storage_shard", Some(&name), Point::Restarting, 1);
+        scene.head.shards()[0].tear_next();
+        let cut = storage.append(known(&made, TimestampMs(at.0 + 1), 2.0), Priority::Normal, within(1)).await;
+        assert!(!cut.unwrap_err().nothing_was_done());
+        assert!(matches!(scene.samples(&[]), Err(ReadError::ShardUnavailable { shard: 0, .. })), "no partial answer");
+        while armed.left() != 0 {
+            tokio::task::yield_now().await;
+        }
+        // While the actor rests, known series wait for it like all others.
+        let waiting = storage.append(known(&made, TimestampMs(at.0 + 2), 3.0), Priority::Normal, within(60)).await;
+        assert_eq!(waiting.unwrap().rejected.len(), 100, "it serves again, from an empty partition");
     });
 }
 

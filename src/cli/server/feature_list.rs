@@ -127,6 +127,13 @@ pub(super) fn features(flags: &ServerFlags) -> FeatureList {
     let mut operators = all(&OPERATORS, true);
     operators.extend(all(&EXPERIMENTAL_OPERATORS, experimental));
     let functions = functions().iter().map(|f| (f.name.to_owned(), !f.experimental || experimental)).collect();
+    let mut scrape = some(&[
+        ("extra_scrape_metrics", true),
+        ("start_timestamp_zero_ingestion", on("created-timestamp-zero-ingestion")),
+        ("type_and_unit_labels", false),
+    ]);
+    // Listed only where it is on, as in Prometheus.
+    scrape.extend(on("st-synthesis").then(|| ("st-synthesis".to_owned(), true)));
     let provider = |name: &&str| {
         let works = matches!(*name, "static" | "aws") || working_discovery(&format!("{name}_sd_configs"));
         ((*name).to_owned(), works)
@@ -197,14 +204,7 @@ pub(super) fn features(flags: &ServerFlags) -> FeatureList {
         ("promql_functions", functions),
         ("promql_operators", operators),
         ("rules", some(&[("concurrent_rule_eval", false), ("keep_firing_for", true), ("query_offset", true)])),
-        (
-            "scrape",
-            some(&[
-                ("extra_scrape_metrics", true),
-                ("start_timestamp_zero_ingestion", on("created-timestamp-zero-ingestion")),
-                ("type_and_unit_labels", false),
-            ]),
-        ),
+        ("scrape", scrape),
         ("service_discovery_providers", PROVIDERS.iter().map(provider).collect()),
         ("templating_functions", all(&TEMPLATE_FUNCTIONS, true)),
         (

@@ -39,6 +39,7 @@ pub(super) fn extras(flags: &ServerFlags) -> Extras {
         exemplars: flags.features.is_enabled("exemplar-storage"),
         metadata: flags.features.is_enabled("metadata-wal-records"),
         starts: takes_starts(flags),
+        synthesis: flags.features.is_enabled("st-synthesis"),
     }
 }
 

@@ -189,6 +189,7 @@ impl Parts {
         let (kit, for_discovery) = (Arc::new(ProviderKit::new(registry, clock)), threads.start("discovery"));
         let purpose = Purpose { place: "discovery", name: "scrape", consumer };
         let discovery = Discovery::start(&root, &for_discovery, registry, clock, &kit, purpose);
+        discovery.deps().throttle(flags.scrape.discovery_reload_interval.to_std());
         let alerts = threads.start("alerts");
         let alerting = ExternalAlerting::start(flags, registry, clock, &root, (&alerts, &for_discovery), &kit);
         let notifying = Alerting::start(flags, registry, clock, &root, &pool, threads.start("dispatcher"));
@@ -630,6 +631,9 @@ fn scrape_runtime(
         pools: PoolMetrics::new(registry, clock),
         ticks: TickMetrics::new(registry),
         clock: SharedClock::clone(clock),
+        tolerance: Some(flags.scrape.timestamp_tolerance)
+            .filter(|_| flags.scrape.adjust_timestamps)
+            .unwrap_or_default(),
         // External labels come with the configuration.
         offset_seed: AtomicU64::new(offset_seed(&hostname(), &Labels::empty())),
         policy: Policy::PERMANENT,

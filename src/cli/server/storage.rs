@@ -160,7 +160,7 @@ pub(super) fn open(
                 let checked = checked.map_err(|error| error.to_string())?;
                 // Chunks that were not used would stand beside those that are written from now on.
                 if !log_is_damaged {
-                    match head_chunk_store::begin_anew(&fs, &dir, metrics.chunk_corruptions.clone()) {
+                    match head_chunk_store::begin_anew(&fs, &dir, metrics.of_chunks()) {
                         Ok(store) => head.attach_chunks(store),
                         Err(error) => {
                             tracing::warn!(component = "tsdb", err = %error, "Head chunks cannot be removed");

@@ -21,6 +21,7 @@ use crate::model::clock::Clock;
 use crate::model::duration::PromDuration;
 use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
+use crate::storage::chunk::written::ChunkPlace;
 use crate::storage::chunk_snapshot;
 use crate::storage::clock_file;
 use crate::storage::head::Head;
@@ -227,8 +228,10 @@ impl Upkeep {
             let _files = journal.files.try_lock()?;
             let aliases = journal.aliases.lock().clone();
             let job = job.keeping_deletions(head.oldest_late());
-            let keeps_late = journal.late_chunk_file.lock().is_some();
-            if let Err(error) = chunk_snapshot::prepare_truncation(&journal.fs, &journal.data_dir, bound, keeps_late) {
+            // Those that another program has left stand anywhere.
+            let of_others = journal.late_chunk_file.lock().map(|_| ChunkPlace::default());
+            let late_from = of_others.or_else(|| head.chunk_store().and_then(|store| store.late_from()));
+            if let Err(error) = chunk_snapshot::prepare_truncation(&journal.fs, &journal.data_dir, bound, late_from) {
                 return Some(Err(error));
             }
             Some(job.run(bound, &mut replay::keeper(&head, &aliases)))

@@ -152,6 +152,9 @@ async fn servers_must_be_vouched_for() {
     assert_eq!(get(&tls_client(ca(&other.pem())), &url).await.unwrap_err(), UNKNOWN);
     assert_eq!(get(&tls_client(TlsConfig::default()), &url).await.unwrap_err(), UNKNOWN);
     assert_eq!(get(&client(), &url).await.unwrap_err(), UNKNOWN);
+    let astray = TlsConfig { server_name: "other.example".into(), ..ca(&other.pem()) };
+    let text = get(&tls_client(astray), &url).await.unwrap_err();
+    assert!(text.ends_with("certificate is valid for inner.example, not other.example"), "{text}");
     let skips = TlsConfig { insecure_skip_verify: true, ..TlsConfig::default() };
     assert_eq!(get(&tls_client(skips), &url).await.unwrap(), "safe");
 

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -92,7 +92,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let (webpki, hashes) = match &self.judge {
             Judge::TakesAll => return Ok(ServerCertVerified::assertion()),
-            Judge::TakesNone => return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+            Judge::TakesNone => return Err(unknown_issuer(end_entity, server_name)),
             Judge::ByRoots { webpki, hashes } => (webpki, hashes),
         };
         match webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
@@ -101,9 +101,9 @@ impl ServerCertVerifier for Verifier {
             Err(Error::InvalidCertificate(reason)) if is_about_issuer(&reason) => {
                 let hash: [u8; 32] = Sha256::digest(end_entity).into();
                 if !hashes.contains(&hash) {
-                    return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+                    return Err(unknown_issuer(end_entity, server_name));
                 }
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
             judged => judged,
@@ -130,6 +130,15 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// What is wrong with a certificate that nobody vouches for: that it is of another name goes first, as in Go.
+fn unknown_issuer(end_entity: &CertificateDer<'_>, server_name: &ServerName<'_>) -> Error {
+    let named = ParsedCertificate::try_from(end_entity).map(|cert| verify_server_name(&cert, server_name));
+    match named {
+        Ok(Err(of_another_name)) => of_another_name,
+        Ok(Ok(())) | Err(_) => Error::InvalidCertificate(CertificateError::UnknownIssuer),
     }
 }
 

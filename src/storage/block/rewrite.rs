@@ -34,6 +34,11 @@ impl Value {
         }
     }
 
+    /// True if chunks of this encoding hold such values.
+    pub(crate) fn is_of(&self, encoding: Encoding) -> bool {
+        self.encoding().with_starts() == encoding.with_starts()
+    }
+
     /// Forgets what it says of the sample before it.
     fn cut_off(&mut self) {
         let hint = match self {
@@ -98,7 +103,7 @@ pub(crate) enum Starts {
 
 impl Starts {
     /// As the chunks have it that are rewritten.
-    fn of(encodings: impl IntoIterator<Item = Encoding>) -> Self {
+    pub(crate) fn of(encodings: impl IntoIterator<Item = Encoding>) -> Self {
         let has_some = encodings.into_iter().any(|encoding| encoding == encoding.with_starts());
         if has_some { Self::Kept } else { Self::None }
     }

@@ -250,7 +250,8 @@ impl ReadView for StoreView {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.notes.texts()
+        let of_head = self.head.iter().flat_map(|head| head.warnings());
+        of_head.chain(self.notes.texts()).collect()
     }
 }
 

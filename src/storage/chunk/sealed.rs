@@ -139,7 +139,7 @@ impl SealedChunks {
     }
 
     /// Chunks of which none is held. With `has_open` the last is the open chunk, and is finished when another begins.
-    pub fn written(list: &WrittenList, files: Arc<FileSet>, has_open: bool) -> Self {
+    pub fn all_written(list: &WrittenList, files: Arc<FileSet>, has_open: bool) -> Self {
         Self::of(std::iter::empty(), list, Some(files), has_open)
     }
 
@@ -259,6 +259,13 @@ impl SealedChunks {
         self.parts().has_open
     }
 
+    /// Where the open chunk stands, if it does in a file.
+    pub fn open_place(&self) -> Option<(&FileSet, WrittenChunk)> {
+        let parts = self.parts();
+        let open = WrittenChunks::new(parts.written).nth(parts.written_count).filter(|_| parts.has_open)?;
+        Some((self.files.as_deref()?, open))
+    }
+
     /// Samples in all chunks together.
     pub fn sample_count(&self) -> u32 {
         self.sample_count
@@ -284,6 +291,13 @@ impl SealedChunks {
             let data = parts.data.get(std::mem::replace(&mut from, end)..end)?;
             Some((Encoding::from_id(*encoding.first()?).ok()?, data))
         })
+    }
+
+    /// Those that stand in files, oldest first and without the open one, with their files.
+    pub(crate) fn written(&self) -> Option<(&Arc<FileSet>, impl Iterator<Item = WrittenChunk> + '_)> {
+        let parts = self.parts();
+        let files = self.files.as_ref()?;
+        Some((files, WrittenChunks::new(parts.written).take(parts.written_count)))
     }
 
     /// Bytes on the heap.
@@ -424,7 +438,7 @@ mod tests {
         // The last is the open one until another begins.
         let mut list = WrittenList::default();
         written.iter().for_each(|chunk| assert!(list.push(chunk)));
-        let open = SealedChunks::written(&list, files.set_of(1, 4, None), true);
+        let open = SealedChunks::all_written(&list, files.set_of(1, 4, None), true);
         assert_eq!((open.len(), open.sample_count(), spans(&open)), (3, 9, all[..3].to_vec()));
         assert!(!open.without_oldest(3).is_empty());
         let (chunk, at) = chunk_of(&[2000, 2005, 2007]);

@@ -50,6 +50,18 @@ impl OpenWords {
         new
     }
 
+    /// A chunk of `samples` samples whose bits stand elsewhere. Nobody reads it, and nothing is appended to it.
+    pub fn unread(samples: u16) -> Self {
+        let mut new = Self { published: AtomicU64::new(0), words: Box::default() };
+        new.set_published(Published { samples, bits: 0 });
+        new
+    }
+
+    /// True if its bits stand elsewhere.
+    pub fn is_unread(&self) -> bool {
+        self.words.is_empty()
+    }
+
     /// Published words with `samples` samples in `bits`, and room for `more` bits.
     pub fn holding<B: SampleBits>(samples: u16, bits: &B, more: u32) -> Self {
         let needed = (bits.bit_len() + more).div_ceil(64) as usize;
@@ -195,15 +207,16 @@ impl OpenWords {
     }
 }
 
-/// Doubles at first, then grows by about a half, in the steps of the allocator's size classes, up to the largest chunk. Each
-/// step costs several appends.
+/// A large step first, then smaller ones, in the allocator's size classes, up to the largest chunk. Each costs several appends,
+/// and a series that changes at all outgrows the next smaller sizes at once; what is not filled yet costs memory for each series.
 fn grown_len(words: usize) -> usize {
     match words {
         0..4 => 4,
-        4..8 => 8,
-        8..16 => 16,
-        16..64 => words + 16,
-        _ => words + 32,
+        4..14 => 14,
+        14..20 => 20,
+        20..32 => 32,
+        32..64 => words + 8,
+        _ => words + 16,
     }
 }
 

@@ -7,8 +7,11 @@
 use crate::storage::chunk::Encoding;
 use crate::storage::wal::record::{put_uvarint, put_varint, take_uvarint, take_varint};
 
+/// Bytes that the few chunks of a series take, mostly.
+const USUAL_LEN: usize = 48;
+
 /// Number of a file and offset in it. Of a series' chunks a later one has a higher place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkPlace(u64);
 
 impl ChunkPlace {
@@ -65,6 +68,9 @@ impl WrittenList {
         };
         if chunk.max_t < chunk.min_t {
             return false;
+        }
+        if self.bytes.is_empty() {
+            self.bytes.reserve(USUAL_LEN);
         }
         put_uvarint(chunk.place.0 - place, &mut self.bytes);
         if self.last.is_none() {

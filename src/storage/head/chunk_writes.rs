@@ -5,16 +5,23 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::model::sample::SeriesRef;
+use crate::storage::block::chunks::ChunkData;
+use crate::storage::block::rewrite;
 use crate::storage::chunk::sealed::SealedChunks;
 use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
+use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
+use crate::storage::head::late::LateChunk;
 use crate::storage::head::partition::Partition;
+use crate::storage::head::series::WriterSeries;
 use crate::storage::head::shard::Shard;
+use crate::storage::head::starts::{Run, start_at};
 use crate::storage::head::table::SeriesId;
 use crate::storage::head_chunk_store::{ChunkFile, ChunkStore};
-use crate::storage::head_chunks::put_chunk;
+use crate::storage::head_chunks::{OUT_OF_ORDER, put_chunk};
 use crate::storage::wal::WalError;
 
 /// Series of one job at most.
@@ -29,6 +36,8 @@ const LOOKED_AT_MAX: usize = if cfg!(test) { 5 } else { 4096 };
 pub(crate) struct ChunkWrites {
     /// Series with finished chunks in memory.
     waiting: VecDeque<SeriesId>,
+    /// Series that may have closed a chunk of samples that came out of order; some views may have to hide samples of it for a while.
+    late: Vec<SeriesId>,
     /// The next place of the table to be looked at for more of them.
     look_at: Option<usize>,
     /// A job is under way.
@@ -45,10 +54,17 @@ impl ChunkWrites {
         }
     }
 
+    /// A series may have closed a chunk of samples that came out of order.
+    #[inline]
+    pub(crate) fn finished_late(&mut self, id: SeriesId) {
+        self.late.push(id);
+    }
+
     /// Any series may have some.
     pub(crate) fn look_at_all(&mut self) {
         self.look_at = Some(0);
         self.waiting = VecDeque::new();
+        self.late = Vec::new();
     }
 }
 
@@ -57,7 +73,8 @@ impl ChunkWrites {
 struct Planned {
     id: SeriesId,
     series: SeriesRef,
-    chunks: Arc<SealedChunks>,
+    chunks: Option<Arc<SealedChunks>>,
+    late: Vec<Arc<LateChunk>>,
 }
 
 /// A series whose chunks were written.
@@ -66,6 +83,7 @@ struct Written {
     id: SeriesId,
     series: SeriesRef,
     chunks: Vec<WrittenChunk>,
+    late: Vec<(Arc<LateChunk>, ChunkPlace)>,
 }
 
 /// What has become of a job.
@@ -104,7 +122,17 @@ impl Partition {
         !writes.is_busy && (writes.look_at.is_some() || count < writes.waiting.len())
     }
 
+    /// Has series looked at again that may have closed a chunk of samples that came out of order.
+    fn look_at_late(&mut self) {
+        let writes = &mut self.chunk_writes;
+        if !writes.is_busy {
+            writes.waiting.extend(writes.late.drain(..));
+        }
+    }
+
     fn plan_chunk_job(&mut self) -> Vec<Planned> {
+        let (late_table, epoch) = (self.readers.late.load_full(), self.shared.late_epoch.load(Ordering::SeqCst));
+        let low = self.shared.horizon.low_watermark();
         let Self { chunk_writes: writes, table, .. } = self;
         if writes.is_busy {
             return Vec::new();
@@ -112,7 +140,8 @@ impl Partition {
         if let Some(from) = writes.look_at {
             let to = from.saturating_add(LOOKED_AT_MAX).min(table.slot_count());
             let ids = (from..to).map(|slot| table.id_at(slot));
-            writes.waiting.extend(ids.filter(|id| table.get(*id).is_some_and(|series| series.held_chunks().is_some())));
+            let has_some = |series: &WriterSeries| series.held_chunks().is_some() || series.cell.has_late();
+            writes.waiting.extend(ids.filter(|id| table.get(*id).is_some_and(has_some)));
             writes.look_at = (to < table.slot_count()).then_some(to);
         }
         let count = SERIES_MAX.min(writes.waiting.len());
@@ -126,13 +155,24 @@ impl Partition {
         let (mut planned, mut len) = (Vec::with_capacity(ids.len()), 0);
         for id in ids {
             let Some(series) = table.get(id) else { continue };
-            let Some(chunks) = series.held_chunks() else { continue };
             if JOB_LEN < len {
                 writes.waiting.push_front(id);
                 continue;
             }
-            len += chunks.heap_len();
-            planned.push(Planned { id, series: series.cell.series(), chunks: Arc::clone(chunks) });
+            let (reference, chunks) = (series.cell.series(), series.held_chunks().cloned());
+            let (late, has_more) = match series.cell.has_late() {
+                true => late_table.to_write(reference, epoch, low),
+                false => Default::default(),
+            };
+            if has_more {
+                writes.late.push(id);
+            }
+            if chunks.is_none() && late.is_empty() {
+                continue;
+            }
+            len += chunks.as_ref().map_or(0, |chunks| chunks.heap_len());
+            len += late.iter().map(|chunk| chunk.data.len()).sum::<usize>();
+            planned.push(Planned { id, series: reference, chunks, late });
         }
         writes.is_busy = !planned.is_empty();
         planned
@@ -142,6 +182,9 @@ impl Partition {
         let Some(series) = self.table.get_mut(written.id) else { return };
         if series.cell.series() != written.series {
             return;
+        }
+        if !written.late.is_empty() {
+            self.readers.late.load().set_written(written.series, &written.late, store.files());
         }
         series.chunks_written(&written.chunks, store.files());
         if series.held_chunks().is_some() {
@@ -155,8 +198,11 @@ impl Shard {
     pub fn has_chunks_to_write(&self, count: usize) -> bool {
         // Whoever has ordered a job may be gone by now.
         !self.chunk_outcomes.lock().is_empty()
-            || self.shared.chunk_store().is_some_and(|store| store.is_open())
-                && self.lock_partition().has_chunks_to_write(count)
+            || self.shared.chunk_store().is_some_and(|store| store.is_open()) && {
+                let mut partition = self.lock_partition();
+                partition.look_at_late();
+                partition.has_chunks_to_write(count)
+            }
     }
 
     /// The next finished chunks to be written, off the shard's thread.
@@ -207,43 +253,75 @@ impl ChunkJob {
     /// Writes the chunks, and returns how many. Afterwards [`Shard::install_chunks`] has something to do, whatever has become of
     /// them.
     pub fn run(mut self) -> Result<usize, WalError> {
-        let (mut data, mut chunks) = (Vec::new(), Vec::new());
+        let (mut data, mut chunks, mut late) = (Vec::new(), Vec::new(), Vec::new());
         let mut written = Vec::with_capacity(self.series.len());
         for one in &self.series {
-            let from = chunks.len();
-            for chunk in one.chunks.iter().filter(|chunk| chunk.known_max_t().is_none()) {
+            let (from, runs) = (chunks.len(), self.shard.readers.starts.runs(one.series));
+            for chunk in
+                one.chunks.iter().flat_map(|chunks| chunks.iter()).filter(|chunk| chunk.known_max_t().is_none())
+            {
                 // What cannot be decoded stays in memory, and so do those behind it.
                 let (Ok(min_t), Ok(max_t)) = (chunk.min_t(), chunk.max_t()) else { break };
                 let offset = data.len() as u64;
                 let mut unused = Vec::new();
                 let Ok(bytes) = chunk.data(&mut unused) else { break };
-                put_chunk(one.series, (min_t, max_t), chunk.encoding.id(), bytes, &mut data);
-                chunks.push((offset, min_t, max_t, chunk.sample_count(), chunk.encoding));
+                let range = (min_t, max_t);
+                let Ok(started) = self.started((chunk.encoding, range, bytes), &runs) else { break };
+                let (encoding, bytes) =
+                    started.as_ref().map_or((chunk.encoding, bytes), |(own, data)| (*own, &data[..]));
+                put_chunk(one.series, range, encoding.id(), bytes, &mut data);
+                chunks.push((offset, min_t, max_t, chunk.sample_count(), encoding));
             }
-            written.push(from..chunks.len());
+            let from_late = late.len();
+            for chunk in &one.late {
+                late.push((data.len() as u64, chunk.epoch));
+                let range = (chunk.min_t, chunk.max_t);
+                put_chunk(one.series, range, chunk.encoding.id() | OUT_OF_ORDER, &chunk.data, &mut data);
+            }
+            written.push((from..chunks.len(), from_late..late.len()));
         }
         let store = Arc::clone(&self.store);
         let mut appender = store.lock();
         // Whoever reads a shard back reads the files as well: afterwards they must not grow by what it had before.
-        if chunks.is_empty() || !store.is_open() || self.shard.readers.generation() != self.generation {
+        let count = chunks.len() + late.len();
+        if count == 0 || !store.is_open() || self.shard.readers.generation() != self.generation {
             return Ok(0);
         }
-        let (file, place) = appender.append(&data, chunks.len() as u64)?;
-        let count = chunks.len();
+        let (file, place) = appender.append(&data, count as u64)?;
+        let place_of = |offset: &u64| ChunkPlace::new(place.file(), place.offset() + offset).expect("files are short");
+        late.iter().for_each(|(offset, epoch)| store.note_late(*epoch, place_of(offset)));
         let at = |(offset, min_t, max_t, samples, encoding): &(u64, i64, i64, u16, _)| {
-            let place = ChunkPlace::new(place.file(), place.offset() + offset).expect("files are short");
+            let place = place_of(offset);
             WrittenChunk { place, min_t: *min_t, max_t: *max_t, samples: *samples, encoding: *encoding }
         };
         let planned = std::mem::take(&mut self.series).into_iter().zip(written);
-        let written = planned.map(|(one, range)| {
+        let written = planned.map(|(one, (range, late_range))| {
             let chunks = chunks.get(range).unwrap_or_default().iter().map(at).collect();
-            Written { id: one.id, series: one.series, chunks }
+            let places = late.get(late_range).unwrap_or_default().iter().map(|(offset, _)| place_of(offset));
+            Written { id: one.id, series: one.series, chunks, late: one.late.into_iter().zip(places).collect() }
         });
         let outcome =
             Outcome { generation: self.generation, left: Vec::new(), written: written.collect(), _file: Some(file) };
         // Before the store is let go: whoever closes it knows all that was written.
         self.shard.chunk_outcomes.lock().push_back(outcome);
         Ok(count)
+    }
+}
+
+impl ChunkJob {
+    /// The chunk with the start times of its samples, if it has some and blocks are to have them.
+    fn started(
+        &self,
+        (encoding, (min_t, max_t), data): (Encoding, (i64, i64), &[u8]),
+        runs: &[Run],
+    ) -> Result<Option<(Encoding, Vec<u8>)>, ChunkError> {
+        let has_any = runs.iter().any(|(from, start)| *from <= max_t && *start != 0);
+        if !has_any || !self.shard.shared.encodings.wants_starts(encoding) {
+            return Ok(None);
+        }
+        let plain = ChunkData { min_t, max_t, encoding: encoding.id(), data: data.to_vec() };
+        let started = rewrite::with_starts(&plain, |t| start_at(runs, t))?;
+        Ok(Some((Encoding::from_id(started.encoding)?, started.data)))
     }
 }
 
@@ -269,10 +347,9 @@ impl Head {
         self.shared.chunk_store()
     }
 
-    /// Finished chunks are written from now on, as jobs of the shards; not where start times are stored, of which these files tell
-    /// nothing.
+    /// Finished chunks are written from now on, as jobs of the shards.
     pub fn begin_chunk_writes(&self) {
-        if let Some(store) = self.chunk_store().filter(|_| !self.stores_starts()) {
+        if let Some(store) = self.chunk_store() {
             store.open();
             self.shards().iter().for_each(|shard| shard.look_for_chunks());
         }
@@ -282,6 +359,7 @@ impl Head {
     pub fn write_chunks_blocking(&self) -> Result<(), WalError> {
         for shard in self.shards() {
             while shard.install_chunks(usize::MAX) {}
+            shard.lock_partition().look_at_late();
             loop {
                 let done = match shard.chunk_job() {
                     ChunkStep::Job(job) => job.run(),

@@ -331,8 +331,8 @@ impl Column {
     /// Drops a column that nobody else holds. An `ArcSwap` that is dropped looks whether any thread of the process is about
     /// to read it, even where there is nothing in it.
     pub(super) fn discard(self) {
-        let Self { older, .. } = self;
-        if older.load().is_none() {
+        let Self { older, mut tail, .. } = self;
+        if *tail.get_mut() & TAIL_HAS_OLDER == 0 {
             // Holds nothing, so nothing is lost.
             std::mem::forget(older);
         }
@@ -599,7 +599,9 @@ impl Column {
             Some(before) => {
                 let at = before.words.published();
                 let sealed = before.sealed.as_deref().unwrap_or(&NO_CHUNKS);
-                let sealed = sealed.with(before.open.encoding(), &before.words.to_chunk(at), at);
+                // One that stands in a file is not needed once more.
+                let chunk = if sealed.has_open() { Vec::new() } else { before.words.to_chunk(at) };
+                let sealed = sealed.with(before.open.encoding(), &chunk, at);
                 (before.open.index() + u64::from(at.samples), before.all_commits(low), Some(Arc::new(sealed)))
             }
         };
@@ -650,12 +652,14 @@ impl Column {
 
     /// The same samples in larger or equal words, with other finished chunks.
     pub(super) fn copied(&self, words: OpenWords, sealed: Option<Arc<SealedChunks>>) -> Self {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let older = if tail & TAIL_HAS_OLDER == 0 { None } else { self.older.load_full() };
         Self {
             words,
-            tail: AtomicU64::new(self.tail.load(Ordering::Relaxed)),
+            tail: AtomicU64::new(tail),
             last_t: AtomicI64::new(self.last_t.load(Ordering::Relaxed)),
             open: self.open,
-            older: ArcSwapOption::new(self.older.load_full()),
+            older: ArcSwapOption::new(older),
             sealed,
         }
     }

@@ -65,7 +65,7 @@ pub enum LastSample {
 }
 
 impl OpenImage {
-    /// True if it is this chunk.
+    /// True if it is the chunk that the file says.
     fn is(&self, chunk: &WrittenChunk) -> bool {
         let own = (self.chunk.min_t, self.chunk.max_t, self.chunk.sample_count(), self.chunk.encoding);
         own == (chunk.min_t, chunk.max_t, chunk.samples, chunk.encoding)
@@ -111,53 +111,47 @@ fn for_each_sample(encoding: Encoding, data: &[u8], take: &mut dyn FnMut(i64, La
     Ok(())
 }
 
-/// Finished chunks of a series, as files have them. The data of the last is at hand.
+/// Finished chunks of a series, as files have them.
 #[derive(Debug, Default)]
 pub(crate) struct FileChunks {
     before: WrittenList,
-    last: Option<(WrittenChunk, Vec<u8>)>,
+    last: Option<WrittenChunk>,
     /// One did not follow the one before it; those from there on are left out.
     has_misfit: bool,
 }
 
 impl FileChunks {
     /// Adds a chunk.
-    pub(crate) fn push(&mut self, chunk: WrittenChunk, data: &[u8]) {
+    pub(crate) fn push(&mut self, chunk: WrittenChunk) {
         let mut follows = !self.has_misfit && chunk.min_t <= chunk.max_t;
-        if let Some((last, _)) = &self.last {
+        if let Some(last) = &self.last {
             follows &= last.place < chunk.place && last.max_t < chunk.min_t && self.before.push(last);
         }
-        if !follows {
+        if follows {
+            self.last = Some(chunk);
+        } else {
             self.has_misfit = true;
-            return;
-        }
-        match &mut self.last {
-            Some((last, held)) => {
-                *last = chunk;
-                data.clone_into(held);
-            }
-            None => self.last = Some((chunk, data.to_vec())),
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = WrittenChunk> + '_ {
-        self.before.iter().chain(self.last.as_ref().map(|(last, _)| *last))
+        self.before.iter().chain(self.last)
     }
 
     /// Numbers of the first and the last file; `None` without chunks.
     pub(crate) fn files(&self) -> Option<(u64, u64)> {
-        let last = self.last.as_ref()?.0.place.file();
+        let last = self.last.as_ref()?.place.file();
         Some((self.before.files().map_or(last, |(first, _)| first), last))
     }
 
     /// Time of the last sample; `None` without chunks.
     pub(crate) fn max_t(&self) -> Option<i64> {
-        self.last.as_ref().map(|(last, _)| last.max_t)
+        self.last.as_ref().map(|last| last.max_t)
     }
 
     /// Samples in all chunks.
     pub(crate) fn samples(&self) -> u64 {
-        u64::from(self.before.samples()) + self.last.as_ref().map_or(0, |(last, _)| u64::from(last.samples))
+        u64::from(self.before.samples()) + self.last.as_ref().map_or(0, |last| u64::from(last.samples))
     }
 }
 
@@ -179,9 +173,7 @@ impl Adoption {
 
     /// Bytes that it takes.
     pub(crate) fn data_len(&self) -> usize {
-        let of_files = |(chunks, _): &(FileChunks, _)| {
-            chunks.before.bytes().len() + chunks.last.as_ref().map_or(0, |(_, data)| data.len())
-        };
+        let of_files = |(chunks, _): &(FileChunks, _)| chunks.before.bytes().len();
         self.sealed.as_ref().map_or(0, of_files) + self.open.as_ref().map_or(0, |open| open.chunk.data.len())
     }
 }
@@ -212,32 +204,68 @@ impl WriterSeries {
             (None, Some(open)) => (None, open),
             (Some((chunks, files)), open) => {
                 let FileChunks { before: mut list, last, .. } = chunks;
-                let Some((last, data)) = last else { return fits };
-                let has_open = open.is_none();
-                let newest = match open.map_or_else(|| OpenImage::of(last.encoding, data), Ok) {
-                    Ok(newest) if !has_open || newest.is(&last) => newest,
-                    // What it should hold comes back from the log.
-                    Ok(_) | Err(_) => return false,
-                };
-                for chunk in list.iter().chain((!has_open).then_some(last)) {
-                    counts.add_chunk(chunk.min_t, chunk.samples);
-                }
+                let Some(last) = last else { return fits };
                 if !list.push(&last) {
                     return false;
                 }
-                (Some(Arc::new(SealedChunks::written(&list, files, has_open))), newest)
+                list.iter().for_each(|chunk| counts.add_chunk(chunk.min_t, chunk.samples));
+                let of_files = Arc::new(SealedChunks::all_written(&list, files, open.is_none()));
+                match open {
+                    Some(open) => (Some(of_files), open),
+                    None => return fits & self.begin_unread(&last, of_files),
+                }
             }
         };
         let chunk = &newest.chunk;
         counts.add_chunk(chunk.min_t, chunk.sample_count());
-        let encoder = match newest.last {
-            LastSample::Float(bits) => Encoder::Float(XorEncoder::ended(chunk.max_t, bits)),
-            LastSample::Histogram(value) => Encoder::Native(NativeWriter::ended(chunk.max_t, &value)),
+        self.begin_whole(&newest, of_files);
+        fits
+    }
+
+    /// Begins with a chunk that nothing is added to, behind those of files.
+    fn begin_whole(&mut self, newest: &OpenImage, of_files: Option<Arc<SealedChunks>>) {
+        let chunk = &newest.chunk;
+        let encoder = match &newest.last {
+            LastSample::Float(bits) => Encoder::Float(XorEncoder::ended(chunk.max_t, *bits)),
+            LastSample::Histogram(value) => Encoder::Native(NativeWriter::ended(chunk.max_t, value)),
         };
         let words = OpenWords::of_chunk(&chunk.data);
         let column = Column::whole((words, chunk.encoding), chunk.max_t, of_files);
         self.begin_with(column, encoder, (chunk.min_t, chunk.max_t));
-        fits
+    }
+
+    /// Begins with the last chunk of files, which mostly need not be read: the log has newer samples, and then it is a finished one.
+    fn begin_unread(&mut self, last: &WrittenChunk, of_files: Arc<SealedChunks>) -> bool {
+        let words = OpenWords::unread(last.samples);
+        let column = Column::whole((words, last.encoding), last.max_t, Some(of_files));
+        // Of its last sample only the time is known, which is enough for what comes from the log.
+        let encoder = Encoder::Float(XorEncoder::ended(last.max_t, 0));
+        self.begin_with(column, encoder, (last.min_t, last.max_t));
+        // An encoder of histograms goes on from the one before.
+        last.encoding == Encoding::Xor || self.read_newest()
+    }
+
+    /// Reads the newest chunk, if so far a file alone has it. False if it is not there as it was: then the series has no samples.
+    pub(super) fn read_newest(&mut self) -> bool {
+        let Some(column) = self.column().filter(|column| column.words.is_unread()) else { return true };
+        let of_files = column.sealed.clone();
+        let mut buffer = Vec::new();
+        let read = of_files.as_ref().and_then(|of_files| {
+            let (files, chunk) = of_files.open_place()?;
+            let data = files.load(&chunk, &mut buffer).ok()?.to_vec();
+            OpenImage::of(chunk.encoding, data).ok().filter(|newest| newest.is(&chunk))
+        });
+        match read {
+            Some(newest) => {
+                self.begin_whole(&newest, of_files);
+                true
+            }
+            None => {
+                // What it should hold comes back from the log.
+                self.forget_samples();
+                false
+            }
+        }
     }
 
     fn adopt_all_samples(
@@ -249,14 +277,11 @@ impl WriterSeries {
         let (mut fits, passed_over) = (true, counts.not_newer);
         if let Some((chunks, files)) = sealed {
             let mut buffer = Vec::new();
-            for chunk in chunks.before.iter() {
+            for chunk in chunks.iter() {
                 fits &= match files.load(&chunk, &mut buffer) {
                     Ok(data) => self.adopt_samples(chunk.encoding, data, rules, counts),
                     Err(_) => false,
                 };
-            }
-            if let Some((chunk, data)) = &chunks.last {
-                fits &= self.adopt_samples(chunk.encoding, data, rules, counts);
             }
         }
         let open = open.map(|open| open.chunk);

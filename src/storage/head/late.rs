@@ -4,6 +4,9 @@
 //! and the samples in order; readers merge them, and of samples with the same time stamp the first that came is kept.
 //! Everything that readers load is immutable and replaced as a whole: a sample copies the open chunk, which is small.
 //!
+//! Closed chunks go to the files of finished chunks, as those of samples in order do; a series then keeps forty bytes for each. The
+//! written ones are the oldest: chunks are written in the order in which they were closed.
+//!
 //! A chunk belongs to an *epoch*. When blocks are to be made of what is here, a new epoch begins; commits that begin after
 //! that put their samples into chunks of it, so the older chunks do not change any more once older commits are complete.
 //! They are dropped when blocks stand for them and no view needs them.
@@ -19,12 +22,14 @@ use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram};
 use crate::model::read::SampleColumn;
 use crate::model::sample::{SeriesRef, is_stale};
 use crate::model::time::{TimeRange, TimestampMs};
-use crate::storage::block::chunks::ChunkData;
+use crate::storage::block::chunks::{ChunkData, sample_count};
 use crate::storage::block::rewrite::{self, Sample, Starts, Value};
 use crate::storage::chunk::histogram::Native;
+use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::native::Newest;
+use crate::storage::head_chunk_store::{FileSet, Files};
 
 /// Samples of an open chunk, as in Prometheus.
 pub const LATE_CHUNK_LEN: usize = 32;
@@ -70,7 +75,7 @@ impl LateValue {
         }
     }
 
-    fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         match self {
             Self::Float(value) => Value::Float(*value),
             Self::Histogram(HistogramValue::Integer(histogram)) => Value::Whole(Box::new(Histogram::clone(histogram))),
@@ -103,14 +108,14 @@ impl LateSample {
     }
 }
 
-/// A closed chunk.
+/// A closed chunk that is held in memory.
 #[derive(Clone, Debug)]
-struct LateChunk {
-    encoding: Encoding,
-    data: Arc<[u8]>,
-    min_t: i64,
-    max_t: i64,
-    epoch: u64,
+pub(crate) struct LateChunk {
+    pub(crate) encoding: Encoding,
+    pub(crate) data: Arc<[u8]>,
+    pub(crate) min_t: i64,
+    pub(crate) max_t: i64,
+    pub(crate) epoch: u64,
     /// Of its samples, as long as a view may have to hide one.
     commits: Option<Box<[CommitId]>>,
 }
@@ -121,10 +126,34 @@ impl LateChunk {
     }
 }
 
+/// A closed chunk that stands in a file; every view sees its samples.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WrittenLate {
+    pub(crate) chunk: WrittenChunk,
+    pub(crate) epoch: u64,
+}
+
+/// Closed chunks that stand in files, in the order in which they were closed.
+#[derive(Debug)]
+struct Written {
+    chunks: Box<[WrittenLate]>,
+    files: Arc<FileSet>,
+}
+
+impl Written {
+    /// None without chunks; `before` holds files that may have been removed.
+    fn of(chunks: Vec<WrittenLate>, files: &Arc<Files>, before: Option<&FileSet>) -> Option<Arc<Self>> {
+        let file = |one: &WrittenLate| one.chunk.place.file();
+        let (first, last) = chunks.iter().map(file).min().zip(chunks.iter().map(file).max())?;
+        Some(Arc::new(Self { files: files.set_of(first, last, before), chunks: chunks.into() }))
+    }
+}
+
 /// The late samples of one series at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct LateChunks {
-    /// In the order in which they were closed.
+    written: Option<Arc<Written>>,
+    /// In the order in which they were closed, behind those that were written.
     closed: Arc<[Arc<LateChunk>]>,
     /// Sorted by time.
     open: Vec<LateSample>,
@@ -157,11 +186,58 @@ pub(crate) struct LateRules {
 impl LateChunks {
     /// True if nothing is here.
     fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.closed.is_empty()
+        self.chunk_count() == 0
     }
 
     fn chunk_count(&self) -> u64 {
-        self.closed.len() as u64 + u64::from(!self.open.is_empty())
+        self.written().len() as u64 + self.closed.len() as u64 + u64::from(!self.open.is_empty())
+    }
+
+    fn written(&self) -> &[WrittenLate] {
+        self.written.as_ref().map_or(&[], |written| &written.chunks)
+    }
+
+    /// Chunks that stand in files, with these.
+    pub(crate) fn in_files(&self) -> Option<(&Arc<FileSet>, &[WrittenLate])> {
+        self.written.as_ref().map(|written| (&written.files, &*written.chunks))
+    }
+
+    /// Closed chunks of `epoch` that are to be written, and whether there may be others when all views see commits that are open
+    /// now; every view sees the commits up to `low`.
+    fn to_write(&self, epoch: u64, low: CommitId) -> (Vec<Arc<LateChunk>>, bool) {
+        let mut found = Vec::new();
+        for chunk in self.closed.iter() {
+            if chunk.epoch != epoch {
+                // It becomes part of a block soon, and those behind it have to wait.
+                break;
+            }
+            if chunk.commits.as_ref().is_some_and(|commits| commits.iter().any(|commit| low < *commit)) {
+                return (found, true);
+            }
+            found.push(Arc::clone(chunk));
+        }
+        (found, false)
+    }
+
+    /// The same samples, of which those in `chunks` stand in files from now on; `None` if they are not here any more.
+    fn with_written(&self, chunks: &[(Arc<LateChunk>, ChunkPlace)], files: &Arc<Files>) -> Option<Self> {
+        let is_same = |(held, (chunk, _)): &(&Arc<LateChunk>, &(Arc<LateChunk>, ChunkPlace))| {
+            Arc::ptr_eq(&held.data, &chunk.data)
+        };
+        let moved = self.closed.iter().zip(chunks).take_while(is_same);
+        let place = |(held, (_, place)): (&Arc<LateChunk>, &(_, ChunkPlace))| {
+            let samples = sample_count(held.encoding.id(), &held.data);
+            let (min_t, max_t, encoding) = (held.min_t, held.max_t, held.encoding);
+            WrittenLate { chunk: WrittenChunk { place: *place, min_t, max_t, samples, encoding }, epoch: held.epoch }
+        };
+        let moved: Vec<WrittenLate> = moved.map(place).collect();
+        if moved.is_empty() {
+            return None;
+        }
+        let closed = self.closed.get(moved.len()..).unwrap_or(&[]).into();
+        let all = [self.written(), &moved].concat();
+        let written = Written::of(all, files, self.written.as_ref().map(|written| &*written.files));
+        Some(Self { written, closed, open: self.open.clone(), open_epoch: self.open_epoch })
     }
 
     /// These samples and one more; `None` if it is a repetition.
@@ -170,19 +246,24 @@ impl LateChunks {
         if !self.open.is_empty() && epoch < self.open_epoch {
             // A commit that began before the open chunk's epoch: its sample must go with the older chunks.
             let closed = self.closed_with(std::slice::from_ref(&sample), epoch, low);
-            return Some(Self { closed, open: self.open.clone(), open_epoch: self.open_epoch });
+            return Some(self.followed_by(closed, self.open.clone(), self.open_epoch));
         }
         let is_full = chunk_len <= self.open.len() || self.open_epoch < epoch;
         if is_full && !self.open.is_empty() {
             let closed = self.closed_with(&self.open, self.open_epoch, low);
-            return Some(Self { closed, open: vec![sample], open_epoch: epoch });
+            return Some(self.followed_by(closed, vec![sample], epoch));
         }
         let Err(place) = self.open.binary_search_by_key(&sample.t, |held| held.t) else { return None };
         let mut open = Vec::with_capacity((self.open.len() + 1).next_power_of_two());
         open.extend_from_slice(self.open.get(..place).unwrap_or(&[]));
         open.push(sample);
         open.extend_from_slice(self.open.get(place..).unwrap_or(&[]));
-        Some(Self { closed: Arc::clone(&self.closed), open, open_epoch: epoch })
+        Some(self.followed_by(Arc::clone(&self.closed), open, epoch))
+    }
+
+    /// The same written chunks, and these.
+    fn followed_by(&self, closed: Arc<[Arc<LateChunk>]>, open: Vec<LateSample>, open_epoch: u64) -> Self {
+        Self { written: self.written.clone(), closed, open, open_epoch }
     }
 
     /// The closed chunks and those of `samples`, which are sorted.
@@ -216,19 +297,24 @@ impl LateChunks {
     fn without_epochs(&self, epoch: u64) -> Self {
         let closed = self.closed.iter().filter(|chunk| epoch < chunk.epoch).cloned().collect();
         let open = if self.open_epoch <= epoch { Vec::new() } else { self.open.clone() };
-        Self { closed, open, open_epoch: self.open_epoch }
+        let left: Vec<WrittenLate> = self.written().iter().filter(|one| epoch < one.epoch).copied().collect();
+        let files = self.written.as_ref().map(|written| &written.files);
+        let written = files.and_then(|files| Written::of(left, files.owner(), Some(files)));
+        Self { written, closed, open, open_epoch: self.open_epoch }
     }
 
     /// True if a view of `commit` sees a sample.
     pub(crate) fn has_visible(&self, commit: CommitId) -> bool {
-        self.closed.iter().any(|chunk| chunk.has_visible(commit))
+        !self.written().is_empty()
+            || self.closed.iter().any(|chunk| chunk.has_visible(commit))
             || self.open.iter().any(|sample| sample.commit <= commit)
     }
 
     /// True if a view of `commit` sees a sample and a chunk that has one reaches into `range`.
     pub(crate) fn reaches_into(&self, range: TimeRange, commit: CommitId) -> bool {
         let overlaps = |min_t, max_t| range.overlaps(TimestampMs(min_t), TimestampMs(max_t));
-        self.closed.iter().any(|chunk| overlaps(chunk.min_t, chunk.max_t) && chunk.has_visible(commit))
+        self.written().iter().any(|one| overlaps(one.chunk.min_t, one.chunk.max_t))
+            || self.closed.iter().any(|chunk| overlaps(chunk.min_t, chunk.max_t) && chunk.has_visible(commit))
             || self.open.iter().any(|sample| range.contains(TimestampMs(sample.t)) && sample.commit <= commit)
     }
 
@@ -236,13 +322,26 @@ impl LateChunks {
     pub(crate) fn spans(&self, epoch: u64) -> impl Iterator<Item = (i64, i64)> + '_ {
         let closed = self.closed.iter().filter(move |chunk| chunk.epoch <= epoch).map(|c| (c.min_t, c.max_t));
         let open = (self.open_epoch <= epoch).then(|| self.open.first().zip(self.open.last())).flatten();
-        closed.chain(open.map(|(first, last)| (first.t, last.t)))
+        let written = self.written().iter().filter(move |one| one.epoch <= epoch);
+        let written = written.map(|one| (one.chunk.min_t, one.chunk.max_t));
+        written.chain(closed).chain(open.map(|(first, last)| (first.t, last.t)))
     }
 
     /// The samples in `range` that a view of `commit` sees, of chunks up to `epoch`, in the order of time; each with the number
     /// of its chunk.
     pub(crate) fn merged(&self, range: TimeRange, commit: CommitId, epoch: u64) -> Result<Vec<Merged>, ChunkError> {
         let mut merged: Vec<Merged> = Vec::new();
+        let mut buffer = Vec::new();
+        for (number, WrittenLate { chunk, epoch: own }) in self.written().iter().enumerate() {
+            let Some((files, _)) = self.in_files() else { break };
+            if epoch < *own || !range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t)) {
+                continue;
+            }
+            let samples = rewrite::decode(chunk.encoding, files.load_late(chunk, &mut buffer)?)?.into_iter();
+            let wanted = samples.filter(|sample| range.contains(TimestampMs(sample.t)));
+            merged.extend(wanted.map(|Sample { t, start, value }| Merged { t, start, chunk: number, value }));
+        }
+        let before = self.written().len();
         let wanted = |chunk: &&Arc<LateChunk>| {
             chunk.epoch <= epoch && range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t))
         };
@@ -251,7 +350,7 @@ impl LateChunks {
             for (index, Sample { t, start, value }) in samples.into_iter().enumerate() {
                 let of_sample = chunk.commits.as_ref().and_then(|commits| commits.get(index));
                 if range.contains(TimestampMs(t)) && of_sample.is_none_or(|own| *own <= commit) {
-                    merged.push(Merged { t, start, chunk: number, value });
+                    merged.push(Merged { t, start, chunk: before + number, value });
                 }
             }
         }
@@ -273,7 +372,7 @@ impl LateChunks {
     /// Appends the samples of the open chunk that a view of `commit` sees. Its histograms say of those before them what they would
     /// say if it were closed with just these.
     fn merge_open(&self, range: TimeRange, commit: CommitId, merged: &mut Vec<Merged>) -> Result<(), ChunkError> {
-        let (number, is_wanted) = (self.closed.len(), |t: i64| range.contains(TimestampMs(t)));
+        let (number, is_wanted) = (self.written().len() + self.closed.len(), |t: i64| range.contains(TimestampMs(t)));
         let seen = self.open.iter().filter(|sample| sample.commit <= commit);
         if seen.clone().all(|sample| matches!(sample.value, LateValue::Float(_))) {
             let wanted = seen.filter(|sample| is_wanted(sample.t));
@@ -380,7 +479,50 @@ impl LateTable {
         chunks.open_epoch == epoch && chunks.open.binary_search_by_key(&t, |held| held.t).is_ok()
     }
 
-    /// Puts a sample to those of its series. Only the shard's thread may call it.
+    /// Closed chunks of a series that are to be written; see [`LateChunks::to_write`].
+    pub(crate) fn to_write(&self, series: SeriesRef, epoch: u64, low: CommitId) -> (Vec<Arc<LateChunk>>, bool) {
+        self.get(series).map_or_else(Default::default, |late| late.to_write(epoch, low))
+    }
+
+    /// Lets a series give chunks back that stand in files from now on. Only who holds the partition may call it.
+    pub(crate) fn set_written(&self, series: SeriesRef, chunks: &[(Arc<LateChunk>, ChunkPlace)], files: &Arc<Files>) {
+        if let Some(series) = self.series_of(series)
+            && let Some(after) = series.chunks.load().with_written(chunks, files)
+        {
+            series.chunks.store(Arc::new(after));
+        }
+    }
+
+    /// A series gets these chunks, which stand in files, before its others. Nobody reads it yet.
+    pub(crate) fn begin_with(&self, series: SeriesRef, chunks: Vec<WrittenLate>, files: &Arc<Files>) {
+        self.parts.get_or_init(|| (0..PARTS).map(|_| ArcSwap::default()).collect());
+        let Some(part) = self.part(series) else { return };
+        let known = self.series_of(series);
+        let before = known.as_ref().map_or_else(Arc::default, |known| known.chunks.load_full());
+        self.chunks.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        for WrittenLate { chunk, .. } in &chunks {
+            self.max_t.fetch_max(chunk.max_t, Ordering::SeqCst);
+            self.min_t.fetch_min(chunk.min_t, Ordering::SeqCst);
+        }
+        // Of a series with two references each has its own.
+        let mut all = [before.written(), &chunks].concat();
+        all.sort_by_key(|one| one.chunk.place);
+        let written = Written::of(all, files, None);
+        let after = LateChunks {
+            written,
+            ..before.followed_by(Arc::clone(&before.closed), before.open.clone(), before.open_epoch)
+        };
+        let Some(known) = known else {
+            let mut with = Part::clone(&part.load());
+            with.insert(series, Arc::new(LateSeries { chunks: ArcSwap::from_pointee(after) }));
+            part.store(Arc::new(with));
+            self.series.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        known.chunks.store(Arc::new(after));
+    }
+
+    /// Puts a sample to those of its series. Only who holds the partition may call it.
     pub(crate) fn insert(&self, series: SeriesRef, sample: LateSample, rules: LateRules) -> Inserted {
         let parts = || (0..PARTS).map(|_| ArcSwap::default()).collect();
         self.parts.get_or_init(parts);
@@ -431,7 +573,7 @@ impl LateTable {
     }
 
     /// Drops the chunks up to `epoch` in one part: calls `emptied` with each series that has no other. Returns how many chunks
-    /// and how many series were looked at. Only the shard's thread may call it.
+    /// and how many series were looked at. Only who holds the partition may call it.
     pub(crate) fn drop_epochs(&self, part: usize, epoch: u64, mut emptied: impl FnMut(SeriesRef)) -> (u64, usize) {
         let Some(slot) = self.parts.get().and_then(|parts| parts.get(part)) else { return (0, 0) };
         let before = slot.load_full();

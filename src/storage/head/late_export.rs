@@ -10,6 +10,7 @@ use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::chunks::ChunkData;
 use crate::storage::block::rewrite::{self, MERGED_SAMPLES, Sample, Starts};
+use crate::storage::chunk::written::ChunkPlace;
 use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::Head;
 use crate::storage::head::deletion;
@@ -72,6 +73,12 @@ impl Head {
     /// Lets the shards drop what was cut off, once no view needs it; [`crate::storage::head::shard::Shard::reclaim`] does it.
     pub fn drop_late(&self, cut: LateCut) {
         self.shards.iter().for_each(|shard| shard.drop_late(cut.epoch));
+    }
+
+    /// The same for files of chunks: returns the place before which they hold no late samples that blocks do not hold, for the next
+    /// start; `None` if they have held none.
+    pub fn drop_late_chunks(&self, cut: LateCut) -> Option<ChunkPlace> {
+        self.chunk_store().and_then(|store| store.drop_late(cut.epoch))
     }
 }
 

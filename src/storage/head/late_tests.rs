@@ -21,6 +21,7 @@ use crate::storage::block::meta::{BlockMeta, HINT_OUT_OF_ORDER};
 use crate::storage::block::metrics::BlockMetrics;
 use crate::storage::block::retention::Retention;
 use crate::storage::block::view::StoreQueryable;
+use crate::storage::chunk::written::ChunkPlace;
 use crate::storage::chunk_snapshot::{self, SnapshotError, Stop};
 use crate::storage::compact::blocks::BlockCompaction;
 use crate::storage::compact::head::HeadCompaction;
@@ -32,6 +33,7 @@ use crate::storage::fs::sim::SimFs;
 use crate::storage::head::export::BlockRange;
 use crate::storage::head::shard::Staged;
 use crate::storage::head_chunk_store;
+use crate::storage::late_floor;
 use crate::storage::replay::{self, ReadFrom, ReplayReport};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::LogRecords;
@@ -42,6 +44,7 @@ use crate::storage::wbl::{self, LateLog};
 mod cases;
 mod damage;
 mod ended;
+mod files;
 mod histograms;
 mod joints;
 mod starts;
@@ -183,6 +186,12 @@ impl Store {
         content(&*self.store().view().unwrap())
     }
 
+    /// From where on chunks of late samples are needed.
+    fn late_from(&self) -> Option<ChunkPlace> {
+        let of_others = self.report.late_chunk_file.map(|_| ChunkPlace::default());
+        of_others.or_else(|| self.head.chunk_store().and_then(|store| store.late_from()))
+    }
+
     /// All samples of a series.
     fn column(&self, series: u32) -> SampleColumn {
         let view = self.store().view().unwrap();
@@ -230,6 +239,9 @@ impl Store {
         let made = compaction.finish();
         self.catalog.reload(Retention::default(), 0)?;
         self.head.drop_late(cut);
+        if let Some(from) = self.head.drop_late_chunks(cut) {
+            late_floor::save(&*self.fs, Path::new(DATA), from).map_err(failed)?;
+        }
         if let Some(kept) = kept {
             wbl::remove_before(&self.fs, Path::new(DATA), kept).map_err(failed)?;
         }
@@ -446,7 +458,7 @@ fn a_stop_leaves_late_samples_in_their_log_alone() {
     assert_ne!(more, all());
     let again = Store::open(&store.sim.fork(), WINDOW_MS);
     assert_eq!((&again.report.from, again.content()), (&ReadFrom::Snapshot, more.clone()));
-    chunk_snapshot::prepare_truncation(&store.fs, Path::new(DATA), TimestampMs(0), false).unwrap();
+    chunk_snapshot::prepare_truncation(&store.fs, Path::new(DATA), TimestampMs(0), None).unwrap();
     assert_eq!(Store::open(&store.sim.fork(), WINDOW_MS).content(), more);
     // Once blocks stand for them, nothing of them is read.
     store.compact_late().unwrap();
@@ -640,7 +652,7 @@ fn late_samples_of_prometheus_are_read_whole() {
     };
     let (head, report, checked) = open(&sim);
     assert_eq!((report.log.damage.len(), report.late_log.damage.len(), report.head.late), (0, 0, 120));
-    assert_eq!((report.late_chunk_file, report.head.late_unknown_refs), (Some(1), 0));
+    assert_eq!((report.late_chunk_file, report.head.late_unknown_refs), (None, 0));
     assert!(3 <= checked.late);
     let mut want = Content::new();
     for series in 0..2i64 {

@@ -20,6 +20,7 @@ use crate::model::time::{TimeRange, TimestampMs};
 
 pub mod bounds;
 pub mod cardinality;
+mod chunk_damage;
 mod chunk_writes;
 mod column;
 pub mod commit;
@@ -48,6 +49,7 @@ mod table;
 mod truncate;
 mod view;
 
+pub(crate) use chunk_damage::DamagedSeries;
 pub use chunk_writes::{ChunkJob, ChunkStep};
 pub use index::{MergeJob, MergedSegment};
 pub use late_export::{LateCut, LateExport};

@@ -26,7 +26,7 @@ use crate::storage::head::bounds::{AppendBounds, Lateness};
 use crate::storage::head::chunk_writes::ChunkWrites;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::exemplars::{Exemplars, Verdict};
-use crate::storage::head::index::tail::{Tail, TailEntry};
+use crate::storage::head::index::tail::{RESTORED_TAIL_LEN_MAX, TAIL_LEN_MAX, Tail, TailEntry};
 use crate::storage::head::index::{Index, build};
 use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue};
 use crate::storage::head::native::Newest;
@@ -184,6 +184,9 @@ const _: () = assert!(crate::storage::head::route::SLICE_LEN_MAX <= 1 << STAGED_
 /// Samples whose series are fetched from memory together.
 const TOUCHED_AHEAD: usize = 16;
 
+/// Room for series that are not in a segment yet, beyond which it is given back: many may come at once.
+const YOUNG_ROOM_MAX: usize = 2 * RESTORED_TAIL_LEN_MAX;
+
 /// A series that is not in a segment yet, for lookups by labels.
 #[derive(Debug)]
 struct YoungSeries {
@@ -192,7 +195,8 @@ struct YoungSeries {
     id: SeriesId,
 }
 
-/// One shard's series. Only the shard's thread writes it; readers use the index and the cells that it publishes.
+/// One shard's series. One thread at a time writes it, which holds the shard's lock; readers use the index and the cells that
+/// it publishes.
 #[derive(Debug)]
 pub(crate) struct Partition {
     shard: ShardId,
@@ -724,8 +728,18 @@ impl Partition {
         let id = self.table.insert(WriterSeries::restoring(reference))?;
         self.shared.restored_series();
         self.young.insert_unique(hash, YoungSeries { hash, labels: labels.clone(), id }, |young| young.hash);
+        if self.index.tail.is_full() {
+            self.seal_tail_for(RESTORED_TAIL_LEN_MAX);
+        }
         self.enter_index(&NewSeries { series: reference, labels: labels.clone(), hash, id });
         Some((id, reference))
+    }
+
+    /// Readers scan the tail from now on.
+    pub(super) fn settle_tail(&mut self) {
+        if TAIL_LEN_MAX < self.index.tail.room() {
+            self.seal_tail();
+        }
     }
 
     /// The place of the series with these labels.
@@ -864,6 +878,7 @@ impl Partition {
     fn apply_late(&mut self, batch: &StagedBatch, commit: &Commit, low: CommitId) -> (u64, u64, u64) {
         let table = self.readers.late.load_full();
         let rules = LateRules { epoch: batch.epoch, low, chunk_len: self.shared.late_chunk_len };
+        let writes_chunks = self.shared.chunk_store().is_some_and(|store| store.is_open());
         let (mut floats, mut histograms, mut chunks) = (0, 0, 0);
         for late in &batch.late {
             let series = self.table.get(late.id).expect("a series with staged samples stays in the table");
@@ -872,6 +887,9 @@ impl Partition {
             let Inserted::Taken { new_chunks } = table.insert(late.series, sample, rules) else { continue };
             series.cell.set_late(true);
             chunks += new_chunks;
+            if 0 < new_chunks && writes_chunks {
+                self.chunk_writes.finished_late(late.id);
+            }
             match &late.value {
                 LateValue::Float(_) => floats += 1,
                 LateValue::Histogram(_) => histograms += 1,
@@ -910,14 +928,22 @@ impl Partition {
 
     /// Turns the tail into a segment and begins another.
     pub(super) fn seal_tail(&mut self) {
+        self.seal_tail_for(TAIL_LEN_MAX);
+    }
+
+    /// The same, with room for `len_max` series in the next one.
+    fn seal_tail_for(&mut self, len_max: usize) {
         let mut segments = self.index.segments.clone();
         let segment = build::from_tail(self.index.tail.iter(self.index.tail.len()));
         if 0 < segment.len() {
             segments.push(Arc::new(segment));
         }
-        self.publish(Index { segments, tail: Arc::new(Tail::with_room()) });
+        self.publish(Index { segments, tail: Arc::new(Tail::with_room(len_max)) });
         let table = &self.table;
         self.young.retain(|young| table.get(young.id).is_some_and(|series| !series.indexed));
+        if YOUNG_ROOM_MAX < self.young.capacity() {
+            self.young.shrink_to(2 * self.young.len().max(TAIL_LEN_MAX), |young| young.hash);
+        }
     }
 
     pub(super) fn publish(&mut self, index: Index) {

@@ -31,7 +31,7 @@ use crate::storage::chunk::written::WrittenChunk;
 use crate::storage::head::Head;
 use crate::storage::head::exemplar_restore::ReplayedExemplars;
 use crate::storage::head::image::{Adoption, FileChunks, OpenImage};
-use crate::storage::head::late::{LateSample, LateValue};
+use crate::storage::head::late::{LateSample, LateValue, WrittenLate};
 use crate::storage::head::ref_table::RefTable;
 use crate::storage::head::restore::shard::ShardRestorer;
 use crate::storage::head::route::shard_of;
@@ -114,6 +114,8 @@ pub struct Restorer<'a> {
     chunks: HashMap<u64, FileChunks, foldhash::fast::FixedState>,
     /// Where they stand.
     files: Option<Arc<Files>>,
+    /// What files hold of samples that came out of order, by shard and number there.
+    late: HashMap<(u16, u32), LateOfFiles, foldhash::fast::FixedState>,
     /// Samples in the batches of all lanes that may be, and how many there are about.
     batched_max: usize,
     batched: usize,
@@ -125,6 +127,14 @@ pub struct Restorer<'a> {
     late_epoch: u64,
     exemplars: ReplayedExemplars,
     stats: RestoreStats,
+}
+
+/// Samples of one series that came out of order and that files hold.
+#[derive(Default)]
+struct LateOfFiles {
+    chunks: Vec<WrittenChunk>,
+    /// Of their samples; ascending once all are there.
+    times: Vec<i64>,
 }
 
 /// Where a reference stands; zeros: nowhere.
@@ -232,6 +242,7 @@ impl Head {
             places: RefTable::default(),
             chunks: HashMap::default(),
             files: None,
+            late: HashMap::default(),
             batched_max: BATCHED_MAX.max(BATCH_LEN_MIN * self.shards.len()),
             batched: 0,
             series_seen: 0,
@@ -264,11 +275,11 @@ impl Restorer<'_> {
     }
 
     /// A finished chunk of a series that is yet to come.
-    pub(crate) fn chunk(&mut self, reference: SeriesRef, chunk: WrittenChunk, data: &[u8]) {
+    pub(crate) fn chunk(&mut self, reference: SeriesRef, chunk: WrittenChunk) {
         if reference.0 < SERIES_REF_MAX - 1 {
             self.ref_max = self.ref_max.max(reference.0);
             if self.min_valid <= chunk.max_t {
-                self.chunks.entry(reference.0).or_default().push(chunk, data);
+                self.chunks.entry(reference.0).or_default().push(chunk);
             }
         }
     }
@@ -420,34 +431,36 @@ impl Restorer<'_> {
     /// The way to the shard of a series and its number there, for a sample that is new enough.
     #[inline]
     fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<(&mut Lane, u32)> {
-        let place = self.places.get(series.0);
-        let Some(shard) = place.shard.checked_sub(1) else {
-            // One that no series can have is nobody's; it must not use up the references.
-            if series.0 < SERIES_REF_MAX - 1 {
-                self.ref_max = self.ref_max.max(series.0);
-            }
-            // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
-            let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
-            *count += 1;
-            if self.min_valid <= t {
-                let (min, max) = self.stats.unknown_span.unwrap_or((t, t));
-                self.stats.unknown_span = Some((min.min(t), max.max(t)));
-            }
+        let Some(place) = self.places.get_mut(series.0).filter(|place| 0 < place.shard) else {
+            self.pass_over_unknown(series, t);
             return None;
         };
-        let lane = self.lanes.get_mut(usize::from(shard))?.as_mut()?;
+        let lane = self.lanes.get_mut(usize::from(place.shard - 1))?.as_mut()?;
         if t < self.min_valid {
             self.stats.too_old += 1;
             return None;
         }
         if t <= place.chunks_to {
             self.stats.not_newer += 1;
-            if let Some(place) = self.places.get_mut(series.0) {
-                self.stats.misfits += u64::from(!place.pass_over(t));
-            }
+            self.stats.misfits += u64::from(!place.pass_over(t));
             return None;
         }
         Some((lane, place.number))
+    }
+
+    #[cold]
+    fn pass_over_unknown(&mut self, series: SeriesRef, t: i64) {
+        // One that no series can have is nobody's; it must not use up the references.
+        if series.0 < SERIES_REF_MAX - 1 {
+            self.ref_max = self.ref_max.max(series.0);
+        }
+        // Samples of a series that is gone are all too old: a checkpoint has dropped its name before them.
+        let count = if t < self.min_valid { &mut self.stats.too_old } else { &mut self.stats.unknown_refs };
+        *count += 1;
+        if self.min_valid <= t {
+            let (min, max) = self.stats.unknown_span.unwrap_or((t, t));
+            self.stats.unknown_span = Some((min.min(t), max.max(t)));
+        }
     }
 
     /// Lets a reference stand for the series of another, where nothing else has named it.
@@ -492,6 +505,43 @@ impl Restorer<'_> {
         lane.map_or(0, |lane| lane.here().late_between(place.number, (min_t, max_t)))
     }
 
+    /// Whether start times are stored.
+    pub(crate) fn stores_starts(&self) -> bool {
+        self.head.stores_starts()
+    }
+
+    /// A reference that a file names must not become that of another series, though a power cut may have taken its own from the log.
+    pub(crate) fn taken(&mut self, reference: SeriesRef) {
+        if reference.0 < SERIES_REF_MAX - 1 {
+            self.ref_max = self.ref_max.max(reference.0);
+        }
+    }
+
+    /// A chunk of samples that came out of order, which stands in a file. All series have been named before.
+    pub(crate) fn late_written(&mut self, series: SeriesRef, chunk: WrittenChunk, mut times: Vec<i64>) {
+        let place = self.places.get(series.0);
+        if 0 < place.shard {
+            let late = self.late.entry((place.shard - 1, place.number)).or_default();
+            late.chunks.push(chunk);
+            late.times.append(&mut times);
+        }
+    }
+
+    /// Lets series begin with those chunks; the log of such samples is passed over where they hold them.
+    pub(crate) fn begin_late(&mut self) {
+        let Some(files) = self.files.clone() else { return };
+        let epoch = self.late_epoch;
+        for ((shard, number), late) in &mut self.late {
+            late.times.sort_unstable();
+            late.times.dedup();
+            let Some(Some(lane)) = self.lanes.get_mut(usize::from(*shard)) else { continue };
+            // In the order in which they were closed.
+            late.chunks.sort_by_key(|chunk| chunk.place);
+            let chunks = late.chunks.drain(..).map(|chunk| WrittenLate { chunk, epoch }).collect();
+            lane.here().begin_late(*number, chunks, late.times.len() as u64, &files);
+        }
+    }
+
     fn insert_late(&mut self, series: SeriesRef, sample: LateSample) {
         let epoch = self.late_epoch;
         let place = self.places.get(series.0);
@@ -502,6 +552,10 @@ impl Restorer<'_> {
             self.stats.late_unknown_refs += 1;
             return;
         };
+        let late = self.late.get(&(shard, place.number));
+        if late.is_some_and(|late| late.times.binary_search(&sample.t).is_ok()) {
+            return;
+        }
         if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
             lane.here().insert_late(place.number, vec![sample], epoch);
         }

@@ -89,6 +89,11 @@ impl Slice {
         self.len() == 0
     }
 
+    /// True for the usual scrape: nothing but samples of series that were known.
+    pub fn is_usual(&self) -> bool {
+        !self.known.is_empty() && self.len() == self.known.len()
+    }
+
     /// Indexes of the samples in their batch.
     pub fn indexes(&self) -> impl Iterator<Item = u32> + '_ {
         let known = (0..).zip(&self.known).map(|(index, _)| index);

@@ -149,11 +149,21 @@ impl WriterSeries {
         true
     }
 
-    /// Shows the samples of a series that was restored.
-    pub(crate) fn publish(&mut self) {
-        if std::mem::take(&mut self.hidden) {
-            self.cell.column.store(self.column.clone());
+    /// Shows the samples of a series that was restored; false if its newest chunk cannot be read.
+    pub(crate) fn publish(&mut self) -> bool {
+        if !self.hidden {
+            return true;
         }
+        let is_read = self.read_newest();
+        self.hidden = false;
+        self.cell.column.store(self.column.clone());
+        is_read
+    }
+
+    /// Leaves a series that is being restored without samples.
+    pub(super) fn forget_samples(&mut self) {
+        self.column = None;
+        self.encoder = Encoder::Float(XorEncoder::default());
     }
 
     /// Appends samples of a series that is being restored, visible to every view. Nobody else holds its column, so it is

@@ -1,5 +1,5 @@
-//! A shard as its actor and readers know it: the partition behind a lock that only the shard's thread takes, and beside
-//! it what readers load without waiting.
+//! A shard as its actor and readers know it: the partition behind a lock that the shard's thread takes, and others while it
+//! is free, and beside it what readers load without waiting.
 //!
 //! It lives in the actor's `deps` and so outlives a panic. [`Shard::recover`] tells the restarted actor whether the
 //! partition may be kept: applying happens between two marks (`Applying`), and only a panic inside them tears it.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::append::{AppendReport, ShardId};
 use crate::model::metadata::SeriesMetadata;
@@ -304,11 +304,20 @@ impl Shard {
     /// Checks a slice of a commit: order, bounds, series. Readers see nothing of it. Samples of one series are checked
     /// against each other and against what was staged before. Errors when the shard is not ready.
     pub fn stage(&self, commit: &HeadCommit, slice: Slice) -> Result<Staged, HeadError> {
-        let mut partition = self.ready()?;
+        Ok(self.stage_in(self.ready()?, commit, slice))
+    }
+
+    /// As [`Shard::stage`], for who is not the shard's thread: `None`, with nothing done, if the partition is taken now.
+    pub fn try_stage(&self, commit: &HeadCommit, slice: &mut Slice) -> Option<Result<Staged, HeadError>> {
+        let partition = self.checked(self.partition.try_lock()?);
+        Some(partition.map(|partition| self.stage_in(partition, commit, std::mem::take(slice))))
+    }
+
+    fn stage_in(&self, mut partition: MutexGuard<'_, Partition>, commit: &HeadCommit, slice: Slice) -> Staged {
         self.staging.store(true, Ordering::SeqCst);
         let (slot, batch, report) = partition.stage(commit.bounds, slice);
         self.staging.store(false, Ordering::SeqCst);
-        Ok(Staged {
+        Staged {
             shard: self.id(),
             generation: self.readers.generation(),
             slot,
@@ -318,15 +327,29 @@ impl Shard {
             commit: Some(commit.commit.clone()),
             dropped: Arc::clone(&self.dropped),
             unlogged: Some(Arc::clone(&self.unlogged)),
-        })
+        }
     }
 
     /// Applies a staged slice whose records the log has. It is applied after all slices that were staged before it;
     /// readers see it once all parts of its commit are applied. A shard that was rebuilt meanwhile has it if the log has.
     /// Errors when the shard is not ready, and when it was rebuilt without it.
-    pub fn apply(&self, mut staged: Staged) -> Result<AppendReport, HeadError> {
+    pub fn apply(&self, staged: Staged) -> Result<AppendReport, HeadError> {
+        self.apply_in(self.ready()?, staged)
+    }
+
+    /// As [`Shard::apply`], for who is not the shard's thread: `None`, with nothing done, if the partition is taken now.
+    pub fn try_apply(&self, staged: &mut Option<Staged>) -> Option<Result<AppendReport, HeadError>> {
+        let partition = self.checked(self.partition.try_lock()?);
+        let staged = staged.take()?;
+        Some(partition.and_then(|partition| self.apply_in(partition, staged)))
+    }
+
+    fn apply_in(
+        &self,
+        mut partition: MutexGuard<'_, Partition>,
+        mut staged: Staged,
+    ) -> Result<AppendReport, HeadError> {
         assert_eq!(staged.shard, self.id(), "a slice is applied by the shard that staged it");
-        let mut partition = self.ready()?;
         if staged.generation != self.readers.generation() {
             if staged.unlogged.is_none() {
                 staged.batch.store_exemplars(&self.shared.exemplars);
@@ -463,22 +486,35 @@ impl Shard {
         (status.state == ShardState::Ready && !self.readers.torn.load(Ordering::SeqCst)).then_some(status.generation)
     }
 
+    /// True if a panic has cut an applied batch short, and nothing was done about it yet.
+    pub fn is_torn(&self) -> bool {
+        self.state() == ShardState::Ready && self.readers.torn.load(Ordering::SeqCst)
+    }
+
     /// The partition, for whoever restores it.
-    pub(super) fn lock_partition(&self) -> parking_lot::MutexGuard<'_, Partition> {
+    pub(super) fn lock_partition(&self) -> MutexGuard<'_, Partition> {
         self.partition.lock()
     }
 
-    fn ready(&self) -> Result<parking_lot::MutexGuard<'_, Partition>, HeadError> {
+    fn ready(&self) -> Result<MutexGuard<'_, Partition>, HeadError> {
         // Asked before the lock as well: whoever rebuilds the partition holds it all the while.
         if let ShardState::Rebuilding { reason } | ShardState::Failed { reason } = self.readers.state() {
             return Err(self.unavailable(&reason));
         }
-        let mut partition = self.partition.lock();
+        self.checked(self.partition.lock())
+    }
+
+    /// The partition, if it is whole.
+    fn checked<'a>(&self, mut partition: MutexGuard<'a, Partition>) -> Result<MutexGuard<'a, Partition>, HeadError> {
         match self.readers.state() {
             ShardState::Ready if self.readers.torn.load(Ordering::SeqCst) => {
                 Err(self.unavailable("a panic has cut a commit short"))
             }
             ShardState::Ready => {
+                // Whoever has staged last was cut short by a panic.
+                if self.staging.swap(false, Ordering::SeqCst) {
+                    partition.repair_staging();
+                }
                 self.collect_dropped(&mut partition);
                 Ok(partition)
             }
@@ -514,7 +550,7 @@ mod tests {
     use crate::model::clock::ManualClock;
     use crate::model::labels::Labels;
     use crate::model::matcher::Matcher;
-    use crate::model::read::Unlimited;
+    use crate::model::read::{FloatColumn, SampleSource, Unlimited};
     use crate::model::time::{TimeRange, TimestampMs};
     use crate::storage::head::{Head, HeadOptions};
 
@@ -556,6 +592,61 @@ mod tests {
         assert_eq!(select(&head), Ok(1));
         let old = before.select(&[Matcher::equal("__name__", "up")], TimeRange::ALL, &Unlimited);
         assert!(matches!(old, Err(ReadError::ShardUnavailable { .. })), "a view of the torn partition is not read");
+    }
+
+    #[test]
+    fn views_see_commits_of_several_threads_whole() {
+        const WRITERS: usize = 3;
+        const SERIES: usize = 20;
+        const COMMITS: usize = 200;
+        let head = head();
+        let shard = &head.shards()[0];
+        let series_of = |writer: usize| -> Vec<SeriesKey> {
+            let labels = |n: usize| Labels::from_pairs([("writer", writer.to_string()), ("n", n.to_string())]);
+            let series = |n: usize| SeriesKey::Labels(labels(n));
+            let first = (0..SERIES).map(|n| AppendSample { series: series(n), at: TimestampMs(1), value: 0.0 });
+            let report = head.append_blocking(AppendBatch::of_floats(first.collect())).unwrap();
+            report.resolved.into_iter().map(|(_, handle)| SeriesKey::Known(handle)).collect()
+        };
+        let known: Vec<Vec<SeriesKey>> = (0..WRITERS).map(series_of).collect();
+        let append = |keys: &[SeriesKey], at: i64| {
+            let sample = |key: &SeriesKey| AppendSample { series: key.clone(), at: TimestampMs(at), value: at as f64 };
+            let mut slice = head.route(AppendBatch::of_floats(keys.iter().map(sample).collect())).remove(0).1;
+            assert!(slice.is_usual());
+            let commit = head.begin(None);
+            let staged = std::iter::from_fn(|| Some(shard.try_stage(&commit, &mut slice))).flatten().next();
+            drop(commit);
+            let mut staged = Some(staged.unwrap().unwrap());
+            let applied = std::iter::from_fn(|| Some(shard.try_apply(&mut staged))).flatten().next();
+            assert_eq!(applied.unwrap().unwrap().appended as usize, SERIES);
+        };
+        let seen = |writer: usize| -> Vec<usize> {
+            let view = head.queryable().view().unwrap();
+            let matcher = Matcher::equal("writer", writer.to_string());
+            let selected = view.select(&[matcher], TimeRange::ALL, &Unlimited).unwrap();
+            let count = |samples: &dyn SampleSource| {
+                let mut column = FloatColumn::default();
+                samples.decode(TimeRange::ALL, &mut column).unwrap();
+                column.len()
+            };
+            selected.iter().map(|series| count(&*series.samples)).collect()
+        };
+        std::thread::scope(|scope| {
+            let append = &append;
+            let start = |keys| scope.spawn(move || (2..=COMMITS).for_each(|at| append(keys, at as i64)));
+            let writers: Vec<_> = known.iter().map(Vec::as_slice).map(start).collect();
+            loop {
+                let ended = writers.iter().all(|writer| writer.is_finished());
+                for writer in 0..WRITERS {
+                    let counts = seen(writer);
+                    assert!(counts.len() == SERIES && counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+                    assert!(!ended || counts[0] == COMMITS, "{counts:?}");
+                }
+                if ended {
+                    break;
+                }
+            }
+        });
     }
 
     #[test]

@@ -4,11 +4,13 @@
 mod classed;
 mod listing;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashSet;
+use parking_lot::Mutex;
 
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
@@ -21,6 +23,7 @@ use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::merged::{Begin, settle_source};
 use crate::storage::block::tombstones::{Interval, Tombstones};
 use crate::storage::chunk::ChunkError;
+use crate::storage::chunk::written::ChunkPlace;
 use crate::storage::head::column::{Column, Output, SeriesCell, SeriesMarks};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::deletion;
@@ -34,6 +37,7 @@ use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::starts::{Run, start_at};
+use crate::storage::head_chunk_mending::{Lost, LostSamples};
 use crate::storage::postings::intersect;
 use crate::storage::selections::Selections;
 
@@ -42,6 +46,9 @@ const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<HeadSeries>(
 
 /// Bytes that are gathered before they are charged.
 const CHARGED_AT_ONCE: usize = 4 << 10;
+
+/// Lost chunks that a view names at most.
+const LEFT_OUT_MAX: usize = 20;
 
 /// Series of a list of postings that an estimate looks at.
 const INTERSECTED_MAX: usize = 1024;
@@ -78,6 +85,9 @@ struct ViewInner {
     ranks: Arc<KnownRanks>,
     /// Ranges that are deleted.
     deleted: Arc<Tombstones>,
+    /// Samples that were lost to damage, and what reads have left out of them.
+    lost: Arc<Lost>,
+    left_out: Mutex<BTreeMap<ChunkPlace, LostSamples>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +118,9 @@ impl HeadView {
             .time_span()
             .and_then(|(min, max)| TimeRange::new(TimestampMs(min.max(min_valid)), TimestampMs(max)).ok());
         let (marks, known, ranks) = (Arc::clone(&shared.marks), Arc::clone(&shared.known), Arc::clone(&shared.ranks));
-        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known, ranks, deleted }) }
+        let lost = shared.chunk_store().map_or_else(Arc::default, |store| store.files().stand_ins().lost());
+        let left_out = Mutex::default();
+        Self { inner: Arc::new(ViewInner { pin, span, shards, marks, known, ranks, deleted, lost, left_out }) }
     }
 }
 
@@ -210,6 +222,18 @@ impl HeadView {
         }
     }
 
+    /// Calls `take` with every series, and with what gives its labels.
+    pub(crate) fn for_each_named(&self, mut take: impl FnMut(&SeriesCell, &dyn Fn() -> Labels)) {
+        for view in &self.inner.shards {
+            for segment in &view.index.segments {
+                let found = (0..segment.len() as u32).map(|position| Found::InSegment(segment, position));
+                found.for_each(|found| take(found.cell(), &|| found.labels()));
+            }
+            let found = view.index.tail.iter(view.tail_len).map(Found::InTail);
+            found.for_each(|found| take(found.cell(), &|| found.labels()));
+        }
+    }
+
     /// Calls `take` with every series.
     pub(crate) fn for_each_cell(&self, mut take: impl FnMut(&SeriesCell)) {
         for view in &self.inner.shards {
@@ -302,6 +326,21 @@ impl ViewInner {
 
     fn deleted_of(&self, series: SeriesRef) -> &[Interval] {
         self.deleted.of_series(series.0)
+    }
+
+    /// Notes that samples of the series are left out, if some of it were lost in `range`; true if any of it were.
+    fn leaves_out(&self, series: SeriesRef, range: TimeRange) -> bool {
+        if self.lost.is_empty() {
+            return false;
+        }
+        let Some(lost) = self.lost.get(&series) else { return false };
+        for one in lost.iter().filter(|one| range.overlaps(TimestampMs(one.range.0), TimestampMs(one.range.1))) {
+            let mut left_out = self.left_out.lock();
+            if left_out.len() < LEFT_OUT_MAX {
+                left_out.insert(one.place, *one);
+            }
+        }
+        true
     }
 
     fn marks_of(&self, shard: usize, series: SeriesRef) -> SeriesMarks<'_> {
@@ -763,6 +802,14 @@ impl ReadView for HeadView {
         self.inner.values_of(name, matchers, budget)
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let text = |one: &LostSamples| {
+            let (file, offset, samples) = (one.place.file(), one.place.offset(), one.samples);
+            format!("{samples} samples are lost to damage of file {file} of chunks_head at byte {offset}")
+        };
+        self.inner.left_out.lock().values().map(text).collect()
+    }
+
     fn series_labels(
         &self,
         matchers: &[Matcher],
@@ -892,6 +939,7 @@ impl HeadSeries {
 
     fn decode_to(&self, range: TimeRange, out: Output<'_>) -> Result<(), ReadError> {
         self.check()?;
+        self.view.leaves_out(self.series, range);
         let Some(late) = &self.late else { return self.decode_in_order(range, out) };
         match out {
             Output::Floats(out) => {
@@ -971,7 +1019,8 @@ impl SampleSource for HeadSeries {
     }
 
     fn decode_newest(&self, range: TimeRange, out: &mut SampleColumn) -> Result<(), ReadError> {
-        if self.late.is_some() || !self.view.deleted_of(self.series).is_empty() {
+        let is_simple = self.late.is_none() && self.view.deleted_of(self.series).is_empty();
+        if !is_simple || self.view.leaves_out(self.series, range) {
             return self.decode_all(range, out);
         }
         self.check()?;

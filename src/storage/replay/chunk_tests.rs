@@ -14,7 +14,7 @@ use crate::storage::fs::Fs as _;
 use crate::storage::fs::sim::SimFs;
 
 /// A head that has written its finished chunks.
-fn written() -> (SimFs, Head, Writer, Aliases) {
+pub(super) fn written() -> (SimFs, Head, Writer, Aliases) {
     let (fs, head, writer, aliases) = stored();
     head.begin_chunk_writes();
     head.write_chunks_blocking().unwrap();
@@ -22,7 +22,7 @@ fn written() -> (SimFs, Head, Writer, Aliases) {
     (fs, head, writer, aliases)
 }
 
-fn chunk_files(fs: &SimFs) -> Vec<PathBuf> {
+pub(super) fn chunk_files(fs: &SimFs) -> Vec<PathBuf> {
     let dir = Path::new(DATA).join("chunks_head");
     fs.list(&dir).unwrap().into_iter().map(|entry| dir.join(entry.name)).collect()
 }

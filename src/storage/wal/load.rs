@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use crate::model::sample::SeriesRef;
 use crate::storage::fs::SharedFs;
 use crate::storage::reserve;
+use crate::storage::wal::ahead::{Inflated, each_record};
 use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
 use crate::storage::wal::loss::{self, Loss};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
-use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
-use crate::storage::wal::record::{self, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples};
+use crate::storage::wal::reader::{Inflater, SegmentReader};
+use crate::storage::wal::record::{
+    self, RecordError, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples,
+};
 use crate::storage::wal::repair::repair_segment;
 use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
 use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
@@ -311,7 +314,7 @@ fn fill_checkpoint(fs: &SharedFs, wal_dir: &Path, report: &mut LoadReport) -> Re
 }
 
 /// Passes one record on, as if it stood in a log.
-pub fn pass_on(record: &[u8], sink: &mut dyn RecordSink) -> Result<(), record::RecordError> {
+pub fn pass_on(record: &[u8], sink: &mut dyn RecordSink) -> Result<(), RecordError> {
     Loader::new(sink).take(Compression::None, record)
 }
 
@@ -340,7 +343,8 @@ impl<'a> Loader<'a> {
         reader.skip_to(std::mem::take(&mut self.start));
         let mut damage = Vec::new();
         self.report.segments += 1;
-        while let Some(item) = reader.next_item().context("read", path)? {
+        let mut inflater = std::mem::take(&mut self.inflater);
+        let done = each_record(reader, &mut inflater, &mut |found| {
             let lost = |offset, end: u64, error: String| SegmentDamage {
                 path: path.to_path_buf(),
                 offset,
@@ -349,24 +353,25 @@ impl<'a> Loader<'a> {
                 torn_end: false,
                 loss: Loss::default(),
             };
-            match item {
-                Item::Damage(found) => damage.push(lost(found.offset, found.resumed, found.error.to_string())),
-                Item::Record { offset, end, compression, data } => {
-                    if let Err(error) = self.take(compression, data) {
+            match found {
+                Inflated::Damage(found) => damage.push(lost(found.offset, found.resumed, found.error.to_string())),
+                Inflated::Record { offset, end, compression, bytes } => {
+                    if let Err(error) = bytes.and_then(|bytes| self.take(compression, bytes)) {
                         damage.push(lost(offset, end, error.to_string()));
                     }
                 }
             }
-        }
-        Ok(damage)
+        });
+        self.inflater = inflater;
+        done.context("read", path).map(|()| damage)
     }
 
-    fn take(&mut self, compression: Compression, data: &[u8]) -> Result<(), super::record::RecordError> {
-        let bytes = self.inflater.inflate(compression, data)?;
+    /// Takes a record's decompressed bytes.
+    fn take(&mut self, compression: Compression, bytes: &[u8]) -> Result<(), RecordError> {
         let kind = RecordKind::of(bytes);
-        if kind == RecordKind::Unknown && compression == Compression::None && reads_as_snappy(data) {
+        if kind == RecordKind::Unknown && compression == Compression::None && reads_as_snappy(bytes) {
             // The checksum does not cover the flags: a flipped bit there, not a record of the future.
-            return Err(super::record::RecordError::Compression);
+            return Err(RecordError::Compression);
         }
         match kind {
             RecordKind::Series => {
@@ -397,9 +402,8 @@ impl<'a> Loader<'a> {
             RecordKind::Samples | RecordKind::SamplesV2 => {
                 self.samples.clear();
                 let mut starts = Vec::new();
-                decode_started_samples(bytes, &mut self.samples, &mut starts)?;
-                let max = self.samples.iter().map(|s| s.series.0).max().unwrap_or(0);
-                self.report.ref_max = self.report.ref_max.max(max);
+                let largest = decode_started_samples(bytes, &mut self.samples, &mut starts)?;
+                self.report.ref_max = self.report.ref_max.max(largest.0);
                 self.report.samples += self.samples.len() as u64;
                 match starts[..] {
                     [] => self.sink.samples(&self.samples),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::clock::SharedClock;
+use crate::storage::head_chunk_store::ChunkCounters;
 use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::progress::ReplayProgress;
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
@@ -183,5 +184,10 @@ impl WalMetrics {
             progress: Arc::default(),
             clock: clock.clone(),
         }
+    }
+
+    /// What counts damage of head chunks.
+    pub fn of_chunks(&self) -> ChunkCounters {
+        ChunkCounters { damaged: self.chunk_corruptions.clone(), lost_samples: self.lost_samples.clone() }
     }
 }

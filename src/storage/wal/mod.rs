@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::SharedFs;
 use crate::storage::reserve;
 
+mod ahead;
 pub mod checkpoint;
 pub mod cursor;
 pub mod exemplar_record;

@@ -88,6 +88,11 @@ impl SegmentReader {
         self.end
     }
 
+    /// Bytes up to the end.
+    pub fn rest_len(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+
     /// Goes on at `offset`, where a record ends.
     pub fn seek(&mut self, offset: u64) {
         self.at = offset;
@@ -263,16 +268,7 @@ impl Inflater {
         match compression {
             Compression::None => Ok(data),
             Compression::Snappy => {
-                let len = snap::raw::decompress_len(data).map_err(|_| RecordError::Compression)?;
-                // The format cannot make more of a byte: a length that says so is not worth the room.
-                if RECORD_LEN_MAX < len || data.len().saturating_mul(SNAPPY_RATIO_MAX) < len {
-                    return Err(RecordError::Compression);
-                }
-                if self.buffer.len() < len {
-                    self.buffer.resize(len, 0);
-                }
-                let done = snap::raw::Decoder::new().decompress(data, &mut self.buffer);
-                let len = done.map_err(|_| RecordError::Compression)?;
+                let len = inflate_snappy(data, (&mut self.buffer, 0))?;
                 Ok(self.buffer.get(..len).unwrap_or_default())
             }
             Compression::Zstd => {
@@ -280,6 +276,22 @@ impl Inflater {
                 Ok(self.buffer.get(..len).unwrap_or_default())
             }
         }
+    }
+
+    /// The same, into `out` from `at` on, which grows as needed; returns where the bytes end.
+    pub fn inflate_to(
+        &mut self,
+        compression: Compression,
+        data: &[u8],
+        (out, at): (&mut Vec<u8>, usize),
+    ) -> Result<usize, RecordError> {
+        if compression == Compression::Snappy {
+            return inflate_snappy(data, (out, at));
+        }
+        let bytes = self.inflate(compression, data)?;
+        out.truncate(at);
+        out.extend_from_slice(bytes);
+        Ok(out.len())
     }
 
     /// Bytes that now stand in the buffer.
@@ -307,6 +319,21 @@ impl Inflater {
         io::Read::read_to_end(&mut io::Read::take(decoder, room), &mut self.buffer).ok()?;
         Some(self.buffer.len()).filter(|len| *len <= RECORD_LEN_MAX)
     }
+}
+
+/// Where the bytes end that now stand in `out` from `at` on.
+fn inflate_snappy(data: &[u8], (out, at): (&mut Vec<u8>, usize)) -> Result<usize, RecordError> {
+    let len = snap::raw::decompress_len(data).map_err(|_| RecordError::Compression)?;
+    // The format cannot make more of a byte: a length that says so is not worth the room.
+    if RECORD_LEN_MAX < len || data.len().saturating_mul(SNAPPY_RATIO_MAX) < len {
+        return Err(RecordError::Compression);
+    }
+    if out.len() < at + len {
+        out.resize(at + len, 0);
+    }
+    let room = out.get_mut(at..).unwrap_or_default();
+    let len = snap::raw::Decoder::new().decompress(data, room).map_err(|_| RecordError::Compression)?;
+    Ok(at + len)
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub const RECORD_LEN_TARGET: usize = 1 << 20;
 /// Longest record that is read, before and after decompression: far above what any writer makes.
 pub const RECORD_LEN_MAX: usize = 256 << 20;
 
+/// Bytes that a sample takes in a record without start times: two for its series, one for its time.
+const USUAL_SAMPLE_LEN: usize = 11;
+
 /// A record's bytes, before compression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -361,52 +364,56 @@ fn labels_of(pairs: &[(&str, &str)]) -> Labels {
 
 /// Appends the samples of a samples record, with or without start times, to `out`, which on an error is as before.
 pub fn decode_samples(bytes: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
-    decode_started_samples(bytes, out, &mut Vec::new())
+    decode_started_samples(bytes, out, &mut Vec::new()).map(|_| ())
 }
 
-/// The same, with the start of each sample in `starts` if the record has them.
+/// The same, with the start of each sample in `starts` if the record has them. Returns the largest reference.
 pub fn decode_started_samples(
     bytes: &[u8],
     out: &mut Vec<RefSample>,
     starts: &mut Vec<i64>,
-) -> Result<(), RecordError> {
+) -> Result<SeriesRef, RecordError> {
     let before = out.len();
-    let done = read_samples(bytes, out, starts);
-    if done.is_none() {
+    let largest = read_samples(bytes, out, starts);
+    if largest.is_none() {
         out.truncate(before);
     }
-    done.ok_or(RecordError::Malformed { kind: "samples" })
+    largest.map(SeriesRef).ok_or(RecordError::Malformed { kind: "samples" })
 }
 
-fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>, starts: &mut Vec<i64>) -> Option<()> {
+/// The largest reference.
+fn read_samples(bytes: &[u8], out: &mut Vec<RefSample>, starts: &mut Vec<i64>) -> Option<u64> {
     if bytes.first() == Some(&SAMPLES_WITH_STARTS) {
         return read_samples_with_starts(bytes, out, starts);
     }
-    let mut rest = bytes.strip_prefix(&[SAMPLES])?;
+    let (mut rest, mut largest) = (bytes.strip_prefix(&[SAMPLES])?, 0);
     if rest.is_empty() {
-        return Some(());
+        return Some(largest);
     }
     let (base_ref, base_t) = (take_u64(&mut rest)?, take_u64(&mut rest)?.cast_signed());
+    out.reserve(rest.len() / USUAL_SAMPLE_LEN);
     while !rest.is_empty() {
-        let series = SeriesRef(base_ref.wrapping_add(take_varint(&mut rest)?.cast_unsigned()));
-        let t = base_t.wrapping_add(take_varint(&mut rest)?);
+        let series = SeriesRef(base_ref.wrapping_add(take_short_varint(&mut rest)?.cast_unsigned()));
+        let t = base_t.wrapping_add(take_short_varint(&mut rest)?);
         let value = f64::from_bits(take_u64(&mut rest)?);
         out.push(RefSample { series, t, value });
+        largest = series.0.max(largest);
     }
-    Some(())
+    Some(largest)
 }
 
-fn read_samples_with_starts(bytes: &[u8], out: &mut Vec<RefSample>, starts: &mut Vec<i64>) -> Option<()> {
+fn read_samples_with_starts(bytes: &[u8], out: &mut Vec<RefSample>, starts: &mut Vec<i64>) -> Option<u64> {
     let mut rest = bytes.strip_prefix(&[SAMPLES_WITH_STARTS])?;
     let mut at = Starting::default();
-    let mut is_first = true;
+    let (mut is_first, mut largest) = (true, 0);
     while !rest.is_empty() {
         let (series, t, start) = take_start(&mut at, is_first, &mut rest)?;
         is_first = false;
+        largest = series.max(largest);
         out.push(RefSample { series: SeriesRef(series), t, value: f64::from_bits(take_u64(&mut rest)?) });
         starts.push(start);
     }
-    Some(())
+    Some(largest)
 }
 
 /// Appends a label set: the number of labels, names and values.
@@ -471,6 +478,23 @@ pub(crate) fn take_uvarint(rest: &mut &[u8]) -> Option<u64> {
 #[inline]
 pub(crate) fn take_varint(rest: &mut &[u8]) -> Option<i64> {
     let n = take_uvarint(rest)?;
+    Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
+}
+
+/// The same, where one or two bytes are usual.
+#[inline]
+fn take_short_varint(rest: &mut &[u8]) -> Option<i64> {
+    let n = match **rest {
+        [a, ref after @ ..] if a < 0x80 => {
+            *rest = after;
+            u64::from(a)
+        }
+        [a, b, ref after @ ..] if b < 0x80 => {
+            *rest = after;
+            u64::from(a & 0x7f) | u64::from(b) << 7
+        }
+        _ => return take_varint(rest),
+    };
     Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
 }
 

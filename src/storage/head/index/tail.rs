@@ -8,6 +8,8 @@ use crate::storage::head::column::SeriesCell;
 
 /// Series that a tail takes before it becomes a segment.
 pub(crate) const TAIL_LEN_MAX: usize = 1024;
+/// The same while a shard is being restored: nobody scans it, and fewer segments are merged less often.
+pub(crate) const RESTORED_TAIL_LEN_MAX: usize = 4096;
 
 /// One new series.
 #[derive(Clone, Debug)]
@@ -32,8 +34,9 @@ impl Default for Tail {
 }
 
 impl Tail {
-    pub(crate) fn with_room() -> Self {
-        Self { entries: (0..TAIL_LEN_MAX).map(|_| OnceLock::new()).collect(), len: AtomicUsize::new(0) }
+    /// An empty tail for `len_max` series.
+    pub(crate) fn with_room(len_max: usize) -> Self {
+        Self { entries: (0..len_max).map(|_| OnceLock::new()).collect(), len: AtomicUsize::new(0) }
     }
 
     /// Appends `entry`, or gives it back if the tail is full. For the writer alone.
@@ -46,7 +49,12 @@ impl Tail {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.len() == self.entries.len()
+        self.len() == self.room()
+    }
+
+    /// Series that it has room for, those in it included.
+    pub(crate) fn room(&self) -> usize {
+        self.entries.len()
     }
 
     pub(crate) fn len(&self) -> usize {

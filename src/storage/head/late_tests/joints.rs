@@ -55,6 +55,11 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     proptest::collection::vec(step, 1..40)
 }
 
+/// Chunks of late samples are short, so that some are written.
+fn open(sim: &SimFs, window_ms: i64) -> Store {
+    Store::open_with(sim, head_of(HeadOptions { late_chunk_len: 4, ..options() }, window_ms))
+}
+
 impl Store {
     fn sync(&mut self) {
         self.writer.sync().unwrap();
@@ -95,8 +100,7 @@ impl Store {
         }
         let Some(job) = self.writer.plan_checkpoint().unwrap() else { return };
         let job = job.keeping_deletions(self.head.oldest_late());
-        chunk_snapshot::prepare_truncation(&self.fs, Path::new(DATA), bound, self.report.late_chunk_file.is_some())
-            .unwrap();
+        chunk_snapshot::prepare_truncation(&self.fs, Path::new(DATA), bound, self.late_from()).unwrap();
         let aliases = self.report.head.aliases.clone();
         job.run(bound, &mut replay::keeper(&self.head, &aliases)).unwrap();
     }
@@ -115,7 +119,7 @@ impl Store {
 
 fn run(steps: Vec<Move>) -> Result<(), TestCaseError> {
     let sim = SimFs::new();
-    let mut store = Store::open(&sim, WINDOW_MS);
+    let mut store = open(&sim, WINDOW_MS);
     let (mut now, mut newest) = (BTreeSet::<Key>::new(), 500_000);
     let mut unsynced = BTreeSet::<Key>::new();
     let mut deleted: Vec<(u32, i64, i64)> = Vec::new();
@@ -156,7 +160,7 @@ fn run(steps: Vec<Move>) -> Result<(), TestCaseError> {
                 unsynced.clear();
             }
             Move::Restart { window } => {
-                store = Store::open(&sim, if window { WINDOW_MS } else { 0 });
+                store = open(&sim, if window { WINDOW_MS } else { 0 });
             }
             Move::Stop { window } => {
                 // Where other chunks are in the files than in the head there is no snapshot, and the log stays what a start reads.
@@ -165,12 +169,12 @@ fn run(steps: Vec<Move>) -> Result<(), TestCaseError> {
                     Err(error) => return Err(TestCaseError::fail(format!("{what}: {error}"))),
                 }
                 unsynced.clear();
-                store = Store::open(&sim, if window { WINDOW_MS } else { 0 });
+                store = open(&sim, if window { WINDOW_MS } else { 0 });
             }
             Move::Kill(seed) => {
                 drop(store);
                 sim.cut_power_anyhow(&mut Random::seeded(seed));
-                store = Store::open(&sim, WINDOW_MS);
+                store = open(&sim, WINDOW_MS);
                 let found = store.keys();
                 prop_assert!(found.difference(&expected).all(|key| doubtful.contains(key)), "{what}: invented");
                 let is_lost = |key: &&Key| !unsynced.contains(*key) && !doubtful.contains(*key);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::append::HistogramValue;
 use crate::storage::chunk::Encoding;
+use crate::storage::fs::Fs as _;
 use crate::storage::head::starts::StartPolicy;
 use crate::storage::wal::record::RecordKind;
 
@@ -79,7 +80,19 @@ fn start_times_of_late_samples_go_through_log_restart_and_blocks() {
         replay::rebuild_shard(&store.fs, Path::new(DATA), &store.head, shard.id(), store.writer.position()).unwrap();
     }
     check(&store, &times, "after a rebuild");
-    let mut store = Store::open_with(&store.sim.fork(), head_with(false, true, 0));
+    store.head.set_block_encodings(true, true);
+    store.head.write_chunks_blocking().unwrap();
+    assert!(6 < store.head.stats().chunks_written);
+    check(&store, &times, "in files");
+    let again = Store::open_with(&store.sim.fork(), head_with(false, true, 0));
+    check(&again, &times, "in files, after a restart");
+    let plain = Store::open_with(&store.sim.fork(), head_with(false, false, 0));
+    assert_eq!(plain.column(FLOATS).floats.timestamps, times);
+    drop((again, plain));
+    // As if there were no files.
+    let sim = store.sim.fork();
+    sim.remove_dir_all(&Path::new(DATA).join("chunks_head")).unwrap();
+    let mut store = Store::open_with(&sim, head_with(false, true, 0));
     let records = &store.report.late_log.records;
     let kinds: Vec<RecordKind> = records.keys().copied().collect();
     assert_eq!((kinds, store.report.head.late), (vec![RecordKind::Histograms, RecordKind::SamplesV2], 270));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::model::metadata::SeriesMetadata;
@@ -10,13 +11,14 @@ use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::RestoredDeletions;
-use crate::storage::head::late::{Inserted, LateRules, LateSample};
+use crate::storage::head::late::{Inserted, LateRules, LateSample, WrittenLate};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::restore::{Batch, Entry, HISTOGRAM, NamedSeries, RestoreStats};
 use crate::storage::head::series::{RunCounts, WriterSeries};
 use crate::storage::head::shard::Shard;
 use crate::storage::head::shared::HeadShared;
 use crate::storage::head::table::{SeriesId, SeriesPart, SeriesTable};
+use crate::storage::head_chunk_store::Files;
 
 /// Threads for a batch of one shard, at most.
 const THREADS_MAX: usize = 4;
@@ -178,6 +180,23 @@ impl ShardRestorer {
         new
     }
 
+    /// Lets a series begin with chunks of samples that came out of order and stand in files; `samples` are in them.
+    pub(super) fn begin_late(&mut self, number: u32, chunks: Vec<WrittenLate>, samples: u64, files: &Arc<Files>) {
+        let Some((shard, shared)) = &self.target else { return };
+        let partition = shard.lock_partition();
+        let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
+        let Some(series) = partition.table.get(SeriesId::from_slot(slot)) else { return };
+        for one in &chunks {
+            if let Some(store) = shared.chunk_store() {
+                store.note_late(one.epoch, one.chunk.place);
+            }
+        }
+        self.counts.chunks += chunks.len() as u64;
+        self.stats.late += samples;
+        partition.readers.late.load().begin_with(series.cell.series(), chunks, files);
+        series.cell.set_late(true);
+    }
+
     /// The same for those alone whose time no late sample of the series has; `None` if the series is not here.
     pub(super) fn insert_late_chunk(&mut self, number: u32, mut samples: Vec<LateSample>, epoch: u64) -> Option<u64> {
         let slot = self.slots.get(number as usize).copied()?;
@@ -213,18 +232,26 @@ impl ShardRestorer {
     pub(super) fn publish(&mut self) {
         let Some((shard, _)) = &self.target else { return };
         let mut partition = shard.lock_partition();
+        partition.settle_tail();
         let mut rest = partition.table.whole();
         let share = rest.page_count().div_ceil(threads());
+        let unread = AtomicU64::new(0);
+        let show = |series: &mut WriterSeries| {
+            if !series.publish() {
+                unread.fetch_add(1, Ordering::Relaxed);
+            }
+        };
         std::thread::scope(|scope| {
             // Other shards may be done by now, and their threads' cores idle.
             while share < rest.page_count() {
                 let at = rest.end() - share;
                 let (before, mut behind) = rest.split_at(at);
                 rest = before;
-                scope.spawn(move || behind.each_mut(WriterSeries::publish));
+                scope.spawn(move || behind.each_mut(show));
             }
-            rest.each_mut(WriterSeries::publish);
+            rest.each_mut(show);
         });
+        self.stats.misfits += unread.into_inner();
         // Readers see them; those that stand in no file are to be written.
         partition.chunk_writes.look_at_all();
     }

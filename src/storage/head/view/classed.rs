@@ -310,6 +310,7 @@ impl Selected {
             };
         }
         let (Some(column), Some(range)) = (column, in_order) else { return Ok(()) };
+        let wanted = if view.leaves_out(series, range) { Wanted::All } else { wanted };
         let marks = (self.members.len() <= MARKED_MAX).then(|| view.marks_of(shard, series));
         let decoded = match wanted {
             Wanted::All => column.decode(view.commit(), range, marks, Output::All(out)),
