@@ -87,7 +87,7 @@ impl Server {
 
     fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.addr).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         Some(text)
@@ -127,7 +127,8 @@ fn idle(binary: &Path) {
     let most = (IDLE_CONNECTIONS + 100).to_string();
     let server = Server::start(binary, "{}", &["--web.max-connections", &most, "--web.enable-remote-write-receiver"]);
     let ask = |stream: &mut TcpStream, path: &str| {
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        // In one piece: the system would keep the second one back until the first is confirmed.
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
         let (mut answer, mut piece) = (Vec::new(), [0; 16 << 10]);
         // Its end, be it told by a length or a last chunk.
         while !answer.ends_with(b"}\r\n0\r\n\r\n") && !answer.ends_with(b"}") && !answer.ends_with(b"Healthy.\n") {

@@ -1,5 +1,6 @@
 //! A connection of which what comes is rewritten on its way to the parser of the HTTP library. What is sent passes as it is.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -63,12 +64,22 @@ impl<T: AsyncRead + Unpin, R> Rewritten<T, R> {
         if buf.remaining() <= most {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
-        let len = part.filled().len();
-        buf.advance(len);
-        Poll::Ready(Ok(()))
+        // Memory of the connection is touched by what comes alone: many wait for a first byte.
+        SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < most {
+                scratch.resize(most, 0);
+            }
+            let mut part = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+            buf.put_slice(part.filled());
+            Poll::Ready(Ok(()))
+        })
     }
+}
+
+thread_local! {
+    /// What was read and is on its way to its buffer.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl<T: AsyncRead + Unpin, R: Rewrite + Unpin> AsyncRead for Rewritten<T, R> {
