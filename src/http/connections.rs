@@ -111,12 +111,14 @@ impl Connections {
         self.max.saturating_mul(2).saturating_add(4 * RESERVED)
     }
 
-    /// Takes a connection in; `closed` counts when it is over.
-    pub(super) fn enter(self: &Arc<Self>, stream: &dyn Any, extensions: &mut Extensions, closed: Counter) {
-        let Some(socket) = service::socket(stream) else { return };
+    /// Takes a connection in; `closed` counts when it is over. Returns false if there are too many open files for it; then it is
+    /// closed.
+    pub(super) fn enter(self: &Arc<Self>, stream: &dyn Any, extensions: &mut Extensions, closed: Counter) -> bool {
+        let Some(socket) = service::socket(stream) else { return true };
         let Ok(own) = socket.as_fd().try_clone_to_owned() else {
-            self.refused.inc();
-            return close(socket.as_fd());
+            closed.inc();
+            close(socket.as_fd());
+            return false;
         };
         let id = self.tick();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,6 +144,7 @@ impl Connections {
         open.insert(id, Arc::clone(&slot));
         drop(open);
         extensions.insert(Connection { id, slot, all: Arc::clone(self), closed });
+        true
     }
 
     fn tick(&self) -> u64 {

@@ -158,12 +158,12 @@ pub fn serve(
     };
     let on_connect = move |stream: &dyn Any, extensions: &mut Extensions| {
         accepted.inc();
-        if refuse_one_too_many(stream) {
-            refused.inc();
-        }
+        let is_one_too_many = refuse_one_too_many(stream);
         cut_off_stalled(stream, write_timeout);
         send_at_once(stream);
-        connections.enter(stream, extensions, closed.clone());
+        if !connections.enter(stream, extensions, closed.clone()) || is_one_too_many {
+            refused.inc();
+        }
     };
     let is_tls = tls.is_some();
     let http2 = tls.as_ref().is_some_and(|tls| tls.alpn_protocols.iter().any(|name| name == tls::HTTP2));

@@ -253,8 +253,8 @@ async fn a_refusal_is_told_and_keys_are_looked_up_again() {
     let mut running =
         start_in(&config(&double, ", region: eu-west-1, access_key: A, secret_key: S"), &variables(&[]), &[]);
     let (failure, _) = running.failure().await;
-    let expected = "could not describe instances: server returned HTTP status 401 Unauthorized: api error AuthFailure: \
-                    not able to validate";
+    let expected = "could not describe instances: server returned HTTP status 401 Status: api error AuthFailure: not able to \
+                    validate";
     assert_eq!(failure, expected);
     assert_eq!(running.groups().await[0].targets.len(), 2);
     assert_eq!(running.metric("prometheus_sd_refresh_failures_total"), 1.0);

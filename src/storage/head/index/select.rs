@@ -266,8 +266,14 @@ impl PositionSet {
         self.0[position as usize / 64] & 1 << (position % 64) != 0
     }
 
-    /// Whether any of these is there. Looks at all of them, which is faster than to decide after each.
+    /// Whether any of these, which ascend, is there. Looks at all of them, which is faster than to decide after each; where they
+    /// stand close together and nothing is there from the first to the last, at none.
     pub(crate) fn has_any(&self, positions: &[u32]) -> bool {
+        let (Some(first), Some(last)) = (positions.first(), positions.last()) else { return false };
+        let around = self.0.get(*first as usize / 64..=*last as usize / 64).unwrap_or_default();
+        if around.len() < positions.len() / 4 && around.iter().all(|word| *word == 0) {
+            return false;
+        }
         let bit = |position: u32| self.0.get(position as usize / 64).map_or(0, |word| word >> (position % 64));
         positions.iter().fold(0, |any, position| any | bit(*position)) & 1 != 0
     }
