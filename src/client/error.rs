@@ -123,6 +123,12 @@ impl Failure {
     }
 
     fn of_hyper(error: &hyper::Error, at_end: Self) -> Self {
+        // The connection ended before it took the request.
+        if let Some(reason) = error.source().and_then(|source| source.downcast_ref::<hyper::Error>())
+            && error.is_canceled()
+        {
+            return Self::of_hyper(reason, at_end);
+        }
         if error.is_incomplete_message() || error.is_closed() {
             return at_end;
         }

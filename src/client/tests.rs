@@ -157,7 +157,7 @@ async fn a_reset_names_both_ends() {
     let addr = listener.local_addr().unwrap();
     let resetting = tokio::spawn(async move {
         let (stream, peer) = listener.accept().await.unwrap();
-        stream.readable().await.unwrap();
+        stream.peek(&mut [0]).await.unwrap();
         // With the request unread, the kernel resets the connection.
         drop(stream);
         peer
