@@ -29,3 +29,4 @@ pub mod sample;
 pub mod secret;
 pub mod steady_clock;
 pub mod time;
+pub mod wire;
