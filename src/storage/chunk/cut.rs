@@ -40,15 +40,15 @@ impl CutRules {
         Self { chunk_range_ms: range_ms.max(1), ..*self }.range_end(t)
     }
 
-    /// Whether a sample at `t` begins a new chunk, given an open chunk of length `at` that spans `start ..= last` and is
+    /// Whether a sample at `t` begins a new chunk, given an open chunk of length `at` that spans `start() ..= last` and is
     /// to end before `next_at`; `next_at` is predicted anew when a quarter of the samples are in.
     #[inline]
-    pub fn must_cut(&self, at: Published, start: i64, last: i64, next_at: &mut i64, t: i64) -> bool {
+    pub fn must_cut(&self, at: Published, start: impl FnOnce() -> i64, last: i64, next_at: &mut i64, t: i64) -> bool {
         if HEADER_LEN + (at.bits as usize).div_ceil(8) > CHUNK_LEN_BEFORE_APPEND_MAX {
             return true;
         }
         if at.samples == self.samples_per_chunk / 4 {
-            *next_at = predicted_end(start, last, *next_at, 4.0);
+            *next_at = predicted_end(start(), last, *next_at, 4.0);
         }
         t >= *next_at || at.samples >= self.samples_per_chunk.saturating_mul(2)
     }
@@ -97,7 +97,7 @@ mod tests {
         let mut next_at = 0;
         for i in 0..i64::from(count) {
             let t = start + i * step;
-            if at.samples == 0 || rules.must_cut(at, first, last, &mut next_at, t) {
+            if at.samples == 0 || rules.must_cut(at, || first, last, &mut next_at, t) {
                 if at.samples > 0 {
                     sizes.push(at.samples);
                 }
@@ -130,8 +130,8 @@ mod tests {
     fn a_rate_that_rises_after_the_prediction_is_cut_at_twice_the_target() {
         let rules = CutRules::default();
         let mut next_at = i64::MAX;
-        assert!(!rules.must_cut(Published { samples: 239, bits: 0 }, 0, 10, &mut next_at, 11));
-        assert!(rules.must_cut(Published { samples: 240, bits: 0 }, 0, 10, &mut next_at, 11));
+        assert!(!rules.must_cut(Published { samples: 239, bits: 0 }, || 0, 10, &mut next_at, 11));
+        assert!(rules.must_cut(Published { samples: 240, bits: 0 }, || 0, 10, &mut next_at, 11));
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         let rules = CutRules::default();
         let mut next_at = i64::MAX;
         let bits = u32::try_from((CHUNK_LEN_BEFORE_APPEND_MAX - HEADER_LEN) * 8).unwrap();
-        assert!(!rules.must_cut(Published { samples: 60, bits }, 0, 10, &mut next_at, 11));
-        assert!(rules.must_cut(Published { samples: 60, bits: bits + 1 }, 0, 10, &mut next_at, 11));
+        assert!(!rules.must_cut(Published { samples: 60, bits }, || 0, 10, &mut next_at, 11));
+        assert!(rules.must_cut(Published { samples: 60, bits: bits + 1 }, || 0, 10, &mut next_at, 11));
     }
 }

@@ -1,16 +1,16 @@
-//! The finished chunks of one series, in one allocation: the bytes of those that are held in memory and a directory of them, then
-//! where those stand that were written to files. Written ones are older than held ones.
+//! The finished chunks of one series: the bytes of those that are held in memory and a directory of them, then where those stand that
+//! were written to files. Written ones are older than held ones. A few written ones alone, as most series have most of the time, need
+//! no allocation of their own.
 //! ```text
 //! │ chunk 0 │ chunk 1 │ … │ end of chunk 0 u32 LE, encoding u8 │ end of chunk 1, encoding │ … │ written chunks, see `written` │
-//! │ length of these u32 LE │ their number, and bit 31 if the last of them is the open chunk u32 LE │
+//! │ length of these u32 LE │ number of held chunks u32 LE │ number of written ones, and bit 31 if the last of them is the open chunk u32 LE │
 //! ```
 //! Five bytes of overhead for a held chunk. The time of its first sample is read from the chunk itself, and the chunk that
-//! follows bounds the time of its last. The last two fields are there only with written chunks.
+//! follows bounds the time of its last.
 
 use std::sync::Arc;
 
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
-use crate::storage::chunk::words::Published;
 use crate::storage::chunk::written::{WrittenChunk, WrittenChunks, WrittenList};
 use crate::storage::chunk::xor::HEADER_LEN;
 use crate::storage::chunk::{ChunkError, Encoding};
@@ -19,19 +19,36 @@ use crate::storage::head_chunk_store::{FileSet, Files};
 /// Bytes that a held chunk takes in the directory.
 pub const DIRECTORY_ENTRY_LEN: usize = 5;
 /// Bytes behind written chunks.
-const TRAILER_LEN: usize = 8;
+const TRAILER_LEN: usize = 12;
 /// In the number of written chunks: the last of them is the open chunk.
 const HAS_OPEN: u32 = 1 << 31;
+/// Bytes of written chunks that need no allocation of their own: six, mostly.
+const FEW_LEN: usize = 38;
 
 /// Finished chunks, oldest first. Immutable; adding, dropping or writing out makes a new one.
 #[derive(Debug, Default)]
 pub struct SealedChunks {
-    blob: Box<[u8]>,
     /// Where written ones stand.
     files: Option<Arc<FileSet>>,
-    held_count: u32,
-    /// Samples in all chunks together.
-    sample_count: u32,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Written ones alone: their number, and what `written` makes of them.
+    Few(FewHeader, [u8; FEW_LEN]),
+    /// As above.
+    Any(Box<[u8]>),
+}
+
+/// Number of written chunks with the open one, and bit 7 if that is the last of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct FewHeader(u8);
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Few(FewHeader::default(), [0; FEW_LEN])
+    }
 }
 
 /// One finished chunk.
@@ -116,26 +133,13 @@ impl<'a> SealedChunk<'a> {
 }
 
 impl SealedChunks {
-    /// These chunks and one more at the end, the one that was open. `at` is its length in samples and bits.
-    pub fn with(&self, encoding: Encoding, chunk: &[u8], at: Published) -> Self {
+    /// These chunks and one more at the end, the one that was open.
+    pub fn with(&self, encoding: Encoding, chunk: &[u8]) -> Self {
         let parts = self.parts();
-        let sample_count = self.sample_count + u32::from(at.samples);
         if parts.has_open {
-            let mut blob = self.blob.to_vec();
-            if let Some(number) = blob.last_chunk_mut::<4>() {
-                *number = (u32::from_le_bytes(*number) & !HAS_OPEN).to_le_bytes();
-            }
-            return Self { blob: blob.into(), files: self.files.clone(), held_count: self.held_count, sample_count };
+            return Parts { has_open: false, ..parts }.pack(None, self.files.clone());
         }
-        let mut blob = Vec::with_capacity(self.blob.len() + chunk.len() + DIRECTORY_ENTRY_LEN);
-        blob.extend_from_slice(parts.data);
-        blob.extend_from_slice(chunk);
-        // A chunk has at most about a kilobyte, and a head keeps some hours of them.
-        let end = u32::try_from(blob.len()).expect("the chunks of one series stay below 4 GiB");
-        blob.extend_from_slice(parts.directory);
-        push_entry(&mut blob, end, encoding);
-        blob.extend_from_slice(parts.behind);
-        Self { blob: blob.into(), files: self.files.clone(), held_count: self.held_count + 1, sample_count }
+        parts.pack(Some((encoding, chunk)), self.files.clone())
     }
 
     /// Chunks of which none is held. With `has_open` the last is the open chunk, and is finished when another begins.
@@ -144,49 +148,31 @@ impl SealedChunks {
     }
 
     fn of<'a>(
-        held: impl Iterator<Item = (Encoding, &'a [u8])> + Clone,
-        written: &WrittenList,
+        held: impl Iterator<Item = (Encoding, &'a [u8])>,
+        list: &WrittenList,
         files: Option<Arc<FileSet>>,
         has_open: bool,
     ) -> Self {
-        let (data_len, count) = held.clone().fold((0, 0), |(len, count), (_, data)| (len + data.len(), count + 1));
-        let behind_len = if written.is_empty() { 0 } else { written.bytes().len() + TRAILER_LEN };
-        let mut blob = Vec::with_capacity(data_len + count * DIRECTORY_ENTRY_LEN + behind_len);
-        held.clone().for_each(|(_, data)| blob.extend_from_slice(data));
-        let mut new = Self { sample_count: written.samples(), ..Self::default() };
-        let mut end = 0;
-        for (encoding, data) in held {
-            end += data.len();
-            let in_blob = u32::try_from(end).expect("the chunks of one series stay below 4 GiB");
-            push_entry(&mut blob, in_blob, encoding);
-            new.held_count += 1;
-            new.sample_count += u32::from(SealedChunk::held(encoding, data).sample_count());
+        let (mut data, mut directory) = (Vec::new(), Vec::new());
+        for (encoding, chunk) in held {
+            data.extend_from_slice(chunk);
+            push_entry(&mut directory, data.len(), encoding);
         }
-        if written.is_empty() {
-            return Self { blob: blob.into(), ..new };
-        }
-        if has_open && let Some(open) = written.iter().last() {
-            new.sample_count -= u32::from(open.samples);
-        }
-        blob.extend_from_slice(written.bytes());
-        let len = u32::try_from(written.bytes().len()).expect("a chunk's place takes some bytes");
-        blob.extend_from_slice(&len.to_le_bytes());
-        blob.extend_from_slice(&(written.len() | if has_open { HAS_OPEN } else { 0 }).to_le_bytes());
-        Self { blob: blob.into(), files, ..new }
+        let (written, written_len) = (list.bytes(), list.len() as usize);
+        let parts = Parts { data: &data, directory: &directory, written, written_len, has_open };
+        parts.pack(None, files.filter(|_| !list.is_empty()))
     }
 
     /// These chunks without the `dropped` oldest.
     pub fn without_oldest(&self, dropped: usize) -> Self {
         let parts = self.parts();
         let mut list = WrittenList::default();
-        for chunk in WrittenChunks::new(parts.written).skip(dropped.min(parts.written_count)) {
+        for chunk in parts.all_written().skip(dropped.min(parts.closed_len())) {
             let follows = list.push(&chunk);
             debug_assert!(follows, "chunks follow each other");
         }
-        let of_held = dropped.saturating_sub(self.written_len());
-        let held = self.held().skip(of_held);
-        let files = self.files.as_ref().filter(|_| !list.is_empty());
-        let files = files.zip(list.files()).map(|(files, (first, last))| files.narrowed(first, last));
+        let held = self.held().skip(dropped.saturating_sub(parts.closed_len()));
+        let files = self.files.as_ref().zip(list.files()).map(|(files, (first, last))| files.narrowed(first, last));
         Self::of(held, &list, files, parts.has_open)
     }
 
@@ -198,16 +184,16 @@ impl SealedChunks {
             // Held ones are newer than written ones.
             return None;
         }
-        let first = self.iter().nth(self.written_len())?.min_t().ok()?;
+        let first = self.iter().nth(parts.written_len)?.min_t().ok()?;
         let from = chunks.iter().position(|chunk| chunk.min_t == first)?;
         let chunks = chunks.get(from..)?;
         let mut list = WrittenList::default();
-        for chunk in WrittenChunks::new(parts.written) {
+        for chunk in parts.all_written() {
             let follows = list.push(&chunk);
             debug_assert!(follows, "chunks follow each other");
         }
         let before = list.len();
-        for (held, chunk) in self.iter().skip(self.written_len()).zip(chunks) {
+        for (held, chunk) in self.iter().skip(parts.written_len).zip(chunks) {
             if held.min_t().ok() != Some(chunk.min_t) || !list.push(chunk) {
                 return None;
             }
@@ -222,7 +208,7 @@ impl SealedChunks {
     /// files of `others` are open.
     pub fn with_earlier(&self, others: impl Iterator<Item = WrittenChunk>, files: &FileSet) -> Option<Self> {
         let parts = self.parts();
-        let mut all: Vec<WrittenChunk> = WrittenChunks::new(parts.written).collect();
+        let mut all: Vec<WrittenChunk> = parts.all_written().collect();
         let open = parts.has_open.then(|| all.last().copied()).flatten();
         all.extend(others);
         all.sort_by_key(|chunk| chunk.min_t);
@@ -230,7 +216,7 @@ impl SealedChunks {
         if !all.iter().all(|chunk| list.push(chunk)) || open.is_some_and(|open| all.last() != Some(&open)) {
             return None;
         }
-        if let Some(first) = self.iter().nth(self.written_len())
+        if let Some(first) = self.iter().nth(parts.closed_len())
             && first.min_t().ok()? <= list.max_t()?
         {
             return None;
@@ -241,17 +227,18 @@ impl SealedChunks {
 
     /// Number of chunks.
     pub fn len(&self) -> usize {
-        self.written_len() + self.held_len()
+        let parts = self.parts();
+        parts.closed_len() + parts.held_len()
     }
 
     /// Number of those that are held in memory.
     pub fn held_len(&self) -> usize {
-        self.held_count as usize
+        self.parts().held_len()
     }
 
     /// True if there is none, and the open chunk stands in no file.
     pub fn is_empty(&self) -> bool {
-        self.held_count == 0 && self.files.is_none()
+        self.files.is_none() && self.held_len() == 0
     }
 
     /// True if the open chunk stands in a file: nothing may be added to it.
@@ -262,19 +249,19 @@ impl SealedChunks {
     /// Where the open chunk stands, if it does in a file.
     pub fn open_place(&self) -> Option<(&FileSet, WrittenChunk)> {
         let parts = self.parts();
-        let open = WrittenChunks::new(parts.written).nth(parts.written_count).filter(|_| parts.has_open)?;
+        let open = parts.all_written().nth(parts.closed_len())?;
         Some((self.files.as_deref()?, open))
     }
 
     /// Samples in all chunks together.
     pub fn sample_count(&self) -> u32 {
-        self.sample_count
+        self.iter().map(|chunk| u32::from(chunk.sample_count())).sum()
     }
 
     /// The chunks, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = SealedChunk<'_>> {
         let parts = self.parts();
-        let written = WrittenChunks::new(parts.written).take(parts.written_count);
+        let written = parts.all_written().take(parts.closed_len());
         let written = written.zip(std::iter::repeat(self.files.as_deref())).filter_map(|(chunk, files)| {
             Some(SealedChunk { encoding: chunk.encoding, body: Body::Written(files?, chunk) })
         });
@@ -282,7 +269,7 @@ impl SealedChunks {
     }
 
     /// The chunks that are held, oldest first.
-    pub fn held(&self) -> impl Iterator<Item = (Encoding, &[u8])> + Clone {
+    pub fn held(&self) -> impl Iterator<Item = (Encoding, &[u8])> {
         let parts = self.parts();
         let mut from = 0;
         parts.directory.chunks_exact(DIRECTORY_ENTRY_LEN).filter_map(move |entry| {
@@ -297,37 +284,39 @@ impl SealedChunks {
     pub(crate) fn written(&self) -> Option<(&Arc<FileSet>, impl Iterator<Item = WrittenChunk> + '_)> {
         let parts = self.parts();
         let files = self.files.as_ref()?;
-        Some((files, WrittenChunks::new(parts.written).take(parts.written_count)))
+        Some((files, parts.all_written().take(parts.closed_len())))
     }
 
-    /// Bytes on the heap.
+    /// Bytes in an allocation of their own.
     pub fn heap_len(&self) -> usize {
-        self.blob.len()
-    }
-
-    fn written_len(&self) -> usize {
-        if self.files.is_none() { 0 } else { self.parts().written_count }
+        match &self.place {
+            Place::Few(..) => 0,
+            Place::Any(blob) => blob.len(),
+        }
     }
 
     fn parts(&self) -> Parts<'_> {
-        let mut parts = Parts::default();
-        let mut rest = &*self.blob;
-        if self.files.is_some()
-            && let Some((before, trailer)) = rest.split_last_chunk::<TRAILER_LEN>()
-            && let Some((len, number)) = trailer.split_first_chunk::<4>()
-            && let Some(number) = number.first_chunk::<4>()
-        {
-            let (len, number) = (u32::from_le_bytes(*len) as usize, u32::from_le_bytes(*number));
-            let split = before.len().saturating_sub(len);
-            parts.written = before.get(split..).unwrap_or(&[]);
-            parts.behind = rest.get(split..).unwrap_or(&[]);
-            parts.has_open = number & HAS_OPEN != 0;
-            parts.written_count = (number & !HAS_OPEN) as usize - usize::from(parts.has_open);
-            rest = before.get(..split).unwrap_or(&[]);
+        match &self.place {
+            Place::Few(header, written) => {
+                let (written_len, has_open) = header.parts();
+                Parts { written, written_len, has_open, ..Parts::default() }
+            }
+            Place::Any(blob) => Parts::of(blob).unwrap_or_default(),
         }
-        let split = rest.len().saturating_sub(self.held_len() * DIRECTORY_ENTRY_LEN);
-        (parts.data, parts.directory) = rest.split_at_checked(split).unwrap_or((&[], &[]));
-        parts
+    }
+}
+
+impl FewHeader {
+    const HAS_OPEN: u8 = 1 << 7;
+
+    /// `None` if that are too many.
+    fn of(written_len: usize, has_open: bool) -> Option<Self> {
+        let written_len = u8::try_from(written_len).ok().filter(|len| *len < Self::HAS_OPEN)?;
+        Some(Self(written_len | if has_open { Self::HAS_OPEN } else { 0 }))
+    }
+
+    fn parts(self) -> (usize, bool) {
+        (usize::from(self.0 & !Self::HAS_OPEN), self.0 & Self::HAS_OPEN != 0)
     }
 }
 
@@ -335,17 +324,76 @@ impl SealedChunks {
 struct Parts<'a> {
     data: &'a [u8],
     directory: &'a [u8],
+    /// There may be others behind the last of these.
     written: &'a [u8],
-    /// `written` and all behind it.
-    behind: &'a [u8],
-    /// Without the open one.
-    written_count: usize,
+    /// With the open one.
+    written_len: usize,
     has_open: bool,
 }
 
-fn push_entry(blob: &mut Vec<u8>, end: u32, encoding: Encoding) {
-    blob.extend_from_slice(&end.to_le_bytes());
-    blob.push(encoding.id());
+impl<'a> Parts<'a> {
+    fn of(blob: &'a [u8]) -> Option<Self> {
+        let (rest, trailer) = blob.split_last_chunk::<TRAILER_LEN>()?;
+        let number = |at: usize| trailer.get(at..)?.first_chunk().map(|raw| u32::from_le_bytes(*raw));
+        let (len, held_len, written_len) = (number(0)? as usize, number(4)? as usize, number(8)?);
+        let (rest, written) = rest.split_at_checked(rest.len().checked_sub(len)?)?;
+        let split = rest.len().checked_sub(held_len * DIRECTORY_ENTRY_LEN)?;
+        let (data, directory) = rest.split_at_checked(split)?;
+        let has_open = written_len & HAS_OPEN != 0;
+        Some(Self { data, directory, written, written_len: (written_len & !HAS_OPEN) as usize, has_open })
+    }
+
+    /// The open one as well.
+    fn all_written(&self) -> impl Iterator<Item = WrittenChunk> + use<'a> {
+        WrittenChunks::new(self.written).take(self.written_len)
+    }
+
+    /// Number of written ones without the open one.
+    fn closed_len(&self) -> usize {
+        self.written_len - usize::from(self.has_open)
+    }
+
+    fn held_len(&self) -> usize {
+        self.directory.len() / DIRECTORY_ENTRY_LEN
+    }
+
+    /// The same with one more that is held.
+    fn pack(&self, more: Option<(Encoding, &[u8])>, files: Option<Arc<FileSet>>) -> SealedChunks {
+        let written = WrittenChunks::first_of(self.written, self.written_len);
+        if more.is_none() && self.directory.is_empty() {
+            let mut few = [0; FEW_LEN];
+            let header = FewHeader::of(self.written_len, self.has_open);
+            if let (Some(header), Some(to)) = (header, few.get_mut(..written.len())) {
+                to.copy_from_slice(written);
+                return SealedChunks { files, place: Place::Few(header, few) };
+            }
+        }
+        let (encoding, chunk) = more.map_or((None, &[][..]), |(encoding, chunk)| (Some(encoding), chunk));
+        let held_len = self.held_len() + usize::from(encoding.is_some());
+        let data_len = self.data.len() + chunk.len();
+        let mut blob = Vec::with_capacity(data_len + held_len * DIRECTORY_ENTRY_LEN + written.len() + TRAILER_LEN);
+        blob.extend_from_slice(self.data);
+        blob.extend_from_slice(chunk);
+        blob.extend_from_slice(self.directory);
+        if let Some(encoding) = encoding {
+            push_entry(&mut blob, data_len, encoding);
+        }
+        blob.extend_from_slice(written);
+        // A chunk has at most some kilobytes, and its place takes some bytes; a head keeps some hours of them.
+        let number = |number: usize| u32::try_from(number).expect("the chunks of one series stay below 4 GiB");
+        let of_open = if self.has_open { HAS_OPEN } else { 0 };
+        for field in [number(written.len()), number(held_len), number(self.written_len) | of_open] {
+            blob.extend_from_slice(&field.to_le_bytes());
+        }
+        SealedChunks { files, place: Place::Any(blob.into()) }
+    }
+}
+
+fn push_entry(out: &mut Vec<u8>, end: usize, encoding: Encoding) {
+    // A chunk has at most some kilobytes, and a head keeps some hours of them.
+    let end = u32::try_from(end).expect("the chunks of one series stay below 4 GiB");
+    out.extend_from_slice(&end.to_le_bytes());
+    out.push(encoding.id());
 }
 
 #[cfg(test)]
@@ -361,7 +409,7 @@ mod tests {
     use crate::storage::fs::{Fs as _, SharedFs};
     use crate::storage::head_chunks::{FILE_HEADER, put_chunk};
 
-    fn chunk_of(times: &[i64]) -> (Vec<u8>, Published) {
+    fn chunk_of(times: &[i64]) -> Vec<u8> {
         let mut encoder = XorEncoder::default();
         let first = encoder.encode(0, times[0], 1.0);
         let mut words = OpenWords::starting_with(&first);
@@ -373,8 +421,7 @@ mod tests {
             }
             words.append(at, &sample);
         }
-        let at = words.published();
-        (words.to_chunk(at), at)
+        words.to_chunk(words.published())
     }
 
     fn spans(sealed: &SealedChunks) -> Vec<(i64, i64)> {
@@ -385,8 +432,8 @@ mod tests {
     fn chunks_are_added_found_and_dropped() {
         let mut sealed = SealedChunks::default();
         for start in [10, 100, 1000] {
-            let (chunk, at) = chunk_of(&[start, start + 5, start + 7]);
-            sealed = sealed.with(Encoding::Xor, &chunk, at);
+            let chunk = chunk_of(&[start, start + 5, start + 7]);
+            sealed = sealed.with(Encoding::Xor, &chunk);
         }
         assert_eq!(spans(&sealed), [(10, 17), (100, 107), (1000, 1007)]);
         assert_eq!((sealed.len(), sealed.sample_count()), (3, 9));
@@ -402,8 +449,8 @@ mod tests {
         let starts = [10, 100, 1000, 2000];
         let (mut sealed, mut written) = (SealedChunks::default(), Vec::new());
         for (file, start) in (1..).zip(starts) {
-            let (chunk, at) = chunk_of(&[start, start + 5, start + 7]);
-            sealed = sealed.with(Encoding::Xor, &chunk, at);
+            let chunk = chunk_of(&[start, start + 5, start + 7]);
+            sealed = sealed.with(Encoding::Xor, &chunk);
             let mut data = FILE_HEADER.to_vec();
             put_chunk(SeriesRef(1), (start, start + 7), Encoding::Xor.id(), &chunk, &mut data);
             sim.put(Path::new(&format!("/data/chunks_head/{file:06}")), &data).unwrap();
@@ -432,8 +479,8 @@ mod tests {
             // The rest follows.
             let rest = out.with_written(&written[moved..], &files);
             assert_eq!(rest.map(|rest| rest.held_len()), (moved < 4).then_some(0));
-            let (chunk, at) = chunk_of(&[3000, 3001]);
-            assert_eq!(spans(&out.with(Encoding::Xor, &chunk, at)).last(), Some(&(3000, 3001)));
+            let chunk = chunk_of(&[3000, 3001]);
+            assert_eq!(spans(&out.with(Encoding::Xor, &chunk)).last(), Some(&(3000, 3001)));
         }
         // The last is the open one until another begins.
         let mut list = WrittenList::default();
@@ -441,10 +488,10 @@ mod tests {
         let open = SealedChunks::all_written(&list, files.set_of(1, 4, None), true);
         assert_eq!((open.len(), open.sample_count(), spans(&open)), (3, 9, all[..3].to_vec()));
         assert!(!open.without_oldest(3).is_empty());
-        let (chunk, at) = chunk_of(&[2000, 2005, 2007]);
-        let closed = open.with(Encoding::Xor, &chunk, at);
+        let chunk = chunk_of(&[2000, 2005, 2007]);
+        let closed = open.with(Encoding::Xor, &chunk);
         assert_eq!((closed.len(), closed.sample_count(), content(&closed)), (4, 12, before.clone()));
-        assert_eq!(spans(&open.without_oldest(2).with(Encoding::Xor, &chunk, at)), all[2..]);
+        assert_eq!(spans(&open.without_oldest(2).with(Encoding::Xor, &chunk)), all[2..]);
         // A file that is removed can be read as long as something knows chunks in it; damage of another is told.
         sim.remove_file(Path::new("/data/chunks_head/000001")).unwrap();
         sim.put(Path::new("/data/chunks_head/000002"), &[0; 60]).unwrap();

@@ -207,16 +207,16 @@ impl OpenWords {
     }
 }
 
-/// A large step first, then smaller ones, in the allocator's size classes, up to the largest chunk. Each costs several appends,
-/// and a series that changes at all outgrows the next smaller sizes at once; what is not filled yet costs memory for each series.
+/// Steps in the allocator's size classes, up to the largest chunk, of those that it keeps in small slabs where there are any: most
+/// series outgrow a step at about the same time, and a slab of which a few places are left is not given back.
 fn grown_len(words: usize) -> usize {
     match words {
         0..4 => 4,
-        4..14 => 14,
-        14..20 => 20,
-        20..32 => 32,
-        32..64 => words + 8,
-        _ => words + 16,
+        4..10 => 10,
+        10..16 => 16,
+        16..24 => 24,
+        24..32 => 32,
+        _ => words / 16 * 16 + 16,
     }
 }
 

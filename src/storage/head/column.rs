@@ -7,10 +7,10 @@
 //! Reading order that makes this safe without locks: the writer stores `older`, then `tail`, then publishes the sample;
 //! a reader loads them the other way round. So it finds an entry for each sample that it can see and must hide.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 
 use crate::model::histogram::CounterResetHint;
 use crate::model::read::{FloatColumn, SampleColumn};
@@ -30,62 +30,71 @@ use crate::storage::chunk::{ChunkError, Encoding};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
 use crate::storage::head::deletion::covers;
 use crate::storage::head::marks::{ChunkKey, Marks};
+use crate::storage::head::slot::ColumnSlot;
+use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::head_chunk_store::FileSet;
 
-/// The part of a series that readers hold on to.
+/// The part of a series that readers hold on to. Sixteen bytes.
 #[derive(Debug)]
 pub(crate) struct SeriesCell {
-    /// Its reference; [`GONE`] is added when it has left the shard's table.
-    state: AtomicU64,
+    /// Lower and upper bits of its reference.
+    series_low: u32,
+    series_high: u16,
+    flags: AtomicU8,
     /// Its samples; empty before the first is applied and after the last is truncated.
-    pub(super) column: ArcSwapOption<Column>,
+    pub(super) column: ColumnSlot,
 }
 
-/// Bits above every series reference.
-const GONE: u64 = 1 << 63;
+const _: () = assert!(SERIES_REF_MAX <= 1 << 48);
+
+/// It has left the shard's table.
+const GONE: u8 = 1;
 /// The shard's [`super::late::LateTable`] has samples of it.
-const LATE: u64 = 1 << 62;
+const LATE: u8 = 2;
 
 impl SeriesCell {
+    /// References are below [`SERIES_REF_MAX`].
     pub(crate) fn new(series: SeriesRef) -> Self {
-        Self { state: AtomicU64::new(series.0), column: ArcSwapOption::empty() }
+        // All bits of a reference are in one of the parts.
+        let (series_low, series_high) = (series.0 as u32, (series.0 >> 32) as u16);
+        Self { series_low, series_high, flags: AtomicU8::new(0), column: ColumnSlot::empty() }
     }
 
     pub(crate) fn series(&self) -> SeriesRef {
-        SeriesRef(self.state.load(Ordering::Relaxed) & !(GONE | LATE))
+        SeriesRef(u64::from(self.series_high) << 32 | u64::from(self.series_low))
     }
 
     /// True if the series has left the table; a new one with the same labels gets a new cell.
     pub(crate) fn is_gone(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & GONE != 0
+        self.flags.load(Ordering::Relaxed) & GONE != 0
     }
 
     /// Reads what the other functions read. Who does so for many series before it is worth it waits for memory once.
     #[inline]
     pub(crate) fn touch(&self) -> u64 {
-        self.state.load(Ordering::Relaxed)
+        u64::from(self.flags.load(Ordering::Relaxed))
     }
 
-    /// Its samples, to be held for a moment by a few at a time.
+    /// Its samples, to be held for a moment.
     #[inline]
-    pub(crate) fn column(&self) -> Guard<Option<Arc<Column>>> {
+    pub(crate) fn column(&self) -> Option<Arc<Column>> {
         self.column.load()
     }
 
     pub(crate) fn set_gone(&self) {
-        self.state.fetch_or(GONE, Ordering::Relaxed);
+        self.flags.fetch_or(GONE, Ordering::Relaxed);
     }
 
     /// True if it has samples that came out of order, in the shard's table of those.
     pub(crate) fn has_late(&self) -> bool {
-        self.state.load(Ordering::Acquire) & LATE != 0
+        self.flags.load(Ordering::Acquire) & LATE != 0
     }
 
     pub(crate) fn set_late(&self, has_late: bool) {
         if has_late {
-            self.state.fetch_or(LATE, Ordering::Release);
+            self.flags.fetch_or(LATE, Ordering::Release);
         } else {
-            self.state.fetch_and(!LATE, Ordering::Release);
+            self.flags.fetch_and(!LATE, Ordering::Release);
         }
     }
 
@@ -97,7 +106,7 @@ impl SeriesCell {
 
     /// True if a view of `commit` sees a sample.
     pub(crate) fn is_visible(&self, commit: CommitId) -> bool {
-        self.column.load().as_ref().is_some_and(|column| column.has_visible(commit))
+        self.column.load().is_some_and(|column| column.has_visible(commit))
     }
 
     /// The samples, if a view of `commit` sees one and a chunk reaches into `range`.
@@ -107,7 +116,7 @@ impl SeriesCell {
         range: TimeRange,
         marks: Option<SeriesMarks<'_>>,
     ) -> Result<Option<Arc<Column>>, ChunkError> {
-        match self.column.load_full() {
+        match self.column.load() {
             Some(column) if column.has_visible(commit) && column.reaches_into(range, marks)? => Ok(Some(column)),
             _ => Ok(None),
         }
@@ -115,7 +124,7 @@ impl SeriesCell {
 
     /// Time of the newest sample that a view of `commit` sees.
     pub(crate) fn newest_visible(&self, commit: CommitId) -> Result<Option<i64>, ChunkError> {
-        let Some(column) = self.column.load_full() else { return Ok(None) };
+        let Some(column) = self.column.load() else { return Ok(None) };
         // In this order: the time belongs to the commit that is looked at next, or to an older one.
         let last_t = column.last_t.load(Ordering::Acquire);
         let tail = column.tail.load(Ordering::Acquire);
@@ -129,7 +138,7 @@ impl SeriesCell {
 
     /// Times of the samples that a view of `commit` sees: those up to a time, of which all are named if others are between.
     pub(crate) fn visible_times(&self, commit: CommitId) -> Result<(i64, Option<Vec<i64>>), ChunkError> {
-        let Some(column) = self.column.load_full() else { return Ok((i64::MIN, None)) };
+        let Some(column) = self.column.load() else { return Ok((i64::MIN, None)) };
         let last_t = column.last_t.load(Ordering::Acquire);
         let (_, end) = column.index_span(column.words.published());
         if column.hidden(commit, end).is_empty() {
@@ -145,7 +154,7 @@ impl SeriesCell {
 
     /// Calls `take` with each chunk as it stands in files, oldest first, the open one as it is now.
     pub(crate) fn for_each_chunk(&self, take: &mut ChunkSink<'_>) -> Result<(), ChunkError> {
-        let Some(column) = self.column.load_full() else { return Ok(()) };
+        let Some(column) = self.column.load() else { return Ok(()) };
         let mut buffer = Vec::new();
         for chunk in column.sealed.iter().flat_map(|sealed| sealed.iter()) {
             take(chunk.encoding, chunk.data(&mut buffer)?)?;
@@ -156,7 +165,7 @@ impl SeriesCell {
     /// The same for the part that is in memory alone: finished chunks that stand in no file, and the open one unless it does. The
     /// second is true of the open one.
     pub(crate) fn for_each_held(&self, take: &mut dyn FnMut(Encoding, &[u8], bool)) {
-        let Some(column) = self.column.load_full() else { return };
+        let Some(column) = self.column.load() else { return };
         let sealed = column.sealed.as_deref();
         for (encoding, data) in sealed.iter().flat_map(|sealed| sealed.held()) {
             take(encoding, data, false);
@@ -168,7 +177,7 @@ impl SeriesCell {
 
     /// Time of the first sample from `from` on.
     pub(crate) fn first_t(&self, from: i64) -> Result<Option<i64>, ChunkError> {
-        let Some(column) = self.column.load_full() else { return Ok(None) };
+        let Some(column) = self.column.load() else { return Ok(None) };
         let open_start = column.open_first_t()?;
         let sealed: Vec<_> = column.sealed.iter().flat_map(|sealed| sealed.iter()).collect();
         for (number, chunk) in sealed.iter().enumerate() {
@@ -190,7 +199,7 @@ impl SeriesCell {
 
     /// Appends to `out` the samples in `range` that a view of `commit` sees.
     pub(crate) fn decode(&self, commit: CommitId, range: TimeRange, out: Output<'_>) -> Result<(), ChunkError> {
-        match self.column.load_full() {
+        match self.column.load() {
             Some(column) => column.decode(commit, range, None, out),
             None => Ok(()),
         }
@@ -217,8 +226,8 @@ fn first_from<S: WordSource + ?Sized>(mut decoder: ChunkDecoder<'_, S>, from: i6
 /// Takes chunks as they stand in files.
 pub(crate) type ChunkSink<'a> = dyn FnMut(Encoding, &[u8]) -> Result<(), ChunkError> + 'a;
 
-/// Samples of one series: finished chunks and the open one. Replaced when a chunk is cut or grows; otherwise only its
-/// atomics change.
+/// Samples of one series: finished chunks and the open one. Changed by the writer when a chunk is cut or grows, in a copy if anybody
+/// reads it; otherwise only its atomics change.
 #[derive(Debug)]
 pub(crate) struct Column {
     pub(super) words: OpenWords,
@@ -461,6 +470,15 @@ impl Column {
         Ok(false)
     }
 
+    /// Time of the first sample of the open chunk, also where a file alone has it; the end of time if it cannot be read.
+    pub(super) fn open_start(&self) -> i64 {
+        if self.words.is_unread() {
+            let place = self.sealed.as_ref().and_then(|sealed| sealed.open_place());
+            return place.map_or(i64::MAX, |(_, open)| open.min_t);
+        }
+        self.open_first_t().unwrap_or(i64::MAX)
+    }
+
     fn open_first_t(&self) -> Result<i64, ChunkError> {
         first_t(self.open.encoding(), self.words.words(), self.words.published().bits as usize)
     }
@@ -601,7 +619,7 @@ impl Column {
                 let sealed = before.sealed.as_deref().unwrap_or(&NO_CHUNKS);
                 // One that stands in a file is not needed once more.
                 let chunk = if sealed.has_open() { Vec::new() } else { before.words.to_chunk(at) };
-                let sealed = sealed.with(before.open.encoding(), &chunk, at);
+                let sealed = sealed.with(before.open.encoding(), &chunk);
                 (before.open.index() + u64::from(at.samples), before.all_commits(low), Some(Arc::new(sealed)))
             }
         };

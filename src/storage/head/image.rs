@@ -231,7 +231,7 @@ impl WriterSeries {
         };
         let words = OpenWords::of_chunk(&chunk.data);
         let column = Column::whole((words, chunk.encoding), chunk.max_t, of_files);
-        self.begin_with(column, encoder, (chunk.min_t, chunk.max_t));
+        self.begin_with(column, encoder, chunk.max_t);
     }
 
     /// Begins with the last chunk of files, which mostly need not be read: the log has newer samples, and then it is a finished one.
@@ -240,7 +240,7 @@ impl WriterSeries {
         let column = Column::whole((words, last.encoding), last.max_t, Some(of_files));
         // Of its last sample only the time is known, which is enough for what comes from the log.
         let encoder = Encoder::Float(XorEncoder::ended(last.max_t, 0));
-        self.begin_with(column, encoder, (last.min_t, last.max_t));
+        self.begin_with(column, encoder, last.max_t);
         // An encoder of histograms goes on from the one before.
         last.encoding == Encoding::Xor || self.read_newest()
     }

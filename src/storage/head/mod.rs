@@ -43,6 +43,7 @@ pub mod route;
 mod series;
 pub mod shard;
 mod shared;
+mod slot;
 pub mod starts;
 pub mod stats;
 mod table;
@@ -285,5 +286,7 @@ mod late_tests;
 mod native_tests;
 #[cfg(test)]
 mod size_tests;
+#[cfg(test)]
+mod slot_tests;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,8 @@ pub(crate) enum NativeWriter {
 pub(crate) struct NativeState<H: Native> {
     encoder: HistogramEncoder<H>,
     last: Arc<H>,
+    /// Time of the open chunk's first sample.
+    start: i64,
     /// The end of the open chunk was predicted.
     is_predicted: bool,
 }
@@ -54,8 +56,6 @@ impl<'a> From<&'a HistogramValue> for Newest<'a> {
 /// The open chunk as the rules look at it.
 pub(crate) struct OpenChunk<'a> {
     pub(crate) words: &'a OpenWords,
-    /// Time of its first sample.
-    pub(crate) start: i64,
     /// Where it ends at the latest.
     pub(crate) next_at: i64,
 }
@@ -139,16 +139,16 @@ impl NativeWriter {
 impl<H: Native> NativeState<H> {
     fn begin(t: i64, histogram: &Arc<H>) -> (Self, LongBits) {
         let (encoder, bits) = HistogramEncoder::begin(None, t, &**histogram);
-        (Self { encoder, last: Arc::clone(histogram), is_predicted: false }, bits)
+        (Self { encoder, last: Arc::clone(histogram), start: t, is_predicted: false }, bits)
     }
 
     /// Places a histogram; also tells where the open chunk ends at the latest from now on.
     fn place(&mut self, t: i64, histogram: &Arc<H>, open: OpenChunk<'_>, rules: &CutRules) -> (Placed, i64) {
         let (at, mut next_at) = (open.words.published(), open.next_at);
-        let span = (open.start, self.encoder.last_t());
+        let span = (self.start, self.encoder.last_t());
         if rules.must_cut_histogram(at, span, &mut next_at, &mut self.is_predicted, t) {
             let (encoder, bits) = HistogramEncoder::begin(Some(&self.encoder), t, &**histogram);
-            (self.encoder, self.last) = (encoder, Arc::clone(histogram));
+            (self.encoder, self.last, self.start) = (encoder, Arc::clone(histogram), t);
             return (Placed::Begin(bits), rules.range_end(t));
         }
         match self.encoder.fit(histogram) {
@@ -169,7 +169,7 @@ impl<H: Native> NativeState<H> {
             Fit::Cut(header) => {
                 let (encoder, bits) = HistogramEncoder::begin_with(header, t, &**histogram);
                 // The mark of a prediction stays, as in Prometheus.
-                (self.encoder, self.last) = (encoder, Arc::clone(histogram));
+                (self.encoder, self.last, self.start) = (encoder, Arc::clone(histogram), t);
                 (Placed::Begin(bits), rules.range_end(t))
             }
         }

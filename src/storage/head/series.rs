@@ -28,8 +28,6 @@ pub(crate) struct WriterSeries {
     encoder: Encoder,
     /// Time at which the open chunk ends at the latest.
     next_at: i64,
-    /// Time of the open chunk's first sample.
-    start: i64,
     /// The newest staged sample: slot in the queue and number in its batch, or [`NOT_STAGED`].
     pub(crate) staged: u32,
     /// The log has confirmed its series record.
@@ -122,7 +120,6 @@ impl WriterSeries {
             column: None,
             encoder: Encoder::Float(XorEncoder::default()),
             next_at: 0,
-            start: 0,
             staged: NOT_STAGED,
             logged: false,
             indexed: false,
@@ -136,9 +133,9 @@ impl WriterSeries {
     }
 
     /// Begins with this column, which an encoder has ended: the next sample begins another chunk.
-    pub(super) fn begin_with(&mut self, column: Column, encoder: Encoder, (min_t, max_t): (i64, i64)) {
+    pub(super) fn begin_with(&mut self, column: Column, encoder: Encoder, max_t: i64) {
         self.encoder = encoder;
-        (self.start, self.next_at) = (min_t, max_t);
+        self.next_at = max_t;
         self.replace(column);
     }
 
@@ -186,7 +183,7 @@ impl WriterSeries {
                 while let Some((t, value)) = next {
                     if t <= encoder.last_t() {
                         counts.not_newer += 1;
-                    } else if rules.must_cut(at, self.start, encoder.last_t(), &mut self.next_at, t) {
+                    } else if rules.must_cut(at, || column.open_start(), encoder.last_t(), &mut self.next_at, t) {
                         cut = next;
                         break;
                     } else {
@@ -268,7 +265,7 @@ impl WriterSeries {
             return Appended::NotNewer;
         }
         let at = column.words.published();
-        if rules.must_cut(at, self.start, encoder.last_t(), &mut self.next_at, t) {
+        if rules.must_cut(at, || column.open_start(), encoder.last_t(), &mut self.next_at, t) {
             let encoder = *encoder;
             self.start_chunk(encoder, t, value, (commit, low), rules);
             return Appended::NewChunk;
@@ -302,7 +299,7 @@ impl WriterSeries {
         }
         let (placed, next_at) = match (&mut self.encoder, self.column.as_deref()) {
             (Encoder::Native(writer), Some(column)) => {
-                let open = OpenChunk { words: &column.words, start: self.start, next_at: self.next_at };
+                let open = OpenChunk { words: &column.words, next_at: self.next_at };
                 writer.place(t, value, open, rules)
             }
             _ => {
@@ -322,7 +319,6 @@ impl WriterSeries {
                 self.extend(t, &bits, commit, low);
             }
             Placed::Begin(bits) => {
-                self.start = t;
                 let words = OpenWords::starting_with(&bits);
                 self.replace(Column::starting((words, encoding), t, commit, low, self.column.as_deref()));
                 return Appended::NewChunk;
@@ -336,8 +332,8 @@ impl WriterSeries {
         let Some(column) = &self.column else { return };
         let at = column.words.published();
         if !column.words.has_room(at, sample.bit_len()) {
-            let grown = column.copied(column.words.grown(at, sample.bit_len()), column.sealed.clone());
-            self.replace(grown);
+            let words = column.words.grown(at, sample.bit_len());
+            self.grow(words);
         }
         if let Some(column) = &self.column {
             column.enter_commit(commit, low, at.samples);
@@ -357,7 +353,7 @@ impl WriterSeries {
     ) {
         let words = OpenWords::starting_with(&encoder.encode(0, t, value));
         self.encoder = Encoder::Float(encoder);
-        (self.start, self.next_at) = (t, rules.range_end(t));
+        self.next_at = rules.range_end(t);
         self.replace(Column::starting((words, Encoding::Xor), t, commit, low, self.column.as_deref()));
     }
 
@@ -372,7 +368,7 @@ impl WriterSeries {
             return dropped;
         }
         let Some(sealed) = &column.sealed else { return 0 };
-        let dropped = droppable(sealed, self.start, min_valid);
+        let dropped = droppable(sealed, column.open_start(), min_valid);
         if 0 < dropped {
             let rest = sealed.without_oldest(dropped);
             let shorter = column.copied(column.words.copy(), (!rest.is_empty()).then(|| Arc::new(rest)));
@@ -395,12 +391,32 @@ impl WriterSeries {
         }
     }
 
-    fn replace(&mut self, column: Column) {
+    /// Gives the open chunk larger words.
+    fn grow(&mut self, mut words: OpenWords) {
+        let Some(column) = &mut self.column else { return };
+        // The smaller ones are freed when readers wait no more.
+        if !self.cell.column.change(column, |column| std::mem::swap(&mut column.words, &mut words)) {
+            let grown = column.copied(words, column.sealed.clone());
+            self.show(grown);
+        }
+    }
+
+    /// Puts a column in place of the one that is there.
+    fn replace(&mut self, mut column: Column) {
+        if let Some(own) = &mut self.column
+            && self.cell.column.change(own, |own| std::mem::swap(own, &mut column))
+        {
+            return column.discard();
+        }
+        self.show(column);
+    }
+
+    /// Leaves the column that is there to those who read it.
+    fn show(&mut self, column: Column) {
         let column = Arc::new(column);
         if !self.hidden {
             self.cell.column.store(Some(Arc::clone(&column)));
         }
-        // Nobody reads the old one any more, most of the time.
         if let Some(old) = self.column.replace(column).and_then(Arc::into_inner) {
             old.discard();
         }

@@ -23,8 +23,8 @@ fn a_series_keeps_to_its_budget() {
     assert_eq!(size_of::<OpenWords>(), 24);
     assert_eq!(size_of::<XorEncoder>(), 32);
     assert_eq!(size_of::<Encoder>(), 32, "a series of floats pays nothing for histograms");
-    assert_eq!(size_of::<WriterSeries>(), 72);
-    assert_eq!(size_of::<Option<WriterSeries>>(), 72, "an empty place costs no more");
+    assert_eq!(size_of::<WriterSeries>(), 64);
+    assert_eq!(size_of::<Option<WriterSeries>>(), 64, "an empty place costs no more");
     assert_eq!(size_of::<SeriesId>(), 4);
     assert_eq!(size_of::<PairId>(), 4);
     assert_eq!(size_of::<Arc<SeriesCell>>(), 8);
@@ -33,7 +33,7 @@ fn a_series_keeps_to_its_budget() {
 #[test]
 fn chunks_and_samples_in_flight_keep_to_their_budget() {
     assert_eq!(DIRECTORY_ENTRY_LEN, 5);
-    assert_eq!(size_of::<SealedChunks>() + ARC_HEADER_LEN, 48);
+    assert_eq!(size_of::<SealedChunks>() + ARC_HEADER_LEN, 64);
     assert_eq!(size_of::<TailEntry>(), 32);
     assert_eq!(size_of::<StagedSample>(), 32);
     assert_eq!(size_of::<RoutedSample>(), 48);

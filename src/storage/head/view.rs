@@ -1,5 +1,5 @@
 //! Read views of the head: a few reference counts and one commit number for all shards. Nothing here takes a lock that a
-//! writer takes, and everything is decoded on the reader's thread.
+//! writer takes, but that of a series' pointer for some instructions; everything is decoded on the reader's thread.
 
 mod classed;
 mod listing;
