@@ -1,6 +1,6 @@
-//! The usual lines of a body: of series that storage knows, where they stood in the last scrape, with a value and nothing else.
-//! Nearly all lines are such; [`Reader::parse`](super::reader::Reader) would read them the same, with more questions for each. And
-//! lines of new series, if they are plain.
+//! The usual lines of a body: of series that storage knows, where they stood in the last scrape, with a value and nothing else, and
+//! those that describe their families. Nearly all lines are such; [`Reader::parse`](super::reader::Reader) would read them the same,
+//! with more questions for each. And lines of new series, if they are plain.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use crate::exposition::content_type::Format;
@@ -28,16 +28,26 @@ impl Reader<'_> {
         let (mut count, mut rest) = (0, buf);
         while count < room
             && let Some(entry) = old.get(self.cursor)
-            && entry.role() == Role::Series
-            && entry.tracked()
-            && let Some(handle) = entry.handle()
             && let Some(tail) = rest.strip_prefix(self.cached.read(old, self.cursor))
-            && let Some((value, len)) = text::scan_value_alone(tail)
         {
-            self.samples.push(AppendSample { series: SeriesKey::Known(handle), at: self.at, value });
-            self.lines.push(self.cursor as u32);
+            let len = match entry.role() {
+                Role::Series if entry.tracked() => {
+                    let Some(handle) = entry.handle() else { break };
+                    let Some((value, len)) = text::scan_value_alone(tail) else { break };
+                    self.samples.push(AppendSample { series: SeriesKey::Known(handle), at: self.at, value });
+                    self.lines.push(self.cursor as u32);
+                    count += 1;
+                    len
+                }
+                Role::Help | Role::Type | Role::Unit if tail.first() == Some(&b'\n') => {
+                    if entry.role() == Role::Type {
+                        self.parser.set_kind(entry.kind());
+                    }
+                    1
+                }
+                _ => break,
+            };
             self.cursor += 1;
-            count += 1;
             rest = tail.get(len..).unwrap_or_default();
         }
         self.appended += count;

@@ -151,6 +151,14 @@ impl Writer {
         self.synced_len < self.good_len || self.state == State::MustRewrite
     }
 
+    /// Whether appending these records is a write and nothing else: no repair, no new segment, no sync.
+    pub fn only_writes(&self, records: &[Record]) -> bool {
+        let len: u64 = records.iter().map(|record| framed_len_max(record.as_bytes().len()) as u64).sum();
+        self.state == State::Sound
+            && self.good_len + len <= self.options.segment_len
+            && self.unsynced_len as u64 + len <= self.options.segment_len / 2
+    }
+
     /// Writes the records of a batch of waiters, in one write. When this returns an error none of them is in the log.
     pub fn append(&mut self, records: &[Record]) -> Result<(), WalError> {
         if records.is_empty() {
