@@ -26,10 +26,17 @@ impl Reader<'_> {
         // The sample that is over the limit, if there is one, is not usual.
         let room = limit.saturating_sub(self.appended);
         let (mut count, mut rest) = (0, buf);
+        // The line before, where it was read here: what the next one shares with it is looked up there.
+        let mut before: &[u8] = &[];
         while count < room
             && let Some(entry) = old.get(self.cursor)
-            && let Some(tail) = rest.strip_prefix(self.cached.read(old, self.cursor))
         {
+            let (shared, own) = old.parts_of(entry);
+            let tail = match before.get(..shared) {
+                Some(start) => behind(rest, start).and_then(|rest| behind(rest, own)),
+                None => rest.strip_prefix(self.cached.read(old, self.cursor)),
+            };
+            let Some(tail) = tail else { break };
             let len = match entry.role() {
                 Role::Series if entry.tracked() => {
                     let Some(handle) = entry.handle() else { break };
@@ -48,7 +55,11 @@ impl Reader<'_> {
                 _ => break,
             };
             self.cursor += 1;
+            (before, _) = rest.split_at(rest.len() - tail.len());
             rest = tail.get(len..).unwrap_or_default();
+        }
+        if rest.len() < buf.len() {
+            self.cached.set(before, self.cursor);
         }
         self.appended += count;
         self.counts.scraped += count;
@@ -72,5 +83,44 @@ impl Reader<'_> {
         let line = SeriesLine { raw, value, timestamp_ms, exemplar: None, start_ms: None };
         let len = raw.len() + scanned.len;
         self.any_series(old, line, Some(&mut series)).map(|()| Some(len))
+    }
+}
+
+/// `rest` behind `prefix`, if it begins with it. Both are a few words long: less than the work of a call.
+#[inline]
+fn behind<'a>(rest: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (head, tail) = rest.split_at_checked(prefix.len())?;
+    is_same(head, prefix).then_some(tail)
+}
+
+/// Whether both are the same; they are equally long.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    // The last word may overlap the one before.
+    if let (Some(x), Some(y)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        return x == y && a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0).all(|(x, y)| x == y);
+    }
+    if let (Some(x), Some(y)) = (a.last_chunk::<4>(), b.last_chunk::<4>()) {
+        return x == y && a.first_chunk::<4>() == b.first_chunk::<4>();
+    }
+    a.iter().zip(b).all(|(x, y)| x == y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::behind;
+
+    #[test]
+    fn a_prefix_is_found_whatever_its_length() {
+        let text: Vec<u8> = (0..40).collect();
+        for len in 0..=40 {
+            assert_eq!(behind(&text, &text[..len]), Some(&text[len..]));
+            for wrong in 0..len {
+                let mut other = text[..len].to_vec();
+                other[wrong] ^= 0x80;
+                assert_eq!(behind(&text, &other), None, "{len} {wrong}");
+            }
+        }
+        assert_eq!(behind(&text[..5], &text), None);
     }
 }
