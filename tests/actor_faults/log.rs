@@ -186,7 +186,8 @@ fn who_has_records_writes_them_where_nobody_else_is_at_the_log() {
         assert!(is_left(sample(1)), "the actor does not run yet");
         holds("it runs", || writer.entry().state() == ActorState::Running).await;
         at_once(&way, 1).await.unwrap();
-        assert_eq!(*thread.written().borrow(), log_writer::write(&writer, Vec::new(), false, PATIENCE).await.unwrap());
+        let told = *thread.written().borrow();
+        assert_eq!(told, log_writer::write(&writer, Vec::new(), false, PATIENCE).await.unwrap());
         holds("the thread syncs it, though nobody wakes it up", || after_a_power_cut(&fs) == 1).await;
         let mut long = Vec::new();
         record::encode_samples((0..20_000).map(|t| RefSample { series: SeriesRef(1), t, value: 1.0 }), &mut long);
