@@ -143,6 +143,7 @@ impl Setup {
         let (metrics, clock) = (ScrapeMetrics::new(&Registry::default()), SystemClock::new());
         let context = ScrapeContext {
             client: &self.client,
+            has_usual_port: false,
             url: &url,
             timeout: self.timeout,
             plan: &plan,

@@ -251,6 +251,7 @@ impl TargetShared {
         let context = ScrapeContext {
             client: &self.client,
             url: &self.target.url,
+            has_usual_port: self.target.has_usual_port,
             timeout: self.target.timeout.to_std(),
             plan: &self.plan,
             cache: &self.cache,

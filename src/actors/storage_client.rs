@@ -130,7 +130,15 @@ impl StorageClient {
             applying: addr.reserve(),
         };
         let (intake, opening) = (Arc::default(), Opening::done());
-        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None, intake, opening, writes_log: false }
+        Self {
+            head,
+            log,
+            shards: shards.iter().map(address).collect(),
+            blocks: None,
+            intake,
+            opening,
+            writes_log: false,
+        }
     }
 
     /// The same for scrapes, which write the log themselves where they can. A disk that hangs may hold up the thread of one: no

@@ -26,6 +26,7 @@ use crate::client::first_bytes::Noting;
 use crate::client::proxy::{Kind, Proxy, ProxyRules};
 use crate::client::resolve::{AddressOrder, Resolver};
 use crate::client::tls::TlsParts;
+use crate::client::wire::{Answering, Ends, Socket};
 use crate::client::{Failure, tunnel};
 use crate::telemetry::limits::is_one_too_many;
 
@@ -123,7 +124,8 @@ impl Connector {
             wire = Box::new(tls);
         }
         let takes_whole_urls = !is_https && proxy.is_some_and(|proxy| proxy.kind != Kind::Socks);
-        let (stream, history) = (TokioIo::new(wire), History::default());
+        let stream = TokioIo::new(Answering::new(wire, !speaks_http2));
+        let history = History::default();
         Ok(Traced { stream, history, takes_whole_urls, speaks_http2, _open: open })
     }
 
@@ -146,11 +148,16 @@ impl Connector {
             let dialed = UnixStream::connect(path).await;
             let stream = dialed.map_err(|error| at_socket(&Failure::socket_reason(&error)))?;
             let too_many = is_one_too_many(stream.as_fd());
-            return if too_many { Err(at_socket(TOO_MANY_FILES)) } else { Ok((Box::new(stream), path.clone())) };
+            let socket = Socket::new(stream, Ends::Unix(path.clone()));
+            return if too_many { Err(at_socket(TOO_MANY_FILES)) } else { Ok((Box::new(socket), path.clone())) };
         }
         let stream = self.dial_tcp(host, port).await?;
-        let peer = stream.peer_addr().map_or_else(|_| format!("{host}:{port}"), |peer| peer.to_string());
-        Ok((Box::new(stream), peer))
+        let ends = stream.local_addr().and_then(|own| Ok((own, stream.peer_addr()?)));
+        match ends {
+            Ok((own, peer)) => Ok((Box::new(Socket::new(stream, Ends::Tcp(own, peer))), peer.to_string())),
+            // It is over already; who uses it will see why.
+            Err(_) => Ok((Box::new(stream), format!("{host}:{port}"))),
+        }
     }
 
     async fn dial_tcp(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
@@ -226,7 +233,7 @@ pin_project! {
     /// A connection with its history.
     pub(super) struct Traced {
         #[pin]
-        stream: TokioIo<Box<dyn Wire>>,
+        stream: TokioIo<Answering<Box<dyn Wire>>>,
         history: History,
         takes_whole_urls: bool,
         speaks_http2: bool,

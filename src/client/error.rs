@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::client::connect::ConnectFailed;
 use crate::client::first_bytes::FirstBytes;
+use crate::client::wire::{Broken, Malformed};
 use crate::client::{Request, Response};
 use crate::model::go;
 
@@ -30,7 +31,7 @@ impl ClientError {
             "HEAD" => "Head",
             _ => "Do",
         };
-        Self { method, url: shown(&request.url), failure }
+        Self { method, url: shown(&request.url, request.has_usual_port), failure }
     }
 
     /// Of a request that was sent on too often: as in Go, the URL is where the last answer sends it, in the answer's words unless
@@ -39,19 +40,28 @@ impl ClientError {
         let location = response.headers.get(LOCATION).and_then(|location| location.to_str().ok());
         let own = location.filter(|location| !location.contains('@'));
         let joined = || location.and_then(|location| request.url.join(location).ok());
-        let url = own.map(str::to_owned).or_else(|| joined().map(|url| shown(&url)));
+        let url = own.map(str::to_owned).or_else(|| joined().map(|url| shown(&url, false)));
         let error = Self::new(request, Failure::TooManyRedirects);
         Self { url: url.unwrap_or_else(|| error.url.clone()), ..error }
     }
 }
 
-/// The URL with its password as Go's `URL.Redacted` prints it.
-fn shown(url: &Url) -> String {
+/// The URL with its password as Go's `URL.Redacted` prints it, and with its port where that was written.
+fn shown(url: &Url, has_usual_port: bool) -> String {
     let mut shown = url.clone();
     if shown.password().is_some() {
         let _ = shown.set_password(Some("***"));
     }
-    shown.into()
+    let text = String::from(shown);
+    match url.port_or_known_default() {
+        Some(port) if has_usual_port && url.port().is_none() => {
+            let from = text.find("://").map_or(0, |at| at + 3);
+            let end = text.get(from..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(text.len(), |at| from + at);
+            let (authority, rest) = text.split_at(end);
+            format!("{authority}:{port}{rest}")
+        }
+        _ => text,
+    }
 }
 
 /// What happened to a request or to its answer's body.
@@ -86,6 +96,9 @@ pub enum Failure {
     /// The head of the answer is larger than we read.
     #[error("net/http: server response headers exceeded 65536 bytes; aborted")]
     HeadTooLarge,
+    /// The peer has reset the connection, or takes nothing more.
+    #[error("{0}")]
+    Broken(String),
     /// Anything else, in our words.
     #[error("{0}")]
     Other(String),
@@ -110,17 +123,29 @@ impl Failure {
     }
 
     fn of_hyper(error: &hyper::Error, at_end: Self) -> Self {
+        // The connection ended before it took the request.
+        if let Some(reason) = error.source().and_then(|source| source.downcast_ref::<hyper::Error>())
+            && error.is_canceled()
+        {
+            return Self::of_hyper(reason, at_end);
+        }
         if error.is_incomplete_message() || error.is_closed() {
             return at_end;
         }
         if error.is_parse() && error.to_string().contains("message head is too large") {
             return Self::HeadTooLarge;
         }
+        if let Some(broken) = find::<Broken>(error) {
+            return Self::Broken(broken.to_string());
+        }
+        if let Some(malformed) = find::<Malformed>(error) {
+            return Self::Other(format!("net/http: HTTP/1.x transport connection broken: {malformed}"));
+        }
         match find_io(error) {
-            Some(io) if io.kind() == io::ErrorKind::ConnectionReset => {
-                Self::Other("read: connection reset by peer".into())
-            }
             Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => at_end,
+            Some(io) if io.to_string().starts_with("Invalid chunk size") => {
+                Self::Other("invalid byte in chunk length".into())
+            }
             _ if error.is_parse() => Self::Other(format!("net/http: HTTP/1.x transport connection broken: {error}")),
             _ => Self::Other(innermost(error)),
         }
@@ -166,9 +191,11 @@ impl Failure {
             }
             return Self::of_tls(error);
         }
+        if let Some(broken) = find::<Broken>(error) {
+            return Self::Broken(broken.to_string());
+        }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Eof,
-            io::ErrorKind::ConnectionReset => Self::Other("read: connection reset by peer".into()),
             _ => Self::Other(innermost(error)),
         }
     }

@@ -28,6 +28,7 @@ mod transport;
 mod tunnel;
 mod unix;
 mod userinfo;
+mod wire;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::client::legacy::connect::capture_connection;
 use tokio::time::{Instant, timeout_at};
@@ -96,6 +97,8 @@ pub struct Request {
     pub method: Method,
     /// Where to.
     pub url: Url,
+    /// The URL was written with the port that its scheme has anyway, which is then said to the peer and in errors.
+    pub has_usual_port: bool,
     /// Headers beside the user agent.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body; empty for none.
@@ -105,17 +108,22 @@ pub struct Request {
 impl Request {
     /// A GET without headers of its own.
     pub fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() }
+        Self { method: Method::GET, url, has_usual_port: false, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// A PUT without a body.
     pub fn put(url: Url) -> Self {
-        Self { method: Method::PUT, url, headers: Vec::new(), body: Bytes::new() }
+        Self { method: Method::PUT, ..Self::get(url) }
     }
 
     /// A POST of `body`.
     pub fn post(url: Url, content_type: HeaderValue, body: Bytes) -> Self {
-        Self { method: Method::POST, url, headers: vec![(hyper::header::CONTENT_TYPE, content_type)], body }
+        Self {
+            method: Method::POST,
+            headers: vec![(hyper::header::CONTENT_TYPE, content_type)],
+            body,
+            ..Self::get(url)
+        }
     }
 }
 
@@ -292,7 +300,7 @@ impl HttpClient {
         loop {
             let connections = self.transport.connections(room, deadline).await?;
             match self.exchange(&connections, request, deadline).await {
-                Err((Failure::Eof, true)) if may_repeat => may_repeat = false,
+                Err((Failure::Eof | Failure::Broken(_), true)) if may_repeat => may_repeat = false,
                 Err((Failure::HeadTooLarge, _)) if room == Room::Usual => {
                     self.transport.widen();
                     room = Room::Most;
@@ -364,6 +372,12 @@ impl HttpClient {
         }
         if let Some(authorization) = self.transport.proxies().authorization(&request.url) {
             message.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
+        if let Some((host, port)) = request.url.host_str().zip(request.url.port_or_known_default())
+            && request.has_usual_port
+        {
+            let host = HeaderValue::from_str(&format!("{host}:{port}")).map_err(|e| invalid(e.to_string()))?;
+            message.headers_mut().entry(HOST).or_insert(host);
         }
         if !message.headers().contains_key(USER_AGENT) {
             let agent = HeaderValue::from_str(&self.options.user_agent).map_err(|e| invalid(e.to_string()))?;

@@ -36,10 +36,10 @@ pub(super) fn follow(request: Request, next: Url, status: StatusCode) -> Request
     let keeps_method = matches!(status.as_u16(), 307 | 308) || matches!(request.method, Method::GET | Method::HEAD);
     let mut headers = if same_host { request.headers } else { harmless(request.headers) };
     if keeps_method {
-        return Request { method: request.method, url: next, headers, body: request.body };
+        return Request { method: request.method, url: next, has_usual_port: false, headers, body: request.body };
     }
     headers.retain(|(name, _)| *name != CONTENT_TYPE);
-    Request { method: Method::GET, url: next, headers, body: bytes::Bytes::new() }
+    Request { method: Method::GET, url: next, has_usual_port: false, headers, body: bytes::Bytes::new() }
 }
 
 /// What may be sent to any host: how to answer, never who we are. Configured headers are sensitive whatever their name.

@@ -137,6 +137,51 @@ async fn errors_read_as_in_go() {
 }
 
 #[tokio::test]
+async fn what_is_no_answer_is_told_as_in_go() {
+    let cases: [(Script, &str); 4] = [
+        (|_, _| Reply::Text("SSH-2.0-x\r\n".into()), "malformed HTTP response \"SSH-2.0-x\""),
+        (|_, _| Reply::CloseAfter("no end".into()), "malformed HTTP status code \"end\""),
+        (|_, _| Reply::Text("HTTP/1.1 2000 OK\r\n\r\n".into()), "malformed HTTP status code \"2000\""),
+        (|_, _| Reply::Text("HTTP/x 200 OK\r\n\r\n".into()), "malformed HTTP version \"HTTP/x\""),
+    ];
+    for (script, told) in cases {
+        let peer = peer(script).await;
+        let error = client().send(Request::get(url(peer.addr, "/")), soon()).await.unwrap_err();
+        assert_eq!(error.failure.to_string(), format!("net/http: HTTP/1.x transport connection broken: {told}"));
+    }
+}
+
+#[tokio::test]
+async fn a_reset_names_both_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let resetting = tokio::spawn(async move {
+        let (stream, peer) = listener.accept().await.unwrap();
+        stream.peek(&mut [0]).await.unwrap();
+        // With the request unread, the kernel resets the connection.
+        drop(stream);
+        peer
+    });
+    let error = client().send(Request::get(url(addr, "/")), soon()).await.unwrap_err();
+    let own = resetting.await.unwrap();
+    assert_eq!(
+        error.to_string(),
+        format!("Get \"http://{addr}/\": read tcp {own}->{addr}: read: connection reset by peer")
+    );
+}
+
+#[tokio::test]
+async fn a_port_that_was_written_is_shown_and_sent() {
+    let usual = |text: &str| Request { has_usual_port: true, ..Request::get(Url::parse(text).unwrap()) };
+    let error = client().send(usual("ftp://host:21/x"), soon()).await.unwrap_err();
+    assert!(error.to_string().starts_with("Get \"ftp://host:21/x\": "), "{error}");
+    let message = client().message(&usual("http://host:80")).unwrap();
+    assert_eq!(message.headers()[HOST], "host:80");
+    let error = ClientError::new(&usual("http://u:p@[::1]:80?q=/"), Failure::Eof);
+    assert_eq!(error.to_string(), "Get \"http://u:***@[::1]:80/?q=/\": EOF");
+}
+
+#[tokio::test]
 async fn a_broken_body_is_an_error() {
     let peer = peer(|_, _| Reply::CloseAfter("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".into())).await;
     let response = client().send(Request::get(url(peer.addr, "/")), soon()).await.unwrap();

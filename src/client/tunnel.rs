@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::client::wire::check_status_line;
 use crate::client::{Failure, HEAD_LEN_MAX};
-use crate::model::go;
 
 /// Asks the proxy at the other end of `stream` for a tunnel to `target`, which is `host:port`.
 pub(super) async fn connect(
@@ -31,7 +31,7 @@ pub(super) async fn connect(
     stream.flush().await.map_err(|error| broken("write", &error))?;
     let head = read_head(stream).await?;
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    accepted(&String::from_utf8_lossy(line.trim_ascii_end()))
+    accepted(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// The answer up to its empty line. What follows is dropped: a server that speaks TLS waits to be spoken to.
@@ -56,17 +56,11 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Fai
 }
 
 /// Whether a status line says that the tunnel stands.
-fn accepted(line: &str) -> Result<(), Failure> {
-    let malformed = || Failure::Other(format!("malformed HTTP response {}", go::quote(line)));
-    let (version, status) = line.split_once(' ').ok_or_else(malformed)?;
-    if !version.starts_with("HTTP/") {
-        return Err(malformed());
-    }
-    let status = status.trim_start_matches(' ');
+fn accepted(line: &[u8]) -> Result<(), Failure> {
+    check_status_line(line).map_err(|malformed| Failure::Other(malformed.to_string()))?;
+    let line = String::from_utf8_lossy(line.trim_ascii_end());
+    let status = line.split_once(' ').map_or("", |(_, status)| status.trim_start());
     let (code, reason) = status.split_once(' ').map_or((status, None), |(code, reason)| (code, Some(reason)));
-    if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Failure::Other(format!("malformed HTTP status code {}", go::quote(code))));
-    }
     if code == "200" {
         return Ok(());
     }
@@ -185,7 +179,6 @@ async fn receive<const N: usize>(stream: &mut (impl AsyncRead + Unpin)) -> Resul
 fn io_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -193,6 +186,7 @@ fn io_text(error: &io::Error) -> String {
 fn broken(action: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Failure::UnexpectedEof,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Failure::Broken(io_text(error)),
         _ => Failure::Other(format!("{action}: {}", io_text(error))),
     }
 }
@@ -203,13 +197,14 @@ mod tests {
 
     #[test]
     fn status_lines_are_read_as_in_go() {
-        let text = |line: &str| accepted(line).map_or_else(|failure| failure.to_string(), |()| "ok".to_owned());
+        let text =
+            |line: &str| accepted(line.as_bytes()).map_or_else(|failure| failure.to_string(), |()| "ok".to_owned());
         assert_eq!(text("HTTP/1.1 200 Connection established"), "ok");
         assert_eq!(text("HTTP/1.0 200"), "ok");
         assert_eq!(text("HTTP/1.1 407 Proxy Authentication Required"), "Proxy Authentication Required");
         assert_eq!(text("HTTP/1.1 502"), "unknown status code");
         assert_eq!(text("HTTP/1.1 2000 x"), "malformed HTTP status code \"2000\"");
         assert_eq!(text("SSH-2.0-x"), "malformed HTTP response \"SSH-2.0-x\"");
-        assert_eq!(text("SSH 200 x"), "malformed HTTP response \"SSH 200 x\"");
+        assert_eq!(text("SSH 200 x"), "malformed HTTP version \"SSH\"");
     }
 }

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use crate::exposition::openmetrics;
-use crate::exposition::wire::{Fields, WireError};
 use crate::model::exemplar::{Exemplar, labels_of};
 use crate::model::time::TimestampMs;
+use crate::model::wire::{Fields, WireError};
 
 /// An exemplar that was checked, in the bytes of the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +65,7 @@ fn read_message(message: &[u8], at: TimestampMs) -> Result<Exemplar, WireError> 
                     match field {
                         1 => name = value.bytes("Name")?,
                         2 => text = value.bytes("Value")?,
-                        _ => pair.skip(value)?,
+                        _ => {}
                     }
                 }
                 pairs.push((String::from_utf8_lossy(name), String::from_utf8_lossy(text)));
@@ -75,7 +75,7 @@ fn read_message(message: &[u8], at: TimestampMs) -> Result<Exemplar, WireError> 
                 exemplar.has_time = true;
                 exemplar.at = TimestampMs(time_ms(value.bytes("Timestamp")?)?);
             }
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     exemplar.labels = labels_of(pairs);
@@ -91,7 +91,7 @@ pub(super) fn time_ms(message: &[u8]) -> Result<i64, WireError> {
             1 => seconds = value.varint("Seconds")?.cast_signed(),
             // 32 bits, written as 64.
             2 => nanos = value.varint("Nanos")? as i32,
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(seconds.wrapping_mul(1000).wrapping_add(i64::from(nanos / 1_000_000)))

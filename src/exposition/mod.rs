@@ -19,4 +19,3 @@ pub mod packed;
 pub mod plain;
 pub mod protobuf;
 pub mod text;
-mod wire;

@@ -15,9 +15,9 @@ use crate::exposition::exemplar::RawExemplar;
 use crate::exposition::packed;
 use crate::exposition::protobuf::message::{Histogram, Summary, bucket, metric, native_exemplars, quantile};
 use crate::exposition::text::{FamilyKind, SeriesLine, format_bound};
-use crate::exposition::wire::{Fields, Value, WireError, varint};
 use crate::model::append::HistogramValue;
 use crate::model::go;
+use crate::model::wire::{Fields, Value, WireError, varint};
 
 /// Longest length before a family, in bytes.
 const FRAME_HEAD_LEN_MAX: usize = 5;
@@ -216,9 +216,9 @@ impl FamilyReader {
                 };
                 self.writer.metric(&self.family, kind, metric, native, sink)?;
             }
-            _ => match fields.skip(value) {
+            _ => match fields.step_over() {
                 Err(WireError::Cut) if !is_whole => return Ok(None),
-                skipped => skipped.map_err(wire)?,
+                stepped => stepped.map_err(wire)?,
             },
         }
         let read = window.len() - fields.rest_len();
@@ -245,8 +245,10 @@ impl FamilyReader {
     /// Reads the length of a family.
     fn begin(&mut self, buf: &[u8]) -> Result<Option<usize>, ProtobufError> {
         let head = buf.get(..FRAME_HEAD_LEN_MAX).unwrap_or(buf);
-        match varint(head) {
-            Ok(Some((left, head_len))) => {
+        let mut rest = head;
+        match varint(&mut rest) {
+            Ok(left) => {
+                let head_len = head.len() - rest.len();
                 self.family = Family::default();
                 let len = left.saturating_add(head_len as u64);
                 self.place = match left {
@@ -256,8 +258,8 @@ impl FamilyReader {
                 };
                 Ok(Some(head_len))
             }
-            Ok(None) if buf.len() < FRAME_HEAD_LEN_MAX => Ok(None),
-            Ok(None) | Err(_) => Err(ProtobufError::InvalidVarint),
+            Err(WireError::Cut) if buf.len() < FRAME_HEAD_LEN_MAX => Ok(None),
+            Err(_) => Err(ProtobufError::InvalidVarint),
         }
     }
 }
@@ -270,7 +272,7 @@ impl Family {
             match field {
                 1 | 2 | 3 | 5 => self.set(field, value)?,
                 4 => drop(value.bytes("Metric")?),
-                _ => fields.skip(value)?,
+                _ => {}
             }
         }
         Ok(())
@@ -373,7 +375,7 @@ impl Writer {
         while let Some((field, value)) = fields.next()? {
             match field {
                 1 => push_label(&mut self.labels, value.bytes("Label")?)?,
-                _ => fields.skip(value)?,
+                _ => {}
             }
         }
         Ok(())
@@ -392,7 +394,6 @@ impl Writer {
         let mut fields = Fields::new("Summary", summary.bytes);
         while let Some((field, value)) = fields.next().map_err(wire)? {
             if field != 3 {
-                fields.skip(value).map_err(wire)?;
                 continue;
             }
             let (quantile, value) = value.bytes("Quantile").and_then(quantile).map_err(wire)?;
@@ -416,7 +417,6 @@ impl Writer {
         let mut fields = Fields::new("Histogram", histogram.bytes);
         while let Some((field, value)) = fields.next().map_err(wire)? {
             if field != 3 {
-                fields.skip(value).map_err(wire)?;
                 continue;
             }
             let bucket = value.bytes("Bucket").and_then(bucket).map_err(wire)?;
@@ -508,7 +508,7 @@ fn push_label(out: &mut Vec<u8>, message: &[u8]) -> Result<(), ProtobufError> {
                     return Err(ProtobufError::InvalidLabelValue(text(label_value)));
                 }
             }
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     packed::push(out, label_name);

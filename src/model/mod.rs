@@ -30,3 +30,4 @@ pub mod secret;
 pub mod spare;
 pub mod steady_clock;
 pub mod time;
+pub mod wire;

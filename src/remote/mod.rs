@@ -4,6 +4,3 @@ pub mod otlp;
 pub mod read;
 pub mod receive;
 pub mod send;
-mod wire;
-
-pub use wire::WireError;

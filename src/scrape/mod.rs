@@ -61,6 +61,8 @@ pub struct ScrapeContext<'a> {
     pub client: &'a HttpClient,
     /// Where to.
     pub url: &'a Url,
+    /// See [`Target::has_usual_port`](target::Target::has_usual_port).
+    pub has_usual_port: bool,
     /// Time for all of it, from connect to the last byte.
     pub timeout: Duration,
     /// What becomes of the samples.
@@ -195,7 +197,8 @@ fn report(
 /// Reads the body into `reader`; answers the remark about its format.
 async fn fetch(context: &ScrapeContext<'_>, reader: &mut Reader<'_>) -> Result<Option<UnknownFormat>, ScrapeError> {
     let deadline = Instant::now() + context.timeout;
-    let request = request::request(context.url.clone(), &context.plan.settings, context.timeout);
+    let mut request = request::request(context.url.clone(), &context.plan.settings, context.timeout);
+    request.has_usual_port = context.has_usual_port;
     let mut response = context.client.send(request, deadline).await?;
     if response.status.as_u16() != 200 {
         let status = response.status_text();

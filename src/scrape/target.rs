@@ -111,6 +111,8 @@ pub struct Target {
     pub private_labels: Labels,
     /// Where to scrape.
     pub url: Url,
+    /// The address names the port that the scheme has anyway, which `url` does not show.
+    pub has_usual_port: bool,
     /// The same as Prometheus writes it, part of the identity: the port stays even where it is the scheme's own.
     pub scrape_url: String,
     /// How often.
@@ -212,12 +214,17 @@ pub fn resolve(
     let private_labels = kept.build();
     let scrape_url = scrape_url(defaults, &private_labels);
     let url = parse(&scrape_url)?;
+    let has_usual_port = url.port().is_none() && {
+        let written = private_labels.get(ADDRESS).and_then(|address| address.rsplit_once(':'));
+        written.and_then(|(_, port)| port.parse().ok()) == url.port_or_known_default()
+    };
     kept.retain(|name, _| !name.starts_with("__"));
     Ok(Resolved::Target(Box::new(Target {
         discovered,
         labels: kept.build(),
         private_labels,
         url,
+        has_usual_port,
         scrape_url,
         interval,
         timeout,
@@ -355,6 +362,7 @@ mod tests {
             ("instance", "i"),
         ]);
         assert_eq!(target.url.as_str(), "http://[::1]/probe?match=z&match=c&module=http");
+        assert!(target.has_usual_port);
         assert_eq!(target.scrape_url, "http://[::1]:80/probe?match=z&match=c&module=http");
         assert_eq!((target.interval.as_ms(), target.timeout.as_ms()), (5_000, 500));
         assert_eq!(target.labels.get("instance"), Some("i"));

@@ -195,7 +195,10 @@ fn who_has_records_writes_them_where_nobody_else_is_at_the_log() {
 
         fs.fail_nth(1, u64::MAX);
         assert!(matches!(at_once(&way, 2).await, Err(LogFailure::Refused(_))));
-        assert!(thread.health().refusing().is_some() && is_left(sample(2)), "the thread is to find out when it is over");
+        assert!(
+            thread.health().refusing().is_some() && is_left(sample(2)),
+            "the thread is to find out when it is over"
+        );
         fs.heal();
         holds("it is over", || thread.health().refusing().is_none()).await;
         at_once(&way, 3).await.unwrap();
@@ -225,7 +228,8 @@ fn scrapes_of_known_series_are_logged_and_applied_where_they_are() {
         fs.fail_nth(1, u64::MAX);
         let late = TimestampMs(at.0 + 1000);
         let refused = first.resolved.iter();
-        let refused = refused.map(|(_, handle)| AppendSample { series: SeriesKey::Known(*handle), at: late, value: 3.0 });
+        let refused =
+            refused.map(|(_, handle)| AppendSample { series: SeriesKey::Known(*handle), at: late, value: 3.0 });
         let refused = append(AppendBatch::of_floats(refused.collect())).await.unwrap_err();
         assert!(matches!(refused, AppendFailure::Refused(_)), "{refused}");
         assert_eq!(scene.last("m"), stored);

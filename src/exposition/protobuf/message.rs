@@ -3,7 +3,7 @@
 #![deny(clippy::indexing_slicing)]
 
 use crate::exposition::exemplar::time_ms;
-use crate::exposition::wire::{Fields, WireError};
+use crate::model::wire::{Fields, WireError};
 
 /// A metric without its labels.
 #[derive(Default)]
@@ -78,7 +78,7 @@ pub(super) fn metric(bytes: &[u8]) -> Result<Metric<'_>, WireError> {
             5 => metric.untyped = number("Untyped", value.bytes("Untyped")?)?,
             6 => metric.timestamp_ms = value.varint("TimestampMs")?.cast_signed(),
             7 => metric.histogram = histogram(value.bytes("Histogram")?)?,
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(metric)
@@ -90,7 +90,7 @@ fn number(message: &'static str, bytes: &[u8]) -> Result<f64, WireError> {
     while let Some((field, value)) = fields.next()? {
         match field {
             1 => number = value.double("Value")?,
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(number)
@@ -104,7 +104,7 @@ fn counter(bytes: &[u8]) -> Result<Counter<'_>, WireError> {
             1 => counter.value = value.double("Value")?,
             2 => counter.exemplar = Some(exemplar(value.bytes("Exemplar")?)?),
             3 => counter.start_ms = Some(time_ms(value.bytes("StartTimestamp")?)?),
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(counter)
@@ -119,7 +119,7 @@ fn summary(bytes: &[u8]) -> Result<Summary<'_>, WireError> {
             2 => summary.sum = value.double("SampleSum")?,
             3 => drop(quantile(value.bytes("Quantile")?)?),
             4 => summary.start_ms = Some(time_ms(value.bytes("StartTimestamp")?)?),
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(summary)
@@ -133,7 +133,7 @@ pub(super) fn quantile(bytes: &[u8]) -> Result<(f64, f64), WireError> {
         match field {
             1 => quantile = value.double("Quantile")?,
             2 => number = value.double("Value")?,
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok((quantile, number))
@@ -150,7 +150,7 @@ pub(super) fn bucket(bytes: &[u8]) -> Result<Bucket<'_>, WireError> {
             2 => bucket.bound = value.double("UpperBound")?,
             3 => bucket.exemplar = Some(exemplar(value.bytes("Exemplar")?)?),
             4 => bucket.count = value.double("CumulativeCountFloat")?,
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     if bucket.count == 0.0 {
@@ -188,7 +188,7 @@ fn histogram(bytes: &[u8]) -> Result<Histogram<'_>, WireError> {
                 exemplar(value.bytes("Exemplars")?)?;
                 histogram.exemplars += 1;
             }
-            _ => fields.skip(value)?,
+            _ => {}
         }
         histogram.is_native |= matches!(field, 9 | 12);
     }
@@ -208,7 +208,7 @@ impl Side {
             match field {
                 1 => drop(value.varint("Offset")?),
                 2 => self.spanned = self.spanned.saturating_add(value.varint("Length")?),
-                _ => fields.skip(value)?,
+                _ => {}
             }
         }
         Ok(())
@@ -226,13 +226,13 @@ fn exemplar(bytes: &[u8]) -> Result<&[u8], WireError> {
                     match field {
                         1 => drop(value.bytes("Name")?),
                         2 => drop(value.bytes("Value")?),
-                        _ => pair.skip(value)?,
+                        _ => {}
                     }
                 }
             }
             2 => drop(value.double("Value")?),
             3 => drop(time_ms(value.bytes("Timestamp")?)?),
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(bytes)
@@ -247,7 +247,7 @@ pub(super) fn native_exemplars<'a>(histogram: &Histogram<'a>, found: &mut Vec<&'
         match field {
             3 if wanted == 3 => found.extend(bucket(value.bytes("Bucket")?)?.exemplar),
             16 if wanted == 16 => found.push(value.bytes("Exemplars")?),
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! The native part of a histogram message.
 
 use crate::exposition::protobuf::message::Histogram;
-use crate::exposition::wire::{Fields, WireError};
 use crate::model::append::HistogramValue;
 use crate::model::histogram::{self, CounterResetHint, FloatHistogram, Span};
+use crate::model::wire::{Fields, WireError, fixed64s};
 
 /// Buckets of one side.
 #[derive(Default)]
@@ -27,12 +27,12 @@ pub(super) fn read(message: &Histogram<'_>, is_gauge: bool) -> Result<HistogramV
             7 => zero_count = value.varint("ZeroCount")?,
             8 => zero_count_float = value.double("ZeroCountFloat")?,
             9 => negative.spans.push(span(value.bytes("NegativeSpan")?)?),
-            10 => value.each_varint("NegativeDelta", &mut |n| negative.deltas.push(zigzag(n)))?,
-            11 => value.each_double("NegativeCount", &mut |n| negative.counts.push(n))?,
+            10 => value.varints("NegativeDelta", |n| negative.deltas.push(zigzag(n)))?,
+            11 => fixed64s(value, "NegativeCount", |bits| negative.counts.push(f64::from_bits(bits)))?,
             12 => positive.spans.push(span(value.bytes("PositiveSpan")?)?),
-            13 => value.each_varint("PositiveDelta", &mut |n| positive.deltas.push(zigzag(n)))?,
-            14 => value.each_double("PositiveCount", &mut |n| positive.counts.push(n))?,
-            _ => fields.skip(value)?,
+            13 => value.varints("PositiveDelta", |n| positive.deltas.push(zigzag(n)))?,
+            14 => fixed64s(value, "PositiveCount", |bits| positive.counts.push(f64::from_bits(bits)))?,
+            _ => {}
         }
     }
     let counter_reset_hint = if is_gauge { CounterResetHint::Gauge } else { CounterResetHint::Unknown };
@@ -79,7 +79,7 @@ fn span(bytes: &[u8]) -> Result<Span, WireError> {
             1 => span.offset = zigzag32(value.varint("Offset")?),
             // Go keeps the lowest 32 bits; what does not fit the buckets is refused before.
             2 => span.length = value.varint("Length")? as u32,
-            _ => fields.skip(value)?,
+            _ => {}
         }
     }
     Ok(span)

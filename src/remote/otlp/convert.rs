@@ -15,6 +15,7 @@ use crate::model::labels::{BUCKET, Labels, LabelsBuilder, METRIC_NAME};
 use crate::model::metadata::{MetricType, SeriesMetadata};
 use crate::model::sample::is_stale;
 use crate::model::time::TimestampMs;
+use crate::model::wire::{Fields, Value, WireError};
 use crate::remote::otlp::delta::{Deltas, Dropped, StreamKey};
 use crate::remote::otlp::labels::{Labeller, ResourceLabels, ScopeLabels};
 use crate::remote::otlp::metrics::Warning;
@@ -24,7 +25,6 @@ use crate::remote::otlp::value::{Attribute, attribute};
 use crate::remote::otlp::{BodyFormat, JSON_BYTES, json};
 use crate::remote::receive::budget::{Held, NoRoom};
 use crate::remote::receive::{AHEAD_MS_MAX, DecodeError, Extras};
-use crate::remote::wire::{Fields, Value, WireError};
 
 /// What a sample takes in a batch, in a shard's slice, among the staged ones and in a record, without its labels.
 const SAMPLE_BYTES: u64 = 256;

@@ -5,8 +5,8 @@ use crate::model::exemplar::{Exemplar, LABELS_LEN_MAX, labels_of};
 use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Histogram, Span};
 use crate::model::sample::{STALE_NAN_BITS, stale_nan};
 use crate::model::time::TimestampMs;
+use crate::model::wire::{Fields, Value, WireError, fixed64s};
 use crate::remote::otlp::value::{Attribute, attribute};
-use crate::remote::wire::{Fields, Value, WireError, fixed64s};
 
 /// The bit of `flags` that says that there is no value.
 const NO_RECORDED_VALUE: u64 = 1;

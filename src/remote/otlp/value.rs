@@ -9,7 +9,7 @@
 use std::fmt::Write as _;
 
 use crate::model::go;
-use crate::remote::wire::{Fields, WireError};
+use crate::model::wire::{Fields, WireError};
 
 /// Values within values that are shown.
 const DEPTH_MAX: usize = 64;

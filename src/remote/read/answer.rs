@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::model::append::HistogramValue;
 use crate::model::labels::Labels;
 use crate::model::read::SampleColumn;
+use crate::model::wire::{Fields, WireError, varint};
 use crate::remote::receive::histogram::histogram;
-use crate::remote::wire::{Fields, WireError, varint};
 
 /// Why an answer cannot be read; the texts are those of Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,9 +5,9 @@ use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::regexp::RegexpError;
 use crate::model::time::{TimeRange, TimestampMs};
+use crate::model::wire::{Fields, WireError};
 use crate::remote::read::write::{put_bytes, put_int};
 use crate::remote::receive::unpack;
-use crate::remote::wire::{Fields, WireError};
 
 /// Longest request, as it comes and unpacked.
 const REQUEST_LEN_MAX: usize = 32 << 20;

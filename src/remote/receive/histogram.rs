@@ -12,7 +12,7 @@
 
 use crate::model::append::HistogramValue;
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span, has_sound_layout};
-use crate::remote::wire::{Fields, Value, WireError, fixed64s};
+use crate::model::wire::{Fields, Value, WireError, fixed64s};
 
 /// The finest resolution that is stored; Prometheus lowers others to it.
 const SCHEMA_MAX: i32 = 8;

@@ -29,9 +29,9 @@ pub use reply::{Reply, Written, of_report};
 pub use unpack::{DECODED_LEN_MAX, UnpackError, decoded_len, unpack};
 
 use crate::model::time::TimestampMs;
+use crate::model::wire::WireError;
 use crate::remote::receive::budget::{Held, NoRoom};
 use crate::remote::receive::cache::SeriesCache;
-use crate::remote::wire::WireError;
 
 /// How far ahead of the clock a sample may be.
 pub const AHEAD_MS_MAX: i64 = 10 * 60_000;

@@ -11,10 +11,10 @@
 
 use crate::model::exemplar::{Exemplar, labels_of};
 use crate::model::time::TimestampMs;
+use crate::model::wire::{Fields, WireError, bytes, varint};
 use crate::remote::receive::DecodeError;
 use crate::remote::receive::collect::Rows;
 use crate::remote::receive::labels::Pairs;
-use crate::remote::wire::{Fields, WireError, bytes, varint};
 
 /// Tag of a series in a `WriteRequest`, and of a label in a `TimeSeries`.
 const SERIES_TAG: u8 = 0x0a;

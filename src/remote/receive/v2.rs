@@ -14,11 +14,11 @@
 use crate::model::exemplar::{Exemplar, labels_of};
 use crate::model::metadata::{MetricType, SeriesMetadata};
 use crate::model::time::TimestampMs;
+use crate::model::wire::{Fields, WireError};
 use crate::remote::receive::DecodeError;
 use crate::remote::receive::collect::Rows;
 use crate::remote::receive::labels::Pairs;
 use crate::remote::receive::v1::sample;
-use crate::remote::wire::{Fields, WireError};
 
 /// What a symbol and a series take while the request is read.
 const ROW_BYTES: u64 = 32;

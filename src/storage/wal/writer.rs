@@ -252,7 +252,8 @@ impl Writer {
         }
         self.buffer.clear();
         let start = self.good_len;
-        self.last_append = Some(LastAppend { segment: self.segment, offset: start, unsynced: self.unsynced.parts.len() });
+        self.last_append =
+            Some(LastAppend { segment: self.segment, offset: start, unsynced: self.unsynced.parts.len() });
         for (compression, data) in packed.iter() {
             let parts = frame(data, compression, start, &mut self.buffer);
             self.metrics.part_writes.add(parts);

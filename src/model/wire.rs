@@ -50,13 +50,17 @@ pub enum WireError {
 
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub enum Value<'a> {
+    /// A number.
     Varint(u64),
+    /// Eight bytes.
     Fixed64(u64),
+    /// Text, bytes, a message, or numbers that are packed.
     Bytes(&'a [u8]),
+    /// Four bytes, which nobody asks for.
     Fixed32,
-    /// A group, which was stepped over.
-    Group,
+    /// The start of a group, or a wire type that does not exist; nothing was read.
+    Odd(u8),
 }
 
 impl<'a> Value<'a> {
@@ -66,30 +70,33 @@ impl<'a> Value<'a> {
             Self::Varint(_) => 0,
             Self::Fixed64(_) => 1,
             Self::Bytes(_) => 2,
-            Self::Group => 3,
             Self::Fixed32 => 5,
+            Self::Odd(wire) => wire,
         };
         WireError::WrongType { wire, field }
     }
 
+    /// The number that the field `field` holds.
     #[inline]
-    pub(super) fn varint(self, field: &'static str) -> Result<u64, WireError> {
+    pub fn varint(self, field: &'static str) -> Result<u64, WireError> {
         match self {
             Self::Varint(value) => Ok(value),
             other => Err(other.wrong(field)),
         }
     }
 
+    /// The float that it holds.
     #[inline]
-    pub(super) fn double(self, field: &'static str) -> Result<f64, WireError> {
+    pub fn double(self, field: &'static str) -> Result<f64, WireError> {
         match self {
             Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
             other => Err(other.wrong(field)),
         }
     }
 
+    /// The bytes that it holds.
     #[inline]
-    pub(super) fn bytes(self, field: &'static str) -> Result<&'a [u8], WireError> {
+    pub fn bytes(self, field: &'static str) -> Result<&'a [u8], WireError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             other => Err(other.wrong(field)),
@@ -98,7 +105,7 @@ impl<'a> Value<'a> {
 
     /// Gives each number of a field to `take`: one, or many that are packed.
     #[inline]
-    pub(super) fn varints(self, field: &'static str, mut take: impl FnMut(u64)) -> Result<(), WireError> {
+    pub fn varints(self, field: &'static str, mut take: impl FnMut(u64)) -> Result<(), WireError> {
         match self {
             Self::Varint(value) => take(value),
             Self::Bytes(mut packed) => {
@@ -110,11 +117,29 @@ impl<'a> Value<'a> {
         }
         Ok(())
     }
+
+    /// How many numbers a field holds that may be packed: each ends with a byte whose first bit is clear.
+    pub fn varint_count(self, field: &'static str) -> Result<u64, WireError> {
+        match self {
+            Self::Bytes(packed) => Ok(packed.iter().filter(|byte| **byte < 0x80).count() as u64),
+            Self::Varint(_) => Ok(1),
+            other => Err(other.wrong(field)),
+        }
+    }
+
+    /// How many floats a field holds that may be packed.
+    pub fn double_count(self, field: &'static str) -> Result<u64, WireError> {
+        match self {
+            Self::Bytes(packed) => Ok(packed.len() as u64 / 8),
+            Self::Fixed64(_) => Ok(1),
+            other => Err(other.wrong(field)),
+        }
+    }
 }
 
 /// Gives each of the numbers of a field to `take` that have eight bytes: one, or many that are packed.
 #[inline]
-pub(super) fn fixed64s(value: Value<'_>, field: &'static str, mut take: impl FnMut(u64)) -> Result<(), WireError> {
+pub fn fixed64s(value: Value<'_>, field: &'static str, mut take: impl FnMut(u64)) -> Result<(), WireError> {
     match value {
         Value::Fixed64(bits) => take(bits),
         Value::Bytes(packed) => {
@@ -131,27 +156,31 @@ pub(super) fn fixed64s(value: Value<'_>, field: &'static str, mut take: impl FnM
 
 /// The fields of one message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
+pub struct Fields<'a> {
     message: &'static str,
     rest: &'a [u8],
+    /// The wire type of the last field, if it is odd and nothing of it was read.
+    odd: Option<u8>,
 }
 
 impl<'a> Fields<'a> {
     /// The fields of `bytes`; errors name the message.
     #[inline]
-    pub(super) fn new(message: &'static str, bytes: &'a [u8]) -> Self {
-        Self { message, rest: bytes }
+    pub fn new(message: &'static str, bytes: &'a [u8]) -> Self {
+        Self { message, rest: bytes, odd: None }
     }
 
     /// Bytes that were not read.
     #[inline]
-    pub(super) fn rest_len(&self) -> usize {
+    pub fn rest_len(&self) -> usize {
         self.rest.len()
     }
 
-    /// Number and value of the next field.
+    /// Number and value of the next field. What nobody took of the last one is stepped over.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(i32, Value<'a>)>, WireError> {
+    #[expect(clippy::should_implement_trait, reason = "it fails")]
+    pub fn next(&mut self) -> Result<Option<(i32, Value<'a>)>, WireError> {
+        self.step_over()?;
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -165,10 +194,20 @@ impl<'a> Fields<'a> {
             return Err(WireError::IllegalTag { message: self.message, field, tag });
         }
         let value = value(&mut self.rest, wire)?;
-        if matches!(value, Value::Group) {
-            skip_group(&mut self.rest)?;
+        if let Value::Odd(wire) = value {
+            self.odd = Some(wire);
         }
         Ok(Some((field, value)))
+    }
+
+    /// Steps over what was not read of the last field.
+    #[inline]
+    pub fn step_over(&mut self) -> Result<(), WireError> {
+        match self.odd.take() {
+            None => Ok(()),
+            Some(3) => skip_group(&mut self.rest),
+            Some(wire) => Err(WireError::IllegalType(wire)),
+        }
     }
 }
 
@@ -179,8 +218,9 @@ fn skip_group(rest: &mut &[u8]) -> Result<(), WireError> {
         match wire {
             4 => depth -= 1,
             _ => match value(rest, wire)? {
-                Value::Group if depth < GROUP_DEPTH_MAX => depth += 1,
-                Value::Group => return Err(WireError::TooDeep),
+                Value::Odd(3) if depth < GROUP_DEPTH_MAX => depth += 1,
+                Value::Odd(3) => return Err(WireError::TooDeep),
+                Value::Odd(wire) => return Err(WireError::IllegalType(wire)),
                 _ => {}
             },
         }
@@ -194,18 +234,17 @@ fn value<'a>(rest: &mut &'a [u8], wire: u8) -> Result<Value<'a>, WireError> {
         0 => Value::Varint(varint(rest)?),
         1 => Value::Fixed64(u64::from_le_bytes(array(rest)?)),
         2 => Value::Bytes(bytes(rest)?),
-        3 => Value::Group,
         5 => {
             array::<4>(rest)?;
             Value::Fixed32
         }
-        odd => return Err(WireError::IllegalType(odd)),
+        odd => Value::Odd(odd),
     })
 }
 
 /// A length and as many bytes.
 #[inline]
-pub(super) fn bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], WireError> {
+pub fn bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], WireError> {
     let len = usize::try_from(varint(rest)?.cast_signed()).map_err(|_| WireError::NegativeLength)?;
     let (bytes, after) = rest.split_at_checked(len).ok_or(WireError::Cut)?;
     *rest = after;
@@ -221,7 +260,7 @@ fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], WireError> {
 
 /// The next number.
 #[inline]
-pub(super) fn varint(rest: &mut &[u8]) -> Result<u64, WireError> {
+pub fn varint(rest: &mut &[u8]) -> Result<u64, WireError> {
     match rest.split_first() {
         Some((&byte, after)) if byte < 0x80 => {
             *rest = after;
@@ -274,6 +313,8 @@ mod tests {
         assert_eq!(error(b"\x01"), "proto: Sample: illegal tag 0 (wire type 1)");
         assert_eq!(error(b"\x0c"), "proto: Sample: wiretype end group for non-group");
         assert_eq!(error(b"\x0f"), "proto: illegal wireType 7");
+        let odd = Fields::new("Sample", b"\x0f").next().unwrap().unwrap().1;
+        assert_eq!(odd.varint("X").unwrap_err().to_string(), "proto: wrong wireType = 7 for field X");
         assert_eq!(Value::Fixed32.bytes("X").unwrap_err().to_string(), "proto: wrong wireType = 5 for field X");
     }
 
