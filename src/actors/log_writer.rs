@@ -1,9 +1,11 @@
-//! The write-ahead log. Owns the thread that writes it: the actor only queues and is told. Started when storage opens.
+//! The write-ahead log. Owns the thread that writes it: the actor only queues and is told. Scrapes write small records
+//! themselves where nobody else is at it (`here`). Started when storage opens.
 //! Bound: its slots, each the records of one commit. Failure: restarts, the thread goes on and answers those that wait;
 //! should the thread's own work panic, commits that it has not answered are taken back from the log and fail, it goes on
 //! in a new segment, and the actor counts the panic as its own. Shutdown: after the shards; the thread syncs what is left
 //! and ends.
 
+mod here;
 mod way;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::storage::wal::record::LogRecords;
 use crate::storage::wal::writer::Tear;
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wbl::LateLog;
+pub use here::AtOnce;
 pub use way::LogWay;
 
 const SLOTS: u32 = 1024;
@@ -41,6 +44,8 @@ pub static LOG_WRITER: Kind = Kind { name: "log_writer", rank: Rank::WRITER, slo
 
 /// What was written but not synced is synced after this long.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// A thread that wakes up and finds no order syncs what has waited for so long: who writes beside it does not wake it.
+const SYNC_IDLE_AFTER: Duration = Duration::from_millis(500);
 /// Records of so many bytes are gathered for one write at most.
 const GATHERED_LEN_MAX: usize = 4 << 20;
 /// How long a sync that somebody waits for may wait for other writes that were announced.
@@ -269,9 +274,17 @@ impl LogHealth {
     }
 }
 
+/// What the thread has in common with those who write beside it.
+struct Shared {
+    work: Mutex<Work>,
+    /// Orders that were left to the thread and are not done: nobody writes before them.
+    queued: AtomicUsize,
+}
+
 /// The thread that writes the log. Outlives the actor's restarts.
 pub struct LogThread {
     orders: Mutex<Option<SyncSender<Order>>>,
+    shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<Option<Position>>>>,
     panics: Arc<Panics>,
     announcements: Arc<Announcements>,
@@ -295,14 +308,25 @@ impl LogThread {
         let (told, written) = watch::channel(writer.position());
         let health = Arc::<LogHealth>::default();
         let for_work = Arc::clone(&health);
-        let work = move || {
-            let waiters = Waiters::default();
-            let (panics, health) = (for_thread, for_work);
-            Work { writer, late, mode, unsynced_since: None, panics, waiters, expected, told, health }.run(&queue)
+        let work = Work {
+            writer,
+            late,
+            mode,
+            unsynced_since: None,
+            panics: for_thread,
+            waiters: Waiters::default(),
+            expected,
+            told,
+            health: for_work,
+            slow_until: None,
+            has_ended: false,
         };
-        let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
+        let shared = Arc::new(Shared { work: Mutex::new(work), queued: AtomicUsize::new(0) });
+        let of_thread = Arc::clone(&shared);
+        let run = move || of_thread.run(&queue);
+        let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(run)?;
         let (orders, thread) = (Mutex::new(Some(orders)), Mutex::new(Some(thread)));
-        Ok(Arc::new(Self { orders, thread, panics, announcements, written, health }))
+        Ok(Arc::new(Self { orders, shared, thread, panics, announcements, written, health }))
     }
 
     /// Up to where the log holds whole records that are not taken back any more, for those who read along.
@@ -323,7 +347,14 @@ impl LogThread {
     /// Leaves an order to the thread; one that it cannot take is answered.
     fn submit(&self, order: Order) {
         let refused = match self.orders.lock().as_ref() {
-            Some(orders) => orders.try_send(order),
+            Some(orders) => {
+                self.shared.queued.fetch_add(1, Ordering::AcqRel);
+                let sent = orders.try_send(order);
+                if sent.is_err() {
+                    self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+                }
+                sent
+            }
             None => return,
         };
         // A plan is made another time.
@@ -370,6 +401,35 @@ struct Work {
     expected: Arc<Announcements>,
     told: watch::Sender<Position>,
     health: Arc<LogHealth>,
+    /// Until when only the thread writes, as a write beside it was slow.
+    slow_until: Option<Instant>,
+    /// The thread has synced all and ended.
+    has_ended: bool,
+}
+
+impl Shared {
+    /// The thread's life. While it waits for orders, others may write.
+    fn run(&self, queue: &Receiver<Order>) -> Option<Position> {
+        loop {
+            let patience = self.work.lock().patience();
+            let first = match queue.recv_timeout(patience) {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = panics::catch(|| self.work.lock().probe());
+                    None
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let mut work = self.work.lock();
+                    work.has_ended = true;
+                    let _ = panics::catch(|| work.sync_for_waiters());
+                    return panics::catch(|| work.writer.finish()).ok()?.ok();
+                }
+            };
+            let mut work = self.work.lock();
+            let done = work.handle(first, queue);
+            self.queued.fetch_sub(done, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Work {
@@ -399,57 +459,54 @@ impl Work {
         }
     }
 
-    fn run(mut self, queue: &Receiver<Order>) -> Option<Position> {
-        loop {
-            let first = match queue.recv_timeout(self.patience()) {
-                Ok(order) => Some(order),
-                Err(RecvTimeoutError::Timeout) => {
-                    let _ = panics::catch(|| self.probe());
-                    None
+    /// Does `first` and what is queued behind it, up to a bound; answers how many orders those were.
+    fn handle(&mut self, first: Option<Order>, queue: &Receiver<Order>) -> usize {
+        let sync_after = if first.is_some() { SYNC_AFTER } else { SYNC_IDLE_AFTER };
+        let (mut jobs, mut plan, mut cut, mut len): (Vec<Job>, _, _, usize) = (Vec::new(), None, None, 0);
+        let mut taken = 0;
+        for order in first.into_iter().chain(queue.try_iter()) {
+            taken += 1;
+            match order {
+                Order::Write(job) => {
+                    len += job.records.len();
+                    jobs.push(job);
                 }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let _ = panics::catch(|| self.sync_for_waiters());
-                    return panics::catch(|| self.writer.finish()).ok()?.ok();
-                }
-            };
-            let (mut jobs, mut plan, mut cut, mut len): (Vec<Job>, _, _, usize) = (Vec::new(), None, None, 0);
-            for order in first.into_iter().chain(queue.try_iter()) {
-                match order {
-                    Order::Write(job) => {
-                        len += job.records.len();
-                        jobs.push(job);
-                    }
-                    Order::Plan(done) => plan = Some(done),
-                    Order::CutLate(done) => cut = Some(done),
-                }
-                if plan.is_some() || cut.is_some() || GATHERED_LEN_MAX <= len {
-                    break;
-                }
+                Order::Plan(done) => plan = Some(done),
+                Order::CutLate(done) => cut = Some(done),
             }
-            let due = self.unsynced_since.is_some_and(|since| SYNC_AFTER <= since.elapsed());
-            let (mut progress, wrote) = (Progress::Unanswered, 0 < len);
-            if let Err(text) = panics::catch(|| self.write(jobs, due, &mut progress)) {
-                self.recover(text, wrote && progress == Progress::Unanswered);
+            if plan.is_some() || cut.is_some() || GATHERED_LEN_MAX <= len {
+                break;
             }
-            if let Some(done) = plan {
-                match panics::catch(|| self.writer.plan_checkpoint()) {
-                    // An asker that has gone needs no answer, here and below.
-                    Ok(planned) => drop(done.send(planned)),
-                    Err(text) => self.recover(text, false),
-                }
-            }
-            if let Some(done) = cut {
-                match panics::catch(|| self.late.as_mut().map_or(Ok(None), LateLog::cut)) {
-                    Ok(cut) => drop(done.send(cut)),
-                    Err(text) => self.recover(text, false),
-                }
-            }
-            let position = self.writer.position();
-            self.told.send_if_modified(|told| std::mem::replace(told, position) != position);
-            let unsynced = self.mode != SyncMode::Off && self.wants_sync();
-            let since = self.unsynced_since.filter(|_| !due);
-            self.unsynced_since = unsynced.then(|| since.unwrap_or_else(Instant::now));
         }
+        let due = self.unsynced_since.is_some_and(|since| sync_after <= since.elapsed());
+        let (mut progress, wrote) = (Progress::Unanswered, 0 < len);
+        if let Err(text) = panics::catch(|| self.write(jobs, due, &mut progress)) {
+            self.recover(text, wrote && progress == Progress::Unanswered);
+        }
+        if let Some(done) = plan {
+            match panics::catch(|| self.writer.plan_checkpoint()) {
+                // An asker that has gone needs no answer, here and below.
+                Ok(planned) => drop(done.send(planned)),
+                Err(text) => self.recover(text, false),
+            }
+        }
+        if let Some(done) = cut {
+            match panics::catch(|| self.late.as_mut().map_or(Ok(None), LateLog::cut)) {
+                Ok(cut) => drop(done.send(cut)),
+                Err(text) => self.recover(text, false),
+            }
+        }
+        self.note(due);
+        taken
+    }
+
+    /// Tells those who read along how far the log is, and notes since when something of it is not synced.
+    fn note(&mut self, synced: bool) {
+        let position = self.writer.position();
+        self.told.send_if_modified(|told| std::mem::replace(told, position) != position);
+        let unsynced = self.mode != SyncMode::Off && self.wants_sync();
+        let since = self.unsynced_since.filter(|_| !synced);
+        self.unsynced_since = unsynced.then(|| since.unwrap_or_else(Instant::now));
     }
 
     /// After a panic. Commits of which nobody was told that they are written have failed, so they must not come back after
@@ -493,23 +550,13 @@ impl Work {
             records.wal.append(&mut job.records.wal);
             records.late.append(&mut job.records.late);
         }
-        if !records.is_empty() {
-            #[cfg(debug_assertions)]
-            self.pass("before-write", "in-write", Tear::Write);
-            if let Err(error) = self.append(&records) {
-                match &error {
-                    WalError::Io { .. } => self.heard(Err(&error)),
-                    _ => tracing::error!(component = "tsdb", err = %error, "Writing the log failed"),
-                }
-                let text: Arc<str> = error.to_string().into();
-                for job in jobs {
-                    let _ = job.done.send(Err(LogFailure::Refused(Arc::clone(&text))));
-                }
-                return;
+        if !records.is_empty()
+            && let Err(failure) = self.log(&records)
+        {
+            for job in jobs {
+                let _ = job.done.send(Err(failure.clone()));
             }
-            self.heard(Ok(()));
-            #[cfg(debug_assertions)]
-            failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-write"));
+            return;
         }
         let position = self.writer.position();
         for job in jobs {
@@ -530,13 +577,30 @@ impl Work {
         }
     }
 
-    /// First the write-ahead log, which names the series, then the log of late samples; after an error, in neither.
-    fn append(&mut self, records: &LogRecords) -> Result<(), WalError> {
+    /// Writes records; after an error, and after a panic with [`Self::undo_append`], nothing of them is in the log.
+    fn log(&mut self, records: &LogRecords) -> Result<(), LogFailure> {
         // What a panic takes back is this batch alone.
         self.writer.settle_append();
         if let Some(late) = &mut self.late {
             late.settle_append();
         }
+        #[cfg(debug_assertions)]
+        self.pass("before-write", "in-write", Tear::Write);
+        if let Err(error) = self.append(records) {
+            match &error {
+                WalError::Io { .. } => self.heard(Err(&error)),
+                _ => tracing::error!(component = "tsdb", err = %error, "Writing the log failed"),
+            }
+            return Err(LogFailure::Refused(error.to_string().into()));
+        }
+        self.heard(Ok(()));
+        #[cfg(debug_assertions)]
+        failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-write"));
+        Ok(())
+    }
+
+    /// First the write-ahead log, which names the series, then the log of late samples; after an error, in neither.
+    fn append(&mut self, records: &LogRecords) -> Result<(), WalError> {
         self.writer.append(&records.wal)?;
         if records.late.is_empty() {
             return Ok(());

@@ -30,6 +30,7 @@ pub use crate::discovery::TargetGroup;
 use crate::model::labels::Labels;
 use crate::model::time::TimestampMs;
 use crate::scrape::pool_metrics::Synced;
+use crate::scrape::schedule::Schedule;
 use crate::scrape::settings::{MetricRelabel, SamplePlan, ScrapeSettings};
 use crate::scrape::target::{Resolved, Target, TargetDefaults, UNIX_SOCKET, discovered_labels, resolve};
 use crate::telemetry::repeat::{RepeatLimiter, Verdict};
@@ -196,7 +197,8 @@ impl PoolDeps {
         let before = self.view.load_full();
         let by_key: HashMap<TargetKey, &Arc<TargetShared>> =
             before.active.iter().map(|known| (key(known), known)).collect();
-        let mut active: Vec<Arc<TargetShared>> = Vec::with_capacity(wanted.targets.len());
+        let count = wanted.targets.len();
+        let mut active: Vec<Arc<TargetShared>> = Vec::with_capacity(count);
         for (index, (hash, target)) in wanted.targets.into_iter().enumerate() {
             if 0 < index && index % SLICE == 0 {
                 yield_now().await;
@@ -208,15 +210,18 @@ impl PoolDeps {
                     Arc::clone(shared)
                 }
                 None => {
-                    let shared = self.share(&spec, target);
-                    if let Some(predecessor) = with_labels(&before.active, &shared.target.labels) {
+                    let predecessor = with_labels(&before.active, &target.labels);
+                    let shared = self.share(&spec, target, predecessor, count);
+                    if let Some(predecessor) = predecessor {
                         shared.succeed(predecessor);
                     }
                     shared
                 }
             };
             shared.bar(barred.clone());
-            let arbiter = &self.arbiters[usize::try_from(hash).unwrap_or(0) % self.arbiters.len()];
+            // Those that are due together share a thread, and find it awake.
+            let place = usize::try_from(shared.schedule.place()).unwrap_or(0);
+            let arbiter = &self.arbiters[place % self.arbiters.len()];
             let place = parent.place(shared.target.scrape_url.clone());
             let for_actor = Arc::clone(&shared);
             self.children.adopt_or_spawn(key(&shared), |_| {
@@ -258,7 +263,14 @@ impl PoolDeps {
         (gone.collect(), (spec, discovered))
     }
 
-    fn share(&self, spec: &JobSpec, target: Target) -> Arc<TargetShared> {
+    /// One that follows another with the same labels goes on at its due times.
+    fn share(
+        &self,
+        spec: &JobSpec,
+        target: Target,
+        predecessor: Option<&Arc<TargetShared>>,
+        count: usize,
+    ) -> Arc<TargetShared> {
         let native = target.native_part(spec.settings.native);
         let classic = target.classic_part(spec.settings.classic);
         let settings = if native == spec.settings.native && classic == spec.settings.classic {
@@ -271,7 +283,11 @@ impl PoolDeps {
             Some(path) => spec.client.over_unix_socket(path),
         };
         let plan = SamplePlan { target_labels: target.labels.clone(), settings, relabel: spec.metric_relabel.clone() };
-        TargetShared::new(target, spec.generation, plan, client, Arc::clone(&self.runtime))
+        let place = |own: Schedule| match predecessor.filter(|before| before.schedule.interval() == own.interval()) {
+            Some(before) => own.in_steps_of(before.schedule),
+            None => own.among(count),
+        };
+        TargetShared::beside(target, spec.generation, plan, client, Arc::clone(&self.runtime), place)
     }
 }
 

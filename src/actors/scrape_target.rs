@@ -149,8 +149,21 @@ impl TargetShared {
         client: HttpClient,
         runtime: Arc<ScrapeRuntime>,
     ) -> Arc<Self> {
+        Self::beside(target, generation, plan, client, runtime, |schedule| schedule)
+    }
+
+    /// The same, with the due times that others make of its own.
+    pub fn beside(
+        target: Target,
+        generation: u64,
+        plan: SamplePlan,
+        client: HttpClient,
+        runtime: Arc<ScrapeRuntime>,
+        place: impl FnOnce(Schedule) -> Schedule,
+    ) -> Arc<Self> {
         let seed = runtime.offset_seed.load(Ordering::Relaxed);
         let schedule = Schedule::new(target.interval.to_std(), target.hash(), seed).with_tolerance(runtime.tolerance);
+        let schedule = place(schedule);
         Arc::new(Self {
             discovered: ArcSwap::from_pointee(target.discovered.clone()),
             barred: ArcSwapOption::empty(),

@@ -32,6 +32,7 @@ use crate::storage::head::{Head, HeadError};
 use crate::storage::late_floor;
 use crate::storage::wal::record::LogRecords;
 use crate::storage::wbl;
+use here::Logging;
 
 /// How long the second half of a commit may take. Nothing is refused for it: by then the samples have been promised.
 const APPLY_WITHIN: Duration = Duration::from_secs(60);
@@ -116,6 +117,8 @@ pub struct StorageClient {
     intake: Arc<Intake>,
     /// Keeps what comes before storage is open.
     opening: Arc<Opening>,
+    /// Whether the log is written on the thread that appends, where that is a matter of some microseconds.
+    writes_log: bool,
 }
 
 impl StorageClient {
@@ -127,7 +130,22 @@ impl StorageClient {
             applying: addr.reserve(),
         };
         let (intake, opening) = (Arc::default(), Opening::done());
-        Self { head, log, shards: shards.iter().map(address).collect(), blocks: None, intake, opening }
+        Self {
+            head,
+            log,
+            shards: shards.iter().map(address).collect(),
+            blocks: None,
+            intake,
+            opening,
+            writes_log: false,
+        }
+    }
+
+    /// The same for scrapes, which write the log themselves where they can. A disk that hangs may hold up the thread of one: no
+    /// other work is to be there.
+    #[must_use]
+    pub fn writing_log(self) -> Self {
+        Self { writes_log: true, ..self }
     }
 
     /// The same, while storage is not open yet: [`Self::append`] leaves batches there, until [`Self::append_waiting`].
@@ -264,8 +282,16 @@ impl StorageClient {
             report.sort();
             return Ok(Stored::nothing(report));
         }
+        let mut staged = staged;
+        let logging = if slot.is_some() { self.log_here(&mut staged)? } else { Logging::Due };
+        if matches!(logging, Logging::Done)
+            && let Some(applied) = self.apply_here(&mut staged)
+        {
+            let report = applied.map_err(AppendFailure::Unsure)?;
+            return Ok(Stored { report, synced: None });
+        }
         // A task of its own: a caller that goes away now, as a cancelled scrape does, must not leave half a commit.
-        let applying = actix::spawn(self.clone().log_and_apply(staged, slot, terms));
+        let applying = actix::spawn(self.clone().log_and_apply(staged, logging, slot, terms));
         let applied = timeout(LOG_WITHIN + APPLY_WITHIN, applying).await;
         let applied = applied.map_err(|_| AppendFailure::Unsure(ShardFailure::Late))?;
         applied.unwrap_or(Err(AppendFailure::Unsure(ShardFailure::Lost)))
@@ -275,14 +301,24 @@ impl StorageClient {
     async fn log_and_apply(
         self,
         mut staged: Vec<(ShardId, Staged)>,
+        logging: Logging,
         slot: Option<Lent>,
         terms: Terms,
     ) -> Result<Stored, AppendFailure> {
         let mut synced = None;
-        if let Some(journal) = self.log.get() {
-            let parts: Vec<&Staged> = staged.iter().map(|(_, part)| part).collect();
-            let only = slot.as_ref().and_then(|_| parts.first()).map(|part| part.shard());
-            let written = write_records(journal, LogRecords::of_staged(&parts), terms.durable).await;
+        let records = match logging {
+            Logging::Done => None,
+            Logging::Encoded(records) => Some(records),
+            Logging::Due => {
+                let parts: Vec<&Staged> = staged.iter().map(|(_, part)| part).collect();
+                self.log.get().map(|_| LogRecords::of_staged(&parts))
+            }
+        };
+        if let Some(journal) = self.log.get()
+            && let Some(records) = records
+        {
+            let only = slot.as_ref().and_then(|_| staged.first()).map(|(shard, _)| *shard);
+            let written = write_records(journal, records, terms.durable).await;
             synced = written.map_err(|error| match only {
                 // There is no other part that might be written all the same.
                 Some(shard) => AppendFailure::Refused(not_logged(shard, error).into()),

@@ -43,7 +43,7 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long reading a partition back may wait and take.
 const REBUILD_WITHIN: Duration = Duration::from_secs(600);
 /// How often a shard looks whether its index wants merging and memory can be given back.
-const UPKEEP_EVERY: Duration = Duration::from_millis(500);
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether new series still come.
 const SEAL_EVERY: Duration = Duration::from_secs(5);
 /// A tail of fewer series is left as it is.
@@ -55,7 +55,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(60);
 /// Series with finished chunks for which writing them is worth a job at once.
 const CHUNKS_MIN: usize = 16;
 /// Looks of the upkeep after which fewer are written as well.
-const CHUNK_LOOKS: u32 = 10;
+const CHUNK_LOOKS: u32 = 5;
 /// How long writing chunks may wait and take; a job that comes too late is planned again.
 const CHUNKS_WITHIN: Duration = Duration::from_secs(60);
 /// How long no chunks are written after the disk has not taken some.

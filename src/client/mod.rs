@@ -30,6 +30,7 @@ mod unix;
 mod userinfo;
 mod wire;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -347,15 +348,20 @@ impl HttpClient {
         if !matches!(request.url.scheme(), "http" | "https") {
             return Err(invalid(format!("unsupported protocol scheme {}", go::quote(request.url.scheme()))));
         }
-        let mut url = request.url.clone();
-        url.set_fragment(None);
-        // Userinfo belongs into a header; it is never sent as part of the target.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
+        let mut url = Cow::Borrowed(&request.url);
+        if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+            let url = url.to_mut();
+            url.set_fragment(None);
+            // Userinfo belongs into a header; it is never sent as part of the target.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+        }
         let uri: Uri = url.as_str().parse().map_err(|e: hyper::http::uri::InvalidUri| invalid(e.to_string()))?;
         let mut message = hyper::Request::new(Full::new(request.body.clone()));
         *message.method_mut() = request.method.clone();
         *message.uri_mut() = uri;
+        // Those, and what is added here and by hyper.
+        message.headers_mut().reserve(request.headers.len() + 4);
         for (name, value) in &request.headers {
             message.headers_mut().append(name.clone(), value.clone());
         }
@@ -373,8 +379,10 @@ impl HttpClient {
             let host = HeaderValue::from_str(&format!("{host}:{port}")).map_err(|e| invalid(e.to_string()))?;
             message.headers_mut().entry(HOST).or_insert(host);
         }
-        let agent = HeaderValue::from_str(&self.options.user_agent).map_err(|e| invalid(e.to_string()))?;
-        message.headers_mut().entry(USER_AGENT).or_insert(agent);
+        if !message.headers().contains_key(USER_AGENT) {
+            let agent = HeaderValue::from_str(&self.options.user_agent).map_err(|e| invalid(e.to_string()))?;
+            message.headers_mut().insert(USER_AGENT, agent);
+        }
         Ok(message)
     }
 }

@@ -27,6 +27,7 @@ pub mod regexp;
 pub mod result;
 pub mod sample;
 pub mod secret;
+pub mod spare;
 pub mod steady_clock;
 pub mod time;
 pub mod wire;

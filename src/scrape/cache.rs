@@ -343,7 +343,13 @@ impl TargetCache {
 
     /// Notes storage's answer: handles of new series, and the loss of those that storage no longer knows.
     pub fn confirm(&self, pending: Pending, report: &AppendReport, plan: &SamplePlan) -> Confirmed {
-        let mut state = (*self.load()).clone();
+        let known = self.load();
+        let told_nothing =
+            report.resolved.is_empty() && report.rejected.is_empty() && report.exemplars_rejected.is_empty();
+        if told_nothing && !pending.marked && known.sequence.len() <= pending.lines_len {
+            return Confirmed::default();
+        }
+        let mut state = CacheState::clone(&known);
         let late_exemplars = match report.exemplars_rejected.as_slice() {
             [] => 0,
             rejected => pending.origins.late_exemplars(rejected),

@@ -19,6 +19,7 @@ use crate::exposition::protobuf::{FamilyReader, NativeSample};
 use crate::exposition::text::{Entry as Line, FamilyKind, SeriesLine, Step, TextError, metadata_parts};
 use crate::model::append::{AppendHistogram, AppendSample, HistogramValue, SeriesKey};
 use crate::model::labels::Labels;
+use crate::model::spare;
 use crate::model::time::TimestampMs;
 use crate::scrape::aside::Exemplars;
 use crate::scrape::cache::{CacheState, Staged};
@@ -136,7 +137,7 @@ impl<'a> Reader<'a> {
             cached: CachedLine::default(),
             rewrite: None,
             retracked: Vec::new(),
-            samples: Vec::with_capacity(expected),
+            samples: spare::samples(expected),
             lines: Vec::with_capacity(expected),
             histograms: Vec::new(),
             histogram_lines: Vec::new(),

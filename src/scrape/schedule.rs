@@ -2,6 +2,9 @@
 //! actor or the whole server restarts (Prometheus `scrape/target.go`, `offset`).
 //!
 //! Invariant: due times are exactly those `t` with `t % interval == phase`, in nanoseconds of wall time.
+//!
+//! Where targets are few, each would wake a thread up for itself, to find caches that have gone cold. So phases are those of a grid,
+//! coarse enough for some targets to be due together ([`Schedule::in_steps`]).
 
 use std::time::Duration;
 
@@ -11,6 +14,13 @@ use crate::model::time::TimestampMs;
 
 /// Largest distance between the due time and the real one at which a scrape is stamped with the due time, unless told otherwise.
 pub const TOLERANCE: Duration = Duration::from_millis(2);
+
+/// Due times are put together within as much at most.
+const STEP_MAX_NANOS: u64 = 100_000_000;
+/// A shorter grid is none.
+const STEP_MIN_NANOS: u64 = 2_000_000;
+/// Targets that are to be due together, at most about.
+const TOGETHER: u64 = 4;
 
 /// FNV-1a with 64 bits.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +66,8 @@ pub fn target_hash(labels: &Labels, url: &str) -> u64 {
 pub struct Schedule {
     interval_nanos: i64,
     phase_nanos: i64,
+    /// The phase is a multiple of this.
+    step_nanos: i64,
     tolerance_nanos: i64,
 }
 
@@ -64,7 +76,35 @@ impl Schedule {
     pub fn new(interval: Duration, hash: u64, seed: u64) -> Self {
         let interval_nanos = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1_000_000);
         let phase_nanos = ((hash ^ seed) % interval_nanos.unsigned_abs()).cast_signed();
-        Self { interval_nanos, phase_nanos, tolerance_nanos: 0 }.with_tolerance(TOLERANCE)
+        Self { interval_nanos, phase_nanos, step_nanos: 1, tolerance_nanos: 0 }.with_tolerance(TOLERANCE)
+    }
+
+    /// The same on a grid that has some of `targets` with this interval due together: of a tenth of a second, halved until they are
+    /// few, and of a fiftieth of the interval at most.
+    #[must_use]
+    pub fn among(self, targets: usize) -> Self {
+        let interval = self.interval_nanos.unsigned_abs();
+        let mut step = STEP_MAX_NANOS.min(interval / 50);
+        let wanted = (interval / u64::try_from(targets).unwrap_or(u64::MAX).max(1)).saturating_mul(TOGETHER);
+        while wanted < step {
+            step /= 2;
+        }
+        self.in_steps(if step < STEP_MIN_NANOS { 1 } else { step.cast_signed() })
+    }
+
+    /// The same on the grid of another.
+    #[must_use]
+    pub fn in_steps_of(self, other: Self) -> Self {
+        self.in_steps(other.step_nanos)
+    }
+
+    fn in_steps(self, step_nanos: i64) -> Self {
+        Self { step_nanos, phase_nanos: self.phase_nanos - self.phase_nanos % step_nanos, ..self }
+    }
+
+    /// Which place of the grid its due times have.
+    pub fn place(self) -> u64 {
+        (self.phase_nanos / self.step_nanos).unsigned_abs()
     }
 
     /// The same with another distance at which scrapes are stamped with their due time; of a hundredth of the interval at most.
@@ -152,6 +192,28 @@ mod tests {
         );
         let exact = schedule.with_tolerance(Duration::ZERO);
         assert_eq!(exact.stamp(due, 100 * SECOND + 1_999_999), TimestampMs(100_001));
+    }
+
+    #[test]
+    fn few_targets_are_due_together_and_many_are_spread() {
+        let phases = |seconds: u64, count: usize| -> Vec<i64> {
+            let of = |i| target_hash(&Labels::from_pairs([("instance", format!("h{i}"))]), "http://h/metrics");
+            let interval = Duration::from_secs(seconds);
+            (0..count).map(|i| Schedule::new(interval, of(i), 1).among(count).next(0, None).at_nanos).collect()
+        };
+        let on_grid = |phases: &[i64], ms: i64| phases.iter().all(|phase| phase % (ms * 1_000_000) == 0);
+        let most_together = |phases: &[i64]| {
+            phases.iter().map(|phase| phases.iter().filter(|other| *other == phase).count()).max().unwrap_or(0)
+        };
+        let few = phases(5, 100);
+        assert!(on_grid(&few, 100) && (2..=10).contains(&most_together(&few)), "{few:?}");
+        let many = phases(5, 1000);
+        assert!(!on_grid(&many, 25) && most_together(&many) <= 15, "{many:?}");
+        assert!(on_grid(&phases(1, 3), 20), "a fiftieth of the interval");
+        let own = Schedule::new(Duration::from_secs(15), 123_456_789_012, 0);
+        assert_eq!(own.among(1_000_000), own, "a grid that is too fine is none");
+        assert_eq!(own.in_steps_of(own.among(1)), own.among(1));
+        assert_ne!(own.among(1).place(), Schedule::new(Duration::from_secs(15), 123_600_000_000, 0).among(1).place());
     }
 
     #[test]

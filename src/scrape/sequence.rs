@@ -145,6 +145,13 @@ impl Line {
         self.next = index + 1;
         &self.bytes
     }
+
+    /// Takes `bytes` for the line before `next`, as which they were recognised.
+    pub(super) fn set(&mut self, bytes: &[u8], next: usize) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.next = next;
+    }
 }
 
 impl Sequence {
@@ -178,10 +185,14 @@ impl Sequence {
     /// How many bytes of the line at `index` are those of the line before, and the rest.
     #[inline]
     fn parts(&self, index: usize) -> (usize, &[u8]) {
-        let part = self.entries.get(index).and_then(|entry| {
-            let start = entry.start as usize;
-            self.text.get(start..start + entry.len as usize)
-        });
+        self.entries.get(index).map_or((0, &[]), |entry| self.parts_of(*entry))
+    }
+
+    /// The same of an entry of this sequence.
+    #[inline]
+    pub(super) fn parts_of(&self, entry: Entry) -> (usize, &[u8]) {
+        let start = entry.start as usize;
+        let part = self.text.get(start..start + entry.len as usize);
         match part.and_then(<[u8]>::split_first) {
             Some((shared, rest)) => (usize::from(*shared), rest),
             None => (0, &[]),

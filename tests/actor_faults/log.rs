@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use actix::Arbiter;
 use parking_lot::Mutex;
-use watchfire::actors::log_writer::{self, LogThread, LogWay, LogWriter, SyncMode};
+use watchfire::actors::log_writer::{self, AtOnce, LogFailure, LogThread, LogWay, LogWriter, SyncMode};
 use watchfire::actors::mailbox::BoundedAddr;
 use watchfire::actors::registry::ActorState;
 use watchfire::actors::storage_client::{AppendFailure, Priority, ShardFailure};
 use watchfire::actors::storage_shard::{Journal, Refusals};
 use watchfire::actors::supervision::{self, Place};
+use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::SystemClock;
 use watchfire::model::sample::SeriesRef;
 use watchfire::model::time::TimestampMs;
@@ -159,6 +160,81 @@ fn records_go_to_the_thread_itself_where_the_actor_runs() {
         thread.close();
         let refused = way.write(sample(4).into(), PATIENCE).await;
         assert_eq!(refused, Err(log_writer::LogFailure::Lost));
+    });
+}
+
+/// What becomes of a sample that is to be written at once, where the thread is not just at the log.
+async fn at_once(way: &LogWay, t: i64) -> Result<(), LogFailure> {
+    let mut written = None;
+    holds("the log is free", || {
+        if let AtOnce::Done(done) = way.write_here(sample(t).into()) {
+            written = Some(done.map(drop));
+        }
+        written.is_some()
+    })
+    .await;
+    written.expect("it was waited for")
+}
+
+#[test]
+fn who_has_records_writes_them_where_nobody_else_is_at_the_log() {
+    live(async {
+        let fs = SimFs::new();
+        let (writer, thread) = start(&fs, SyncMode::Commit);
+        let way = LogWay::new(writer.clone(), Arc::clone(&thread));
+        let is_left = |records: Vec<Record>| matches!(way.write_here(records.into()), AtOnce::NotNow(_));
+        assert!(is_left(sample(1)), "the actor does not run yet");
+        holds("it runs", || writer.entry().state() == ActorState::Running).await;
+        at_once(&way, 1).await.unwrap();
+        let told = *thread.written().borrow();
+        assert_eq!(told, log_writer::write(&writer, Vec::new(), false, PATIENCE).await.unwrap());
+        holds("the thread syncs it, though nobody wakes it up", || after_a_power_cut(&fs) == 1).await;
+        let mut long = Vec::new();
+        record::encode_samples((0..20_000).map(|t| RefSample { series: SeriesRef(1), t, value: 1.0 }), &mut long);
+        assert!(is_left(long), "that is no matter of microseconds");
+
+        fs.fail_nth(1, u64::MAX);
+        assert!(matches!(at_once(&way, 2).await, Err(LogFailure::Refused(_))));
+        assert!(
+            thread.health().refusing().is_some() && is_left(sample(2)),
+            "the thread is to find out when it is over"
+        );
+        fs.heal();
+        holds("it is over", || thread.health().refusing().is_none()).await;
+        at_once(&way, 3).await.unwrap();
+        thread.close();
+        assert!(is_left(sample(4)), "the thread has ended");
+        assert_eq!(after_a_power_cut(&fs), 2);
+    });
+}
+
+#[test]
+fn scrapes_of_known_series_are_logged_and_applied_where_they_are() {
+    live(async {
+        let (scene, fs) = (Scene::with_shards(&tree(), "here", 1, QUICK), SimFs::new());
+        let (writer, thread) = start(&fs, SyncMode::Commit);
+        assert!(scene.log.set(journal(writer.clone(), &fs, &thread)).is_ok());
+        let storage = scene.storage.clone().writing_log();
+        let append = |batch| storage.append(batch, Priority::Normal, within(60));
+        let first = append(batch("m", 0..50, scene.now(), 1.0)).await.unwrap();
+        let at = TimestampMs(scene.now().0 + 1000);
+        let next = first.resolved.iter();
+        let next = next.map(|(_, handle)| AppendSample { series: SeriesKey::Known(*handle), at, value: 2.0 });
+        let next = AppendBatch::of_floats(next.collect());
+        assert_eq!(append(next).await.unwrap().appended, 50);
+        let stored = scene.last("m");
+        assert_eq!((stored.len(), open(&fs.fork(), WalOptions::default()).1), (50, 100));
+        // A disk that takes nothing: the scrape is refused, and nothing of it shows.
+        fs.fail_nth(1, u64::MAX);
+        let late = TimestampMs(at.0 + 1000);
+        let refused = first.resolved.iter();
+        let refused =
+            refused.map(|(_, handle)| AppendSample { series: SeriesKey::Known(*handle), at: late, value: 3.0 });
+        let refused = append(AppendBatch::of_floats(refused.collect())).await.unwrap_err();
+        assert!(matches!(refused, AppendFailure::Refused(_)), "{refused}");
+        assert_eq!(scene.last("m"), stored);
+        fs.heal();
+        thread.close();
     });
 }
 

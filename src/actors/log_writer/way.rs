@@ -17,9 +17,9 @@ use crate::storage::wal::writer::Position;
 
 /// Both ways to the log of a process.
 pub struct LogWay {
-    actor: BoundedAddr<LogWriter>,
-    thread: Arc<LogThread>,
-    by_actor: Arc<AtomicUsize>,
+    pub(super) actor: BoundedAddr<LogWriter>,
+    pub(super) thread: Arc<LogThread>,
+    pub(super) by_actor: Arc<AtomicUsize>,
 }
 
 /// A write that goes by the actor; it counts until the thread has it.

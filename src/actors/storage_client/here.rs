@@ -1,16 +1,17 @@
 //! Scrapes of known series, appended on the thread that has scraped them. A message to the shard and back wakes two threads
 //! up, and its samples have left the processor's cache by then; where nobody else is at the partition, the thread stages and
-//! applies them itself, with one of the shard's slots.
+//! applies them itself, with one of the shard's slots. So it does with the log, where nobody else is at that.
 //!
-//! Invariants: nothing waits here for the partition, what finds it taken goes by the actor; the order of a commit is that of
-//! every other (staged, logged, applied, by the queue of the partition); a panic counts as the actor's, which is restarted.
+//! Invariants: nothing waits here for the partition or the log, what finds one taken goes by its actor; the order of a commit is that
+//! of every other (staged, logged, applied, by the queue of the partition); a panic counts as the actor's, which is restarted.
 
 use std::time::Instant;
 
-use super::{AppendFailure, Priority, ShardFailure, StorageClient};
+use super::{AppendFailure, Priority, ShardFailure, StorageClient, not_logged};
 use crate::actors::current;
 #[cfg(debug_assertions)]
 use crate::actors::failpoint::{self, Point};
+use crate::actors::log_writer::AtOnce;
 use crate::actors::mailbox::{Lent, SendError};
 use crate::actors::panics::catch;
 use crate::actors::registry::ActorState;
@@ -21,6 +22,17 @@ use crate::model::append::{AppendReport, ShardId};
 use crate::model::time::TimestampMs;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::Staged;
+use crate::storage::wal::record::LogRecords;
+
+/// How far the log is with a commit.
+pub(super) enum Logging {
+    /// It was not asked.
+    Due,
+    /// It was not asked; these are the records.
+    Encoded(LogRecords),
+    /// It has the records, or need not have them.
+    Done,
+}
 
 impl StorageClient {
     /// Stages a slice that is a commit of its own: at most some thousand samples of series that are known, well below a
@@ -47,6 +59,23 @@ impl StorageClient {
             Ok(staged) => staged.map(|staged| (staged, slot)).map_err(|error| AppendFailure::Refused(error.into())),
             Err(failure) => Err(AppendFailure::Unsure(failure)),
         })
+    }
+
+    /// Writes the records of what [`Self::stage_here`] has staged, if nobody else is at the log.
+    pub(super) fn log_here(&self, staged: &mut [(ShardId, Staged)]) -> Result<Logging, AppendFailure> {
+        let (Some(journal), [(shard, part)]) = (self.log.get().filter(|_| self.writes_log), staged) else {
+            return Ok(Logging::Due);
+        };
+        let records = LogRecords::of_staged(&[&*part]);
+        if !records.is_empty() {
+            match journal.way.write_here(records) {
+                AtOnce::NotNow(records) => return Ok(Logging::Encoded(records)),
+                AtOnce::Done(Err(error)) => return Err(AppendFailure::Refused(not_logged(*shard, error).into())),
+                AtOnce::Done(Ok(_)) => {}
+            }
+        }
+        part.set_logged();
+        Ok(Logging::Done)
     }
 
     /// Applies what [`Self::stage_here`] has staged, which the log has by now; takes it out of `staged` if it does.

@@ -619,7 +619,7 @@ fn scrape_runtime(
 ) -> Arc<ScrapeRuntime> {
     let limits = &flags.limits;
     Arc::new(ScrapeRuntime {
-        storage: storage.clone(),
+        storage: storage.clone().writing_log(),
         staging: StagingBudget::new(limits.scrape_staged_total.unwrap_or(0)),
         limits: ScrapeLimits {
             body_len_max: limits.scrape_body.unwrap_or(0),

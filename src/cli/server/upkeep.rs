@@ -31,7 +31,7 @@ use crate::storage::replay;
 /// Longest time between two looks at what is too old.
 const TRUNCATE_EVERY: Duration = Duration::from_secs(60);
 /// How often the parts are looked at.
-const WATCH_EVERY: Duration = Duration::from_millis(500);
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long planning a checkpoint may wait for the log writer.
 const PLAN_WITHIN: Duration = Duration::from_secs(30);
 /// How long making one may wait and take.

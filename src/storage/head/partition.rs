@@ -9,6 +9,7 @@
 //! called in: a later sample of a series never overtakes an earlier one. A batch that is given up leaves no trace but
 //! the places of series that it created, which the next truncation collects.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::model::exemplar::{Exemplar, ExemplarRejection};
 use crate::model::labels::Labels;
 use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
+use crate::model::spare;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::head::bounds::{AppendBounds, Lateness};
 use crate::storage::head::chunk_writes::ChunkWrites;
@@ -160,6 +162,18 @@ impl StagedBatch {
     }
 }
 
+thread_local! {
+    /// The samples of a batch that was applied on this thread, for its next.
+    static SPARE: Cell<Vec<StagedSample>> = const { Cell::new(Vec::new()) };
+}
+
+/// Gives what is left of a batch back, if nobody else has it.
+pub(super) fn reuse(batch: &mut Arc<StagedBatch>) {
+    if let Some(batch) = Arc::get_mut(batch) {
+        spare::keep(&SPARE, std::mem::take(&mut batch.samples));
+    }
+}
+
 /// A staged batch in the queue.
 #[derive(Debug)]
 struct Slot {
@@ -243,14 +257,14 @@ impl Partition {
     }
 
     /// Checks `slice`; returns the number of its slot in the queue, what is to be logged, and what became of it.
-    pub(crate) fn stage(&mut self, bounds: AppendBounds, slice: Slice) -> (u64, Arc<StagedBatch>, AppendReport) {
+    pub(crate) fn stage(&mut self, bounds: AppendBounds, mut slice: Slice) -> (u64, Arc<StagedBatch>, AppendReport) {
         let slot = self.first_slot + self.staged.len() as u64;
-        let samples = Vec::with_capacity(slice.known.len() + slice.samples.len());
+        let samples = spare::list(&SPARE, slice.known.len() + slice.samples.len());
         let mut batch = StagedBatch { samples, epoch: bounds.epoch(), ..StagedBatch::default() };
         let mut report = AppendReport::default();
         let late = slice.late;
         let policy = self.shared.starts;
-        for (index, sample) in (0..).zip(slice.known) {
+        for (index, sample) in (0..).zip(slice.known.drain(..)) {
             let AppendSample { series, at, value } = sample;
             if let SeriesKey::Known(handle) = series
                 && let Some(staged) = self.stage_usual(bounds, slot, (handle.series, at.0, value), batch.samples.len())
@@ -265,6 +279,7 @@ impl Partition {
                 report.rejected.push((index, rejection));
             }
         }
+        spare::keep_samples(slice.known);
         let mut starts = StartsOf(slice.sample_starts.into_iter().peekable());
         for (place_in_slice, sample) in (0..).zip(slice.samples) {
             let (index, at) = (sample.index, sample.at);

@@ -23,7 +23,7 @@ use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, MergeJob, MergedSegment};
 use crate::storage::head::late::LateTable;
 use crate::storage::head::partition::{
-    NewSeries, Partition, StagedBatch, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample,
+    NewSeries, Partition, StagedBatch, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample, reuse,
 };
 use crate::storage::head::route::Slice;
 use crate::storage::head::shared::HeadShared;
@@ -361,6 +361,8 @@ impl Shard {
         }
         if let Some(commit) = staged.commit.take() {
             partition.apply(staged.slot, commit);
+            drop(partition);
+            reuse(&mut staged.batch);
         }
         Ok(std::mem::take(&mut staged.report))
     }

@@ -188,9 +188,7 @@ fn encode_many_samples(samples: impl IntoIterator<Item = RefSample>, expected: u
             bytes.extend_from_slice(&base.0.to_be_bytes());
             bytes.extend_from_slice(&base.1.to_be_bytes());
         }
-        put_varint(sample.series.0.wrapping_sub(base.0).cast_signed(), &mut bytes);
-        put_varint(sample.t.wrapping_sub(base.1), &mut bytes);
-        bytes.extend_from_slice(&sample.value.to_bits().to_be_bytes());
+        put_sample((sample.series.0.wrapping_sub(base.0), sample.t.wrapping_sub(base.1), sample.value), &mut bytes);
         if RECORD_LEN_TARGET <= bytes.len() {
             out.push(Record { bytes: std::mem::take(&mut bytes) });
         }
@@ -198,6 +196,25 @@ fn encode_many_samples(samples: impl IntoIterator<Item = RefSample>, expected: u
     if !bytes.is_empty() {
         out.push(Record { bytes });
     }
+}
+
+/// Appends a sample by what its reference and its time are more than the first ones. Of a scrape they take two bytes and one.
+#[inline]
+fn put_sample((series, t, value): (u64, i64, f64), bytes: &mut Vec<u8>) {
+    let (series, t) = (zigzag(series.cast_signed()), zigzag(t));
+    let [v0, v1, v2, v3, v4, v5, v6, v7] = value.to_bits().to_be_bytes();
+    if series < 1 << 14 && t < 1 << 7 {
+        let (low, high, t) = (series as u8 & 0x7f, (series >> 7) as u8, t as u8);
+        if high == 0 {
+            bytes.extend_from_slice(&[low, t, v0, v1, v2, v3, v4, v5, v6, v7]);
+        } else {
+            bytes.extend_from_slice(&[low | 0x80, high, t, v0, v1, v2, v3, v4, v5, v6, v7]);
+        }
+        return;
+    }
+    put_uvarint(series, bytes);
+    put_uvarint(t, bytes);
+    bytes.extend_from_slice(&[v0, v1, v2, v3, v4, v5, v6, v7]);
 }
 
 /// The records of a commit, by log.
@@ -448,7 +465,11 @@ pub(crate) fn put_uvarint(mut n: u64, out: &mut Vec<u8>) {
 }
 
 pub(crate) fn put_varint(n: i64, out: &mut Vec<u8>) {
-    put_uvarint((n << 1 ^ n >> 63).cast_unsigned(), out);
+    put_uvarint(zigzag(n), out);
+}
+
+fn zigzag(n: i64) -> u64 {
+    (n << 1 ^ n >> 63).cast_unsigned()
 }
 
 pub(crate) fn take_u64(rest: &mut &[u8]) -> Option<u64> {

@@ -45,9 +45,10 @@ pub struct Writer {
     good_len: u64,
     /// Of these, bytes that are known to be on the disk.
     synced_len: u64,
-    /// Records behind `synced_len`, as they are in the file.
-    unsynced: Vec<Packed>,
-    unsynced_len: usize,
+    /// Records behind `synced_len`.
+    unsynced: Packed,
+    /// Those of the last append; kept for its room.
+    packed: Packed,
     state: State,
     last_append: Option<LastAppend>,
     /// Where room is kept for a full disk, if any is.
@@ -79,9 +80,44 @@ pub enum Tear {
     Sync,
 }
 
+/// Records as they are in the file, end to end: allocated together, and used again.
+#[derive(Default)]
 struct Packed {
-    compression: Compression,
-    data: Vec<u8>,
+    /// How each is compressed, and how long it is then.
+    parts: Vec<(Compression, usize)>,
+    bytes: Vec<u8>,
+}
+
+/// More room than this is given back.
+const PACKED_ROOM_MAX: usize = 8 << 20;
+
+impl Packed {
+    fn iter(&self) -> impl Iterator<Item = (Compression, &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        self.parts.iter().map(move |(compression, len)| {
+            let (data, after) = rest.split_at_checked(*len).unwrap_or((rest, &[]));
+            rest = after;
+            (*compression, data)
+        })
+    }
+
+    fn extend(&mut self, other: &Self) {
+        self.parts.extend_from_slice(&other.parts);
+        self.bytes.extend_from_slice(&other.bytes);
+    }
+
+    /// Keeps the first `count` records.
+    fn truncate(&mut self, count: usize) {
+        self.parts.truncate(count);
+        self.bytes.truncate(self.parts.iter().map(|(_, len)| *len).sum());
+    }
+
+    fn clear(&mut self) {
+        if PACKED_ROOM_MAX < self.bytes.capacity() {
+            *self = Self::default();
+        }
+        self.truncate(0);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +149,8 @@ impl Writer {
             file,
             good_len: 0,
             synced_len: 0,
-            unsynced: Vec::new(),
-            unsynced_len: 0,
+            unsynced: Packed::default(),
+            packed: Packed::default(),
             state: State::Sound,
             last_append: None,
             reserve_in: None,
@@ -143,12 +179,20 @@ impl Writer {
 
     /// Bytes of records that wait for a sync; the writer syncs by itself before they fill half a segment.
     pub fn unsynced_len(&self) -> usize {
-        self.unsynced_len
+        self.unsynced.bytes.len()
     }
 
     /// True if records may still be lost by a power cut.
     pub fn wants_sync(&self) -> bool {
         self.synced_len < self.good_len || self.state == State::MustRewrite
+    }
+
+    /// Whether appending these records is a write and nothing else: no repair, no new segment, no sync.
+    pub fn only_writes(&self, records: &[Record]) -> bool {
+        let len: u64 = records.iter().map(|record| framed_len_max(record.as_bytes().len()) as u64).sum();
+        self.state == State::Sound
+            && self.good_len + len <= self.options.segment_len
+            && self.unsynced_len() as u64 + len <= self.options.segment_len / 2
     }
 
     /// Writes the records of a batch of waiters, in one write. When this returns an error none of them is in the log.
@@ -170,7 +214,6 @@ impl Writer {
         self.good_len = last.offset;
         self.synced_len = self.synced_len.min(last.offset);
         self.unsynced.truncate(last.unsynced);
-        self.unsynced_len = self.unsynced.iter().map(|record| record.data.len()).sum();
         if self.state != State::MustRewrite {
             self.state = State::MustCut;
             // If this fails, the next append tries again before it writes.
@@ -192,8 +235,15 @@ impl Writer {
     fn try_append(&mut self, records: &[Record]) -> Result<(), WalError> {
         self.last_append = None;
         self.recover()?;
-        let packed = self.pack(records);
-        let len: u64 = packed.iter().map(|p| framed_len_max(p.data.len()) as u64).sum();
+        let mut packed = std::mem::take(&mut self.packed);
+        self.pack(records, &mut packed);
+        let appended = self.append_packed(&packed);
+        self.packed = packed;
+        appended
+    }
+
+    fn append_packed(&mut self, packed: &Packed) -> Result<(), WalError> {
+        let len: u64 = packed.parts.iter().map(|(_, len)| framed_len_max(*len) as u64).sum();
         if self.options.segment_len < len {
             return Err(WalError::BatchTooLong { len, max: self.options.segment_len });
         }
@@ -202,17 +252,17 @@ impl Writer {
         }
         self.buffer.clear();
         let start = self.good_len;
-        self.last_append = Some(LastAppend { segment: self.segment, offset: start, unsynced: self.unsynced.len() });
-        for record in &packed {
-            let parts = frame(&record.data, record.compression, start, &mut self.buffer);
+        self.last_append =
+            Some(LastAppend { segment: self.segment, offset: start, unsynced: self.unsynced.parts.len() });
+        for (compression, data) in packed.iter() {
+            let parts = frame(data, compression, start, &mut self.buffer);
             self.metrics.part_writes.add(parts);
         }
         self.write_buffer()?;
         self.metrics.part_bytes.add(self.buffer.len() as u64);
         if self.options.hold_unsynced {
-            self.unsynced_len += packed.iter().map(|p| p.data.len()).sum::<usize>();
             self.unsynced.extend(packed);
-            if self.options.segment_len / 2 < self.unsynced_len as u64 {
+            if self.options.segment_len / 2 < self.unsynced_len() as u64 {
                 // The batch is in the log; a failure to sync shows in the state and in the next call.
                 if let Err(error) = self.sync() {
                     tracing::warn!(component = "tsdb", %error, "cannot sync the write log");
@@ -353,8 +403,8 @@ impl Writer {
     fn rewrite(&mut self) -> Result<(), WalError> {
         let segment = self.segment + 1;
         self.buffer.clear();
-        for record in &self.unsynced {
-            frame(&record.data, record.compression, 0, &mut self.buffer);
+        for (compression, data) in self.unsynced.iter() {
+            frame(data, compression, 0, &mut self.buffer);
         }
         let path = self.dir.join(segment_name(segment));
         let write = || {
@@ -400,28 +450,39 @@ impl Writer {
     fn forget_unsynced(&mut self) {
         self.synced_len = self.good_len;
         self.unsynced.clear();
-        self.unsynced_len = 0;
     }
 
-    fn pack(&mut self, records: &[Record]) -> Vec<Packed> {
-        let mut packed = Vec::with_capacity(records.len());
+    /// Makes `packed` hold these records, compressed where that makes them shorter.
+    fn pack(&mut self, records: &[Record], packed: &mut Packed) {
+        packed.clear();
+        let Packed { parts, bytes } = packed;
         for record in records {
-            let raw = record.as_bytes();
+            let (raw, from) = (record.as_bytes(), bytes.len());
             let compression = self.options.compression;
             let compressed = match compression {
-                Compression::Snappy => self.encoder.compress_vec(raw).ok(),
-                Compression::Zstd => self.zstd.as_mut().and_then(|zstd| zstd.compress(raw).ok()),
+                Compression::Snappy => {
+                    bytes.resize(from + snap::raw::max_compress_len(raw.len()), 0);
+                    self.encoder.compress(raw, bytes.get_mut(from..).unwrap_or_default()).ok()
+                }
+                Compression::Zstd => self.zstd.as_mut().and_then(|zstd| zstd.compress(raw).ok()).map(|data| {
+                    bytes.extend_from_slice(&data);
+                    data.len()
+                }),
                 Compression::None => None,
             };
-            packed.push(match compressed.filter(|data| data.len() < raw.len()) {
-                Some(data) => {
-                    self.metrics.bytes_saved.add((raw.len() - data.len()) as u64);
-                    Packed { compression, data }
+            match compressed.filter(|len| *len < raw.len()) {
+                Some(len) => {
+                    self.metrics.bytes_saved.add((raw.len() - len) as u64);
+                    bytes.truncate(from + len);
+                    parts.push((compression, len));
                 }
-                None => Packed { compression: Compression::None, data: raw.to_vec() },
-            });
+                None => {
+                    bytes.truncate(from);
+                    bytes.extend_from_slice(raw);
+                    parts.push((Compression::None, raw.len()));
+                }
+            }
         }
-        packed
     }
 
     fn segment_path(&self) -> PathBuf {
