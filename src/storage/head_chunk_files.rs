@@ -72,32 +72,31 @@ pub enum Extent {
     Damaged,
 }
 
-/// What reading files has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilesRead {
-    /// How far they could be read.
-    pub extent: Extent,
-    /// Up to there are chunks of samples that came out of order.
-    pub has_late: bool,
-}
+/// Takes a chunk of samples that came out of order, with the number of its file.
+pub(crate) type LateChunkSink<'a> = dyn FnMut(u64, &HeadChunk<'_>) + 'a;
 
-/// Calls `take` with each chunk up to the first damage or gap. Chunks of samples that came out of order, and of encodings that we
-/// do not know, are passed over.
-pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<FilesRead, WalError> {
-    let (mut extent, mut has_late, mut before) = (Extent::Whole, false, None);
+/// Calls `take` with each chunk up to the first damage or gap, and `take_late` with those of samples that came out of order. Those of
+/// encodings that we do not know are passed over. Returns how far files could be read.
+pub(crate) fn read(
+    fs: &dyn Fs,
+    data_dir: &Path,
+    take: &mut ChunkSink<'_>,
+    take_late: &mut LateChunkSink<'_>,
+) -> Result<Extent, WalError> {
+    let (mut extent, mut before) = (Extent::Whole, None);
     for file in list(fs, data_dir)? {
         // Only the last file can have been written when something ended.
         if extent != Extent::Whole || before.is_some_and(|before: u64| before + 1 != file.number) {
-            return Ok(FilesRead { extent: Extent::Damaged, has_late });
+            return Ok(Extent::Damaged);
         }
         before = Some(file.number);
         let path = path_of(data_dir, file.number);
         let mut take = |chunk: &HeadChunk<'_>| {
-            has_late |= chunk.encoding & OUT_OF_ORDER != 0;
+            if chunk.encoding & OUT_OF_ORDER != 0 {
+                return take_late(file.number, chunk);
+            }
             let place = ChunkPlace::new(file.number, chunk.offset);
-            if let (Ok(encoding), Some(place)) = (Encoding::from_id(chunk.encoding), place)
-                && chunk.encoding & OUT_OF_ORDER == 0
-            {
+            if let (Ok(encoding), Some(place)) = (Encoding::from_id(chunk.encoding), place) {
                 let samples = sample_count(chunk.encoding, chunk.data);
                 let (min_t, max_t) = (chunk.min_t, chunk.max_t);
                 take(chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding });
@@ -110,7 +109,7 @@ pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Fi
             FileEnd::Damaged => Extent::Damaged,
         };
     }
-    Ok(FilesRead { extent, has_late })
+    Ok(extent)
 }
 
 /// Has the last file survive a power cut, whoever has written it: others are synced before the next one begins.
