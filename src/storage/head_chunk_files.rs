@@ -310,8 +310,15 @@ pub fn remove_in_order(fs: &dyn Fs, data_dir: &Path) -> Result<(), WalError> {
 }
 
 /// Removes the files of which every sample is older than `bound`, up to the first that has others. Those that came out of order are
-/// needed from `late_from` on, if that is a place.
-pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, late_from: Option<ChunkPlace>) -> Result<(), WalError> {
+/// needed from `late_from` on, if that is a place. What a damaged one held cannot be known: it goes when nothing uses it any more, which
+/// `is_used` says.
+pub fn remove_before(
+    fs: &dyn Fs,
+    data_dir: &Path,
+    bound: i64,
+    late_from: Option<ChunkPlace>,
+    is_used: &dyn Fn(u64) -> bool,
+) -> Result<(), WalError> {
     let mut files = list(fs, data_dir)?;
     // The last one stays, so that numbers are not used again.
     files.pop();
@@ -323,7 +330,10 @@ pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, late_from: Option
             let place = ChunkPlace::new(file.number, chunk.offset);
             is_needed |= if is_late { late_from.is_some() && late_from <= place } else { bound <= chunk.max_t };
         });
-        if !whole.context("read", &path)? || is_needed {
+        let may_hold_late = late_from.is_some_and(|from| from.file() <= file.number);
+        // Those that cannot be read at all are damaged as well.
+        let is_damaged = !whole.unwrap_or(false);
+        if is_needed || is_damaged && (may_hold_late || is_used(file.number)) {
             return Ok(());
         }
         fs.remove_file(&path).context("remove", &path)?;
