@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use watchfire::actors::pool::{ComputePool, Lane, PoolOptions};
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
@@ -26,6 +27,7 @@ use watchfire::model::time::TimestampMs;
 use watchfire::promql::eval::{EngineOptions, QueryContext, evaluate_instant};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
 use watchfire::storage::head::{Head, HeadOptions};
+use watchfire::telemetry::metrics::Registry;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -441,72 +443,139 @@ fn waited_ns() -> u64 {
     text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
-fn append() {
-    let head = Head::new(HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) });
-    let mut known: Vec<Vec<SeriesKey>> = Vec::new();
-    let round = |known: &mut Vec<Vec<SeriesKey>>, step: i64, took: &mut dyn FnMut(f64, f64)| {
-        for target in 0..READ_TARGETS {
-            let sample = |series: usize| AppendSample {
-                series: known
-                    .get(target)
-                    .map_or_else(|| SeriesKey::Labels(read_labels(target, series)), |keys| keys[series].clone()),
-                at: TimestampMs(1_700_000_000_000 + step * 15_000),
-                value: (step * (series as i64 % 37 + 1)) as f64,
-            };
-            let batch = AppendBatch::of_floats((0..READ_SERIES).map(sample).collect());
-            let (waited, began) = (waited_ns(), Instant::now());
-            let report = head.append_blocking(batch).unwrap();
-            let wall = began.elapsed().as_secs_f64() * 1e3;
-            took(wall, wall - waited_ns().saturating_sub(waited) as f64 / 1e6);
-            if known.len() == target {
-                known.push(report.resolved.into_iter().map(|(_, handle)| SeriesKey::Known(handle)).collect());
-            }
-        }
-    };
-    for step in 0..60 {
-        round(&mut known, step, &mut |_, _| {});
-    }
-    let (left, stopped) = (AtomicU64::new(QUERIES), AtomicBool::new(false));
+/// Time between appends that are due, as with so many targets that are scraped each second.
+const APPEND_EVERY: Duration = Duration::from_micros(1_000_000 / READ_TARGETS as u64);
+
+/// Where the queries run that appends are beside.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Beside {
+    Nothing,
+    /// On as many threads as there are cores, like all others.
+    Threads,
+    /// On the server's compute pool.
+    Pool,
+}
+
+/// When the next append comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pace {
+    /// When the one before it is done.
+    AtOnce,
+    /// When it is due; what it takes counts from there.
+    Due,
+}
+
+fn query(head: &Head) {
+    let expr = parse_expr("sum by (job) (rate(x[10m]))", &ParseOptions::default()).unwrap();
+    let view = head.queryable().view().unwrap();
+    let at = TimestampMs(1_700_000_000_000 + 59 * 15_000);
+    evaluate_instant(&expr, &*view, at, &EngineOptions::default(), &QueryContext::unlimited("q")).unwrap();
+}
+
+/// Runs all queries where they are to run.
+fn run_queries(head: &Arc<Head>, beside: Beside) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for readers in [0, cores] {
-        let (mut walls, mut owns) = (Vec::new(), Vec::new());
-        stopped.store(false, Ordering::Relaxed);
-        left.store(QUERIES, Ordering::Relaxed);
-        std::thread::scope(|scope| {
-            for _ in 0..readers {
-                // As many at a time as the compute pool has threads.
-                scope.spawn(|| {
-                    let expr = parse_expr("sum by (job) (rate(x[10m]))", &ParseOptions::default()).unwrap();
-                    while !stopped.load(Ordering::Relaxed) {
-                        left.fetch_sub(1, Ordering::Relaxed);
-                        let view = head.queryable().view().unwrap();
-                        let ctx = QueryContext::unlimited("q");
-                        let at = TimestampMs(1_700_000_000_000 + 59 * 15_000);
-                        evaluate_instant(&expr, &*view, at, &EngineOptions::default(), &ctx).unwrap();
+    match beside {
+        Beside::Nothing => std::thread::sleep(Duration::from_secs(5)),
+        Beside::Threads => std::thread::scope(|scope| {
+            let left = Arc::new(AtomicU64::new(QUERIES));
+            for _ in 0..cores {
+                let left = Arc::clone(&left);
+                let take = move || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                scope.spawn(move || {
+                    while take().is_ok() {
+                        query(head)
                     }
                 });
             }
-            let mut step = if readers == 0 { 60 } else { 200 };
-            let rounds = step + if readers == 0 { 40 } else { i64::MAX - step };
-            // Counts down below zero when all queries have begun.
-            while step < rounds
-                && left.load(Ordering::Relaxed) <= QUERIES
-                && (readers == 0 || 0 < left.load(Ordering::Relaxed))
-            {
-                round(&mut known, step, &mut |wall, own| {
+        }),
+        Beside::Pool => {
+            let pool = ComputePool::start(PoolOptions::for_cores(cores), &Registry::default()).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let within = tokio::time::Instant::now() + Duration::from_secs(600);
+                let run = |_| {
+                    let head = Arc::clone(head);
+                    pool.run(Lane::Queries, within, move |_| query(&head))
+                };
+                futures::future::join_all((0..QUERIES).map(run)).await.into_iter().for_each(|done| done.unwrap());
+            });
+        }
+    }
+}
+
+fn append() {
+    let head =
+        Arc::new(Head::new(HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) }));
+    let mut known: Vec<Vec<SeriesKey>> = Vec::new();
+    // Times in milliseconds: in all, and without waiting for a core.
+    let mut append = |target: usize, step: i64, due: Option<Instant>| {
+        let sample = |series: usize| AppendSample {
+            series: known
+                .get(target)
+                .map_or_else(|| SeriesKey::Labels(read_labels(target, series)), |keys| keys[series].clone()),
+            at: TimestampMs(1_700_000_000_000 + step * 15_000),
+            value: (step * (series as i64 % 37 + 1)) as f64,
+        };
+        let batch = AppendBatch::of_floats((0..READ_SERIES).map(sample).collect());
+        let (waited, began) = (waited_ns(), Instant::now());
+        let report = head.append_blocking(batch).unwrap();
+        let done = Instant::now();
+        let own = (done - began).as_secs_f64() * 1e3 - waited_ns().saturating_sub(waited) as f64 / 1e6;
+        if known.len() == target {
+            known.push(report.resolved.into_iter().map(|(_, handle)| SeriesKey::Known(handle)).collect());
+        }
+        ((done - due.unwrap_or(began)).as_secs_f64() * 1e3, own)
+    };
+    let mut step = 0;
+    while step < 60 {
+        for target in 0..READ_TARGETS {
+            append(target, step, None);
+        }
+        step += 1;
+    }
+    for (beside, pace) in [
+        (Beside::Nothing, Pace::AtOnce),
+        (Beside::Threads, Pace::AtOnce),
+        (Beside::Pool, Pace::AtOnce),
+        (Beside::Nothing, Pace::Due),
+        (Beside::Threads, Pace::Due),
+        (Beside::Pool, Pace::Due),
+    ] {
+        let (mut walls, mut owns) = (Vec::new(), Vec::new());
+        let (began, done) = (Instant::now(), AtomicBool::new(false));
+        let mut took = 0.0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                run_queries(&head, beside);
+                done.store(true, Ordering::SeqCst);
+            });
+            let mut due = Instant::now();
+            'queries: loop {
+                for target in 0..READ_TARGETS {
+                    if pace == Pace::Due {
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    }
+                    let (wall, own) = append(target, step, (pace == Pace::Due).then_some(due));
+                    due = Instant::now().max(due + APPEND_EVERY);
+                    if done.load(Ordering::SeqCst) {
+                        took = began.elapsed().as_secs_f64();
+                        break 'queries;
+                    }
                     walls.push(wall);
                     owns.push(own);
-                });
+                }
                 step += 1;
             }
-            stopped.store(true, Ordering::Relaxed);
         });
+        // The next case begins with all targets at the same step.
+        step += 1;
+        println!("{pace:?}, queries beside: {beside:?}, {took:.1} s, {} appends of {READ_SERIES} samples", walls.len());
         for (what, times) in [("in all", &mut walls), ("without waiting for a core", &mut owns)] {
             times.sort_by(f64::total_cmp);
             let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
             println!(
-                "{readers} readers, {} appends of {READ_SERIES} samples, {what}: median {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, at most {:.3} ms",
-                times.len(),
+                "  {what}: median {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, at most {:.3} ms",
                 at(0.5),
                 at(0.99),
                 at(0.999),

@@ -4,6 +4,8 @@
 
 #[path = "storage_faults/full_disk.rs"]
 mod full_disk;
+#[path = "storage_faults/head_chunks.rs"]
+mod head_chunks;
 #[path = "storage_faults/kill.rs"]
 mod kill;
 #[path = "storage_faults/opening.rs"]

@@ -1,5 +1,6 @@
 //! The compute pool: threads for work that would hold an actor's thread for over a millisecond. Each lane has a bounded
-//! queue and threads that no other lane can take, so dashboards cannot keep rules or storage waiting.
+//! queue and threads that no other lane can take, so dashboards cannot keep rules or storage waiting. Where cores are short its threads
+//! stand back behind those that scrape, append and answer: these need little, and soon.
 //!
 //! Invariants: a job runs in at most one thread, and not at all once its deadline has passed or its caller has gone; no
 //! panic leaves a job; a thread that is lost all the same is replaced.
@@ -21,6 +22,11 @@ use crate::actors::lane::LaneMetrics;
 pub use crate::actors::lane::{Lane, LaneOptions, PoolOptions};
 use crate::actors::panics::catch;
 use crate::telemetry::metrics::{Counter, Registry};
+
+/// How much lower the threads' priority is than that of the process, in the system's steps: each is worth a quarter more time.
+pub const NICENESS: i32 = 10;
+/// The lowest priority that there is.
+const NICENESS_MAX: i32 = 19;
 
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +73,11 @@ pub struct ComputePool {
 impl ComputePool {
     /// Starts the threads. Errors when the system gives none.
     pub fn start(options: PoolOptions, metrics: &Registry) -> io::Result<Self> {
+        // Threads begin with the priority of the one that starts them, and a lost one's successor is started by itself.
+        let own = rustix::process::getpriority_process(None).unwrap_or(0);
         let shared = Arc::new(Shared {
             options,
+            niceness: own.saturating_add(NICENESS).min(NICENESS_MAX),
             state: Mutex::default(),
             wanted: Condvar::new(),
             next_thread: AtomicUsize::new(0),
@@ -112,6 +121,21 @@ impl ComputePool {
             }
         }
     }
+}
+
+/// Runs a job on a thread of its own, which has the priority of the thread that asks: for what everything waits for, as at a start.
+pub async fn run_apart<T, F>(name: &str, job: F) -> Result<T, PoolError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let (result_to, result) = oneshot::channel();
+    let work = move || {
+        // The caller may be gone, and needs no answer then.
+        let _ = result_to.send(catch(job).map_err(|text| PoolError::Panicked { text }));
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|_| PoolError::Closed)?;
+    result.await.unwrap_or(Err(PoolError::Closed))
 }
 
 impl Drop for ComputePool {
@@ -181,6 +205,7 @@ struct State {
 
 struct Shared {
     options: PoolOptions,
+    niceness: i32,
     state: Mutex<State>,
     wanted: Condvar,
     next_thread: AtomicUsize,
@@ -277,6 +302,8 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
+        // Of this thread alone, and of those that its jobs start. It needs no permission; without it jobs run as well.
+        let _ = rustix::process::setpriority_process(None, self.shared.niceness);
         while let Some((lane, job)) = self.shared.next() {
             let running = Running { shared: &self.shared, lane };
             let metrics = &self.shared.metrics[lane];
@@ -358,6 +385,19 @@ mod tests {
         let panicked = wait(pool.run(Lane::Rules, soon(), |_| -> u8 { panic!("poison") }));
         assert!(matches!(panicked, Err(PoolError::Panicked { text }) if text.starts_with("poison")));
         assert_eq!(wait(pool.run(Lane::Storage, soon(), |_| 1)), Ok(1), "the only thread lives on");
+    }
+
+    #[test]
+    fn its_threads_stand_back_and_others_do_not() {
+        let own = || rustix::process::getpriority_process(None).unwrap();
+        let before = own();
+        let pool = ComputePool::start(options(1, 4, [0; 4]), &Registry::default()).unwrap();
+        let helpers = move |_: &Cancel| (own(), std::thread::spawn(own).join().unwrap());
+        let lower = (before + NICENESS).min(NICENESS_MAX);
+        assert_eq!(wait(pool.run(Lane::Queries, soon(), helpers)), Ok((lower, lower)));
+        assert_eq!((own(), wait(run_apart("apart", own))), (before, Ok(before)));
+        let panicked = wait(run_apart("apart", || -> u8 { panic!("poison") }));
+        assert!(matches!(panicked, Err(PoolError::Panicked { text }) if text.starts_with("poison")));
     }
 
     #[test]
@@ -472,7 +512,9 @@ mod tests {
         let armed = failpoint::arm("compute_pool", Some("lossy_pool"), Point::Handler, 1);
         assert_eq!(wait(pool.run(Lane::Queries, soon(), |_| 1)), Err(PoolError::Closed));
         assert_eq!(armed.left(), 0);
-        assert_eq!(wait(pool.run(Lane::Queries, soon(), |_| 1)), Ok(1));
+        let lower = (rustix::process::getpriority_process(None).unwrap() + NICENESS).min(NICENESS_MAX);
+        let own = |_: &Cancel| rustix::process::getpriority_process(None).unwrap();
+        assert_eq!(wait(pool.run(Lane::Queries, soon(), own)), Ok(lower));
         assert_eq!(metrics.counter("watchfire_pool_threads_replaced_total", "", &[]).get(), 1);
     }
 

@@ -533,15 +533,16 @@ fn write_notes(fs: &SharedFs, dir: &Path, notes: &Notes) -> Result<(), SnapshotE
 }
 
 /// Removes snapshots, and head chunks before `bound`, before the log is shortened; chunks of late samples
-/// count from `late_from` on, if that is a place.
+/// count from `late_from` on, if that is a place. A damaged file goes unless `is_used`.
 pub fn prepare_truncation(
     fs: &SharedFs,
     data_dir: &Path,
     bound: TimestampMs,
     late_from: Option<ChunkPlace>,
+    is_used: &dyn Fn(u64) -> bool,
 ) -> Result<(), WalError> {
     remove_all(fs, data_dir, None)?;
-    head_chunk_files::remove_before(&**fs, data_dir, bound.0, late_from)
+    head_chunk_files::remove_before(&**fs, data_dir, bound.0, late_from, is_used)
 }
 
 #[cfg(test)]

@@ -72,32 +72,31 @@ pub enum Extent {
     Damaged,
 }
 
-/// What reading files has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilesRead {
-    /// How far they could be read.
-    pub extent: Extent,
-    /// Up to there are chunks of samples that came out of order.
-    pub has_late: bool,
-}
+/// Takes a chunk of samples that came out of order, with the number of its file.
+pub(crate) type LateChunkSink<'a> = dyn FnMut(u64, &HeadChunk<'_>) + 'a;
 
-/// Calls `take` with each chunk up to the first damage or gap. Chunks of samples that came out of order, and of encodings that we
-/// do not know, are passed over.
-pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<FilesRead, WalError> {
-    let (mut extent, mut has_late, mut before) = (Extent::Whole, false, None);
+/// Calls `take` with each chunk up to the first damage or gap, and `take_late` with those of samples that came out of order. Those of
+/// encodings that we do not know are passed over. Returns how far files could be read.
+pub(crate) fn read(
+    fs: &dyn Fs,
+    data_dir: &Path,
+    take: &mut ChunkSink<'_>,
+    take_late: &mut LateChunkSink<'_>,
+) -> Result<Extent, WalError> {
+    let (mut extent, mut before) = (Extent::Whole, None);
     for file in list(fs, data_dir)? {
         // Only the last file can have been written when something ended.
         if extent != Extent::Whole || before.is_some_and(|before: u64| before + 1 != file.number) {
-            return Ok(FilesRead { extent: Extent::Damaged, has_late });
+            return Ok(Extent::Damaged);
         }
         before = Some(file.number);
         let path = path_of(data_dir, file.number);
         let mut take = |chunk: &HeadChunk<'_>| {
-            has_late |= chunk.encoding & OUT_OF_ORDER != 0;
+            if chunk.encoding & OUT_OF_ORDER != 0 {
+                return take_late(file.number, chunk);
+            }
             let place = ChunkPlace::new(file.number, chunk.offset);
-            if let (Ok(encoding), Some(place)) = (Encoding::from_id(chunk.encoding), place)
-                && chunk.encoding & OUT_OF_ORDER == 0
-            {
+            if let (Ok(encoding), Some(place)) = (Encoding::from_id(chunk.encoding), place) {
                 let samples = sample_count(chunk.encoding, chunk.data);
                 let (min_t, max_t) = (chunk.min_t, chunk.max_t);
                 take(chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding });
@@ -110,7 +109,7 @@ pub fn read(fs: &dyn Fs, data_dir: &Path, take: &mut ChunkSink<'_>) -> Result<Fi
             FileEnd::Damaged => Extent::Damaged,
         };
     }
-    Ok(FilesRead { extent, has_late })
+    Ok(extent)
 }
 
 /// Has the last file survive a power cut, whoever has written it: others are synced before the next one begins.
@@ -311,8 +310,15 @@ pub fn remove_in_order(fs: &dyn Fs, data_dir: &Path) -> Result<(), WalError> {
 }
 
 /// Removes the files of which every sample is older than `bound`, up to the first that has others. Those that came out of order are
-/// needed from `late_from` on, if that is a place.
-pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, late_from: Option<ChunkPlace>) -> Result<(), WalError> {
+/// needed from `late_from` on, if that is a place. What a damaged one held cannot be known: it goes when nothing uses it any more, which
+/// `is_used` says.
+pub fn remove_before(
+    fs: &dyn Fs,
+    data_dir: &Path,
+    bound: i64,
+    late_from: Option<ChunkPlace>,
+    is_used: &dyn Fn(u64) -> bool,
+) -> Result<(), WalError> {
     let mut files = list(fs, data_dir)?;
     // The last one stays, so that numbers are not used again.
     files.pop();
@@ -324,7 +330,10 @@ pub fn remove_before(fs: &dyn Fs, data_dir: &Path, bound: i64, late_from: Option
             let place = ChunkPlace::new(file.number, chunk.offset);
             is_needed |= if is_late { late_from.is_some() && late_from <= place } else { bound <= chunk.max_t };
         });
-        if !whole.context("read", &path)? || is_needed {
+        let may_hold_late = late_from.is_some_and(|from| from.file() <= file.number);
+        // Those that cannot be read at all are damaged as well.
+        let is_damaged = !whole.unwrap_or(false);
+        if is_needed || is_damaged && (may_hold_late || is_used(file.number)) {
             return Ok(());
         }
         fs.remove_file(&path).context("remove", &path)?;

@@ -24,7 +24,7 @@ use crate::storage::head::{DamagedSeries, Head};
 use crate::storage::head_chunk_files::path_of;
 use crate::storage::head_chunk_repair::keep_original;
 use crate::storage::head_chunk_store::Files;
-use crate::storage::head_chunks::{chunk_len, parse, put_chunk};
+use crate::storage::head_chunks::{OUT_OF_ORDER, chunk_len, parse, put_chunk};
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::record::{RefSample, RefSeries};
 use crate::storage::wal::writer::Position;
@@ -345,19 +345,20 @@ fn put_all(files: &Files, min_valid: i64, gathered: Gathered, costs: &mut BTreeM
         gathered.series.iter().flat_map(|one| &one.damaged.chunks).map(|chunk| chunk.place).collect();
     let mut kept = HashMap::new();
     for GatheredSeries { damaged, refs, samples, .. } in gathered.series {
-        for (chunk, samples) in damaged.chunks.iter().zip(samples) {
-            let again = match damaged.are_late {
-                true => Again::of_late(chunk, samples),
-                false => Again::of(chunk, samples, min_valid),
+        let kind = if damaged.are_late { OUT_OF_ORDER } else { 0 };
+        for (at, (chunk, samples)) in damaged.chunks.iter().zip(samples).enumerate() {
+            let again = match damaged.beside.get(at) {
+                Some(beside) => Again::of_late(chunk, samples, beside),
+                None => Again::of(chunk, samples, min_valid),
             };
             let put_back = again.is_whole && {
                 let keeps = kept.entry(chunk.place.file()).or_insert_with(|| {
                     let (fs, data_dir) = files.place();
                     keep_original(fs, data_dir, &path_of(data_dir, chunk.place.file())).is_ok()
                 });
-                *keeps && put_back(files, chunk, &refs, &again.data, &places)
+                *keeps && put_back(files, (chunk, kind), &refs, &again.data, &places)
             };
-            let is_mended = if put_back && damaged.files.holds(chunk, &mut Vec::new()) {
+            let is_mended = if put_back && damaged.files.holds(chunk, kind, &mut Vec::new()) {
                 done.put_back += 1;
                 true
             } else {
@@ -403,17 +404,25 @@ struct Again {
 }
 
 impl Again {
-    /// Of a chunk of late samples it is not known which others lie between its first and its last; it is never put back.
-    fn of_late(chunk: &WrittenChunk, mut samples: Vec<Sample>) -> Self {
+    /// Of a chunk of late samples, while `beside` are the times of those of other chunks that lie between its own. It is whole if
+    /// what is in none of the others is as much as it had; otherwise it gets all of them, as it may have had any.
+    fn of_late(chunk: &WrittenChunk, mut samples: Vec<Sample>, beside: &HashSet<i64>) -> Self {
         // Stable: of equal ones the first that came stays.
         samples.sort_by_key(|sample| sample.t);
         samples.dedup_by_key(|sample| sample.t);
+        let own: Vec<Sample> = samples.iter().filter(|sample| !beside.contains(&sample.t)).cloned().collect();
+        let ends = own.first().zip(own.last()).map(|(first, last)| (first.t, last.t));
+        let is_whole = own.len() == usize::from(chunk.samples) && ends == Some((chunk.min_t, chunk.max_t));
         let mut encoded = Vec::new();
-        let done = rewrite::encode(samples, u16::MAX, Starts::of([chunk.encoding]), &mut encoded);
-        let data = encoded.into_iter().next().filter(|_| done.is_ok()).map(|one| one.data);
+        let wanted = if is_whole { own } else { samples };
+        let done = rewrite::encode(wanted, u16::MAX, Starts::of([chunk.encoding]), &mut encoded);
+        let is_one = encoded.len() == 1;
+        let data = encoded.into_iter().next().filter(|one| done.is_ok() && one.encoding == chunk.encoding.id());
+        let data = data.map(|one| one.data);
         let kept = data.as_ref().map_or(0, |data| u64::from(sample_count(chunk.encoding.id(), data)));
         let lost = u64::from(chunk.samples).saturating_sub(kept);
-        Self { data: data.unwrap_or_else(|| EMPTY_CHUNK.to_vec()), is_whole: false, lost }
+        let is_whole = is_whole && is_one && lost == 0;
+        Self { data: data.unwrap_or_else(|| EMPTY_CHUNK.to_vec()), is_whole, lost }
     }
 
     fn of(chunk: &WrittenChunk, mut samples: Vec<Sample>, min_valid: i64) -> Self {
@@ -446,7 +455,7 @@ impl Again {
 /// Writes a chunk to where it stood, if what follows shows that it has the length that it had.
 fn put_back(
     files: &Files,
-    chunk: &WrittenChunk,
+    (chunk, kind): (&WrittenChunk, u8),
     refs: &[SeriesRef],
     data: &[u8],
     damaged: &HashSet<ChunkPlace>,
@@ -461,7 +470,7 @@ fn put_back(
         let named = SeriesRef(u64::from_be_bytes(before));
         let Some(series) = refs.iter().find(|one| **one == named).or(refs.first()) else { return Ok(false) };
         let mut whole = Vec::new();
-        put_chunk(*series, (chunk.min_t, chunk.max_t), chunk.encoding.id(), data, &mut whole);
+        put_chunk(*series, (chunk.min_t, chunk.max_t), chunk.encoding.id() | kind, data, &mut whole);
         let end = offset + whole.len() as u64;
         let follows = match ChunkPlace::new(chunk.place.file(), end) {
             Some(next) if damaged.contains(&next) => true,

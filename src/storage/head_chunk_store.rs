@@ -127,6 +127,11 @@ impl Files {
         set
     }
 
+    /// Whether something may read a file.
+    pub(crate) fn uses(&self, number: u64) -> bool {
+        self.known.lock().files.get(&number).is_some_and(|file| 0 < file.strong_count())
+    }
+
     /// Whoever needs one that cannot be opened finds that out when it reads.
     fn open(&self, number: u64, known: &mut Known) -> Option<Arc<ChunkFile>> {
         let file = self.fs.open(&path_of(&self.data_dir, number)).ok()?;
@@ -186,14 +191,9 @@ impl FileSet {
         Ok(buffer.get(found).unwrap_or_default())
     }
 
-    /// Whether a chunk stands where it was written.
-    pub(crate) fn holds(&self, chunk: &WrittenChunk, buffer: &mut Vec<u8>) -> bool {
-        self.read(chunk, 0, buffer).is_ok()
-    }
-
-    /// The same for a chunk of samples that came out of order.
-    pub(crate) fn holds_late(&self, chunk: &WrittenChunk, buffer: &mut Vec<u8>) -> bool {
-        self.read(chunk, OUT_OF_ORDER, buffer).is_ok()
+    /// Whether a chunk stands where it was written. `kind` is 0, or [`OUT_OF_ORDER`].
+    pub(crate) fn holds(&self, chunk: &WrittenChunk, kind: u8, buffer: &mut Vec<u8>) -> bool {
+        self.read(chunk, kind, buffer).is_ok()
     }
 
     /// Reads a chunk into `buffer`; returns where in it the chunk is. `kind` is a bit of its encoding.

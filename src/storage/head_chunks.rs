@@ -19,6 +19,7 @@ use crate::storage::fs::{File, Fs, SharedFs};
 use crate::storage::head::Head;
 use crate::storage::head::late::{LateSample, LateValue};
 use crate::storage::head::restore::Restorer;
+use crate::storage::head::restore::late::LateTimes;
 use crate::storage::replay::Aliases;
 use crate::storage::wal::record::put_uvarint;
 use crate::storage::wal::{IoContext, WalError};
@@ -117,48 +118,48 @@ pub fn check(
     if 0 < samples { Err(HeadChunksError::NotInLog { path: dir, chunks, samples }) } else { Ok(report) }
 }
 
-/// Lets series begin with their chunks of samples that came out of order, from `from` on: they are not read into memory. Returns false
-/// if not all files are sound, or if some have start times that the head does not store; then nothing was done.
-pub(crate) fn adopt_late(
-    fs: &SharedFs,
-    data_dir: &Path,
+/// Chunks of samples that came out of order, as a start finds them in files: where they stand, and the times of their samples.
+pub(crate) struct LateInFiles {
+    /// Those before it stand in blocks.
     from: ChunkPlace,
-    restorer: &mut Restorer<'_>,
-) -> Result<bool, WalError> {
-    let dir = data_dir.join(HEAD_CHUNKS_DIR);
-    if !fs.exists(&dir).context("read", &dir)? {
-        return Ok(true);
+    found: Vec<(SeriesRef, WrittenChunk, LateTimes)>,
+    has_starts: bool,
+    ref_max: SeriesRef,
+}
+
+impl LateInFiles {
+    /// None yet; those before `from` are not wanted.
+    pub(crate) fn from(from: ChunkPlace) -> Self {
+        Self { from, found: Vec::new(), has_starts: false, ref_max: SeriesRef(0) }
     }
-    let (mut found, mut is_whole, mut before) = (Vec::new(), true, None);
-    let (mut has_starts, mut ref_max) = (false, SeriesRef(0));
-    for (number, path) in files(&**fs, &dir).context("list", &dir)? {
-        is_whole &= before.replace(number).is_none_or(|before: u64| before + 1 == number);
-        is_whole &= each_chunk(&**fs, &path, &mut |chunk| {
-            let place = ChunkPlace::new(number, chunk.offset).filter(|place| from <= *place);
-            let encoding = Encoding::from_id(chunk.encoding & !OUT_OF_ORDER);
-            if chunk.encoding & OUT_OF_ORDER != 0 {
-                ref_max = ref_max.max(chunk.series);
-            }
-            has_starts |= chunk.encoding & OUT_OF_ORDER != 0 && encoding.is_ok_and(|own| own == own.with_starts());
-            if let (Some(place), Ok(encoding), true) = (place, encoding, chunk.encoding & OUT_OF_ORDER != 0)
-                && let Ok(times) = times_of(encoding, chunk.data)
-            {
-                let samples = sample_count(encoding.id(), chunk.data);
-                let (min_t, max_t) = (chunk.min_t, chunk.max_t);
-                found.push((chunk.series, WrittenChunk { place, min_t, max_t, samples, encoding }, times));
-            }
-        })
-        .context("read", &path)?;
-        restorer.taken(ref_max);
-        if !is_whole || has_starts && !restorer.stores_starts() {
-            return Ok(false);
+
+    /// Takes a chunk of a file.
+    pub(crate) fn take(&mut self, file: u64, chunk: &HeadChunk<'_>) {
+        let place = ChunkPlace::new(file, chunk.offset).filter(|place| self.from <= *place);
+        self.ref_max = self.ref_max.max(chunk.series);
+        let Ok(encoding) = Encoding::from_id(chunk.encoding & !OUT_OF_ORDER) else { return };
+        self.has_starts |= encoding == encoding.with_starts();
+        if let (Some(place), Ok(times)) = (place, times_of(encoding, chunk.data)) {
+            let samples = sample_count(encoding.id(), chunk.data);
+            let (min_t, max_t) = (chunk.min_t, chunk.max_t);
+            let written = WrittenChunk { place, min_t, max_t, samples, encoding };
+            self.found.push((chunk.series, written, LateTimes::of(times)));
         }
     }
-    for (series, chunk, times) in found {
-        restorer.late_written(series, chunk, times);
+
+    /// Lets series begin with their chunks: they are not read into memory. Returns false if some have start times that the head does not
+    /// store; then nothing was done.
+    pub(crate) fn give(self, restorer: &mut Restorer<'_>) -> bool {
+        restorer.taken(self.ref_max);
+        if self.has_starts && !restorer.stores_starts() {
+            return false;
+        }
+        for (series, chunk, times) in self.found {
+            restorer.late_written(series, chunk, times);
+        }
+        restorer.begin_late();
+        true
     }
-    restorer.begin_late();
-    Ok(true)
 }
 
 fn times_of(encoding: Encoding, data: &[u8]) -> Result<Vec<i64>, ChunkError> {

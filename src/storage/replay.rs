@@ -9,16 +9,17 @@ use crate::model::append::ShardId;
 use crate::model::labels::Labels;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
+use crate::storage::chunk::written::{ChunkPlace, WrittenChunk};
 use crate::storage::chunk_snapshot::{self, Snapshot, SnapshotError, SnapshotSink};
 use crate::storage::fs::SharedFs;
 use crate::storage::head::Head;
 use crate::storage::head::image::OpenImage;
 use crate::storage::head::restore::{RestoreStats, Restorer};
 use crate::storage::head::shard::ShardState;
-use crate::storage::head_chunk_files::{self, Extent, FilesRead};
+use crate::storage::head_chunk_files::{self, Extent};
 use crate::storage::head_chunk_repair::{self, ChunkDamage};
 use crate::storage::head_chunk_store::{ChunkStore, Files};
-use crate::storage::head_chunks;
+use crate::storage::head_chunks::{self, HeadChunk, LateInFiles};
 use crate::storage::late_floor;
 use crate::storage::wal::exemplar_record::RefExemplar;
 use crate::storage::wal::histogram_record::RefHistogram;
@@ -133,13 +134,15 @@ pub fn open(
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
     let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
     let files = Files::new(fs, data_dir, metrics.of_chunks());
+    let late_from = late_floor::load(&**fs, data_dir);
     for source in sources {
         let mut restorer = head.restore(None, oldest);
         // Beside a snapshot files are sound to their end.
         let tail = if snapshot_error.is_none() { Tail::MayBeTorn } else { Tail::MustBeSound };
-        let prepared = prepare((fs, data_dir, &files), (&source, tail), &mut restorer, (metrics, &mut chunk_damage));
+        let from_files = (fs, data_dir, &files, late_from);
+        let prepared = prepare(from_files, (&source, tail), &mut restorer, (metrics, &mut chunk_damage));
         let reason = match prepared {
-            Ok(Prepared { known, is_complete, has_no_late }) => {
+            Ok(Prepared { known, late }) => {
                 let from = known.as_ref().map(|known| known.position);
                 let opened = Log::open_from(fs, data_dir, options, metrics, &mut restorer, from);
                 let (writer, mut log) = opened?;
@@ -147,19 +150,16 @@ pub fn open(
                 if restorer.settle() == 0 || source == Source::Log {
                     let aliases = known.iter().flat_map(|known| &known.aliases);
                     aliases.for_each(|(reference, first)| restorer.alias(*reference, *first));
-                    if is_complete {
+                    if late.is_some() {
                         let last = head_chunk_files::list(&**fs, data_dir)?.last().map_or(0, |file| file.number);
                         head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
                     }
-                    let adopts_late = is_complete && !has_no_late && {
-                        let from = late_floor::load(&**fs, data_dir);
-                        head_chunks::adopt_late(fs, data_dir, from, &mut restorer)?
-                    };
+                    let adopts_late = late.is_some_and(|late| late.give(&mut restorer));
                     // Whatever the rest comes from: the log of late samples is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
-                    let late_chunk_file = match has_no_late || adopts_late {
+                    let late_chunk_file = match adopts_late {
                         true => None,
-                        false => restore_late(fs, data_dir, &mut restorer, (metrics, &mut chunk_damage))?,
+                        false => restore_late((fs, data_dir, late_from), &mut restorer, (metrics, &mut chunk_damage))?,
                     };
                     settle_cost(&mut chunk_damage, &mut restorer, metrics);
                     let mut restored = restorer.finish();
@@ -230,12 +230,10 @@ struct Known {
 
 /// Takes late chunks from the files, which are repaired if one is damaged.
 fn restore_late(
-    fs: &SharedFs,
-    data_dir: &Path,
+    (fs, data_dir, from): (&SharedFs, &Path, ChunkPlace),
     restorer: &mut Restorer<'_>,
     (metrics, damage): (&WalMetrics, &mut Vec<ChunkDamage>),
 ) -> Result<Option<u64>, WalError> {
-    let from = late_floor::load(&**fs, data_dir);
     let (last, is_whole) = head_chunks::restore_late(fs, data_dir, from, restorer)?;
     if is_whole {
         return Ok(last);
@@ -285,15 +283,13 @@ enum Tail {
 struct Prepared {
     /// Of a snapshot.
     known: Option<Known>,
-    /// All finished chunks in the files are among those that were read.
-    is_complete: bool,
-    /// The files are whole, and none holds chunks of samples that came out of order.
-    has_no_late: bool,
+    /// Chunks of samples that came out of order, if all chunks in the files are among those that were read.
+    late: Option<LateInFiles>,
 }
 
 /// Reads what is there beside the log.
 fn prepare(
-    (fs, data_dir, files): (&SharedFs, &Path, &Arc<Files>),
+    (fs, data_dir, files, late_from): (&SharedFs, &Path, &Arc<Files>, ChunkPlace),
     (source, tail): (&Source, Tail),
     restorer: &mut Restorer<'_>,
     (metrics, damage): (&WalMetrics, &mut Vec<ChunkDamage>),
@@ -306,7 +302,11 @@ fn prepare(
     // A snapshot names a series once; chunks may stand under another of its references.
     let none = Aliases::new();
     let aliases = notes.as_ref().map_or(&none, |notes| &notes.aliases);
-    let FilesRead { mut extent, has_late } = read_chunks((fs, data_dir), files, aliases, restorer)?;
+    let read = |restorer: &mut Restorer<'_>| {
+        let mut late = LateInFiles::from(late_from);
+        read_chunks((fs, data_dir, files), aliases, restorer, Some(&mut late)).map(|extent| (extent, late))
+    };
+    let (mut extent, late) = read(restorer)?;
     // A snapshot needs the files of its time whole.
     let may_cut = |file: u64, len: u64| match source {
         Source::Snapshot(_) => notes.as_ref().is_some_and(|notes| notes.last_file().is_none_or(|last| last < file)),
@@ -326,8 +326,8 @@ fn prepare(
     }
     let Source::Snapshot(snapshot) = source else {
         // What is left behind the damage is of use as well.
-        let is_complete = is_whole || read_chunks((fs, data_dir), files, aliases, restorer)?.extent == Extent::Whole;
-        return Ok(Prepared { known: None, is_complete, has_no_late: is_whole && !has_late });
+        let (extent, late) = if is_whole { (extent, late) } else { read(restorer)? };
+        return Ok(Prepared { known: None, late: Some(late).filter(|_| extent == Extent::Whole) });
     };
     if !is_whole {
         return Err(SnapshotError::Chunks("one is damaged"));
@@ -347,20 +347,27 @@ fn prepare(
             Known { position, aliases: Aliases::new(), ref_max: read.ref_max }
         }
     };
-    Ok(Prepared { known: Some(known), is_complete: true, has_no_late: !has_late })
+    Ok(Prepared { known: Some(known), late: Some(late) })
 }
 
-/// Gives all finished chunks to `restorer`, in place of those that it has been given; those of `aliases` as the first's.
+/// Gives all finished chunks to `restorer`, in place of those that it has been given; those of `aliases` as the first's. Chunks of
+/// samples that came out of order go to `late`. Returns how far files could be read.
 fn read_chunks(
-    (fs, data_dir): (&SharedFs, &Path),
-    files: &Arc<Files>,
+    (fs, data_dir, files): (&SharedFs, &Path, &Arc<Files>),
     aliases: &Aliases,
     restorer: &mut Restorer<'_>,
-) -> Result<FilesRead, WalError> {
+    mut late: Option<&mut LateInFiles>,
+) -> Result<Extent, WalError> {
     restorer.set_files(files);
-    head_chunk_files::read(&**fs, data_dir, &mut |series, chunk| {
+    let mut take = |series: SeriesRef, chunk: WrittenChunk| {
         restorer.chunk(aliases.get(&series).copied().unwrap_or(series), chunk);
-    })
+    };
+    let mut take_late = |file: u64, chunk: &HeadChunk<'_>| {
+        if let Some(late) = &mut late {
+            late.take(file, chunk);
+        }
+    };
+    head_chunk_files::read(&**fs, data_dir, &mut take, &mut take_late)
 }
 
 struct FromSnapshot<'a, 'b> {
@@ -436,9 +443,9 @@ fn rebuild_from(
     if let Some(store) = store {
         // Nothing is added meanwhile, and nothing afterwards that the shard had before.
         let appender = store.lock();
-        let read = read_chunks((fs, data_dir), store.files(), &Aliases::new(), &mut restorer)?;
+        let extent = read_chunks((fs, data_dir, store.files()), &Aliases::new(), &mut restorer, None)?;
         drop(appender);
-        if read.extent != Extent::Whole {
+        if extent != Extent::Whole {
             store.give_up();
         }
     }

@@ -57,7 +57,7 @@ fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
 }
 
 /// Writes one sample of each of 100 series; the status and the text of the answer.
-fn write(server: &Server, at: u64, value: f64) -> (u16, String) {
+pub(super) fn write(server: &Server, at: u64, value: f64) -> (u16, String) {
     let mut message = Vec::new();
     for i in 0..100 {
         let mut series = Vec::new();
@@ -79,13 +79,13 @@ fn write(server: &Server, at: u64, value: f64) -> (u16, String) {
     (answer.status, answer.text())
 }
 
-fn metric(server: &Server, name: &str) -> f64 {
+pub(super) fn metric(server: &Server, name: &str) -> f64 {
     let text = server.get("/metrics").text();
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));
     line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
 }
 
-fn count(server: &Server, at: u64) -> u64 {
+pub(super) fn count(server: &Server, at: u64) -> u64 {
     let query = encode("sum(count_over_time(d[1h]))");
     let answer = server.get(&format!("/api/v1/query?query={query}&time={}.999", at / 1000));
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -19,7 +19,7 @@ use crate::actors::log_writer::{LogThread, LogWay, LogWriter, SyncMode};
 use crate::actors::mailbox::BoundedAddr;
 use crate::actors::opening::{Opening, OpeningMetrics};
 use crate::actors::policy::Policy;
-use crate::actors::pool::{ComputePool, Lane, PoolOptions};
+use crate::actors::pool::{ComputePool, Lane, PoolOptions, run_apart};
 use crate::actors::query_gateway::{GatewayDeps, QueryClient, QueryGateway, QueryLimits};
 use crate::actors::query_log::QueryLogFile;
 use crate::actors::registry::ActorTree;
@@ -411,9 +411,9 @@ impl Parts {
         let metrics = (metrics, WalMetrics::of_late(registry, clock, storage::compression_of(&flags)));
         let (catalog, steady, retention) =
             (Arc::clone(&self.catalog), Arc::clone(&self.steady), Arc::clone(&self.retention));
-        let read = move |_: &_| storage::open(&flags, &head, &catalog, (&metrics.0, &metrics.1), (&steady, &retention));
-        let day = Instant::now() + Duration::from_secs(86_400);
-        let opened = self.pool.run(Lane::Storage, day, read).await.map_err(|error| error.to_string())??;
+        let read = move || storage::open(&flags, &head, &catalog, (&metrics.0, &metrics.1), (&steady, &retention));
+        // Everything waits for it: it does not stand back as the compute pool does.
+        let opened = run_apart("opening", read).await.map_err(|error| error.to_string())??;
         let thread = LogThread::start_with(opened.writer, Some(opened.late_log), mode);
         let thread = thread.map_err(|error| format!("cannot start the log's thread: {error}"))?;
         let (for_actor, announcements) = (Arc::clone(&thread), thread.announcements());

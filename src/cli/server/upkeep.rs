@@ -231,7 +231,9 @@ impl Upkeep {
             // Those that another program has left stand anywhere.
             let of_others = journal.late_chunk_file.lock().map(|_| ChunkPlace::default());
             let late_from = of_others.or_else(|| head.chunk_store().and_then(|store| store.late_from()));
-            if let Err(error) = chunk_snapshot::prepare_truncation(&journal.fs, &journal.data_dir, bound, late_from) {
+            let is_used = |file: u64| head.uses_chunk_file(file);
+            let (fs, data_dir) = (&journal.fs, &journal.data_dir);
+            if let Err(error) = chunk_snapshot::prepare_truncation(fs, data_dir, bound, late_from, &is_used) {
                 return Some(Err(error));
             }
             Some(job.run(bound, &mut replay::keeper(&head, &aliases)))

@@ -35,6 +35,16 @@ impl ChunkPlace {
     pub fn offset(self) -> u64 {
         self.0 & u64::from(u32::MAX)
     }
+
+    /// How far it lies behind one before it.
+    pub(crate) fn less(self, before: Self) -> u64 {
+        self.0.wrapping_sub(before.0)
+    }
+
+    /// The place that lies so far before it.
+    pub(crate) fn before(self, by: u64) -> Self {
+        Self(self.0.wrapping_sub(by))
+    }
 }
 
 /// A finished chunk that stands in a file.

@@ -10,6 +10,7 @@ use crate::storage::head::Head;
 use crate::storage::head::late::WrittenLate;
 use crate::storage::head::view::HeadView;
 use crate::storage::head_chunk_store::{FileSet, Files};
+use crate::storage::head_chunks::OUT_OF_ORDER;
 
 /// A series with damaged chunks.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct DamagedSeries {
     pub(crate) chunks: Vec<WrittenChunk>,
     /// Whether their samples came out of order.
     pub(crate) are_late: bool,
+    /// If so, for each: times of samples of other chunks that lie between its own.
+    pub(crate) beside: Vec<HashSet<i64>>,
     /// Where they should stand.
     pub(crate) files: Arc<FileSet>,
 }
@@ -45,7 +48,7 @@ impl Head {
                     known.insert(chunk.place);
                 } else if count + damaged.len() < count_max
                     && numbers.contains(&chunk.place.file())
-                    && !set.holds(&chunk, &mut buffer)
+                    && !set.holds(&chunk, 0, &mut buffer)
                 {
                     damaged.push(chunk);
                 }
@@ -53,7 +56,8 @@ impl Head {
             if !damaged.is_empty() {
                 count += damaged.len();
                 let (series, files) = (cell.series(), Arc::clone(set));
-                found.push(DamagedSeries { series, labels: labels(), chunks: damaged, are_late: false, files });
+                let (labels, beside) = (labels(), Vec::new());
+                found.push(DamagedSeries { series, labels, chunks: damaged, are_late: false, beside, files });
             }
         });
         view.for_each_late(|series, labels, late| {
@@ -64,17 +68,24 @@ impl Head {
                     known.insert(chunk.place);
                 } else if count + damaged.len() < count_max
                     && numbers.contains(&chunk.place.file())
-                    && !set.holds_late(chunk, &mut buffer)
+                    && !set.holds(chunk, OUT_OF_ORDER, &mut buffer)
                 {
                     damaged.push(*chunk);
                 }
             }
             if !damaged.is_empty() {
                 count += damaged.len();
-                found.push(DamagedSeries { series, labels, chunks: damaged, are_late: true, files: Arc::clone(set) });
+                let beside = damaged.iter().map(|chunk| late.times_beside(chunk)).collect();
+                let files = Arc::clone(set);
+                found.push(DamagedSeries { series, labels, chunks: damaged, are_late: true, beside, files });
             }
         });
         (found, known)
+    }
+
+    /// Whether something may read one of its files of finished chunks; so it is if what it reads is not known.
+    pub fn uses_chunk_file(&self, number: u64) -> bool {
+        self.chunk_store().is_none_or(|store| !store.is_complete() || store.files().uses(number))
     }
 
     /// Time before which nothing is read.

@@ -121,13 +121,20 @@ pub(crate) struct FileChunks {
 }
 
 impl FileChunks {
+    /// Chunks that follow each other, before one that did not if there was such a one.
+    pub(crate) fn of(chunks: &[WrittenChunk], has_misfit: bool) -> Self {
+        let mut all = Self::default();
+        chunks.iter().for_each(|chunk| all.push(*chunk));
+        all.has_misfit |= has_misfit;
+        all
+    }
+
     /// Adds a chunk.
     pub(crate) fn push(&mut self, chunk: WrittenChunk) {
-        let mut follows = !self.has_misfit && chunk.min_t <= chunk.max_t;
-        if let Some(last) = &self.last {
-            follows &= last.place < chunk.place && last.max_t < chunk.min_t && self.before.push(last);
-        }
-        if follows {
+        let fits = !self.has_misfit && chunk.min_t <= chunk.max_t;
+        let follows =
+            |last: &WrittenChunk| last.place < chunk.place && last.max_t < chunk.min_t && self.before.push(last);
+        if fits && self.last.as_ref().is_none_or(follows) {
             self.last = Some(chunk);
         } else {
             self.has_misfit = true;

@@ -13,12 +13,13 @@
 //! Two series with the same labels become the one that was seen first, as in Prometheus; samples of the other go there.
 //! Samples that are not newer than the newest of their series are passed over: a log may hold a sample twice.
 
+mod lane;
+pub(crate) mod late;
+mod pending;
 mod shard;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use crate::model::append::{HistogramValue, ShardId};
 use crate::model::histogram::has_sound_layout;
@@ -30,13 +31,14 @@ use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::written::WrittenChunk;
 use crate::storage::head::Head;
 use crate::storage::head::exemplar_restore::ReplayedExemplars;
-use crate::storage::head::image::{Adoption, FileChunks, OpenImage};
-use crate::storage::head::late::{LateSample, LateValue, WrittenLate};
+use crate::storage::head::image::{Adoption, OpenImage};
 use crate::storage::head::ref_table::RefTable;
-use crate::storage::head::restore::shard::ShardRestorer;
+use crate::storage::head::restore::lane::{Batch, HISTOGRAM, Lane, NamedSeries, Worker};
+use crate::storage::head::restore::late::LateOfFiles;
+use crate::storage::head::restore::pending::PendingChunks;
 use crate::storage::head::route::shard_of;
 use crate::storage::head::shard::Shard;
-use crate::storage::head::shared::{HeadShared, count};
+use crate::storage::head::shared::count;
 use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::head_chunk_store::Files;
 use crate::storage::wal::exemplar_record::RefExemplar;
@@ -45,12 +47,6 @@ use crate::storage::wal::exemplar_record::RefExemplar;
 const BATCHED_MAX: usize = if cfg!(test) { 64 } else { 96 << 10 };
 /// Samples in a batch at least, however many shards there are.
 const BATCH_LEN_MIN: usize = if cfg!(test) { 16 } else { 8 << 10 };
-/// How many samples a series counts for.
-const SERIES_WEIGHT: usize = 8;
-/// How many bytes of chunks count for a sample.
-const CHUNK_BYTES_WEIGHT: usize = size_of::<Entry>();
-/// Marks the entry of a histogram; above the numbers of series.
-const HISTOGRAM: u32 = 1 << 31;
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,7 +107,7 @@ pub struct Restorer<'a> {
     /// The shard of each reference, and its number among those of the shard.
     places: RefTable<Place>,
     /// Finished chunks of series that the log has not named yet.
-    chunks: HashMap<u64, FileChunks, foldhash::fast::FixedState>,
+    chunks: PendingChunks,
     /// Where they stand.
     files: Option<Arc<Files>>,
     /// What files hold of samples that came out of order, by shard and number there.
@@ -127,14 +123,6 @@ pub struct Restorer<'a> {
     late_epoch: u64,
     exemplars: ReplayedExemplars,
     stats: RestoreStats,
-}
-
-/// Samples of one series that came out of order and that files hold.
-#[derive(Default)]
-struct LateOfFiles {
-    chunks: Vec<WrittenChunk>,
-    /// Of their samples; ascending once all are there.
-    times: Vec<i64>,
 }
 
 /// Where a reference stands; zeros: nowhere.
@@ -173,60 +161,6 @@ impl Place {
     }
 }
 
-/// The way to one shard.
-struct Lane {
-    /// References so far.
-    numbers: u32,
-    batch: Batch,
-    worker: Worker,
-}
-
-enum Worker {
-    Thread {
-        /// `None` after its end.
-        batches: Option<SyncSender<Batch>>,
-        /// Batches to be filled again.
-        emptied: Receiver<Batch>,
-        handle: Option<JoinHandle<ShardRestorer>>,
-    },
-    /// There is no thread to be had, or it has ended.
-    Here(Box<ShardRestorer>),
-}
-
-/// Entries for one shard, in the order of the log.
-#[derive(Default)]
-struct Batch {
-    series: Vec<NamedSeries>,
-    /// Bytes of their chunks.
-    chunks_len: usize,
-    /// Times of samples count from here.
-    base_t: i64,
-    samples: Vec<Entry>,
-    histograms: Vec<HistogramValue>,
-    metadata: Vec<(u32, SeriesMetadata)>,
-    /// Of samples: time and start.
-    starts: Vec<(u32, i64, i64)>,
-    /// After all samples.
-    tombstones: Vec<(u32, Interval)>,
-}
-
-/// A series of the log, under its number in the lane.
-struct NamedSeries {
-    number: u32,
-    reference: SeriesRef,
-    labels: Labels,
-    chunks: Option<Box<Adoption>>,
-}
-
-/// A sample, or a histogram of the batch: then the number is marked, and `bits` are its index.
-#[derive(Clone, Copy)]
-struct Entry {
-    number: u32,
-    /// Less the batch's base.
-    t: i32,
-    bits: u64,
-}
-
 impl Head {
     /// Begins to fill all shards, or only `shard`, which is being rebuilt. Samples before `min_valid` are passed over.
     pub fn restore(&self, shard: Option<ShardId>, min_valid: TimestampMs) -> Restorer<'_> {
@@ -240,7 +174,7 @@ impl Head {
             head: self,
             lanes: self.shards.iter().map(|shard| wanted(shard.id()).then(|| lane(shard))).collect(),
             places: RefTable::default(),
-            chunks: HashMap::default(),
+            chunks: PendingChunks::default(),
             files: None,
             late: HashMap::default(),
             batched_max: BATCHED_MAX.max(BATCH_LEN_MIN * self.shards.len()),
@@ -270,7 +204,7 @@ impl Restorer<'_> {
 
     /// Begins anew with finished chunks, which stand in these files.
     pub(crate) fn set_files(&mut self, files: &Arc<Files>) {
-        self.chunks.clear();
+        self.chunks = PendingChunks::default();
         self.files = Some(Arc::clone(files));
     }
 
@@ -279,7 +213,7 @@ impl Restorer<'_> {
         if reference.0 < SERIES_REF_MAX - 1 {
             self.ref_max = self.ref_max.max(reference.0);
             if self.min_valid <= chunk.max_t {
-                self.chunks.entry(reference.0).or_default().push(chunk);
+                self.chunks.push(reference.0, &chunk);
             }
         }
     }
@@ -312,7 +246,7 @@ impl Restorer<'_> {
                 return;
             }
         };
-        let sealed = self.chunks.remove(&reference.0);
+        let sealed = self.chunks.take(reference.0);
         let Some(lane) = lane else { return };
         if lane.numbers <= place.number {
             lane.numbers = place.number + 1;
@@ -474,96 +408,10 @@ impl Restorer<'_> {
         }
     }
 
-    /// A sample that came out of order, as the log of those names it. All series have been named before, and there is no bound:
-    /// what is too old for the head goes into blocks. A start of 0 is not known.
-    pub fn late_sample(&mut self, series: SeriesRef, (t, start): (i64, i64), value: f64) {
-        self.insert_late(series, LateSample::settled(t, start, LateValue::Float(value)));
-    }
-
-    /// A histogram that came out of order.
-    pub fn late_histogram(&mut self, series: SeriesRef, (t, start): (i64, i64), value: &HistogramValue) {
-        if is_sound(value) {
-            self.insert_late(series, LateSample::settled(t, start, LateValue::Histogram(value.clone())));
-        } else {
-            self.stats.bad_histograms += 1;
-        }
-    }
-
-    /// Samples that came out of order and of which the log need not tell: only those are new whose time no late sample of the
-    /// series has. Returns how many are; `None` if the series is not known.
-    pub(crate) fn late_chunk(&mut self, series: SeriesRef, samples: Vec<LateSample>) -> Option<u64> {
-        let epoch = self.late_epoch;
-        let place = self.places.get(series.0);
-        let lane = self.lanes.get_mut(usize::from(place.shard.checked_sub(1)?))?.as_mut()?;
-        lane.here().insert_late_chunk(place.number, samples, epoch)
-    }
-
-    /// How many different late samples of a series lie in a range, ends included.
-    pub(crate) fn late_between(&mut self, series: SeriesRef, (min_t, max_t): (i64, i64)) -> u64 {
-        let place = self.places.get(series.0);
-        let lane = place.shard.checked_sub(1).and_then(|shard| self.lanes.get_mut(usize::from(shard))?.as_mut());
-        lane.map_or(0, |lane| lane.here().late_between(place.number, (min_t, max_t)))
-    }
-
-    /// Whether start times are stored.
-    pub(crate) fn stores_starts(&self) -> bool {
-        self.head.stores_starts()
-    }
-
-    /// A reference that a file names must not become that of another series, though a power cut may have taken its own from the log.
-    pub(crate) fn taken(&mut self, reference: SeriesRef) {
-        if reference.0 < SERIES_REF_MAX - 1 {
-            self.ref_max = self.ref_max.max(reference.0);
-        }
-    }
-
-    /// A chunk of samples that came out of order, which stands in a file. All series have been named before.
-    pub(crate) fn late_written(&mut self, series: SeriesRef, chunk: WrittenChunk, mut times: Vec<i64>) {
-        let place = self.places.get(series.0);
-        if 0 < place.shard {
-            let late = self.late.entry((place.shard - 1, place.number)).or_default();
-            late.chunks.push(chunk);
-            late.times.append(&mut times);
-        }
-    }
-
-    /// Lets series begin with those chunks; the log of such samples is passed over where they hold them.
-    pub(crate) fn begin_late(&mut self) {
-        let Some(files) = self.files.clone() else { return };
-        let epoch = self.late_epoch;
-        for ((shard, number), late) in &mut self.late {
-            late.times.sort_unstable();
-            late.times.dedup();
-            let Some(Some(lane)) = self.lanes.get_mut(usize::from(*shard)) else { continue };
-            // In the order in which they were closed.
-            late.chunks.sort_by_key(|chunk| chunk.place);
-            let chunks = late.chunks.drain(..).map(|chunk| WrittenLate { chunk, epoch }).collect();
-            lane.here().begin_late(*number, chunks, late.times.len() as u64, &files);
-        }
-    }
-
-    fn insert_late(&mut self, series: SeriesRef, sample: LateSample) {
-        let epoch = self.late_epoch;
-        let place = self.places.get(series.0);
-        let Some(shard) = place.shard.checked_sub(1) else {
-            if series.0 < SERIES_REF_MAX - 1 {
-                self.ref_max = self.ref_max.max(series.0);
-            }
-            self.stats.late_unknown_refs += 1;
-            return;
-        };
-        let late = self.late.get(&(shard, place.number));
-        if late.is_some_and(|late| late.times.binary_search(&sample.t).is_ok()) {
-            return;
-        }
-        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
-            lane.here().insert_late(place.number, vec![sample], epoch);
-        }
-    }
-
-    /// Waits until all that was given so far is in its place; from then on there are no threads. Returns how many series'
     /// chunks do not fit.
     pub fn settle(&mut self) -> u64 {
+        // Those of series that the log does not name.
+        self.chunks = PendingChunks::default();
         // All of them are told first, so that they end beside each other.
         self.lanes.iter_mut().flatten().for_each(Lane::close);
         let (mut misfits, mut passed) = (self.stats.misfits, Vec::new());
@@ -610,137 +458,6 @@ impl Restorer<'_> {
         stats
     }
 }
-
-impl Lane {
-    /// Hands the batch over if it is full.
-    fn pass_on(&mut self, len_max: usize) {
-        if len_max <= self.batch.weight() {
-            self.flush();
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, number: u32, t: i64, bits: u64) {
-        if self.batch.samples.is_empty() {
-            self.batch.base_t = t;
-        }
-        let offset = match i32::try_from(t.wrapping_sub(self.batch.base_t)) {
-            Ok(offset) => offset,
-            Err(_) => {
-                self.make_room_for(t);
-                0
-            }
-        };
-        self.batch.samples.push(Entry { number, t: offset, bits });
-    }
-
-    /// Begins another batch if `t` is too far from this one's base.
-    fn make_room_for(&mut self, t: i64) {
-        if i32::try_from(t.wrapping_sub(self.batch.base_t)).is_err() {
-            if !self.batch.samples.is_empty() {
-                self.flush();
-            }
-            self.batch.base_t = t;
-        }
-    }
-
-    fn flush(&mut self) {
-        match &mut self.worker {
-            Worker::Thread { batches: Some(batches), emptied, .. } => {
-                let next = emptied.try_recv().unwrap_or_default();
-                // A thread that has panicked takes nothing; its end tells.
-                let _ = batches.send(std::mem::replace(&mut self.batch, next));
-            }
-            Worker::Thread { batches: None, .. } => self.batch.clear(),
-            Worker::Here(restorer) => {
-                restorer.take(&mut self.batch);
-                self.batch.clear();
-            }
-        }
-    }
-
-    /// Hands over what is left.
-    fn close(&mut self) {
-        self.flush();
-        if let Worker::Thread { batches, .. } = &mut self.worker {
-            *batches = None;
-        }
-    }
-
-    /// What restores the shard; its thread has ended.
-    fn here(&mut self) -> &mut ShardRestorer {
-        self.close();
-        if let Worker::Thread { handle, .. } = &mut self.worker {
-            let handle = handle.take().expect("a thread is joined once");
-            let restorer = handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            self.worker = Worker::Here(Box::new(restorer));
-        }
-        match &mut self.worker {
-            Worker::Here(restorer) => restorer,
-            Worker::Thread { .. } => unreachable!("it was replaced above"),
-        }
-    }
-
-    /// The same, after all that it has got by now was shown to readers.
-    fn settle(&mut self) -> &mut ShardRestorer {
-        let restorer = self.here();
-        restorer.publish();
-        restorer
-    }
-}
-
-impl Drop for Lane {
-    /// A restore that was given up waits for its threads: they write the shard.
-    fn drop(&mut self) {
-        if let Worker::Thread { batches, handle, .. } = &mut self.worker {
-            *batches = None;
-            // A panic was logged by the hook.
-            let _ = handle.take().map(JoinHandle::join);
-        }
-    }
-}
-
-impl Worker {
-    fn start(shard: &Arc<Shard>, shared: &Arc<HeadShared>) -> Self {
-        // One is filled while another is taken; a third would only take memory.
-        let (batches, to_take) = sync_channel::<Batch>(0);
-        let (to_fill, emptied) = sync_channel::<Batch>(1);
-        let mut restorer = ShardRestorer::new(shard, shared);
-        let work = move || {
-            while let Ok(mut batch) = to_take.recv() {
-                restorer.take(&mut batch);
-                batch.clear();
-                // One too many is dropped.
-                let _ = to_fill.try_send(batch);
-            }
-            restorer.publish();
-            restorer
-        };
-        match std::thread::Builder::new().name(format!("replay-{}", shard.id().0)).spawn(work) {
-            Ok(handle) => Self::Thread { batches: Some(batches), emptied, handle: Some(handle) },
-            Err(_) => Self::Here(Box::new(ShardRestorer::new(shard, shared))),
-        }
-    }
-}
-
-impl Batch {
-    fn weight(&self) -> usize {
-        let named =
-            SERIES_WEIGHT * (self.series.len() + self.histograms.len() + self.metadata.len() + self.starts.len());
-        self.samples.len() + named + self.chunks_len / CHUNK_BYTES_WEIGHT
-    }
-
-    fn clear(&mut self) {
-        self.series.clear();
-        self.chunks_len = 0;
-        self.samples.clear();
-        self.histograms.clear();
-        self.metadata.clear();
-        self.starts.clear();
-        self.tombstones.clear();
-    }
-}
-
 fn is_sound(value: &HistogramValue) -> bool {
     match value {
         HistogramValue::Integer(h) => has_sound_layout(

@@ -21,7 +21,7 @@ use crate::storage::head::chunk_writes::Outcome;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, MergeJob, MergedSegment};
-use crate::storage::head::late::LateTable;
+use crate::storage::head::late::table::LateTable;
 use crate::storage::head::partition::{
     NewSeries, Partition, StagedBatch, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample, reuse,
 };

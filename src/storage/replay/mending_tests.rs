@@ -197,3 +197,38 @@ fn what_the_log_does_not_hold_either_is_told_and_the_rest_is_served() {
     assert_eq!(export(&head).unwrap(), count);
     assert_eq!((mend(&head).unwrap(), head.has_damaged_chunks()), (Mended::default(), false));
 }
+
+#[test]
+fn a_damaged_file_goes_when_nothing_uses_it_any_more() {
+    let (fs, head, writer, _) = written();
+    drop((head, writer));
+    let head = new_head(2);
+    let (mut writer, _) = reopen(&fs, &head, FOREVER);
+    head.begin_chunk_writes();
+    (400..1000).for_each(|i| append(&head, &mut writer, 0..9, i * 15_000));
+    head.write_chunks_blocking().unwrap();
+    let files = chunk_files(&fs);
+    assert_eq!(files.len(), 2);
+    let mut wrong = fs.read(&files[0]).unwrap();
+    let middle = wrong.len() / 2;
+    wrong[middle] ^= 1;
+    fs.put(&files[0], &wrong).unwrap();
+    let bound = TimestampMs(500 * 15_000);
+    let remove = |head: &Head| {
+        let is_used = |file| head.uses_chunk_file(file);
+        head_chunk_files::remove_before(&fs, Path::new(DATA), bound.0, None, &is_used).unwrap();
+    };
+    remove(&head);
+    assert_eq!(chunk_files(&fs), files, "the head has chunks of it");
+    head.truncate_blocking(bound);
+    let late_from = crate::storage::chunk::written::ChunkPlace::new(1, 8);
+    head_chunk_files::remove_before(&fs, Path::new(DATA), bound.0, late_from, &|_| false).unwrap();
+    assert_eq!(chunk_files(&fs), files, "it may hold late samples");
+    remove(&head);
+    assert_eq!(chunk_files(&fs), files[1..]);
+    let content = whole_content(&head);
+    drop(writer);
+    let again = new_head(2);
+    let (_, report) = reopen(&fs, &again, bound);
+    assert_eq!((report.chunk_damage.len(), whole_content(&again)), (0, content));
+}

@@ -200,7 +200,7 @@ fn a_damaged_part_sends_the_start_to_the_log() {
     let last = list_segments(&fs, &wal).unwrap().pop().unwrap();
     fs.remove_file(&wal.join(segment_name(last.segment))).unwrap();
     assert_eq!(chunk_snapshot::usable(&shared, Path::new(DATA)).unwrap(), None);
-    chunk_snapshot::prepare_truncation(&shared, Path::new(DATA), TimestampMs(0), None).unwrap();
+    chunk_snapshot::prepare_truncation(&shared, Path::new(DATA), TimestampMs(0), None, &|_| true).unwrap();
     assert_eq!(chunk_snapshot::list(&shared, Path::new(DATA)).unwrap(), []);
 }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::model::histogram::{CounterResetHint, Span};
+use crate::model::sample::SeriesRef;
+use crate::storage::head::late::table::LateTable;
 
 const UNKNOWN: u8 = 0;
 const RESET: u8 = 2;

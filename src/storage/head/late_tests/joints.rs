@@ -100,7 +100,8 @@ impl Store {
         }
         let Some(job) = self.writer.plan_checkpoint().unwrap() else { return };
         let job = job.keeping_deletions(self.head.oldest_late());
-        chunk_snapshot::prepare_truncation(&self.fs, Path::new(DATA), bound, self.late_from()).unwrap();
+        let is_used = |file| self.head.uses_chunk_file(file);
+        chunk_snapshot::prepare_truncation(&self.fs, Path::new(DATA), bound, self.late_from(), &is_used).unwrap();
         let aliases = self.report.head.aliases.clone();
         job.run(bound, &mut replay::keeper(&self.head, &aliases)).unwrap();
     }

@@ -13,7 +13,8 @@ use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::RestoredDeletions;
 use crate::storage::head::late::{Inserted, LateRules, LateSample, WrittenLate};
 use crate::storage::head::partition::Partition;
-use crate::storage::head::restore::{Batch, Entry, HISTOGRAM, NamedSeries, RestoreStats};
+use crate::storage::head::restore::RestoreStats;
+use crate::storage::head::restore::lane::{Batch, Entry, HISTOGRAM, NamedSeries};
 use crate::storage::head::series::{RunCounts, WriterSeries};
 use crate::storage::head::shard::Shard;
 use crate::storage::head::shared::HeadShared;
@@ -47,6 +48,8 @@ pub(super) struct ShardRestorer {
     pub(super) deletions: RestoredDeletions,
     pub(super) counts: RunCounts,
     pub(super) stats: RestoreStats,
+    /// Readers see all series that came so far.
+    is_shown: bool,
 }
 
 impl ShardRestorer {
@@ -62,6 +65,7 @@ impl ShardRestorer {
     pub(super) fn take(&mut self, batch: &mut Batch) {
         let Some((shard, shared)) = self.target.clone() else { return };
         let mut partition = shard.lock_partition();
+        self.is_shown = false;
         // A sample comes after its series in the log, so all series may come first.
         let rules = shared.rules;
         for series in batch.series.drain(..) {
@@ -230,7 +234,8 @@ impl ShardRestorer {
 
     /// Shows all that was restored.
     pub(super) fn publish(&mut self) {
-        let Some((shard, _)) = &self.target else { return };
+        let Some((shard, _)) = self.target.as_ref().filter(|_| !self.is_shown) else { return };
+        self.is_shown = true;
         let mut partition = shard.lock_partition();
         partition.settle_tail();
         let mut rest = partition.table.whole();
