@@ -16,7 +16,9 @@ use crate::model::time::TimestampMs;
 pub const TOLERANCE: Duration = Duration::from_millis(2);
 
 /// Due times are put together within as much at most.
-const STEP_MAX_NANOS: u64 = 100_000_000;
+const STEP_MAX_NANOS: u64 = 200_000_000;
+/// The grid has as many places in an interval at least.
+const PLACES_MIN: u64 = 25;
 /// A shorter grid is none.
 const STEP_MIN_NANOS: u64 = 2_000_000;
 /// Targets that are to be due together, at most about.
@@ -79,12 +81,12 @@ impl Schedule {
         Self { interval_nanos, phase_nanos, step_nanos: 1, tolerance_nanos: 0 }.with_tolerance(TOLERANCE)
     }
 
-    /// The same on a grid that has some of `targets` with this interval due together: of a tenth of a second, halved until they are
-    /// few, and of a fiftieth of the interval at most.
+    /// The same on a grid that has some of `targets` with this interval due together: of a fifth of a second, or of a twenty-fifth of
+    /// the interval where that is less, halved until they are few.
     #[must_use]
     pub fn among(self, targets: usize) -> Self {
         let interval = self.interval_nanos.unsigned_abs();
-        let mut step = STEP_MAX_NANOS.min(interval / 50);
+        let mut step = STEP_MAX_NANOS.min(interval / PLACES_MIN);
         let wanted = (interval / u64::try_from(targets).unwrap_or(u64::MAX).max(1)).saturating_mul(TOGETHER);
         while wanted < step {
             step /= 2;
@@ -206,10 +208,10 @@ mod tests {
             phases.iter().map(|phase| phases.iter().filter(|other| *other == phase).count()).max().unwrap_or(0)
         };
         let few = phases(5, 100);
-        assert!(on_grid(&few, 100) && (2..=10).contains(&most_together(&few)), "{few:?}");
+        assert!(on_grid(&few, 200) && (2..=20).contains(&most_together(&few)), "{few:?}");
         let many = phases(5, 1000);
         assert!(!on_grid(&many, 25) && most_together(&many) <= 15, "{many:?}");
-        assert!(on_grid(&phases(1, 3), 20), "a fiftieth of the interval");
+        assert!(on_grid(&phases(1, 3), 40), "a twenty-fifth of the interval");
         let own = Schedule::new(Duration::from_secs(15), 123_456_789_012, 0);
         assert_eq!(own.among(1_000_000), own, "a grid that is too fine is none");
         assert_eq!(own.in_steps_of(own.among(1)), own.among(1));
