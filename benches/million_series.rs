@@ -11,7 +11,7 @@ use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::{MatchOp, Matcher};
-use watchfire::model::read::Unlimited;
+use watchfire::model::read::{Scope, Unlimited};
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::{EngineOptions, QueryContext, Shortcuts, evaluate_instant};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
@@ -119,7 +119,7 @@ fn main() {
     for name in ["instance", "handler", "uid"] {
         for _ in 0..3 {
             let (began, ran) = (Instant::now(), ran_ms());
-            let found = view.label_values(name, &[], TimeRange::ALL, &Unlimited).unwrap();
+            let found = view.label_values(name, &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap();
             let (took, ran) = (began.elapsed().as_secs_f64() * 1e3, ran_ms() - ran);
             println!("values of {name}: {} in {took:.2} ms, {ran:.2} of the processor", found.len());
         }

@@ -7,7 +7,7 @@ use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::{MatchOp, Matcher};
-use watchfire::model::read::{ReadView, Unlimited};
+use watchfire::model::read::{ReadView, Scope, Unlimited};
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::storage::head::{Head, HeadOptions};
 
@@ -66,7 +66,7 @@ fn postings(c: &mut Criterion) {
     }
     group.bench_function("open_view", |b| b.iter(|| black_box(head.queryable().view())));
     group.bench_function("label_values", |b| {
-        b.iter(|| black_box(view.label_values("instance", &[], TimeRange::ALL, &Unlimited)));
+        b.iter(|| black_box(view.label_values("instance", &Scope::all(&[], TimeRange::ALL), &Unlimited)));
     });
     group.finish();
 }

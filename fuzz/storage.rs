@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
-use watchfire::model::read::{ReadView, SampleColumn, Unlimited};
+use watchfire::model::read::{ReadView, SampleColumn, Scope, Unlimited};
 use watchfire::model::sample::SeriesRef;
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::storage::block::PageCache;
@@ -282,7 +282,7 @@ fn read_block(name: &str, files: &[(&str, &[u8])]) {
     let catalog = Catalog::new(Arc::new(sim), Path::new("/data"), PageCache::new(0), metrics);
     catalog.open().unwrap();
     let view = StoreView::of_blocks(catalog.state());
-    let _ = view.label_names(&[], TimeRange::ALL, &Unlimited);
+    let _ = view.label_names(&Scope::all(&[], TimeRange::ALL), &Unlimited);
     for series in view.select(&[], TimeRange::ALL, &Unlimited).into_iter().flatten() {
         let _ = series.samples.decode_all(TimeRange::ALL, &mut SampleColumn::default());
     }

@@ -9,7 +9,9 @@ use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
 use watchfire::model::names::Names;
-use watchfire::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleSource, SelectedSeries};
+use watchfire::model::read::{
+    FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleSource, Scope, SelectedSeries,
+};
 use watchfire::model::result::QueryValue;
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::{
@@ -367,11 +369,11 @@ impl ReadView for Leaving {
         Ok((0..20_000).map(source).collect())
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_names(&self, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
 
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_values(&self, _: &str, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
 }
@@ -404,11 +406,11 @@ impl ReadView for Failing {
         }
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_names(&self, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Err(self.0.clone())
     }
 
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_values(&self, _: &str, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Err(self.0.clone())
     }
 }

@@ -22,7 +22,7 @@ use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::Matcher;
 use watchfire::model::names::Names;
-use watchfire::model::read::{ClassedSeries, LookedAt, ReadBudget, ReadError, ReadView, SelectedSeries};
+use watchfire::model::read::{ClassedSeries, LookedAt, ReadBudget, ReadError, ReadView, Scope, SelectedSeries};
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::ast::Expr;
 use watchfire::promql::eval::{EngineOptions, Helpers, QueryContext, Shortcuts, evaluate_instant, evaluate_range};
@@ -253,10 +253,10 @@ impl ReadView for Labelless {
     ) -> Result<Option<Box<dyn ClassedSeries>>, ReadError> {
         self.0.select_classed(matchers, range, looked_at, budget)
     }
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_names(&self, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_values(&self, _: &str, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
 }

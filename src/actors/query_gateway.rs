@@ -39,14 +39,14 @@ use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::names::Names;
-use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView};
+use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, Scope};
 use crate::model::result::QueryValue;
 use crate::model::sample::Sample;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::ast::Expr;
 use crate::promql::eval::{
-    Charge, EngineOptions, EvalError, EvalStats, Evaluated, MemoryPool, ParseFailure, ParsedQuery, Phase, QueryContext,
-    QueryLedger, evaluate_instant, evaluate_range, parse,
+    Charge, EngineOptions, EvalError, EvalStats, Evaluated, Helpers, MemoryPool, ParseFailure, ParsedQuery, Phase,
+    QueryContext, QueryLedger, evaluate_instant, evaluate_range, parse, run_each,
 };
 use crate::promql::parser::ParseOptions;
 use crate::rules::query::{Queried, QueryError, RuleQueries};
@@ -525,7 +525,7 @@ impl GatewayDeps {
 
     async fn list(self: Arc<Self>, request: RunListing, deadline: Instant) -> Result<FoundListing, QueryFailure> {
         let list = move |_: &Self, ctx: QueryContext, _, source: &Source| {
-            let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
+            let budget = ListingBudget::open(ctx, Helpers::WhereWorthIt)?;
             let view = source.view()?;
             let listed = list(&request, &*view, &budget)?;
             let mut warnings = view.warnings();
@@ -562,8 +562,7 @@ impl RuleQueries for JobQueries<'_> {
 
     fn newest(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<(Labels, Sample)>, QueryError> {
         let read = || {
-            let budget =
-                ListingBudget { held: Mutex::new(self.ctx.ledger.charge(0).map_err(over)?), ctx: self.ctx.clone() };
+            let budget = ListingBudget::open(self.ctx.clone(), Helpers::Never)?;
             let mut newest = Vec::new();
             let mut column = FloatColumn::default();
             for series in self.source.view()?.select(matchers, range, &budget)? {
@@ -607,18 +606,14 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
     let mut series = Vec::new();
     let mut names = Vec::new();
     for matchers in selectors {
+        let scope = Scope::first(cut, matchers, range);
         match &request.listing {
             Listing::Series => {
-                let mut found = view.series_labels(matchers, range, cut, budget)?;
+                let mut found = view.series_labels(&scope, budget)?;
                 if series.is_empty() { series = found } else { series.append(&mut found) }
             }
-            Listing::LabelNames => names.push(view.label_names(matchers, range, budget)?),
-            Listing::LabelValues(name) if cut == usize::MAX => {
-                names.push(view.label_values(name, matchers, range, budget)?);
-            }
-            Listing::LabelValues(name) => {
-                names.push(view.first_label_values(name, matchers, range, cut, budget)?);
-            }
+            Listing::LabelNames => names.push(view.label_names(&scope, budget)?),
+            Listing::LabelValues(name) => names.push(view.label_values(name, &scope, budget)?),
         }
     }
     // What one selector found is sorted and without repetitions.
@@ -641,6 +636,13 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
 struct ListingBudget {
     held: Mutex<Charge>,
     ctx: QueryContext,
+    helpers: Helpers,
+}
+
+impl ListingBudget {
+    fn open(ctx: QueryContext, helpers: Helpers) -> Result<Self, ReadError> {
+        Ok(Self { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx, helpers })
+    }
 }
 
 impl ReadBudget for ListingBudget {
@@ -657,6 +659,13 @@ impl ReadBudget for ListingBudget {
                 Err(ReadError::Interrupted("query timed out in query execution".into()))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn run_each(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
+        match self.helpers {
+            Helpers::Never => (0..count).for_each(job),
+            Helpers::WhereWorthIt | Helpers::Always => run_each(count, job),
         }
     }
 }

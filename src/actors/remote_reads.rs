@@ -17,7 +17,7 @@ use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::names::Names;
 use crate::model::read::{
-    FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
+    FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, Scope, SelectedSeries,
 };
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::eval::{Charge, OverBudget, QueryLedger};
@@ -306,18 +306,12 @@ impl ReadView for JoinedView {
         joined(sources, budget)
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
-        self.local.label_names(matchers, range, budget)
+    fn label_names(&self, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        self.local.label_names(scope, budget)
     }
 
-    fn label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Names, ReadError> {
-        self.local.label_values(name, matchers, range, budget)
+    fn label_values(&self, name: &str, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        self.local.label_values(name, scope, budget)
     }
 }
 

@@ -27,8 +27,11 @@ const RESERVED: usize = 16;
 /// Connections whose buffer for answers may grow. The HTTP library never gives it back while the connection lasts, and it is as
 /// long as the longest piece of an answer was; a thousand idle connections would keep a hundred megabytes.
 const GROWN_MAX: usize = 64;
-/// The longest piece that fits, behind a head, into the buffer that a connection of HTTP/1 begins with (8 KiB).
-const FITTING_LEN: usize = 7_000;
+/// The longest piece that fits, behind a head, into the first of the two pages of the buffer that a connection of HTTP/1 begins
+/// with: the second one is not touched, and so takes no memory.
+const FITTING_LEN: usize = 3_300;
+/// Connections that are looked for at once when one has to go: those behind it go for the next ones that come.
+const LEAVING_MAX: usize = 64;
 /// Why a request on a reserved connection is not answered.
 const ALL_BUSY: &str = "all connections of --web.max-connections are busy";
 
@@ -37,11 +40,54 @@ pub(super) struct Connections {
     max: usize,
     /// Counts beginnings and ends of requests and connections: a clock that tells which came earlier.
     events: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Slot>>>,
+    open: Mutex<Open>,
     /// Connections whose buffer has grown.
     grown: AtomicUsize,
     evicted: Counter,
     refused: Counter,
+}
+
+/// The open connections by their numbers, and who goes next.
+#[derive(Default)]
+struct Open {
+    slots: HashMap<u64, Arc<Slot>>,
+    /// Those that were idle for longest when all were looked at, last ones first: when each was used last, and its number. Whoever has
+    /// become idle since was used later.
+    leaving: Vec<(u64, u64)>,
+}
+
+impl Open {
+    /// Takes out the connection that goes for another one, unless all are busy.
+    fn take_leaving(&mut self) -> Option<Arc<Slot>> {
+        if let Some(id) = self.next_leaving() {
+            return self.slots.remove(&id);
+        }
+        let ranked = self.slots.iter().filter_map(|(id, slot)| Some((slot.progress.rank()?, *id)));
+        let mut idle = Vec::new();
+        let mut least = None;
+        for (rank, id) in ranked {
+            match rank {
+                (false, used) => idle.push((used, id)),
+                waiting => least = least.into_iter().chain([(waiting, id)]).min(),
+            }
+        }
+        idle.sort_unstable();
+        idle.truncate(LEAVING_MAX);
+        idle.reverse();
+        self.leaving = idle;
+        let id = self.next_leaving().or(least.map(|(_, id)| id))?;
+        self.slots.remove(&id)
+    }
+
+    /// The next one that is idle as it was.
+    fn next_leaving(&mut self) -> Option<u64> {
+        while let Some((used, id)) = self.leaving.pop() {
+            if self.slots.get(&id).is_some_and(|slot| slot.progress.rank() == Some((false, used))) {
+                return Some(id);
+            }
+        }
+        None
+    }
 }
 
 /// What a connection is doing, as its reader and the others see it.
@@ -123,15 +169,13 @@ impl Connections {
         let id = self.tick();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_reserved = false;
-        if self.max <= open.len() {
-            match who_goes(&open) {
-                Some(one) => {
-                    if let Some(slot) = open.remove(&one) {
-                        close(slot.socket.as_fd());
-                    }
+        if self.max <= open.slots.len() {
+            match open.take_leaving() {
+                Some(slot) => {
+                    close(slot.socket.as_fd());
                     self.evicted.inc();
                 }
-                None if self.max + RESERVED <= open.len() => {
+                None if self.max + RESERVED <= open.slots.len() => {
                     self.refused.inc();
                     close(own.as_fd());
                 }
@@ -141,7 +185,7 @@ impl Connections {
         let progress = service::progress(stream);
         progress.used.store(id, Ordering::Release);
         let slot = Arc::new(Slot { socket: own, progress, may_grow: AtomicBool::new(false), is_reserved });
-        open.insert(id, Arc::clone(&slot));
+        open.slots.insert(id, Arc::clone(&slot));
         drop(open);
         extensions.insert(Connection { id, slot, all: Arc::clone(self), closed });
         true
@@ -157,7 +201,7 @@ impl Drop for Connection {
         if self.slot.may_grow.swap(false, Ordering::AcqRel) {
             self.all.grown.fetch_sub(1, Ordering::AcqRel);
         }
-        self.all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.all.open.lock().unwrap_or_else(PoisonError::into_inner).slots.remove(&self.id);
         self.closed.inc();
     }
 }
@@ -287,12 +331,6 @@ impl MessageBody for BusyBody {
         self.waiting = Some(Waiting::begin(&self.busy.slot, &self.busy.all));
         Poll::Ready(Some(Ok(piece)))
     }
-}
-
-/// The connection that goes for another one, unless all are busy.
-fn who_goes(open: &HashMap<u64, Arc<Slot>>) -> Option<u64> {
-    let ranked = open.iter().filter_map(|(id, slot)| Some((slot.progress.rank()?, *id)));
-    ranked.min().map(|(_, id)| id)
 }
 
 /// Ends a connection whatever it is doing; its task notices and lets go of it.

@@ -254,6 +254,44 @@ impl Json {
     }
 }
 
+/// Writes label sets one after the other, as objects. What a set has in common with the one before it, which in sorted lists is
+/// most of it, is copied.
+#[derive(Debug, Default)]
+pub struct LabelObjects {
+    before: Labels,
+    /// The pairs of that set, with commas between them.
+    text: Vec<u8>,
+    /// Where each pair ends: in the encoded set, and in the text.
+    ends: Vec<(usize, usize)>,
+}
+
+impl LabelObjects {
+    /// Appends a label set to `json`, as [`Json::labels`] does.
+    pub fn write(&mut self, labels: Labels, json: &mut Json) {
+        let common = self.before.common_len(&labels);
+        self.ends.truncate(self.ends.partition_point(|(encoded, _)| *encoded <= common));
+        let (mut encoded, text) = self.ends.last().copied().unwrap_or_default();
+        self.text.truncate(text);
+        let mut pairs = Json { out: std::mem::take(&mut self.text) };
+        for pair in labels.iter_raw().skip(self.ends.len()) {
+            if 0 < encoded {
+                pairs.out.push(b',');
+            }
+            pairs.label_bytes(pair.name);
+            pairs.out.push(b':');
+            pairs.label_bytes(pair.value);
+            encoded += pair.encoded.len();
+            self.ends.push((encoded, pairs.out.len()));
+        }
+        self.text = pairs.out;
+        self.before = labels;
+        json.out.reserve(self.text.len() + 2);
+        json.out.push(b'{');
+        json.out.extend_from_slice(&self.text);
+        json.out.push(b'}');
+    }
+}
+
 /// Whole numbers below this have no digits that a float cannot tell apart.
 const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
@@ -374,6 +412,20 @@ mod tests {
         check(|json| json.label_string("<&>\u{1}\u{2028}"), "\"<&>\\u0001\u{2028}\"");
         let labels = Labels::from_pairs([("b", "<"), ("a", "1")]);
         check(|json| json.labels(&labels), r#"{"a":"1","b":"<"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn label_sets_in_a_row_are_written_as_each_is(
+            sets in prop::collection::vec(prop::collection::btree_map("[ab\"]{1,2}", "[ab<\"]{1,3}", 0..4), 0..20),
+        ) {
+            let (mut row, mut each, mut objects) = (Json::new(), Json::new(), LabelObjects::default());
+            for labels in sets.iter().map(Labels::from_pairs) {
+                each.labels(&labels);
+                objects.write(labels, &mut row);
+            }
+            prop_assert_eq!(row.into_text(), each.into_text());
+        }
     }
 
     #[test]

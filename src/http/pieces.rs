@@ -14,8 +14,9 @@ use bytes::Bytes;
 
 use crate::http::compress::{Encoder, Encoding};
 use crate::http::held::Held;
-use crate::http::json::Json;
+use crate::http::json::{Json, LabelObjects};
 use crate::model::clock::SharedClock;
+use crate::model::labels::Labels;
 use crate::model::names::Names;
 use crate::telemetry::metrics::Histogram;
 
@@ -57,27 +58,27 @@ pub(super) trait Script: Send {
     }
 }
 
-/// Elements of an array, written one by one and let go.
-pub(super) struct Elements<T> {
-    items: std::vec::IntoIter<T>,
-    write: fn(&mut Json, &T),
+/// Label sets, written one by one as an array and let go.
+pub(super) struct EachSet {
+    sets: std::vec::IntoIter<Labels>,
+    objects: LabelObjects,
     is_first: bool,
     held: Held,
 }
 
-impl<T> Elements<T> {
-    /// An array of `items`, which hold a share of memory.
-    pub(super) fn new(items: Vec<T>, held: Held, write: fn(&mut Json, &T)) -> Self {
-        Self { items: items.into_iter(), write, is_first: true, held }
+impl EachSet {
+    /// An array of `sets`, which hold a share of memory.
+    pub(super) fn new(sets: Vec<Labels>, held: Held) -> Self {
+        Self { sets: sets.into_iter(), objects: LabelObjects::default(), is_first: true, held }
     }
 }
 
-impl<T: Send> Script for Elements<T> {
+impl Script for EachSet {
     fn write(&mut self, json: &mut Json) -> bool {
         let until = json.len() + PIECE_LEN;
-        for item in self.items.by_ref() {
+        for labels in self.sets.by_ref() {
             json.raw(if std::mem::take(&mut self.is_first) { "[" } else { "," });
-            (self.write)(json, &item);
+            self.objects.write(labels, json);
             if until <= json.len() {
                 return true;
             }
@@ -311,13 +312,13 @@ mod tests {
     use crate::telemetry::metrics::Registry;
 
     fn scripted(count: usize) -> Box<dyn Pieces> {
-        let elements = Elements::new((0..count).collect(), Held::default(), |json, n: &usize| json.integer(*n as i64));
-        Box::new(Scripted::new(Box::new(elements), b"}".to_vec()))
+        let sets = (0..count).map(|n| Labels::from_pairs([("a", "same".to_owned()), ("n", n.to_string())])).collect();
+        Box::new(Scripted::new(Box::new(EachSet::new(sets, Held::default())), b"}".to_vec()))
     }
 
     fn expected(count: usize) -> String {
-        let numbers: Vec<String> = (0..count).map(|n| n.to_string()).collect();
-        format!("{{\"a\":[{}]}}", numbers.join(","))
+        let sets: Vec<String> = (0..count).map(|n| format!("{{\"a\":\"same\",\"n\":\"{n}\"}}")).collect();
+        format!("{{\"a\":[{}]}}", sets.join(","))
     }
 
     /// All bytes and the longest piece.

@@ -100,6 +100,11 @@ impl Labels {
         LabelsIter { rest: &self.data }
     }
 
+    /// Number of bytes that the encodings of two sets begin with in common.
+    pub fn common_len(&self, other: &Self) -> usize {
+        common_len(&self.data, &other.data)
+    }
+
     /// Number of labels.
     pub fn len(&self) -> usize {
         self.iter_raw().count()

@@ -90,6 +90,11 @@ impl Names {
         parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
         while 1 < parts.len() {
             let (Some(a), Some(b)) = (parts.pop(), parts.pop()) else { break };
+            if a.is_same(&b) {
+                // As for a label of which each part has all values.
+                parts.push(a);
+                continue;
+            }
             let both = Part::Own(Self::of_two(&a, &b));
             let place = parts.partition_point(|part| both.len() <= part.len());
             parts.insert(place, both);
@@ -207,6 +212,11 @@ impl<'a> Run<'a> {
 }
 
 impl Part<'_> {
+    /// Bytes that its names take, or would as a list of their own.
+    pub fn memory_len(&self) -> usize {
+        self.text_len() + self.len() * size_of::<usize>()
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Own(names) => names.len(),
@@ -219,6 +229,12 @@ impl Part<'_> {
             Self::Own(names) => names.text.len(),
             Self::Run(run) => run.text_len(),
         }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self.text_len() == other.text_len()
+            && (0..self.len()).all(|place| self.get(place) == other.get(place))
     }
 
     fn get(&self, place: usize) -> Option<&str> {

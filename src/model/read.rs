@@ -381,6 +381,29 @@ pub trait ClassedSeries: Send + Sync {
     ) -> Result<(), ReadError>;
 }
 
+/// What a listing is about: the series that [`ReadView::select`] would give, and how much of what they have.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The series fulfil all of these; none: all series.
+    pub matchers: &'a [Matcher],
+    /// They may have samples here.
+    pub range: TimeRange,
+    /// The first so many results are enough; others may be there or not.
+    pub limit: usize,
+}
+
+impl<'a> Scope<'a> {
+    /// All results.
+    pub fn all(matchers: &'a [Matcher], range: TimeRange) -> Self {
+        Self { matchers, range, limit: usize::MAX }
+    }
+
+    /// The first `limit` results.
+    pub fn first(limit: usize, matchers: &'a [Matcher], range: TimeRange) -> Self {
+        Self { matchers, range, limit }
+    }
+}
+
 /// A consistent view of storage: each commit whole or not at all, in all its selections.
 pub trait ReadView: Send + Sync {
     /// Series that fulfil all `matchers` and may have samples in `range`, sorted by labels.
@@ -403,42 +426,16 @@ pub trait ReadView: Send + Sync {
         Ok(None)
     }
 
-    /// Names of all labels of series that fulfil all `matchers` (no matchers: all series), sorted.
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError>;
+    /// Names of all labels of the series in the scope, sorted.
+    fn label_names(&self, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError>;
 
-    /// Values of the label `name` over series that fulfil all `matchers` (none: all series), sorted.
-    fn label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Names, ReadError>;
+    /// Values of the label `name` over the series in the scope, sorted.
+    fn label_values(&self, name: &str, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError>;
 
-    /// Label sets of the series that [`ReadView::select`] would give, the first `limit` of them.
-    fn series_labels(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<Labels>, ReadError> {
-        let selected = self.select(matchers, range, budget)?;
-        Ok(selected.into_iter().take(limit).map(|series| series.labels).collect())
-    }
-
-    /// The first `limit` of the values that [`ReadView::label_values`] would give.
-    fn first_label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        budget: &dyn ReadBudget,
-    ) -> Result<Names, ReadError> {
-        let mut values = self.label_values(name, matchers, range, budget)?;
-        values.truncate(limit);
-        Ok(values)
+    /// Label sets of the series in the scope, sorted.
+    fn series_labels(&self, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Vec<Labels>, ReadError> {
+        let selected = self.select(scope.matchers, scope.range, budget)?;
+        Ok(selected.into_iter().take(scope.limit).map(|series| series.labels).collect())
     }
 
     /// About how many series [`ReadView::select`] would give or look at, rather too many than too few, and found at little

@@ -8,7 +8,7 @@ use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::names::Names;
 use crate::model::read::{
-    FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, SelectedSeries,
+    FloatColumn, Queryable, ReadBudget, ReadError, ReadView, SampleColumn, SampleSource, Scope, SelectedSeries,
 };
 use crate::model::time::TimeRange;
 use crate::promqltest::show::Series;
@@ -157,21 +157,14 @@ impl ReadView for MemoryView {
         Ok(selected)
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
-        let names =
-            self.matching(matchers, range).flat_map(|(labels, _)| labels.iter().map(|(name, _)| name.to_owned()));
-        Ok(names.collect())
+    fn label_names(&self, scope: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        let matching = self.matching(scope.matchers, scope.range);
+        Ok(matching.flat_map(|(labels, _)| labels.iter().map(|(name, _)| name.to_owned())).collect())
     }
 
-    fn label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        _: &dyn ReadBudget,
-    ) -> Result<Names, ReadError> {
-        let values = self.matching(matchers, range).filter_map(|(labels, _)| labels.get(name).map(str::to_owned));
-        Ok(values.collect())
+    fn label_values(&self, name: &str, scope: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        let matching = self.matching(scope.matchers, scope.range);
+        Ok(matching.filter_map(|(labels, _)| labels.get(name).map(str::to_owned)).collect())
     }
 }
 

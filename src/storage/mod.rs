@@ -17,6 +17,7 @@ pub mod head_chunk_mending;
 pub mod head_chunk_repair;
 pub mod head_chunk_store;
 pub mod head_chunks;
+mod label_sets;
 pub mod late_floor;
 pub mod lock;
 mod pattern;

@@ -12,7 +12,7 @@ use watchfire::actors::supervision::Place;
 use watchfire::model::clock::ManualClock;
 use watchfire::model::matcher::Matcher;
 use watchfire::model::names::Names;
-use watchfire::model::read::{Queryable, ReadBudget, ReadError, ReadView, SelectedSeries, may_read_files};
+use watchfire::model::read::{Queryable, ReadBudget, ReadError, ReadView, Scope, SelectedSeries, may_read_files};
 use watchfire::model::time::TimeRange;
 use watchfire::promql::eval::EvalError;
 
@@ -60,11 +60,11 @@ impl ReadView for HostileView {
         }
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_names(&self, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
 
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_values(&self, _: &str, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
 
@@ -193,11 +193,11 @@ impl ReadView for Looked {
         (self.0)(budget).map(|()| Vec::new())
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_names(&self, _: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
         (self.0)(budget).map(|()| ["a", "b"].into_iter().collect())
     }
 
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_values(&self, _: &str, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         panic!("a poisonous listing")
     }
 

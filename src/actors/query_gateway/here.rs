@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::quick::{Bounds, Files};
 use super::{
     FoundListing, GatewayDeps, Listing, ListingBudget, QueryFailure, QueryGateway, QueryOutcome, RunListing, RunQuery,
-    list, over,
+    list,
 };
 use crate::actors::mailbox::{BoundedAddr, Lent, SendError};
 use crate::actors::panics::catch;
 use crate::model::matcher::MatchOp;
 use crate::model::read::without_files;
-use crate::promql::eval::{QueryContext, QueryLedger};
+use crate::promql::eval::{Helpers, QueryContext, QueryLedger};
 
 /// How long a thread of HTTP may be held.
 const RUNS_FOR: Duration = Duration::from_micros(750);
@@ -133,7 +132,7 @@ impl GatewayDeps {
             if LISTED_SERIES_MAX < series || lists_all {
                 return Ok(None);
             }
-            let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
+            let budget = ListingBudget::open(ctx, Helpers::Never)?;
             let listed = list(request, &*view, &budget)?;
             Ok(Some(FoundListing { listed, warnings: view.warnings(), held: budget.held.into_inner() }))
         };

@@ -6,16 +6,15 @@ use std::time::Duration;
 use actix::prelude::{Handler, Message, ResponseActFuture};
 use actix::{ActorFutureExt, WrapFuture};
 use futures::future::FutureExt;
-use parking_lot::Mutex;
 
-use super::{GatewayDeps, ListingBudget, QueryFailure, QueryGateway, over, while_wanted};
+use super::{GatewayDeps, ListingBudget, QueryFailure, QueryGateway, while_wanted};
 use crate::actors::context::Context;
 use crate::actors::mailbox::Admitted;
 use crate::actors::pool::Lane;
 use crate::model::matcher::Matcher;
 use crate::model::read::{NewestSample, ReadBudget, ReadError, ReadView, SampleColumn, SelectedSeries};
 use crate::model::time::{TimeRange, TimestampMs};
-use crate::promql::eval::{Charge, QueryContext};
+use crate::promql::eval::{Charge, Helpers, QueryContext};
 
 /// Find the newest sample of each series within the server's lookback before `at`. Series that have ended are left out.
 #[derive(Clone, Debug, Message)]
@@ -46,7 +45,7 @@ impl Handler<Admitted<RunNewest>> for QueryGateway {
         let deps = Arc::clone(&self.deps);
         let lookback_ms = deps.engine.lookback_ms;
         let find = move |deps: &GatewayDeps, ctx: QueryContext, _: Duration| {
-            let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
+            let budget = ListingBudget::open(ctx, Helpers::Never)?;
             let view = deps.queryable.view()?;
             let samples = newest(&request, lookback_ms, &*view, &budget)?;
             Ok(Newest { samples, held: budget.held.into_inner() })

@@ -229,7 +229,7 @@ mod tests {
     use crate::model::labels::Labels;
     use crate::model::matcher::Matcher;
     use crate::model::names::Names;
-    use crate::model::read::{ReadBudget, ReadError, SelectedSeries};
+    use crate::model::read::{ReadBudget, ReadError, Scope, SelectedSeries};
     use crate::promql::parser::{ParseOptions, parse_expr};
 
     /// Ten series of each metric, a million of all.
@@ -239,10 +239,10 @@ mod tests {
         fn select(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
             Ok(vec![])
         }
-        fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        fn label_names(&self, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
             Ok(Names::default())
         }
-        fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+        fn label_values(&self, _: &str, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
             Ok(Names::default())
         }
         fn series_estimate(&self, matchers: &[Matcher], _: TimeRange) -> Result<Option<usize>, ReadError> {

@@ -6,10 +6,9 @@ use std::time::Duration;
 use actix::prelude::{Handler, Message, ResponseActFuture};
 use actix::{ActorFutureExt, WrapFuture};
 use futures::future::FutureExt;
-use parking_lot::Mutex;
 
 use super::remotes::Source;
-use super::{GatewayDeps, ListingBudget, QueryFailure, QueryGateway, over, while_wanted};
+use super::{GatewayDeps, ListingBudget, QueryFailure, QueryGateway, while_wanted};
 use crate::actors::context::Context;
 use crate::actors::mailbox::Admitted;
 use crate::actors::pool::Lane;
@@ -17,7 +16,7 @@ use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::{ReadBudget, SampleColumn, SelectedSeries};
 use crate::model::time::TimeRange;
-use crate::promql::eval::{Charge, QueryContext};
+use crate::promql::eval::{Charge, Helpers, QueryContext};
 use crate::remote::read::SampledWriter;
 
 /// Select series for another server.
@@ -74,7 +73,7 @@ impl Handler<Admitted<RunRemoteRead>> for QueryGateway {
 }
 
 fn read(request: &RunRemoteRead, ctx: QueryContext, source: &Source) -> Result<RemoteRead, QueryFailure> {
-    let budget = ListingBudget { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx };
+    let budget = ListingBudget::open(ctx, Helpers::Never)?;
     let view = source.view()?;
     let mut selected = Vec::with_capacity(request.selections.len());
     for (matchers, range) in &request.selections {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::read::Unlimited;
+use crate::model::read::{Scope, Unlimited};
 use crate::model::sample::stale_nan;
 use crate::promql::eval::MemoryPool;
 use crate::remote::read::{FoundChunk, Frame, SampledWriter};
@@ -132,10 +132,10 @@ impl ReadView for Nothing {
     fn select(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Vec<SelectedSeries>, ReadError> {
         Ok(Vec::new())
     }
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_names(&self, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: &dyn ReadBudget) -> Result<Names, ReadError> {
+    fn label_values(&self, _: &str, _: &Scope<'_>, _: &dyn ReadBudget) -> Result<Names, ReadError> {
         Ok(Names::default())
     }
 }

@@ -4,7 +4,7 @@ use crate::http::api::types::{LabelValuesRequest, SelectRequest};
 use crate::http::api::{cut, matchers, matchers_plain};
 use crate::http::envelope;
 use crate::http::error::ApiError;
-use crate::http::pieces::{EachName, Elements};
+use crate::http::pieces::{EachName, EachSet};
 use crate::http::request::Context;
 use crate::http::response::Response;
 use crate::model::go;
@@ -21,7 +21,7 @@ pub(crate) async fn series(context: Context) -> Result<Response, ApiError> {
     let request = select(selectors, range, limit);
     let mut listed = context.state.ports.series(request).await?;
     let annotations = cut(&mut listed.items, limit, listed.warnings);
-    Ok(envelope::streamed(&annotations, Elements::new(listed.items, listed.held, |json, labels| json.labels(labels))))
+    Ok(envelope::streamed(&annotations, EachSet::new(listed.items, listed.held)))
 }
 
 /// `GET` and `POST /api/v1/labels`.

@@ -51,6 +51,7 @@ use crate::promql::parser;
 use crate::promql::plan::{self, Node, Operation, Plan, QueryTimes, Sharing};
 
 pub(crate) use crate::promql::eval::exec::is_metadata;
+pub(crate) use crate::promql::eval::parallel::each as run_each;
 
 pub use crate::promql::eval::deep::is_shallow;
 pub use crate::promql::eval::error::{EvalError, Phase};

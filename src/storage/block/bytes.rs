@@ -35,28 +35,33 @@ impl<'a> Slice<'a> {
         Self { rest: data }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.rest.len()
     }
 
+    #[inline]
     pub(super) fn u8(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*first)
     }
 
+    #[inline]
     pub(super) fn u32(&mut self) -> Option<u32> {
         let (raw, rest) = self.rest.split_first_chunk::<4>()?;
         self.rest = rest;
         Some(u32::from_be_bytes(*raw))
     }
 
+    #[inline]
     pub(super) fn u64(&mut self) -> Option<u64> {
         let (raw, rest) = self.rest.split_first_chunk::<8>()?;
         self.rest = rest;
         Some(u64::from_be_bytes(*raw))
     }
 
+    #[inline]
     pub(super) fn uvarint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {

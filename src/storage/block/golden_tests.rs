@@ -13,7 +13,7 @@ use super::view::StoreView;
 use super::write::BlockWriter;
 use super::{INDEX_FILE, PageCache};
 use crate::model::matcher::{MatchOp, Matcher};
-use crate::model::read::{FloatColumn, ReadView, Unlimited};
+use crate::model::read::{FloatColumn, ReadView, Scope, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::fs::sim::SimFs;
 use crate::storage::fs::{RealFs, SharedFs};
@@ -111,14 +111,17 @@ fn blocks_are_found_and_queried_as_one() {
     let before = TimeRange::new(TimestampMs(0), TimestampMs(START_MS - 1)).unwrap();
     assert_eq!(count(&[], before), (0, 0));
 
-    let names = view.label_names(&[], TimeRange::ALL, &Unlimited).unwrap();
+    let names = view.label_names(&Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap();
     assert_eq!(names, ["__name__", "__u", "code", "instance", "job", "path", "v", "zz"]);
     let up = [is(Equal, "__name__", "up")];
-    assert_eq!(view.label_names(&up, TimeRange::ALL, &Unlimited).unwrap(), ["__name__", "instance", "job"]);
-    assert_eq!(view.label_values("__u", &[], TimeRange::ALL, &Unlimited).unwrap(), ["é\"q"]);
-    assert_eq!(view.label_values("v", &[], TimeRange::ALL, &Unlimited).unwrap().len(), 40);
-    assert_eq!(view.label_values("instance", &up, TimeRange::ALL, &Unlimited).unwrap(), ["a:1", "b:1"]);
-    assert_eq!(view.label_values("v", &[], before, &Unlimited).unwrap(), [] as [&str; 0]);
+    assert_eq!(
+        view.label_names(&Scope::all(&up, TimeRange::ALL), &Unlimited).unwrap(),
+        ["__name__", "instance", "job"]
+    );
+    assert_eq!(view.label_values("__u", &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap(), ["é\"q"]);
+    assert_eq!(view.label_values("v", &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap().len(), 40);
+    assert_eq!(view.label_values("instance", &Scope::all(&up, TimeRange::ALL), &Unlimited).unwrap(), ["a:1", "b:1"]);
+    assert_eq!(view.label_values("v", &Scope::all(&[], before), &Unlimited).unwrap(), [] as [&str; 0]);
 }
 
 #[test]
@@ -145,9 +148,9 @@ fn a_block_with_an_index_of_version_1_is_read() {
     assert_eq!(column.len(), 102);
     let chosen = view.select(&matchers, TimeRange::ALL, &Unlimited).unwrap();
     assert_eq!(chosen.len(), all.iter().filter(|series| matchers[0].matches_labels(&series.labels)).count());
-    let names = view.label_names(&[], TimeRange::ALL, &Unlimited).unwrap();
+    let names = view.label_names(&Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap();
     for name in names.iter() {
-        let values = view.label_values(name, &[], TimeRange::ALL, &Unlimited).unwrap();
+        let values = view.label_values(name, &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap();
         for value in values.iter() {
             let matcher = [Matcher::equal(name, value)];
             let found = view.select(&matcher, TimeRange::ALL, &Unlimited).unwrap();

@@ -179,13 +179,35 @@ impl IndexReader {
         let mut cursor = self.file.cursor(*place);
         let mut value = Vec::new();
         let mut is_reached = from.is_empty();
-        for _ in step as u64 * STEP..entries.count {
-            let offset = read_entry(&mut cursor, &mut value)?;
-            // It was checked when the index was opened.
-            let text = std::str::from_utf8(&value).map_err(|_| self.file.corrupt(*place, "a value is not UTF-8"))?;
+        // It was checked when the index was opened.
+        let not_utf8 = || self.file.corrupt(*place, "a value is not UTF-8");
+        let mut take = |text: &[u8], offset: u64| -> Result<Next, ReadError> {
+            let text = std::str::from_utf8(text).map_err(|_| not_utf8())?;
             is_reached = is_reached || from <= text;
-            if is_reached && take(text, offset)? == Next::Stop {
-                break;
+            if is_reached { take(text, offset) } else { Ok(Next::Go) }
+        };
+        let mut left = entries.count - (step as u64 * STEP).min(entries.count);
+        while 0 < left {
+            // Entry by entry as they stand on the page.
+            let rest = cursor.rest()?;
+            let (mut on_page, mut taken) = (Slice::new(rest), 0);
+            while 0 < left
+                && let Some((text, offset)) = read_entry_on_page(&mut on_page)
+            {
+                taken = rest.len() - on_page.len();
+                left -= 1;
+                if take(text, offset)? == Next::Stop {
+                    return Ok(());
+                }
+            }
+            cursor.skip(taken as u64);
+            if 0 < left {
+                // One that reaches into the next page.
+                let offset = read_entry(&mut cursor, &mut value)?;
+                left -= 1;
+                if take(&value, offset)? == Next::Stop {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -203,33 +225,66 @@ impl IndexReader {
 
     /// The ids of a postings list, ascending.
     pub fn postings(&self, offset: u64) -> Result<Vec<u32>, BlockError> {
+        let mut ids = Vec::new();
+        self.each_posting(offset, |id| {
+            ids.push(id);
+            Next::Go
+        })?;
+        Ok(ids)
+    }
+
+    /// Calls `take` with the ids of a postings list, ascending. All of it is checked before, however many are wanted.
+    pub fn each_posting(&self, offset: u64, mut take: impl FnMut(u32) -> Next) -> Result<(), BlockError> {
         let mut cursor = self.file.cursor(offset);
         let mut head = Vec::with_capacity(4);
         cursor.bytes(4, &mut head)?;
         let len = Slice::new(&head).u32().map_or(0, u64::from);
-        let mut body = Vec::new();
-        cursor.bytes(len + CHECKSUM_LEN, &mut body)?;
-        let Some((covered, checksum)) = body.split_last_chunk::<4>() else {
-            return Err(self.file.corrupt(offset, "postings are cut short"));
-        };
-        if crc32c::crc32c(covered) != u32::from_be_bytes(*checksum) {
+        let (from, mut checksum) = (cursor.place(), 0);
+        cursor.pass(len, &mut |piece| {
+            checksum = crc32c::crc32c_append(checksum, piece);
+            Next::Go
+        })?;
+        let mut expected = Vec::with_capacity(4);
+        cursor.bytes(CHECKSUM_LEN, &mut expected)?;
+        if Slice::new(&expected).u32() != Some(checksum) {
             return Err(self.file.corrupt(offset, "invalid checksum of postings"));
         }
-        let mut read = Slice::new(covered);
-        let count = read.u32().map_or(0, |count| count as usize);
-        if read.len() != count.saturating_mul(4) {
-            return Err(self
-                .file
-                .corrupt(offset, format!("unexpected postings length, should be {} bytes", read.len())));
+        let mut cursor = self.file.cursor_on(from, cursor.into_page());
+        head.clear();
+        cursor.bytes(4.min(len), &mut head)?;
+        let count = Slice::new(&head).u32().map_or(0, u64::from);
+        let ids_len = len.saturating_sub(4);
+        if ids_len != count.saturating_mul(4) {
+            return Err(self.file.corrupt(offset, format!("unexpected postings length, should be {ids_len} bytes")));
         }
-        let mut ids = Vec::with_capacity(count);
-        while let Some(id) = read.u32() {
-            if ids.last().is_some_and(|last| id <= *last) {
-                return Err(self.file.corrupt(offset, "postings are not ascending"));
+        let (mut last, mut is_sorted) = (None, true);
+        let mut on_two_pages = Vec::with_capacity(4);
+        cursor.pass(ids_len, &mut |piece| {
+            let mut rest = piece;
+            while !on_two_pages.is_empty() || !rest.is_empty() {
+                let id = match rest.split_first_chunk::<4>() {
+                    Some((raw, behind)) if on_two_pages.is_empty() => {
+                        rest = behind;
+                        u32::from_be_bytes(*raw)
+                    }
+                    _ => {
+                        let (raw, behind) = rest.split_at(rest.len().min(4 - on_two_pages.len()));
+                        on_two_pages.extend_from_slice(raw);
+                        rest = behind;
+                        let Some(id) = Slice::new(&on_two_pages).u32() else { return Next::Go };
+                        on_two_pages.clear();
+                        id
+                    }
+                };
+                is_sorted = last.is_none_or(|last| last < id);
+                if !is_sorted || take(id) == Next::Stop {
+                    return Next::Stop;
+                }
+                last = Some(id);
             }
-            ids.push(id);
-        }
-        Ok(ids)
+            Next::Go
+        })?;
+        if is_sorted { Ok(()) } else { Err(self.file.corrupt(offset, "postings are not ascending")) }
     }
 
     /// How many ids the postings list says that it has.
@@ -243,9 +298,22 @@ impl IndexReader {
 
     /// The ids of all series, which is the order of their labels.
     pub fn all_postings(&self) -> Result<Vec<u32>, ReadError> {
-        match self.postings_of("", "")? {
+        match self.place_of_all()? {
             Some(offset) => Ok(self.postings(offset)?),
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// Where the ids of all series stand; `None` if there are none.
+    pub fn place_of_all(&self) -> Result<Option<u64>, ReadError> {
+        self.postings_of("", "")
+    }
+
+    /// Number of values of a label.
+    pub fn values_len(&self, name: &str) -> usize {
+        match &self.postings {
+            PostingsTable::Sorted(names) => names.get(name).map_or(0, |entries| entries.count as usize),
+            PostingsTable::Whole(names) => names.get(name).map_or(0, BTreeMap::len),
         }
     }
 
@@ -345,13 +413,6 @@ impl IndexReader {
 
 /// The value and the postings' place of the table's next entry.
 fn read_entry(cursor: &mut Cursor<'_>, value: &mut Vec<u8>) -> Result<u64, BlockError> {
-    let rest = cursor.rest()?;
-    let mut on_page = Slice::new(rest);
-    if let Some(offset) = read_entry_on_page(&mut on_page, value) {
-        let len = rest.len() - on_page.len();
-        cursor.skip(len as u64);
-        return Ok(offset);
-    }
     // The number of texts, which was checked, and the name.
     cursor.uvarint()?;
     let len = cursor.uvarint()?;
@@ -361,16 +422,13 @@ fn read_entry(cursor: &mut Cursor<'_>, value: &mut Vec<u8>) -> Result<u64, Block
 }
 
 /// As [`read_entry`], of what is left of a page; `None` if the entry goes on behind it, or cannot be read.
-fn read_entry_on_page(page: &mut Slice<'_>, value: &mut Vec<u8>) -> Option<u64> {
+fn read_entry_on_page<'a>(page: &mut Slice<'a>) -> Option<(&'a [u8], u64)> {
     page.uvarint()?;
     let len = page.uvarint()?;
     page.take(len)?;
     let len = page.uvarint()?;
     let text = page.take(len)?;
-    let offset = page.uvarint()?;
-    value.clear();
-    value.extend_from_slice(text);
-    Some(offset)
+    Some((text, page.uvarint()?))
 }
 
 /// `None`: the bytes end, or what they say no writer has written.

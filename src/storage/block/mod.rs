@@ -25,6 +25,7 @@ pub mod chunks;
 pub mod deletion;
 pub mod index_read;
 pub mod index_write;
+mod listing;
 pub mod merged;
 pub mod meta;
 pub mod metrics;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::model::labels::Labels;
 use crate::storage::block::chunks::ChunkMeta;
+use crate::storage::block::index_read::Next;
 use crate::storage::block::{BlockError, IoContext, read_at};
 use crate::storage::fs::{File, Fs};
 use crate::storage::selections::Selections;
@@ -208,6 +209,30 @@ impl Cursor<'_> {
             }
         }
         Err(self.file.corrupt(from, "a varint does not end"))
+    }
+
+    /// Its place in the file.
+    pub(super) fn place(&self) -> u64 {
+        self.at
+    }
+
+    /// Calls `take` with the next `len` bytes as they stand on pages, piece by piece. Errors if the file is shorter.
+    pub(super) fn pass(&mut self, len: u64, take: &mut dyn FnMut(&[u8]) -> Next) -> Result<(), BlockError> {
+        if self.file.len.saturating_sub(self.at) < len {
+            return Err(self.file.corrupt(self.at, format!("{len} bytes are announced, the file ends before")));
+        }
+        let end = self.at + len;
+        while self.at < end {
+            let left = usize::try_from(end - self.at).unwrap_or(usize::MAX);
+            let rest = self.rest()?;
+            let piece = rest.get(..left).unwrap_or(rest);
+            let (n, next) = (piece.len(), take(piece));
+            self.at += n as u64;
+            if next == Next::Stop {
+                break;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn skip(&mut self, len: u64) {

@@ -1,6 +1,8 @@
 //! Which series of a block fulfil all matchers, by Prometheus's rule: a matcher that the empty value fulfils takes away the
 //! series whose value does not match, any other keeps those whose value does.
 
+use memchr::memmem;
+
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{ReadBudget, ReadError};
 use crate::storage::block::index_read::{IndexReader, Next};
@@ -20,6 +22,9 @@ pub(super) fn select_ids(
     let (away, keep): (Vec<_>, Vec<_>) = matchers.iter().partition(|matcher| matcher.matches_empty());
     for matcher in keep {
         budget.check()?;
+        if is_true_of_all(index, matcher)? {
+            continue;
+        }
         let places = places(index, matcher, Wanted::Matching, budget)?;
         let kept = union(index, &places, budget)?;
         let kept = match &base {
@@ -47,6 +52,52 @@ pub(super) fn select_ids(
         Some(base) => Ok(base),
         None => all(index, budget),
     }
+}
+
+/// Whether a matcher asks for a value that all series have.
+pub(super) fn is_true_of_all(index: &IndexReader, matcher: &Matcher) -> Result<bool, ReadError> {
+    if !is_exact(matcher) {
+        return Ok(false);
+    }
+    let len = |place: Option<u64>| place.map_or(Ok(0), |place| index.postings_len(place));
+    Ok(len(index.postings_of(matcher.name(), matcher.value())?)? == len(index.place_of_all()?)?)
+}
+
+/// Whether the series that fulfil a matcher are one list of postings.
+pub(super) fn is_exact(matcher: &Matcher) -> bool {
+    matcher.op() == MatchOp::Equal && !matcher.value().is_empty()
+}
+
+/// Calls `take` with the ids of the series that fulfil all `matchers`, in the order of their labels, until it has enough.
+pub(super) fn each_id(
+    index: &IndexReader,
+    matchers: &[Matcher],
+    budget: &dyn ReadBudget,
+    mut take: impl FnMut(u32) -> Result<Next, ReadError>,
+) -> Result<(), ReadError> {
+    let list = match matchers {
+        [] => index.place_of_all()?,
+        [one] if is_exact(one) => index.postings_of(one.name(), one.value())?,
+        _ => {
+            for id in select_ids(index, matchers, budget)? {
+                if take(id)? == Next::Stop {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+    };
+    let mut taken = Ok(());
+    if let Some(place) = list {
+        index.each_posting(place, |id| match take(id) {
+            Ok(next) => next,
+            Err(error) => {
+                taken = Err(error);
+                Next::Stop
+            }
+        })?;
+    }
+    taken
 }
 
 fn all(index: &IndexReader, budget: &dyn ReadBudget) -> Result<Vec<u32>, ReadError> {
@@ -92,6 +143,14 @@ fn places(
         (Shape::Prefix(prefix) | Shape::Other { prefix }, true) => *prefix,
         _ => "",
     };
+    let contained = match &shape {
+        Shape::Contains(text) => Some(memmem::Finder::new(text)),
+        _ => None,
+    };
+    let fits = |value: &str| match &contained {
+        Some(finder) => finder.find(value.as_bytes()).is_some() == in_pattern,
+        None => matcher.matches(value) == (wanted == Wanted::Matching),
+    };
     let mut steps = 0;
     index.values_from(matcher.name(), prefix, &mut |value, place| {
         if !value.starts_with(prefix) {
@@ -101,7 +160,7 @@ fn places(
         if steps % CHECK_EVERY == 0 {
             budget.check()?;
         }
-        if matcher.matches(value) == (wanted == Wanted::Matching) {
+        if fits(value) {
             places.push(place);
         }
         Ok(Next::Go)
@@ -121,7 +180,8 @@ fn union(index: &IndexReader, places: &[u64], budget: &dyn ReadBudget) -> Result
         if merged.is_empty() { merged = ids } else { merged.extend(ids) }
     }
     if 1 < places.len() {
-        merged.sort_unstable();
+        // Runs that are sorted already: the sort finds and merges them.
+        merged.sort();
         merged.dedup();
     }
     Ok(merged)

@@ -17,7 +17,7 @@ use super::write::BlockWriter;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::random::Random;
-use crate::model::read::{ReadView, Unlimited};
+use crate::model::read::{ReadBudget, ReadError, ReadView, Scope, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::encode_xor;
 use crate::storage::fs::SharedFs;
@@ -91,11 +91,78 @@ proptest! {
             let mut values: Vec<&str> = expected.iter().filter_map(|set| set.get(name)).collect();
             values.sort_unstable();
             values.dedup();
-            prop_assert_eq!(view.label_values(name, &matchers, TimeRange::ALL, &Unlimited).unwrap(), values);
+            prop_assert_eq!(view.label_values(name, &Scope::all(&matchers, TimeRange::ALL), &Unlimited).unwrap(), values);
+        }
+        for limit in [0, 1, 7, usize::MAX] {
+            let scope = Scope::first(limit, &matchers, TimeRange::ALL);
+            let listed = view.series_labels(&scope, &Unlimited).unwrap();
+            prop_assert!(listed.iter().eq(expected.iter().copied().take(limit)), "the first {limit}");
+            let mut values: Vec<&str> = expected.iter().filter_map(|set| set.get("n")).collect();
+            values.sort_unstable();
+            values.dedup();
+            let found = view.label_values("n", &scope, &Unlimited).unwrap();
+            prop_assert!(found.iter().eq(values.into_iter().take(limit)), "the first {limit} values");
         }
         let mut names: Vec<&str> = expected.iter().flat_map(|set| set.iter()).map(|(name, _)| name).collect();
         names.sort_unstable();
         names.dedup();
-        prop_assert_eq!(view.label_names(&matchers, TimeRange::ALL, &Unlimited).unwrap(), names);
+        prop_assert_eq!(view.label_names(&Scope::all(&matchers, TimeRange::ALL), &Unlimited).unwrap(), names);
+    }
+}
+
+/// Lets so many bytes be held.
+struct Meagre(std::sync::atomic::AtomicUsize);
+
+impl Meagre {
+    fn of(bytes: usize) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl ReadBudget for Meagre {
+    fn charge(&self, bytes: usize) -> Result<(), ReadError> {
+        let less = |left: usize| left.checked_sub(bytes);
+        let taken =
+            self.0.fetch_update(std::sync::atomic::Ordering::Relaxed, std::sync::atomic::Ordering::Relaxed, less);
+        taken.map(drop).map_err(|_| ReadError::Budget("too much".to_owned()))
+    }
+
+    fn check(&self) -> Result<(), ReadError> {
+        Ok(())
+    }
+}
+
+/// Postings that fill several pages; the first of many series are listed without the others.
+#[test]
+fn a_limit_ends_the_work() {
+    let set = |n: u32| {
+        Labels::from_pairs([("__name__", "m".to_owned()), ("kind", format!("k{}", n % 7)), ("n", format!("{n:05}"))])
+    };
+    let sets: std::collections::BTreeSet<Labels> = (0..10_000).map(set).collect();
+    let fs: SharedFs = Arc::new(SimFs::new());
+    let catalog = Catalog::new(fs, Path::new("/data"), PageCache::new(0), BlockMetrics::new(&Default::default()));
+    add_block(&catalog, 1, &sets);
+    catalog.reload(Retention::default(), 0).unwrap();
+    let view = StoreView::of_blocks(catalog.state());
+    let regex = |pattern: &str| Matcher::new(MatchOp::Regex, "n", pattern).unwrap();
+    for matchers in [vec![], vec![Matcher::equal("__name__", "m")], vec![Matcher::equal("kind", "k3")]] {
+        let fitting = sets.iter().filter(|set| matchers.iter().all(|matcher| matcher.matches_labels(set)));
+        let scope = Scope::first(5, &matchers, TimeRange::ALL);
+        let listed = view.series_labels(&scope, &Meagre::of(1_000)).unwrap();
+        assert!(listed.iter().eq(fitting.clone().take(5)));
+        let all = Scope::all(&matchers, TimeRange::ALL);
+        assert!(matches!(view.series_labels(&all, &Meagre::of(1_000)), Err(ReadError::Budget(_))));
+        assert!(view.series_labels(&all, &Unlimited).unwrap().iter().eq(fitting));
+        assert!(view.label_values("kind", &all, &Unlimited).unwrap().len() <= 7);
+        assert_eq!(view.label_names(&all, &Unlimited).unwrap(), ["__name__", "kind", "n"]);
+    }
+    let before =
+        view.series_labels(&Scope::first(5, &[], TimeRange::new(TimestampMs(6), TimestampMs(9)).unwrap()), &Unlimited);
+    assert_eq!(before.unwrap().len(), 0, "no samples are there");
+    // Few of the values, of many series and of few.
+    for (pattern, kinds) in [("0.*", 7), ("09999|00001", 2), ("none.*", 0)] {
+        let matchers = [regex(pattern)];
+        let found = view.label_values("kind", &Scope::all(&matchers, TimeRange::ALL), &Unlimited).unwrap();
+        assert_eq!(found.len(), kinds, "{pattern}");
     }
 }

@@ -8,11 +8,11 @@ use crate::model::matcher::Matcher;
 use crate::model::read::{FloatColumn, ReadBudget, ReadError, SampleColumn, SampleSource, SelectedSeries};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::chunks::{ChunkMeta, ReadAhead, encoding_name};
-use crate::storage::block::index_read::{IndexSeries, SymbolMemo};
+use crate::storage::block::index_read::{IndexSeries, Next, SymbolMemo};
 use crate::storage::block::notes::Notes;
 use crate::storage::block::pages::KnownInBlock;
 use crate::storage::block::read::Block;
-use crate::storage::block::select::select_ids;
+use crate::storage::block::select::each_id;
 use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::decode::ChunkDecoder;
 use crate::storage::chunk::histogram::Native;
@@ -26,19 +26,53 @@ const CHECK_EVERY: usize = 256;
 /// What a selected series takes beside its label text and its chunks' places.
 const SELECTED_LEN: usize = size_of::<SelectedSeries>() + size_of::<BlockSeries>() + 64;
 
-/// Calls `take` with the labels of each series that fits.
-pub(super) fn for_each_series(
+/// Calls `take` with id, chunks and labels of the series that fit, in the order of their labels, until it has enough.
+pub(super) fn each_series(
     block: &Arc<Block>,
     matchers: &[Matcher],
     budget: &dyn ReadBudget,
-    mut take: impl FnMut(&Labels) -> Result<(), ReadError>,
+    notes: &Notes,
+    mut take: impl FnMut(u32, &[ChunkMeta], &Labels) -> Result<Next, ReadError>,
 ) -> Result<(), ReadError> {
-    let mut memo = SymbolMemo::default();
-    for (number, id) in select_ids(&block.index, matchers, budget)?.into_iter().enumerate() {
-        if number % CHECK_EVERY == 0 {
-            budget.check()?;
+    let (known, number) = block.index.known();
+    let mut steps = 0;
+    let mut step = || {
+        steps += 1;
+        if steps % CHECK_EVERY == 1 { budget.check() } else { Ok(()) }
+    };
+    if let Some(found) = known.get(&number, matchers) {
+        for one in found.iter() {
+            step()?;
+            if take(one.id, &one.chunks, &one.labels)? == Next::Stop {
+                break;
+            }
         }
-        take(&block.index.series(id, &mut memo)?.labels)?;
+        return Ok(());
+    }
+    let mut memo = SymbolMemo::default();
+    // What was found is remembered if it does not take too much.
+    let (mut found, mut len, mut is_whole) = (Vec::new(), 0, true);
+    each_id(&block.index, matchers, budget, |id| {
+        step()?;
+        let IndexSeries { labels, chunks } = match block.index.series(id, &mut memo) {
+            Ok(series) => series,
+            Err(error) => {
+                notes.met(block, error.into())?;
+                // It is to be told of each time.
+                is_whole = false;
+                return Ok(Next::Go);
+            }
+        };
+        let next = take(id, &chunks, &labels)?;
+        is_whole &= next == Next::Go;
+        if len <= known.one_len_max() {
+            len += size_of::<KnownInBlock>() + 64 + labels.encoded_len() + size_of_val(&*chunks);
+            found.push(KnownInBlock { id, labels, chunks: chunks.into() });
+        }
+        Ok(next)
+    })?;
+    if is_whole && len <= known.one_len_max() {
+        known.put(number, matchers, found.into(), len);
     }
     Ok(())
 }
@@ -52,58 +86,25 @@ pub(super) fn select_block(
     notes: &Arc<Notes>,
 ) -> Result<Vec<SelectedSeries>, ReadError> {
     let mut selected = Vec::new();
-    let mut take = |id: u32, chunks: &[ChunkMeta], labels: &Labels| -> Result<(), ReadError> {
+    each_series(block, matchers, budget, notes, |id, chunks, labels| {
         let deleted = block.tombstones.of_series(u64::from(id));
-        let is_deleted = |chunk: &ChunkMeta| deleted.iter().any(|i| i.min_t <= chunk.min_t && chunk.max_t <= i.max_t);
-        let wanted = |chunk: &&ChunkMeta| {
-            range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t)) && !is_deleted(chunk)
-        };
-        let chunks: Box<[ChunkMeta]> = chunks.iter().filter(wanted).copied().collect();
-        if chunks.is_empty() {
-            return Ok(());
+        let chunks: Box<[ChunkMeta]> =
+            chunks.iter().filter(|chunk| is_wanted(chunk, range, deleted)).copied().collect();
+        if !chunks.is_empty() {
+            budget.charge(labels.encoded_len() + SELECTED_LEN + size_of_val(&*chunks) + size_of_val(deleted))?;
+            let (block, notes) = (Arc::clone(block), Arc::clone(notes));
+            let samples = BlockSeries { block, notes, chunks, deleted: deleted.into() };
+            selected.push(SelectedSeries { labels: labels.clone(), samples: Arc::new(samples) });
         }
-        budget.charge(labels.encoded_len() + SELECTED_LEN + size_of_val(&*chunks) + size_of_val(deleted))?;
-        let (block, notes) = (Arc::clone(block), Arc::clone(notes));
-        let samples = BlockSeries { block, notes, chunks, deleted: deleted.into() };
-        selected.push(SelectedSeries { labels: labels.clone(), samples: Arc::new(samples) });
-        Ok(())
-    };
-    let (known, number) = block.index.known();
-    if let Some(found) = known.get(&number, matchers) {
-        for (number, one) in found.iter().enumerate() {
-            if number % CHECK_EVERY == 0 {
-                budget.check()?;
-            }
-            take(one.id, &one.chunks, &one.labels)?;
-        }
-        return Ok(selected);
-    }
-    let mut memo = SymbolMemo::default();
-    // What was found is remembered if it does not take too much.
-    let (mut found, mut len, mut is_whole) = (Vec::new(), 0, true);
-    for (number, id) in select_ids(&block.index, matchers, budget)?.into_iter().enumerate() {
-        if number % CHECK_EVERY == 0 {
-            budget.check()?;
-        }
-        let IndexSeries { labels, chunks } = match block.index.series(id, &mut memo) {
-            Ok(series) => series,
-            Err(error) => {
-                notes.met(block, error.into())?;
-                // It is to be told of each time.
-                is_whole = false;
-                continue;
-            }
-        };
-        take(id, &chunks, &labels)?;
-        if len <= known.one_len_max() {
-            len += size_of::<KnownInBlock>() + 64 + labels.encoded_len() + size_of_val(&*chunks);
-            found.push(KnownInBlock { id, labels, chunks: chunks.into() });
-        }
-    }
-    if is_whole && len <= known.one_len_max() {
-        known.put(number, matchers, found.into(), len);
-    }
+        Ok(Next::Go)
+    })?;
     Ok(selected)
+}
+
+/// Whether a chunk may have samples in the range that are not deleted.
+pub(super) fn is_wanted(chunk: &ChunkMeta, range: TimeRange, deleted: &[Interval]) -> bool {
+    range.overlaps(TimestampMs(chunk.min_t), TimestampMs(chunk.max_t))
+        && !deleted.iter().any(|i| i.min_t <= chunk.min_t && chunk.max_t <= i.max_t)
 }
 
 /// Samples of one series in one block.

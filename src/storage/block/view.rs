@@ -9,17 +9,15 @@ use hashbrown::HashSet;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::Names;
-use crate::model::read::{ClassedSeries, LookedAt, Queryable, ReadBudget, ReadError, ReadView, SelectedSeries};
+use crate::model::read::{ClassedSeries, LookedAt, Queryable, ReadBudget, ReadError, ReadView, Scope, SelectedSeries};
 use crate::model::time::TimeRange;
 use crate::storage::block::catalog::{Catalog, CatalogState};
-use crate::storage::block::index_read::Next;
+use crate::storage::block::listing::{self, Add};
 use crate::storage::block::merged::joined;
 use crate::storage::block::notes::Notes;
 use crate::storage::block::read::Block;
-use crate::storage::block::series::{for_each_series, select_block};
-
-/// Steps between two looks at the budget.
-const CHECK_EVERY: usize = 256;
+use crate::storage::block::series::select_block;
+use crate::storage::label_sets::merged;
 
 /// Opens views of a head and of the blocks of a catalog.
 pub struct StoreQueryable {
@@ -66,32 +64,6 @@ impl StoreView {
             self.notes.take(format!("block {} cannot be read: {}", damaged.name, damaged.reason))?;
         }
         Ok(self.blocks.blocks.iter().filter(move |block| block.overlaps(min, max)))
-    }
-
-    /// Values of a label of the head and of the blocks; of each without matchers the first `limit`.
-    fn values(
-        &self,
-        of_head: impl Fn(&dyn ReadView) -> Result<Names, ReadError>,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        budget: &dyn ReadBudget,
-    ) -> Result<Names, ReadError> {
-        self.gather(range, budget, of_head, |block, add| {
-            if matchers.is_empty() {
-                let mut steps = 0;
-                return block.index.values_from(name, "", &mut |value, _| {
-                    steps += 1;
-                    if steps % CHECK_EVERY == 0 {
-                        budget.check()?;
-                    }
-                    add(value)?;
-                    Ok(if steps < limit { Next::Go } else { Next::Stop })
-                });
-            }
-            for_each_series(block, matchers, budget, |labels| add(labels.get(name).unwrap_or("")))
-        })
     }
 
     /// Gathers texts of the head and of the blocks, sorted and unique.
@@ -167,55 +139,34 @@ impl ReadView for StoreView {
         }
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
-        let of_head = |head: &dyn ReadView| head.label_names(matchers, range, budget);
-        self.gather(range, budget, of_head, |block, add| {
-            if matchers.is_empty() {
-                return block.index.names().try_for_each(add);
-            }
-            for_each_series(block, matchers, budget, |labels| labels.iter().try_for_each(|(name, _)| add(name)))
-        })
+    fn label_names(&self, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        let of_head = |head: &dyn ReadView| head.label_names(scope, budget);
+        self.gather(scope.range, budget, of_head, |block, add| listing::names(block, scope, budget, add))
     }
 
-    fn label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        budget: &dyn ReadBudget,
-    ) -> Result<Names, ReadError> {
-        let of_head = |head: &dyn ReadView| head.label_values(name, matchers, range, budget);
-        self.values(of_head, name, matchers, range, usize::MAX, budget)
+    fn label_values(&self, name: &str, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        let of_head = |head: &dyn ReadView| head.label_values(name, scope, budget);
+        let of_block = |block: &Arc<Block>, add: Add<'_>| listing::values(block, name, scope, budget, add);
+        let mut values = self.gather(scope.range, budget, of_head, of_block)?;
+        values.truncate(scope.limit);
+        Ok(values)
     }
 
-    fn series_labels(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<Labels>, ReadError> {
-        match &self.head {
-            Some(head) if !self.reads_files(range) => head.series_labels(matchers, range, limit, budget),
-            _ => {
-                let selected = self.select(matchers, range, budget)?;
-                Ok(selected.into_iter().take(limit).map(|series| series.labels).collect())
+    fn series_labels(&self, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Vec<Labels>, ReadError> {
+        // The first of each are enough for the first of all.
+        let mut lists = Vec::new();
+        if let Some(head) = &self.head {
+            lists.push(head.series_labels(scope, budget)?);
+        }
+        for block in self.touched(scope.range)? {
+            match listing::series(block, scope, budget, &self.notes) {
+                Ok(listed) => lists.push(listed),
+                Err(error) => self.notes.met(block, error)?,
             }
         }
-    }
-
-    fn first_label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        budget: &dyn ReadBudget,
-    ) -> Result<Names, ReadError> {
-        let of_head = |head: &dyn ReadView| head.first_label_values(name, matchers, range, limit, budget);
-        let mut values = self.values(of_head, name, matchers, range, limit, budget)?;
-        values.truncate(limit);
-        Ok(values)
+        let mut listed = merged(lists, budget)?;
+        listed.truncate(scope.limit);
+        Ok(listed)
     }
 
     fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {

@@ -11,7 +11,7 @@ use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
 use crate::model::clock::{ManualClock, SharedClock};
 use crate::model::labels::Labels;
 use crate::model::random::Random;
-use crate::model::read::{FloatColumn, Queryable, Unlimited};
+use crate::model::read::{FloatColumn, Queryable, Scope, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::PageCache;
 use crate::storage::block::catalog::Catalog;
@@ -142,7 +142,7 @@ fn head_and_blocks_together_always_hold_what_went_in() {
     assert_eq!(everything(&*store.view().unwrap()), before);
     assert_eq!(everything(&*old_view), before, "a view that was opened before");
     assert_eq!(head.stats().min_time, Some(RANGE_MS));
-    let names = store.view().unwrap().label_values("i", &[], TimeRange::ALL, &Unlimited).unwrap();
+    let names = store.view().unwrap().label_values("i", &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap();
     assert_eq!(names.len(), 9);
     // As after a crash between publication and truncation: block and head overlap.
     let again = head_with(1, some_series());

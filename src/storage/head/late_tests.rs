@@ -13,7 +13,7 @@ use crate::model::clock::{ManualClock, SharedClock};
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::labels::Labels;
 use crate::model::random::Random;
-use crate::model::read::{FloatColumn, LookedAt, SelectedSeries, Unlimited, Wanted};
+use crate::model::read::{FloatColumn, LookedAt, Scope, SelectedSeries, Unlimited, Wanted};
 use crate::model::sample::{is_stale, stale_nan};
 use crate::storage::block::PageCache;
 use crate::storage::block::catalog::Catalog;
@@ -327,7 +327,7 @@ fn a_window_decides_what_comes_too_late() {
     assert_eq!((stats.min_time, stats.max_time), (Some(200_000), Some(200_000)), "those of samples in order");
     let view = head.queryable().view().unwrap();
     let range = TimeRange::new(TimestampMs(149_000), TimestampMs(151_000)).unwrap();
-    assert_eq!(view.label_values("instance", &[], range, &Unlimited).unwrap(), ["1", "2"]);
+    assert_eq!(view.label_values("instance", &Scope::all(&[], range), &Unlimited).unwrap(), ["1", "2"]);
     assert_eq!(view.select(&[], range, &Unlimited).unwrap().len(), 1);
 }
 

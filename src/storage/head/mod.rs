@@ -283,6 +283,8 @@ mod cut_tests;
 #[cfg(test)]
 mod late_tests;
 #[cfg(test)]
+mod listing_tests;
+#[cfg(test)]
 mod native_tests;
 #[cfg(test)]
 mod size_tests;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
@@ -57,6 +57,8 @@ pub(crate) struct ShardReaders {
     pub(crate) starts: Starts,
     /// Counts steps that took samples away, after which a series may have none that a view sees.
     pub(crate) losses: AtomicU64,
+    /// All that lies before this time has been dropped.
+    pub(crate) dropped_before: AtomicI64,
     status: ArcSwap<Status>,
     /// A panic has cut an applied batch short.
     torn: AtomicBool,
@@ -109,6 +111,7 @@ impl ShardReaders {
             late: ArcSwap::default(),
             starts: Starts::default(),
             losses: AtomicU64::new(0),
+            dropped_before: AtomicI64::new(i64::MIN),
             status: ArcSwap::from_pointee(status),
             torn: AtomicBool::new(false),
             #[cfg(debug_assertions)]

@@ -12,7 +12,7 @@ use crate::model::append::{AppendSample, SampleRejection, SeriesHandle, SeriesKe
 use crate::model::clock::ManualClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
-use crate::model::read::{FloatColumn, LookedAt, ReadBudget, Unlimited, Wanted};
+use crate::model::read::{FloatColumn, LookedAt, ReadBudget, Scope, Unlimited, Wanted};
 use crate::model::sample::{SeriesRef, stale_nan};
 use crate::model::time::TimeRange;
 use crate::storage::fs::SharedFs;
@@ -51,11 +51,11 @@ fn read(view: &dyn ReadView, matchers: &[Matcher], range: TimeRange) -> Vec<(Lab
     assert!(selected.iter().map(|s| &s.labels).is_sorted());
     // Listings of the first of them, and of all.
     for limit in [0, 1, 3, usize::MAX] {
-        let listed = view.series_labels(matchers, range, limit, &Unlimited).unwrap();
+        let listed = view.series_labels(&Scope::first(limit, matchers, range), &Unlimited).unwrap();
         assert!(listed.iter().eq(selected.iter().map(|series| &series.labels).take(limit)), "the first {limit}");
-        let mut values = view.label_values("instance", matchers, range, &Unlimited).unwrap();
+        let mut values = view.label_values("instance", &Scope::all(matchers, range), &Unlimited).unwrap();
         values.truncate(limit);
-        assert_eq!(view.first_label_values("instance", matchers, range, limit, &Unlimited).unwrap(), values);
+        assert_eq!(view.label_values("instance", &Scope::first(limit, matchers, range), &Unlimited).unwrap(), values);
     }
     let mut out = Vec::new();
     for series in selected {
@@ -238,13 +238,13 @@ fn a_series_of_an_unfinished_commit_has_no_labels_for_readers() {
     let staged = head.shards()[0].stage(&commit, part).unwrap();
     head.shards()[0].apply(staged).unwrap();
     let view = head.queryable().view().unwrap();
-    assert!(view.label_names(&[], TimeRange::ALL, &Unlimited).unwrap().is_empty());
-    assert!(view.label_values("instance", &everything(), TimeRange::ALL, &Unlimited).unwrap().is_empty());
+    assert!(view.label_names(&Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap().is_empty());
+    assert!(view.label_values("instance", &Scope::all(&everything(), TimeRange::ALL), &Unlimited).unwrap().is_empty());
     assert!(view.select(&everything(), TimeRange::ALL, &Unlimited).unwrap().is_empty());
     drop(commit);
     assert!(view.select(&everything(), TimeRange::ALL, &Unlimited).unwrap().is_empty(), "a view does not change");
     let later = head.queryable().view().unwrap();
-    assert_eq!(later.label_names(&[], TimeRange::ALL, &Unlimited).unwrap(), ["__name__", "instance"]);
+    assert_eq!(later.label_names(&Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap(), ["__name__", "instance"]);
 }
 
 #[test]
@@ -302,8 +302,8 @@ fn many_series_are_merged_found_and_collected() {
     assert_eq!(select(&[Matcher::equal("__name__", "metric_7")]).len(), 200);
     let regex = Matcher::new(MatchOp::Regex, "instance", "host-1[0-9]").unwrap();
     assert_eq!(select(&[Matcher::equal("__name__", "metric_7"), regex.clone()]).len(), 10);
-    assert_eq!(view.label_values("instance", &[regex], TimeRange::ALL, &Unlimited).unwrap().len(), 10);
-    assert_eq!(view.label_values("instance", &[], TimeRange::ALL, &Unlimited).unwrap().len(), 200);
+    assert_eq!(view.label_values("instance", &Scope::all(&[regex], TimeRange::ALL), &Unlimited).unwrap().len(), 10);
+    assert_eq!(view.label_values("instance", &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap().len(), 200);
     drop(view);
     let some = (0..count).step_by(4).map(|i| sample(&of(i), 9000, 1.0)).collect();
     head.append_blocking(batch(some)).unwrap();
@@ -330,7 +330,7 @@ fn values_of_a_label_with_many_are_those_of_visible_series() {
         for name in ["instance", "__name__"] {
             let values: std::collections::BTreeSet<&str> =
                 selected.iter().filter_map(|series| series.labels.get(name)).collect();
-            let found = view.label_values(name, &[], TimeRange::ALL, &Unlimited).unwrap();
+            let found = view.label_values(name, &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap();
             assert_eq!(found.iter().collect::<Vec<_>>(), values.into_iter().collect::<Vec<_>>(), "{of_each}");
         }
         // Of some of the series: values and names, all and the first.
@@ -342,12 +342,15 @@ fn values_of_a_label_with_many_are_those_of_visible_series() {
                 .filter(|labels| matchers.iter().all(|matcher| matcher.matches_labels(labels)))
                 .collect();
             let values: std::collections::BTreeSet<&str> = some.iter().filter_map(|all| all.get("instance")).collect();
-            let found = view.label_values("instance", &matchers, TimeRange::ALL, &Unlimited).unwrap();
+            let found = view.label_values("instance", &Scope::all(&matchers, TimeRange::ALL), &Unlimited).unwrap();
             assert!(found.iter().eq(values.iter().copied()), "{of_each}");
-            let found = view.first_label_values("instance", &matchers, TimeRange::ALL, 7, &Unlimited).unwrap();
+            let found = view.label_values("instance", &Scope::first(7, &matchers, TimeRange::ALL), &Unlimited).unwrap();
             assert!(found.iter().eq(values.into_iter().take(7)), "{of_each}");
-            assert_eq!(view.label_names(&matchers, TimeRange::ALL, &Unlimited).unwrap(), ["__name__", "instance"]);
-            let listed = view.series_labels(&matchers, TimeRange::ALL, 50, &Unlimited).unwrap();
+            assert_eq!(
+                view.label_names(&Scope::all(&matchers, TimeRange::ALL), &Unlimited).unwrap(),
+                ["__name__", "instance"]
+            );
+            let listed = view.series_labels(&Scope::first(50, &matchers, TimeRange::ALL), &Unlimited).unwrap();
             assert!(listed.iter().eq(some.into_iter().take(50)), "{of_each}");
         }
         selected.len()
@@ -370,7 +373,7 @@ fn values_of_a_label_with_many_are_those_of_visible_series() {
     assert_eq!(check("not complete"), 5_000);
     drop(commit);
     assert_eq!(check("complete"), 12_000);
-    let old = before.label_values("instance", &[], TimeRange::ALL, &Unlimited).unwrap();
+    let old = before.label_values("instance", &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap();
     assert_eq!(old.len(), 5_000, "a view does not change");
     drop(before);
     assert_eq!(check("once more"), 12_000);
@@ -421,8 +424,8 @@ fn a_read_ends_when_its_budget_says_so() {
     let view = head.queryable().view().unwrap();
     let late = Err(ReadError::Interrupted("late".into()));
     assert_eq!(view.select(&everything(), TimeRange::ALL, &Meagre).map(|s| s.len()), late);
-    assert!(view.label_names(&[], TimeRange::ALL, &Meagre).is_err());
-    assert!(view.label_values("a", &everything(), TimeRange::ALL, &Meagre).is_err());
+    assert!(view.label_names(&Scope::all(&[], TimeRange::ALL), &Meagre).is_err());
+    assert!(view.label_values("a", &Scope::all(&everything(), TimeRange::ALL), &Meagre).is_err());
 }
 
 /// Pairs of series on two shards, written together by several threads and always read together.

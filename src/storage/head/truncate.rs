@@ -132,6 +132,7 @@ impl Partition {
             return Reclaimed::More;
         }
         self.truncation = None;
+        self.readers.dropped_before.fetch_max(min_valid, Ordering::AcqRel);
         self.evicted.retain(|_, newest| min_valid <= *newest);
         let table = &self.table;
         self.readers.starts.truncate(min_valid, |series| table.find(series).is_some());

@@ -56,6 +56,7 @@ pub(crate) fn positions(
                 let pairs = filter.pairs_of(segment, &values);
                 match pairs.as_slice() {
                     [] => return Ok(Vec::new()),
+                    [pair] if segment.postings(*pair).len() == segment.len() => {}
                     [pair] => exact.push(segment.postings(*pair)),
                     _ => rest.push(Filter { known: Some(pairs), ..filter }),
                 }
@@ -84,6 +85,53 @@ pub(crate) fn listed_pairs(segment: &Segment, matcher: &Matcher) -> Option<Vec<P
     let filter = Filter::new(segment, matcher);
     let values = filter.exact_values().filter(|_| !filter.matches_empty)?;
     Some(filter.pairs_of(segment, &values))
+}
+
+/// Says of single series whether they fulfil matchers. Each value is matched once.
+pub(crate) struct Conditions<'a>(Vec<(Filter<'a>, Verdicts)>);
+
+/// Whether the values of pairs match.
+type Verdicts = HashMap<PairId, bool, foldhash::fast::RandomState>;
+
+impl<'a> Conditions<'a> {
+    pub(crate) fn new(segment: &Segment, matchers: impl Iterator<Item = &'a Matcher>) -> Self {
+        let filter = |matcher: &'a Matcher| {
+            let filter = Filter::new(segment, matcher);
+            let known = filter.exact_values().map(|values| filter.pairs_of(segment, &values));
+            (Filter { known, ..filter }, Verdicts::default())
+        };
+        Self(matchers.map(filter).collect())
+    }
+
+    /// True if any series does.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the series at a position fulfils all of them.
+    pub(crate) fn hold(&mut self, segment: &Segment, position: u32) -> bool {
+        self.0.iter_mut().all(|(filter, verdicts)| filter.holds(segment, position, verdicts))
+    }
+}
+
+/// Positions among which are all that fulfil the matchers, in order, `None` for all there are; and what else they have to fulfil.
+/// `None` if no list is known beforehand.
+pub(crate) fn candidates<'a>(
+    segment: &'a Segment,
+    matchers: &'a [Matcher],
+) -> Option<(Option<&'a [u32]>, Conditions<'a>)> {
+    let exact = |matcher: &Matcher| match listed_pairs(segment, matcher)?.as_slice() {
+        [] => Some(&[] as &[u32]),
+        [pair] => Some(segment.postings(*pair)),
+        _ => None,
+    };
+    let lists = matchers.iter().enumerate().filter_map(|(number, matcher)| Some((exact(matcher)?, number)));
+    let Some((list, number)) = lists.min_by_key(|(list, _)| list.len()) else {
+        let hold_for_most = matchers.iter().all(Matcher::matches_empty);
+        return hold_for_most.then(|| (None, Conditions::new(segment, matchers.iter())));
+    };
+    let others = matchers.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, matcher)| matcher);
+    Some((Some(list), Conditions::new(segment, others)))
 }
 
 fn all(segment: &Segment) -> Vec<u32> {
@@ -167,24 +215,28 @@ impl<'a> Filter<'a> {
 
     /// Looks at the label of each series in `base`; each value is matched once.
     fn keep_by_value(&self, segment: &Segment, base: Vec<u32>, ticker: &mut Ticker<'_>) -> Result<Vec<u32>, ReadError> {
-        let mut verdicts: HashMap<PairId, bool> = HashMap::new();
+        let mut verdicts = Verdicts::default();
         let mut kept = Vec::new();
         for position in base {
             ticker.tick()?;
-            let pairs = segment.pairs(position);
-            let at = pairs.partition_point(|pair| *pair < self.of_name.start);
-            let keep = match pairs.get(at).filter(|pair| **pair < self.of_name.end) {
-                None => self.matches_empty,
-                Some(pair) => match &self.known {
-                    Some(known) => known.binary_search(pair).is_ok(),
-                    None => *verdicts.entry(*pair).or_insert_with(|| self.matcher.matches(segment.value(*pair))),
-                },
-            };
-            if keep {
+            if self.holds(segment, position, &mut verdicts) {
                 kept.push(position);
             }
         }
         Ok(kept)
+    }
+
+    /// Whether a series fulfils the matcher.
+    fn holds(&self, segment: &Segment, position: u32, verdicts: &mut Verdicts) -> bool {
+        let pairs = segment.pairs(position);
+        let at = pairs.partition_point(|pair| *pair < self.of_name.start);
+        match pairs.get(at).filter(|pair| **pair < self.of_name.end) {
+            None => self.matches_empty,
+            Some(pair) => match &self.known {
+                Some(known) => known.binary_search(pair).is_ok(),
+                None => *verdicts.entry(*pair).or_insert_with(|| self.matcher.matches(segment.value(*pair))),
+            },
+        }
     }
 
     /// The pairs whose values match, ascending.
@@ -242,18 +294,11 @@ impl PositionSet {
         Self(vec![u64::MAX; segment.len().div_ceil(64)])
     }
 
-    /// These positions.
-    pub(crate) fn of(segment: &Segment, positions: &[u32]) -> Self {
+    /// The positions of these lists.
+    pub(crate) fn of<'a>(segment: &Segment, lists: impl Iterator<Item = &'a [u32]>) -> Self {
         let mut bits = vec![0; segment.len().div_ceil(64)];
-        positions.iter().for_each(|position| bits[*position as usize / 64] |= 1 << (position % 64));
-        Self(bits)
-    }
-
-    /// The positions of the series with any of these pairs.
-    pub(crate) fn of_pairs(segment: &Segment, pairs: &[PairId]) -> Self {
-        let mut bits = vec![0; segment.len().div_ceil(64)];
-        for pair in pairs {
-            segment.postings(*pair).iter().for_each(|position| bits[*position as usize / 64] |= 1 << (position % 64));
+        for list in lists {
+            list.iter().for_each(|position| bits[*position as usize / 64] |= 1 << (position % 64));
         }
         Self(bits)
     }

@@ -129,9 +129,10 @@ fn names_and_values_of_series_with_late_samples_alone_are_found() {
             assert_eq!(store.compact_late().unwrap().len(), 1);
         }
         let view = store.store().view().unwrap();
-        let names = |range| view.label_names(&[], range, &Unlimited).unwrap();
-        let values =
-            |name: &str, matchers: &[Matcher], range| view.label_values(name, matchers, range, &Unlimited).unwrap();
+        let names = |range| view.label_names(&Scope::all(&[], range), &Unlimited).unwrap();
+        let values = |name: &str, matchers: &[Matcher], range| {
+            view.label_values(name, &Scope::all(matchers, range), &Unlimited).unwrap()
+        };
         let around = range(55_000, 65_000);
         assert_eq!(values("only_late", &[], around), ["yes"]);
         assert_eq!(values("__name__", &[Matcher::equal("only_late", "yes")], around), ["m"]);

@@ -1,227 +1,410 @@
-//! Listings that want label sets, names and values alone, or only the first of them: what nobody asked for is not put together.
+//! Listings of names and values of labels: what nobody asked for is not put together.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
-use crate::model::labels::Labels;
-use crate::model::matcher::Matcher;
-use crate::model::names::Names;
-use crate::model::read::{ReadBudget, ReadError};
-use crate::model::time::TimeRange;
-use crate::storage::head::index::segment::{PairId, Segment};
-use crate::storage::head::index::select::{PositionSet, Ticker, positions};
-use crate::storage::head::view::{Among, CHARGED_AT_ONCE, Found, HeadView, ViewInner, is_exact};
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+
+use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::names::{Names, Part};
+use crate::model::read::{ReadBudget, ReadError, Scope};
+use crate::storage::head::index::segment::{AsOf, PairId, Seen, Segment};
+use crate::storage::head::index::select::{Conditions, PositionSet, Ticker, candidates, listed_pairs, positions};
+use crate::storage::head::view::{Found, HeadView, ViewInner};
 
 /// Postings that are looked at between two looks at the budget.
 const LOOKED_AT: usize = 64;
+/// Series of a value that are looked at first.
+const FIRST_POSTINGS: usize = 4;
+/// What it costs to look at the labels of a series, in postings that are held against a set.
+const STEP_COST: usize = 16;
+/// Postings to be looked at that are worth the start of another thread.
+const SHARED_FROM: usize = 200_000;
 
-/// Series of a segment in the order of their labels, of which the next one is wanted.
-struct Run<'a> {
+/// Which series of a segment are meant.
+enum Among<'a> {
+    All,
+    Some(Chosen<'a>),
+    /// All but those at these positions, which ascend.
+    AllBut(&'a [u32]),
+}
+
+impl Among<'_> {
+    /// `None` for all.
+    fn set(&self, segment: &Segment) -> Option<PositionSet> {
+        match self {
+            Self::All => None,
+            Self::Some(chosen) => Some(PositionSet::of(segment, chosen.lists())),
+            Self::AllBut(away) => {
+                let mut set = PositionSet::all(segment);
+                away.iter().for_each(|position| set.remove(*position));
+                Some(set)
+            }
+        }
+    }
+}
+
+/// A listing of values of a segment under way.
+enum Stage<'a> {
+    Done(Part<'a>),
+    /// Some values have not been found yet.
+    Open(Look<'a>),
+}
+
+/// What a first look at the values of a label, which are few, has found.
+struct Look<'a> {
     shard: usize,
     segment: &'a Segment,
-    positions: Positions<'a>,
-    next: usize,
+    of_name: Range<PairId>,
+    /// Of each pair, whether it is there.
+    has: Vec<bool>,
+    /// Those of which it is not known yet, ascending.
+    open: Vec<PairId>,
+    /// Postings of those.
+    postings: usize,
 }
 
-/// Positions in a segment, ascending.
-enum Positions<'a> {
-    All,
-    Of(&'a [u32]),
-    Own(Vec<u32>),
-}
-
-impl<'a> Positions<'a> {
-    fn new(segment: &'a Segment, matchers: &[Matcher], ticker: &mut Ticker<'_>) -> Result<Self, ReadError> {
-        Ok(match matchers {
-            [] => Self::All,
-            [one] if is_exact(one) => {
-                let pair = segment.pair_with_value(&segment.pairs_of_name(one.name()), one.value());
-                Self::Of(pair.map_or(&[], |pair| segment.postings(pair)))
-            }
-            _ => Self::Own(positions(segment, matchers, ticker)?),
-        })
-    }
-
-    fn get(&self, segment: &Segment, place: usize) -> Option<u32> {
-        match self {
-            Self::All => u32::try_from(place).ok().filter(|_| place < segment.len()),
-            Self::Of(postings) => postings.get(place).copied(),
-            Self::Own(positions) => positions.get(place).copied(),
-        }
+impl<'a> Look<'a> {
+    fn values(self) -> Part<'a> {
+        let away = self.of_name.clone().zip(self.has).filter(|(_, has)| !has).map(|(pair, _)| pair);
+        let away: Vec<PairId> = away.collect();
+        without(self.segment, self.of_name, &away)
     }
 }
 
-impl Run<'_> {
-    /// The labels of the next series that has samples in the range.
-    fn step(
-        &mut self,
-        view: &ViewInner,
-        range: TimeRange,
-        ticker: &mut Ticker<'_>,
-    ) -> Result<Option<Labels>, ReadError> {
-        while let Some(position) = self.positions.get(self.segment, self.next) {
-            self.next += 1;
-            ticker.tick()?;
-            if view.has_samples(self.shard, self.segment.cell(position), range)? {
-                return Ok(Some(self.segment.labels(position)));
-            }
-        }
-        Ok(None)
-    }
+/// Positions in a segment: lists that do not overlap, each ascending.
+struct Chosen<'a> {
+    of_pairs: Vec<&'a [u32]>,
+    own: Vec<u32>,
+    len: usize,
 }
 
-/// Label sets as they are charged.
-struct Listed<'a> {
-    labels: Vec<Labels>,
-    budget: &'a dyn ReadBudget,
-    uncharged: usize,
-}
-
-impl Listed<'_> {
-    fn push(&mut self, labels: Labels) -> Result<(), ReadError> {
-        self.uncharged += labels.encoded_len() + 2 * size_of::<Labels>();
-        self.labels.push(labels);
-        if CHARGED_AT_ONCE < self.uncharged { self.charge() } else { Ok(()) }
+impl Chosen<'_> {
+    fn lists(&self) -> impl Iterator<Item = &[u32]> {
+        self.of_pairs.iter().copied().chain([self.own.as_slice()])
     }
 
-    fn charge(&mut self) -> Result<(), ReadError> {
-        self.budget.charge(std::mem::take(&mut self.uncharged))
+    /// So few that each is looked at for its own sake.
+    fn are_few(&self, segment: &Segment) -> bool {
+        self.len <= segment.len() / 64
     }
 }
 
 impl HeadView {
-    /// See `ReadView::series_labels`.
-    pub(super) fn labels_of(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        budget: &dyn ReadBudget,
-    ) -> Result<Vec<Labels>, ReadError> {
-        let view = &self.inner;
-        view.check_shards(budget)?;
-        if !view.overlaps(range) {
-            return Ok(Vec::new());
+    /// See `ReadView::label_names`.
+    pub(super) fn list_names(&self, scope: &Scope<'_>, budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        // A shard that is away must not look like one without samples.
+        self.inner.check_shards(budget)?;
+        if !self.inner.overlaps(scope.range) {
+            return Ok(Names::default());
         }
-        let mut ticker = Ticker::new(budget);
-        let mut listed = Listed { labels: Vec::new(), budget, uncharged: 0 };
-        view.for_each_in_tails(matchers, &mut ticker, |shard, found| {
-            if view.has_samples(shard, found.cell(), range)? { listed.push(found.labels()) } else { Ok(()) }
-        })?;
-        // From here on those of the tails come one by one as well.
-        listed.labels.sort_unstable_by(|a, b| b.cmp(a));
-        let mut of_tails = std::mem::take(&mut listed.labels);
-        if limit == usize::MAX
-            && let Some(known) = view.known(matchers, &mut ticker)?
-        {
-            for one in known.iter() {
-                ticker.tick()?;
-                let shard = usize::from(one.shard);
-                let segments = view.shards.get(shard).map(|shard| &shard.index.segments);
-                let Some(segment) = segments.and_then(|all| all.get(usize::from(one.segment))) else { continue };
-                if view.has_samples(shard, segment.cell(one.position), range)? {
-                    listed.push(one.labels.clone())?;
-                }
-            }
-            if !of_tails.is_empty() {
-                listed.labels.append(&mut of_tails);
-                listed.labels.sort();
-            }
-            listed.charge()?;
-            return Ok(listed.labels);
-        }
-        let mut runs = Vec::new();
-        for (shard, of_shard) in view.shards.iter().enumerate() {
-            for segment in &of_shard.index.segments {
-                let positions = Positions::new(segment, matchers, &mut ticker)?;
-                runs.push(Run { shard, segment, positions, next: 0 });
-            }
-        }
-        let mut heads = BinaryHeap::with_capacity(runs.len() + 1);
-        for (number, run) in runs.iter_mut().enumerate() {
-            heads.extend(run.step(view, range, &mut ticker)?.map(|labels| Reverse((labels, number))));
-        }
-        heads.extend(of_tails.pop().map(|labels| Reverse((labels, usize::MAX))));
-        while listed.labels.len() < limit {
-            let Some(mut least) = heads.peek_mut() else { break };
-            let next = match runs.get_mut(least.0.1) {
-                Some(run) => run.step(view, range, &mut ticker)?,
-                None => of_tails.pop(),
-            };
-            let labels = match next {
-                Some(next) => std::mem::replace(&mut least.0.0, next),
-                None => std::collections::binary_heap::PeekMut::pop(least).0.0,
-            };
-            listed.push(labels)?;
-        }
-        listed.charge()?;
-        view.check_generations()?;
-        Ok(listed.labels)
+        self.inner.names_of(scope.matchers, budget)
     }
 
-    /// See `ReadView::first_label_values`.
-    pub(super) fn first_values(
+    /// See `ReadView::label_values`.
+    pub(super) fn list_values(
         &self,
         name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
+        scope: &Scope<'_>,
         budget: &dyn ReadBudget,
     ) -> Result<Names, ReadError> {
         let view = &self.inner;
         view.check_shards(budget)?;
-        if !view.overlaps(range) {
+        if !view.overlaps(scope.range) {
             return Ok(Names::default());
         }
         let mut ticker = Ticker::new(budget);
-        let mut found: Vec<&str> = Vec::new();
+        let (mut lists, mut looks) = (Vec::new(), Vec::new());
         for (number, shard) in view.shards.iter().enumerate() {
             for segment in &shard.index.segments {
-                let of_name = segment.pairs_of_name(name);
-                let among = match view.among(segment, matchers, &mut ticker)? {
-                    Among::All => None,
-                    Among::Many(among) => Some(among),
-                    Among::Few(few) => {
-                        for position in few {
-                            ticker.tick()?;
-                            if view.sees(number, segment.cell(position)) {
-                                found.extend(segment.pair_in(position, &of_name).map(|pair| segment.value(pair)));
-                            }
-                        }
-                        continue;
-                    }
-                };
-                let mut left = limit;
-                for pair in of_name {
-                    if left == 0 {
-                        break;
-                    }
-                    if view.sees_any((number, segment), pair, among.as_ref(), &mut ticker)? {
-                        found.push(segment.value(pair));
-                        left -= 1;
-                    }
+                match view.values_in((number, segment), name, scope, &mut ticker)? {
+                    Stage::Done(found) => lists.push(found),
+                    Stage::Open(look) => looks.push(Mutex::new(look)),
                 }
             }
         }
-        view.for_each_in_tails(matchers, &mut ticker, |shard, one| {
-            if let Found::InTail(entry) = one
+        let postings: usize = looks.iter().map(|look| look.lock().postings).sum();
+        let failed = OnceLock::new();
+        let settle = |number: usize| {
+            let Some(look) = looks.get(number) else { return };
+            if let Err(error) = view.settle(&mut look.lock(), scope, &mut Ticker::new(budget)) {
+                failed.get_or_init(|| error);
+            }
+        };
+        if SHARED_FROM <= postings {
+            budget.run_each(looks.len(), &settle)
+        } else {
+            (0..looks.len()).for_each(settle)
+        }
+        if let Some(error) = failed.into_inner() {
+            return Err(error);
+        }
+        lists.extend(looks.into_iter().map(|look| look.into_inner().values()));
+        for found in &lists {
+            budget.charge(found.memory_len())?;
+        }
+        let mut few = Vec::new();
+        view.for_each_in_tails(scope.matchers, &mut ticker, |shard, found| {
+            if let Found::InTail(entry) = found
                 && let Some(value) = entry.labels.get(name)
                 && view.sees(shard, &entry.cell)
             {
-                found.push(value);
+                few.push(value);
             }
             Ok(())
         })?;
-        budget.charge(found.iter().map(|value| value.len() + 2 * size_of::<&str>()).sum())?;
-        let mut values: Names = found.into_iter().collect();
-        values.truncate(limit);
+        budget.charge(few.iter().map(|value| value.len() + 2 * size_of::<&str>()).sum())?;
+        lists.push(Part::Own(few.into_iter().collect()));
+        let mut values = Names::merged_parts(lists);
+        values.truncate(scope.limit);
+        budget.charge(values.memory_len())?;
         Ok(values)
     }
 }
 
+/// The series of a segment that fulfil the matchers.
+fn among<'a>(segment: &'a Segment, matchers: &[Matcher], ticker: &mut Ticker<'_>) -> Result<Among<'a>, ReadError> {
+    if matchers.is_empty() {
+        return Ok(Among::All);
+    }
+    let mut chosen = Chosen { of_pairs: Vec::new(), own: Vec::new(), len: 0 };
+    let pairs_of = |matcher: &Matcher| listed_pairs(segment, matcher);
+    let len_of = |pairs: &[PairId]| pairs.iter().map(|pair| segment.postings(*pair).len()).sum::<usize>();
+    // What is true of all series says nothing.
+    let is_true_of_all = |matcher: &&Matcher| pairs_of(matcher).is_some_and(|pairs| len_of(&pairs) == segment.len());
+    let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(matcher)).collect();
+    match telling.as_slice() {
+        [] => return Ok(Among::All),
+        [one] if one.op() == MatchOp::NotEqual && !one.value().is_empty() => {
+            let pair = segment.pair_with_value(&segment.pairs_of_name(one.name()), one.value());
+            return Ok(pair.map_or(Among::All, |pair| Among::AllBut(segment.postings(pair))));
+        }
+        [one] if let Some(pairs) = pairs_of(one) => {
+            // Those of one label do not overlap.
+            chosen.of_pairs = pairs.into_iter().map(|pair| segment.postings(pair)).collect();
+        }
+        _ => chosen.own = positions(segment, matchers, ticker)?,
+    }
+    chosen.len = chosen.lists().map(<[u32]>::len).sum();
+    Ok(if chosen.len == segment.len() { Among::All } else { Among::Some(chosen) })
+}
+
 impl ViewInner {
+    /// Positions of the series of a segment that the view does not see, ascending.
+    pub(super) fn unseen(
+        &self,
+        shard: usize,
+        segment: &Segment,
+        ticker: &mut Ticker<'_>,
+    ) -> Result<Vec<u32>, ReadError> {
+        let losses = self.shards.get(shard).map_or(0, |shard| shard.readers.losses.load(Ordering::Acquire));
+        let as_of = AsOf { losses, commit: self.commit() };
+        let known = segment.seen().filter(|seen| seen.as_of.losses == losses && seen.as_of.commit <= self.commit());
+        let Some(known) = known else {
+            let mut stopped = Ok(());
+            let seen = Seen::of(segment, as_of, |cell| {
+                stopped = std::mem::replace(&mut stopped, Ok(())).and_then(|()| ticker.tick());
+                self.sees(shard, cell)
+            });
+            stopped?;
+            let unseen = both(&seen.not_yet, &seen.gone);
+            segment.set_seen(seen);
+            return Ok(unseen);
+        };
+        let mut not_yet = Vec::new();
+        for position in &known.not_yet {
+            ticker.tick()?;
+            if !self.sees(shard, segment.cell(*position)) {
+                not_yet.push(*position);
+            }
+        }
+        let unseen = both(&not_yet, &known.gone);
+        if not_yet.len() < known.not_yet.len() / 2 {
+            segment.set_seen(Seen { as_of, not_yet: not_yet.into(), gone: known.gone.clone() });
+        }
+        Ok(unseen)
+    }
+
+    /// The values of a label in a segment that the view sees, the first `limit` of them at least.
+    fn values_in<'a>(
+        &self,
+        of: (usize, &'a Segment),
+        name: &str,
+        scope: &Scope<'_>,
+        ticker: &mut Ticker<'_>,
+    ) -> Result<Stage<'a>, ReadError> {
+        let (shard, segment) = of;
+        let of_name = segment.pairs_of_name(name);
+        let are_many = segment.len() / 8 < of_name.len();
+        if !are_many && !scope.matchers.is_empty() && !of_name.is_empty() {
+            let look = self.first_look(of, name, of_name, scope, ticker)?;
+            return Ok(if look.open.is_empty() { Stage::Done(look.values()) } else { Stage::Open(look) });
+        }
+        let among = among(segment, scope.matchers, ticker)?;
+        Ok(Stage::Done(match &among {
+            Among::All if scope.limit == usize::MAX && (are_many || self.knows_unseen(shard, segment)) => {
+                let unseen = self.unseen(shard, segment, ticker)?;
+                let mut away: Vec<PairId> = Vec::new();
+                for position in &unseen {
+                    ticker.tick()?;
+                    away.extend(segment.pair_in(*position, &of_name));
+                }
+                away.sort_unstable();
+                away.dedup();
+                let is_seen = |position: &u32| unseen.binary_search(position).is_err();
+                away.retain(|pair| !segment.postings(*pair).iter().any(is_seen));
+                without(segment, of_name, &away)
+            }
+            Among::Some(chosen) if are_many && chosen.are_few(segment) => {
+                let mut values = Vec::new();
+                for position in chosen.lists().flatten() {
+                    ticker.tick()?;
+                    if self.sees(shard, segment.cell(*position)) {
+                        values.extend(segment.pair_in(*position, &of_name).map(|pair| segment.value(pair)));
+                    }
+                }
+                Part::Own(values.into_iter().collect())
+            }
+            Among::Some(_) | Among::AllBut(_) if scope.limit == usize::MAX => {
+                // It is cheaper to know which series are seen than to look at each.
+                let mut seen = among.set(segment).unwrap_or_else(|| PositionSet::all(segment));
+                self.unseen(shard, segment, ticker)?.iter().for_each(|position| seen.remove(*position));
+                let is_seen = |pair: &PairId| segment.postings(*pair).iter().any(|position| seen.has(*position));
+                let mut away = Vec::new();
+                for pair in of_name.clone() {
+                    ticker.tick()?;
+                    if !is_seen(&pair) {
+                        away.push(pair);
+                    }
+                }
+                without(segment, of_name, &away)
+            }
+            _ => {
+                let set = among.set(segment);
+                let (mut values, mut left) = (Names::default(), scope.limit);
+                for pair in of_name {
+                    if left == 0 {
+                        break;
+                    }
+                    if self.sees_any(of, pair, set.as_ref(), ticker)? {
+                        values.push(segment.value(pair));
+                        left -= 1;
+                    }
+                }
+                Part::Own(values)
+            }
+        }))
+    }
+
+    /// Looks at the first series of each value of a label, which are few: most values that are there show it in these. Those behind the
+    /// first `limit` that are there are not looked at.
+    fn first_look<'a>(
+        &self,
+        (shard, segment): (usize, &'a Segment),
+        name: &str,
+        of_name: Range<PairId>,
+        scope: &Scope<'_>,
+        ticker: &mut Ticker<'_>,
+    ) -> Result<Look<'a>, ReadError> {
+        let (mut has, mut open) = (vec![false; of_name.len()], Vec::new());
+        let mut left = scope.limit;
+        // Or only the values are asked for.
+        let are_of_name = scope.matchers.iter().all(|matcher| matcher.name() == name && !matcher.matches_empty());
+        let mut conditions = Conditions::new(segment, scope.matchers.iter());
+        for (pair, has) in of_name.clone().zip(&mut has) {
+            if left == 0 {
+                break;
+            }
+            ticker.tick()?;
+            if are_of_name {
+                let value = segment.value(pair);
+                *has = scope.matchers.iter().all(|matcher| matcher.matches(value))
+                    && self.sees_any((shard, segment), pair, None, ticker)?;
+            } else {
+                let fits = |at: &u32| conditions.hold(segment, *at) && self.sees(shard, segment.cell(*at));
+                *has = segment.postings(pair).iter().take(FIRST_POSTINGS).any(fits);
+                if !*has {
+                    open.push(pair);
+                }
+            }
+            left -= usize::from(*has);
+        }
+        let postings = open.iter().map(|pair| segment.postings(*pair).len()).sum();
+        Ok(Look { shard, segment, of_name, has, open, postings })
+    }
+
+    /// Finds out of the values that were not found by a first look. There are three ways, of which the one is taken that looks at
+    /// least: at all their series; at the series that fulfil the matchers, until each value has been found; or at the set of
+    /// these, against which the postings are held.
+    fn settle(&self, look: &mut Look<'_>, scope: &Scope<'_>, ticker: &mut Ticker<'_>) -> Result<(), ReadError> {
+        let (shard, segment, open) = (look.shard, look.segment, std::mem::take(&mut look.open));
+        let first = look.of_name.start;
+        let place = |pair: PairId| (pair - first) as usize;
+        let list = candidates(segment, scope.matchers).and_then(|(list, _)| list);
+        if look.postings * STEP_COST < list.map_or(segment.len(), <[u32]>::len) {
+            let mut conditions = Conditions::new(segment, scope.matchers.iter());
+            for pair in open {
+                for some in segment.postings(pair).chunks(LOOKED_AT) {
+                    ticker.tick()?;
+                    let fits = |at: &u32| conditions.hold(segment, *at) && self.sees(shard, segment.cell(*at));
+                    look.has[place(pair)] = some.iter().any(fits);
+                    if look.has[place(pair)] {
+                        break;
+                    }
+                }
+            }
+            return Ok(());
+        }
+        let among = among(segment, scope.matchers, ticker)?;
+        if let Among::Some(chosen) = &among
+            && chosen.len * STEP_COST < look.postings
+        {
+            return self.walk(look, &open, chosen, ticker);
+        }
+        let set = among.set(segment);
+        for pair in open {
+            look.has[place(pair)] = self.sees_any((shard, segment), pair, set.as_ref(), ticker)?;
+        }
+        Ok(())
+    }
+
+    /// Walks the chosen series until each of the open pairs has been found, and notes those that were.
+    fn walk(
+        &self,
+        look: &mut Look<'_>,
+        open: &[PairId],
+        chosen: &Chosen<'_>,
+        ticker: &mut Ticker<'_>,
+    ) -> Result<(), ReadError> {
+        let first = look.of_name.start;
+        let place = |pair: PairId| (pair - first) as usize;
+        let mut is_open = vec![false; look.has.len()];
+        open.iter().for_each(|pair| is_open[place(*pair)] = true);
+        let mut left = open.len();
+        for position in chosen.lists().flatten() {
+            if left == 0 {
+                break;
+            }
+            ticker.tick()?;
+            let Some(pair) = look.segment.pair_in(*position, &look.of_name) else { continue };
+            if is_open[place(pair)] && self.sees(look.shard, look.segment.cell(*position)) {
+                (look.has[place(pair)], is_open[place(pair)]) = (true, false);
+                left -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::unseen`] takes little.
+    pub(super) fn knows_unseen(&self, shard: usize, segment: &Segment) -> bool {
+        let losses = self.shards.get(shard).map_or(0, |shard| shard.readers.losses.load(Ordering::Acquire));
+        segment.seen().is_some_and(|seen| seen.as_of.losses == losses && seen.as_of.commit <= self.commit())
+    }
+
     /// Whether the view sees any series with the pair, of all or of those in `among`.
-    pub(super) fn sees_any(
+    fn sees_any(
         &self,
         (shard, segment): (usize, &Segment),
         pair: PairId,
@@ -241,4 +424,103 @@ impl ViewInner {
         }
         Ok(false)
     }
+
+    /// The names of labels of series that fulfil all matchers and that the view sees.
+    fn names_of(&self, matchers: &[Matcher], budget: &dyn ReadBudget) -> Result<Names, ReadError> {
+        let mut ticker = Ticker::new(budget);
+        let mut names: HashSet<&str, foldhash::fast::RandomState> = HashSet::default();
+        for (number, shard) in self.shards.iter().enumerate() {
+            for segment in &shard.index.segments {
+                let among = among(segment, matchers, &mut ticker)?;
+                if let Among::Some(chosen) = &among
+                    && chosen.are_few(segment)
+                {
+                    self.names_of_each((number, segment), chosen, &mut names, &mut ticker)?;
+                    continue;
+                }
+                let set = among.set(segment);
+                for range in segment.name_ranges() {
+                    let name = segment.pair(range.start).0;
+                    for pair in range {
+                        if names.contains(name) {
+                            break;
+                        }
+                        if self.sees_any((number, segment), pair, set.as_ref(), &mut ticker)? {
+                            names.insert(name);
+                        }
+                    }
+                }
+            }
+        }
+        self.for_each_in_tails(matchers, &mut ticker, |shard, found| {
+            if let Found::InTail(entry) = found
+                && entry.labels.iter().any(|(name, _)| !names.contains(name))
+                && self.sees(shard, &entry.cell)
+            {
+                names.extend(entry.labels.iter().map(|(name, _)| name));
+            }
+            Ok(())
+        })?;
+        budget.charge(names.iter().map(|name| name.len() + 3 * size_of::<&str>()).sum())?;
+        Ok(names.into_iter().collect())
+    }
+
+    /// Adds the names of labels of some series, looking at each.
+    fn names_of_each<'a>(
+        &self,
+        (shard, segment): (usize, &'a Segment),
+        chosen: &Chosen<'_>,
+        names: &mut HashSet<&'a str, foldhash::fast::RandomState>,
+        ticker: &mut Ticker<'_>,
+    ) -> Result<(), ReadError> {
+        // The pairs of names that are in the list, ascending.
+        let mut known: Vec<Range<PairId>> = Vec::new();
+        for position in chosen.lists().flatten() {
+            ticker.tick()?;
+            let mut at = 0;
+            let is_known = |pair: &PairId| {
+                while known.get(at).is_some_and(|range| range.end <= *pair) {
+                    at += 1;
+                }
+                known.get(at).is_some_and(|range| range.start <= *pair)
+            };
+            if segment.pairs(*position).iter().all(is_known) || !self.sees(shard, segment.cell(*position)) {
+                continue;
+            }
+            for pair in segment.pairs(*position) {
+                let at = known.partition_point(|range| range.end <= *pair);
+                if known.get(at).is_none_or(|range| *pair < range.start) {
+                    let name = segment.pair(*pair).0;
+                    names.insert(name);
+                    known.insert(at, segment.pairs_of_name(name));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The values of the pairs of a name but those in `away`, which ascend.
+fn without<'a>(segment: &'a Segment, of_name: Range<PairId>, away: &[PairId]) -> Part<'a> {
+    let all = segment.values(of_name.clone());
+    if away.is_empty() {
+        return Part::Run(all);
+    }
+    let mut values = Names::default();
+    let mut from = 0;
+    for pair in away.iter().copied().chain([of_name.end]) {
+        let to = (pair - of_name.start) as usize;
+        if from < to {
+            all.copy(from..to, &mut values);
+        }
+        from = to + 1;
+    }
+    Part::Own(values)
+}
+
+/// Two ascending lists as one.
+fn both(a: &[u32], b: &[u32]) -> Vec<u32> {
+    let mut all = [a, b].concat();
+    all.sort_unstable();
+    all
 }

@@ -1,0 +1,99 @@
+//! Listings agree with plain filtering, whatever way they take.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
+use crate::model::clock::ManualClock;
+use crate::model::labels::Labels;
+use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::read::{Scope, Unlimited};
+use crate::model::time::{TimeRange, TimestampMs};
+use crate::storage::head::{Head, HeadOptions};
+
+/// Series whose labels hang together, as those of targets do; one in three lacks a label.
+fn labels(n: u32) -> Labels {
+    let (job, instance) = (n % 4, n % 12);
+    let zone = if n.is_multiple_of(3) { "" } else { ["a", "b"][(n % 2) as usize] };
+    Labels::from_pairs([
+        ("__name__", "x".to_owned()),
+        ("instance", format!("i{instance:02}")),
+        ("job", format!("j{job}")),
+        ("uid", format!("{:03}-{}", 999 - n, if n.is_multiple_of(10) { "foo" } else { "bar" })),
+        ("zone", zone.to_owned()),
+    ])
+}
+
+fn matcher() -> impl Strategy<Value = Matcher> {
+    let conditions = vec![
+        (MatchOp::Equal, "__name__", "x"),
+        (MatchOp::Equal, "job", "j1"),
+        (MatchOp::Equal, "job", "nothing"),
+        (MatchOp::NotEqual, "job", "j1"),
+        (MatchOp::Regex, "job", "j1|j2"),
+        (MatchOp::NotRegex, "job", "j[0-2]"),
+        (MatchOp::Equal, "instance", "i05"),
+        (MatchOp::Regex, "instance", "i0.*"),
+        (MatchOp::Regex, "uid", ".*foo.*"),
+        (MatchOp::Regex, "uid", "9.*"),
+        (MatchOp::Equal, "uid", "998-bar"),
+        (MatchOp::Equal, "zone", ""),
+        (MatchOp::NotEqual, "zone", ""),
+        (MatchOp::Regex, "zone", "a|"),
+    ];
+    proptest::sample::select(conditions).prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn listings_agree_with_plain_filtering(
+        count in 1u32..900,
+        parts in 1usize..4,
+        remembers in any::<bool>(),
+        matchers in proptest::collection::vec(matcher(), 0..4),
+        until in prop_oneof![Just(i64::MAX), Just(1_500), Just(10)],
+    ) {
+        let mut options = HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) };
+        if !remembers {
+            options.known_len_max = 0;
+        }
+        let head = Head::new(options);
+        let all: Vec<u32> = (0..count).collect();
+        for some in all.chunks((count as usize).div_ceil(parts)) {
+            let sample = |n: &u32| AppendSample {
+                series: SeriesKey::Labels(labels(*n)),
+                at: TimestampMs(1_000 + 1_000 * i64::from(n % 2)),
+                value: 1.0,
+            };
+            head.append_blocking(AppendBatch::of_floats(some.iter().map(sample).collect())).unwrap();
+            for shard in head.shards() {
+                shard.seal_tail();
+                if parts == 2 {
+                    while let Some(job) = shard.merge_job() {
+                        shard.install(job.run());
+                    }
+                }
+            }
+        }
+        let view = head.queryable().view().unwrap();
+        let range = TimeRange::new(TimestampMs(0), TimestampMs(until)).unwrap();
+        let fits = |labels: &Labels| matchers.iter().all(|matcher| matcher.matches_labels(labels));
+        let expected: Vec<Labels> = all.iter().map(|n| labels(*n)).filter(fits).filter(|_| 1_000 <= until).collect();
+        let selected = view.select(&matchers, range, &Unlimited).unwrap();
+        for limit in [0, 1, 5, 100, usize::MAX] {
+            let scope = Scope::first(limit, &matchers, range);
+            for name in ["__name__", "instance", "job", "uid", "zone", "none"] {
+                let values: BTreeSet<&str> = expected.iter().filter_map(|labels| labels.get(name)).collect();
+                let found = view.label_values(name, &scope, &Unlimited).unwrap();
+                prop_assert!(found.iter().eq(values.into_iter().take(limit)), "the first {limit} values of {name}");
+            }
+            let listed = view.series_labels(&scope, &Unlimited).unwrap();
+            prop_assert!(listed.iter().eq(selected.iter().map(|series| &series.labels).take(limit)), "first {limit}");
+        }
+        let names: BTreeSet<&str> = expected.iter().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
+        let found = view.label_names(&Scope::all(&matchers, range), &Unlimited).unwrap();
+        prop_assert!(found.iter().eq(names));
+    }
+}
