@@ -373,9 +373,8 @@ impl Writer {
         self.labels.clear();
         let mut fields = Fields::new("Metric", message);
         while let Some((field, value)) = fields.next()? {
-            match field {
-                1 => push_label(&mut self.labels, value.bytes("Label")?)?,
-                _ => {}
+            if field == 1 {
+                push_label(&mut self.labels, value.bytes("Label")?)?;
             }
         }
         Ok(())

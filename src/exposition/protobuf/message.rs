@@ -88,9 +88,8 @@ fn number(message: &'static str, bytes: &[u8]) -> Result<f64, WireError> {
     let mut number = 0.0;
     let mut fields = Fields::new(message, bytes);
     while let Some((field, value)) = fields.next()? {
-        match field {
-            1 => number = value.double("Value")?,
-            _ => {}
+        if field == 1 {
+            number = value.double("Value")?;
         }
     }
     Ok(number)
