@@ -143,6 +143,9 @@ impl Failure {
         }
         match find_io(error) {
             Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => at_end,
+            Some(io) if io.to_string().starts_with("Invalid chunk size") => {
+                Self::Other("invalid byte in chunk length".into())
+            }
             _ if error.is_parse() => Self::Other(format!("net/http: HTTP/1.x transport connection broken: {error}")),
             _ => Self::Other(innermost(error)),
         }

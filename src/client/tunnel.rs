@@ -31,7 +31,7 @@ pub(super) async fn connect(
     stream.flush().await.map_err(|error| broken("write", &error))?;
     let head = read_head(stream).await?;
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    accepted(line)
+    accepted(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// The answer up to its empty line. What follows is dropped: a server that speaks TLS waits to be spoken to.

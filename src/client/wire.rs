@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::go;
 
-/// Longest status line that is waited for.
-const LINE_LEN_MAX: usize = 4096;
+/// Longest head that is looked at.
+const HEAD_LEN_MAX: usize = 8192;
 
 /// Who is at the two ends of a connection.
 #[derive(Clone, Debug)]
@@ -102,37 +102,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 /// A stream of HTTP/1 whose first answer is looked at as it is read: what is none fails with [`Malformed`].
 pub(super) struct Answering<W> {
     wire: W,
-    /// The first line so far; `None` once it was seen, or where nothing is to be looked at.
-    line: Option<Vec<u8>>,
+    /// The head so far; `None` once it was seen, is too long to be looked at, or there is nothing to look at.
+    head: Option<Vec<u8>>,
 }
 
 impl<W> Answering<W> {
     /// A stream, to be looked at if it `is_http1`.
     pub(super) fn new(wire: W, is_http1: bool) -> Self {
-        Self { wire, line: is_http1.then(Vec::new) }
+        Self { wire, head: is_http1.then(Vec::new) }
     }
 }
 
 impl<W: AsyncRead + Unpin> AsyncRead for Answering<W> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { wire, line: first } = &mut *self;
-        let Some(line) = first else { return Pin::new(wire).poll_read(cx, buf) };
+        let Self { wire, head: first } = &mut *self;
+        let Some(head) = first else { return Pin::new(wire).poll_read(cx, buf) };
         let before = buf.filled().len();
         ready!(Pin::new(&mut *wire).poll_read(cx, buf))?;
-        let mut is_whole = note(line, buf.filled().get(before..).unwrap_or_default());
+        let mut read = buf.filled().get(before..).unwrap_or_default();
+        head.extend_from_slice(read);
         // What can be no answer is read up to the end of its line, which is to be told.
-        while !is_whole && !line.iter().zip(b"HTTP/").all(|(read, wanted)| read == wanted) {
-            let mut space = [0; 512];
+        let mut space = [0; 512];
+        while !read.is_empty() && is_odd(head) {
             let mut more = ReadBuf::new(&mut space);
             ready!(Pin::new(&mut *wire).poll_read(cx, &mut more))?;
-            is_whole = note(line, more.filled());
+            head.extend_from_slice(more.filled());
+            if more.filled().is_empty() {
+                read = &[];
+            }
         }
-        if !is_whole {
-            return Poll::Ready(Ok(()));
+        let looked = look_at(head, read.is_empty());
+        if !matches!(looked, Ok(Looked::Unfinished)) {
+            *first = None;
         }
-        let checked = if line.is_empty() { Ok(()) } else { check_status_line(line) };
-        *first = None;
-        Poll::Ready(checked.map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed)))
+        Poll::Ready(looked.map(drop).map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed)))
     }
 }
 
@@ -162,16 +165,88 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Answering<W> {
     }
 }
 
-/// Adds what was read to the line, up to its end; true once that is there, or the stream's own end, or too much.
-fn note(line: &mut Vec<u8>, read: &[u8]) -> bool {
-    let end = memchr::memchr(b'\n', read);
-    line.extend_from_slice(read.get(..end.unwrap_or(read.len())).unwrap_or_default());
-    read.is_empty() || end.is_some() || LINE_LEN_MAX < line.len()
+enum Looked {
+    /// There is more to come.
+    Unfinished,
+    /// Nothing speaks against it.
+    Done,
 }
 
-/// Whether Go's `http.ReadResponse` takes a line, which may end with a carriage return, for the first one of an answer.
+/// True of the beginning of a line that no answer begins with.
+fn is_odd(head: &[u8]) -> bool {
+    let is_begun = head.iter().zip(b"HTTP/").all(|(read, wanted)| read == wanted);
+    !is_begun && head.len() < HEAD_LEN_MAX && !head.contains(&b'\n')
+}
+
+/// Looks at what there is of a head; it may be all there will be.
+fn look_at(head: &[u8], is_all: bool) -> Result<Looked, Malformed> {
+    let mut lines = head.split_inclusive(|byte| *byte == b'\n');
+    let is_whole = |line: &&[u8]| line.ends_with(b"\n");
+    match lines.next() {
+        None => return Ok(if is_all { Looked::Done } else { Looked::Unfinished }),
+        Some(line) if is_whole(&line) || is_all => check_status_line(without_end(line))?,
+        Some(_) => return Ok(Looked::Unfinished),
+    }
+    let mut fields = Fields::default();
+    for line in lines.take_while(is_whole) {
+        match without_end(line) {
+            b"" => return fields.check().map(|()| Looked::Done),
+            line => fields.add(line)?,
+        }
+    }
+    Ok(if is_all || HEAD_LEN_MAX < head.len() { Looked::Done } else { Looked::Unfinished })
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The fields that say how long a body is.
+#[derive(Default)]
+struct Fields<'a> {
+    lengths: Vec<&'a [u8]>,
+    codings: Vec<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    fn add(&mut self, line: &'a [u8]) -> Result<(), Malformed> {
+        // A line that goes on.
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Ok(());
+        }
+        let Some(at) = memchr::memchr(b':', line) else {
+            return Err(Malformed(format!("malformed MIME header: missing colon: {}", go::quote_bytes(line))));
+        };
+        let (name, value) = (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default().trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            self.lengths.push(value);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.codings.push(value);
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
+        let list = |values: &[&[u8]]| values.iter().map(|value| go::quote_bytes(value)).collect::<Vec<_>>().join(" ");
+        match self.codings.as_slice() {
+            [] => {}
+            [one] if one.eq_ignore_ascii_case(b"chunked") => return Ok(()),
+            [one] => return Err(Malformed(format!("unsupported transfer encoding: {}", go::quote_bytes(one)))),
+            many => return Err(Malformed(format!("too many transfer encodings: [{}]", list(many)))),
+        }
+        let Some((first, others)) = self.lengths.split_first() else { return Ok(()) };
+        if others.iter().any(|other| other != first) {
+            let text = "http: message cannot contain multiple Content-Length headers; got";
+            return Err(Malformed(format!("{text} [{}]", list(&self.lengths))));
+        }
+        let is_number = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
+        if is_number { Ok(()) } else { Err(Malformed(format!("bad Content-Length {}", go::quote_bytes(first)))) }
+    }
+}
+
+/// Whether Go's `http.ReadResponse` takes a line, without its end, for the first one of an answer.
 pub(super) fn check_status_line(line: &[u8]) -> Result<(), Malformed> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let malformed =
         |what: &str, text: &[u8]| Err(Malformed(format!("malformed HTTP {what} {}", go::quote_bytes(text))));
     let (version, code) = match split_at_blank(line) {
@@ -201,20 +276,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_lines_are_read_as_in_go() {
-        let text = |line: &[u8]| check_status_line(line).map_or_else(|it| it.to_string(), |()| "ok".to_owned());
-        for good in ["HTTP/1.1 200 OK\r", "HTTP/1.0 200", "HTTP/1.1   404 x"] {
-            assert_eq!(text(good.as_bytes()), "ok", "{good}");
+    fn heads_are_read_as_in_go() {
+        let text = |head: &[u8], is_all: bool| match look_at(head, is_all) {
+            Ok(Looked::Done) => "done".to_owned(),
+            Ok(Looked::Unfinished) => "unfinished".to_owned(),
+            Err(malformed) => malformed.to_string(),
+        };
+        for good in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.0 200\n\n", "HTTP/1.1   404 x\r\nA:b\r\n c\r\n\r\nx"] {
+            assert_eq!(text(good.as_bytes(), false), "done", "{good}");
         }
+        for part in ["", "H", "HTTP/1.1 200 OK\r", "HTTP/1.1 200 OK\r\nA: b\r\nnot whole"] {
+            assert_eq!(text(part.as_bytes(), false), "unfinished", "{part}");
+        }
+        assert_eq!(text(b"", true), "done", "it is for others to say that there is none");
         for (line, told) in [
-            (&b"SSH-2.0-x\r"[..], "malformed HTTP response \"SSH-2.0-x\""),
+            (&b"SSH-2.0-x\r\n"[..], "malformed HTTP response \"SSH-2.0-x\""),
+            (b"\r\n", "malformed HTTP response \"\""),
             (b"\x15\x03\x01\x00\x02\x02F", "malformed HTTP response \"\\x15\\x03\\x01\\x00\\x02\\x02F\""),
             (b"SSH 200 x", "malformed HTTP version \"SSH\""),
             (b"HTTP/1.x 200 x", "malformed HTTP version \"HTTP/1.x\""),
             (b"HTTP/1.1 2000 x", "malformed HTTP status code \"2000\""),
             (b"220 mail.example ESMTP", "malformed HTTP status code \"mail.example\""),
         ] {
-            assert_eq!(text(line), told);
+            assert_eq!(text(line, true), told);
+        }
+        for (fields, told) in [
+            ("no colon", "malformed MIME header: missing colon: \"no colon\""),
+            ("Content-Length: x", "bad Content-Length \"x\""),
+            ("content-length: 3\r\nContent-Length: 3", "done"),
+            (
+                "content-length: 3\r\nContent-Length: 4",
+                "http: message cannot contain multiple Content-Length headers; got [\"3\" \"4\"]",
+            ),
+            ("Transfer-Encoding: foo", "unsupported transfer encoding: \"foo\""),
+            ("Transfer-Encoding: Chunked\r\nContent-Length: x", "done"),
+        ] {
+            assert_eq!(text(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes(), false), told);
         }
     }
 }
