@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::actors::alert_dispatcher::{AlertDispatcher, DispatcherDeps, DispatcherHandle, QUEUE_CAPACITY};
 use crate::actors::alert_sink::AlertSink;
@@ -12,7 +11,7 @@ use crate::actors::config_reloader::PlanSection;
 use crate::actors::drain::Stage;
 use crate::actors::notification_log::NotificationLog;
 use crate::actors::policy::Policy;
-use crate::actors::pool::{ComputePool, Lane};
+use crate::actors::pool::{ComputePool, run_apart};
 use crate::actors::receiver::AlertRuntime;
 use crate::actors::root::Root;
 use crate::actors::supervision;
@@ -81,10 +80,10 @@ impl Alerting {
 
     /// Opens the notification log in the folder that the flags name. Before that no configuration that notifies may be
     /// applied, and the data directory must be locked.
-    pub(super) async fn open_log(&self, folder: &Path, pool: &ComputePool) -> Result<(), String> {
+    pub(super) async fn open_log(&self, folder: &Path) -> Result<(), String> {
         let (log, folder) = (Arc::clone(&self.log), folder.to_owned());
-        let day = Instant::now() + std::time::Duration::from_secs(86_400);
-        let opened = pool.run(Lane::Storage, day, move |_: &_| log.open(&folder)).await.map_err(|e| e.to_string())?;
+        // Its thread begins with the priority of the one that opens it.
+        let opened = run_apart("opening", move || log.open(&folder)).await.map_err(|error| error.to_string())?;
         opened.map_err(|error| format!("cannot start the notification log's thread: {error}"))
     }
 

@@ -447,15 +447,15 @@ impl Parts {
             self.open_active_log().await?;
         }
         match notifies {
-            Some(folder) => self.notifying.open_log(&folder, &self.pool).await,
+            Some(folder) => self.notifying.open_log(&folder).await,
             None => Ok(()),
         }
     }
 
     async fn open_active_log(&self) -> Result<(), String> {
         let (deps, log) = (Arc::clone(&self.gateway_deps), Arc::clone(&self.log));
-        let open = move |_: &_| log.get().map_or(Ok(()), |journal| deps.open_active_log(&journal.data_dir));
-        let opened = self.pool.run(Lane::Storage, Instant::now() + CONFIRM_WITHIN, open).await;
+        let open = move || log.get().map_or(Ok(()), |journal| deps.open_active_log(&journal.data_dir));
+        let opened = run_apart("opening", open).await;
         let failed = |error: String| format!("failed to initialize active query tracker: {error}");
         opened.map_err(|error| failed(error.to_string()))?.map_err(failed)
     }
