@@ -61,6 +61,7 @@ fn bench(criterion: &mut Criterion) {
     let context = ScrapeContext {
         client: &client,
         url: &url,
+        has_usual_port: false,
         timeout: Duration::from_secs(10),
         plan: &plan,
         cache: &cache,
