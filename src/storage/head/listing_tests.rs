@@ -97,3 +97,64 @@ proptest! {
         prop_assert!(found.iter().eq(names));
     }
 }
+
+/// Values of each label under some conditions, three times each, beside plain filtering of the series.
+fn check_values(head: &Head, all: &[Labels], what: &str) {
+    let view = head.queryable().view().unwrap();
+    let range = TimeRange::new(TimestampMs(0), TimestampMs(i64::MAX)).unwrap();
+    let matcher = |op, name, value| Matcher::new(op, name, value).unwrap();
+    let conditions = [
+        vec![matcher(MatchOp::Equal, "job", "j1")],
+        vec![matcher(MatchOp::Regex, "job", "j1|j2")],
+        vec![matcher(MatchOp::NotEqual, "zone", "")],
+        vec![matcher(MatchOp::Equal, "zone", "")],
+        vec![matcher(MatchOp::Regex, "zone", "a|")],
+        vec![matcher(MatchOp::Equal, "none", "a")],
+        vec![matcher(MatchOp::NotEqual, "none", "a"), matcher(MatchOp::Equal, "instance", "i05")],
+        vec![matcher(MatchOp::NotEqual, "job", "j1"), matcher(MatchOp::NotEqual, "job", "j2")],
+        vec![matcher(MatchOp::Equal, "job", "j1"), matcher(MatchOp::Equal, "zone", "a")],
+        vec![matcher(MatchOp::Regex, "instance", "i0.*"), matcher(MatchOp::Equal, "zone", "b")],
+        vec![matcher(MatchOp::Equal, "uid", "998-bar")],
+    ];
+    for matchers in &conditions {
+        let fits = |labels: &&Labels| matchers.iter().all(|matcher| matcher.matches_labels(labels));
+        for name in ["__name__", "instance", "job", "zone"] {
+            let values: BTreeSet<&str> = all.iter().filter(fits).filter_map(|labels| labels.get(name)).collect();
+            for (time, limit) in [usize::MAX, usize::MAX, 2, usize::MAX].into_iter().enumerate() {
+                let found = view.label_values(name, &Scope::first(limit, matchers, range), &Unlimited).unwrap();
+                let is_same = found.iter().eq(values.iter().copied().take(limit));
+                assert!(is_same, "{what}, time {time}: {name} under {matchers:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_occur_together_are_remembered() {
+    let head = Head::new(HeadOptions { shards: 1, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) });
+    let append = |series: &[Labels], t: i64| {
+        let sample =
+            |one: &Labels| AppendSample { series: SeriesKey::Labels(one.clone()), at: TimestampMs(t), value: 1.0 };
+        head.append_blocking(AppendBatch::of_floats(series.iter().map(sample).collect())).unwrap();
+        for shard in head.shards() {
+            shard.seal_tail();
+            while let Some(job) = shard.merge_job() {
+                shard.install(job.run());
+            }
+        }
+    };
+    let series = |n: u32| {
+        let mut series = labels(n % 900).to_builder();
+        series.set("uid", &format!("{n:04}"));
+        series.build()
+    };
+    let mut known: Vec<Labels> = (0..2_500).map(series).collect();
+    append(&known, 1_000);
+    check_values(&head, &known, "all are seen");
+    assert!(head.shards().iter().any(|shard| 0 < shard.pairings_len()), "nothing is remembered");
+    // The series of one job go on, all others end.
+    known.retain(|labels| labels.get("job") == Some("j2"));
+    append(&known, 9_000_000);
+    assert!(head.truncate_blocking(TimestampMs(8_000_000)));
+    check_values(&head, &known, "most are gone");
+}

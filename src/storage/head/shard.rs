@@ -430,6 +430,12 @@ impl Shard {
         }
     }
 
+    /// Tables of values that occur together, in all segments.
+    #[cfg(test)]
+    pub(crate) fn pairings_len(&self) -> usize {
+        self.partition.lock().index.segments.iter().map(|segment| segment.pairings_len()).sum()
+    }
+
     /// Orders the removal of samples before the head's lower bound; [`Shard::reclaim`] does it in steps.
     pub fn truncate(&self) {
         self.partition.lock().truncate();

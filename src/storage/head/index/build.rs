@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
 
 use crate::storage::head::column::SeriesCell;
+use crate::storage::head::index::pairing::Pairings;
 use crate::storage::head::index::segment::{AsOf, Lookup, PairId, Seen, Segment, SegmentId, Texts, lookup_hash};
 use crate::storage::head::index::tail::TailEntry;
 
@@ -144,6 +145,7 @@ fn finish<'a>(
         label_pairs: label_pairs.into(),
         lookup: Lookup::new(&hashes),
         seen: ArcSwapOption::empty(),
+        pairings: Pairings::default(),
     }
 }
 

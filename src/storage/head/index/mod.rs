@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub(crate) mod build;
 pub(crate) mod classes;
 pub(crate) mod order;
+pub(crate) mod pairing;
 pub(crate) mod segment;
 pub(crate) mod select;
 pub(crate) mod tail;

@@ -18,6 +18,7 @@ use crate::model::labels::{Labels, LabelsRoom};
 use crate::model::names::Run;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::CommitId;
+use crate::storage::head::index::pairing::Pairings;
 
 /// Number of a (name, value) pair within a segment.
 pub(crate) type PairId = u32;
@@ -55,6 +56,7 @@ pub(crate) struct Segment {
     pub(super) lookup: Lookup,
     /// Which of its series views see, if that is known.
     pub(super) seen: ArcSwapOption<Seen>,
+    pub(super) pairings: Pairings,
 }
 
 /// When something was found out: after so many losses of the shard, as a view of `commit` sees it.

@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{ReadBudget, ReadError};
+use crate::storage::head::index::pairing::row_len;
 use crate::storage::head::index::segment::{PairId, Segment};
 use crate::storage::pattern::{Shape, shape_of};
 use crate::storage::postings::{intersect, subtract};
@@ -85,6 +86,18 @@ pub(crate) fn listed_pairs(segment: &Segment, matcher: &Matcher) -> Option<Vec<P
     let filter = Filter::new(segment, matcher);
     let values = filter.exact_values().filter(|_| !filter.matches_empty)?;
     Some(filter.pairs_of(segment, &values))
+}
+
+/// A bit for each value of the matcher's label that fulfils it, and one behind them for series without that label.
+pub(crate) fn fulfilling(segment: &Segment, matcher: &Matcher, ticker: &mut Ticker<'_>) -> Result<Vec<u64>, ReadError> {
+    let filter = Filter::new(segment, matcher);
+    let mut bits = vec![0u64; row_len(&filter.of_name)];
+    let without = filter.matches_empty.then_some(filter.of_name.end);
+    for pair in filter.matching_pairs(segment, ticker)?.into_iter().chain(without) {
+        let at = pair - filter.of_name.start;
+        bits[at as usize / 64] |= 1 << (at % 64);
+    }
+    Ok(bits)
 }
 
 /// Says of single series whether they fulfil matchers. Each value is matched once.

@@ -11,7 +11,9 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::{Names, Part};
 use crate::model::read::{ReadBudget, ReadError, Scope};
 use crate::storage::head::index::segment::{AsOf, PairId, Seen, Segment};
-use crate::storage::head::index::select::{Conditions, PositionSet, Ticker, candidates, listed_pairs, positions};
+use crate::storage::head::index::select::{
+    Conditions, PositionSet, Ticker, candidates, fulfilling, listed_pairs, positions,
+};
 use crate::storage::head::view::{Found, HeadView, ViewInner};
 
 /// Postings that are looked at between two looks at the budget.
@@ -64,6 +66,14 @@ struct Look<'a> {
     open: Vec<PairId>,
     /// Postings of those.
     postings: usize,
+}
+
+/// What the tables of values that occur together say of the values of a label.
+struct Paired {
+    /// Whether series with the value may fulfil all matchers.
+    may: Vec<bool>,
+    /// Those that may do, and the view sees them.
+    is_exact: bool,
 }
 
 impl<'a> Look<'a> {
@@ -298,6 +308,58 @@ impl ViewInner {
         }))
     }
 
+    /// What is known of the values of a label without a look at series; `None` if that is nothing.
+    fn paired(
+        &self,
+        (shard, segment): (usize, &Segment),
+        name: &str,
+        of_name: &Range<PairId>,
+        matchers: &[Matcher],
+        ticker: &mut Ticker<'_>,
+    ) -> Result<Option<Paired>, ReadError> {
+        let mut may = vec![true; of_name.len()];
+        let (mut tables, mut is_whole) = (0, true);
+        let is_first = |number: usize, label: &str| matchers.iter().take(number).all(|before| before.name() != label);
+        for (number, matcher) in matchers.iter().enumerate() {
+            let label = matcher.name();
+            if !is_first(number, label) {
+                continue;
+            }
+            let others = segment.pairs_of_name(label);
+            if others.is_empty() {
+                // No series has the label.
+                if !matchers.iter().filter(|other| other.name() == label).all(Matcher::matches_empty) {
+                    return Ok(Some(Paired { may: vec![false; of_name.len()], is_exact: true }));
+                }
+                continue;
+            }
+            let table = if label == name { None } else { segment.pairing(of_name, &others, ticker)? };
+            if table.is_none() && label != name {
+                is_whole = false;
+                continue;
+            }
+            // One series has to fulfil all that is asked of a label.
+            let mut wanted = fulfilling(segment, matcher, ticker)?;
+            for other in matchers.iter().skip(number + 1).filter(|other| other.name() == label) {
+                let also = fulfilling(segment, other, ticker)?;
+                wanted.iter_mut().zip(also).for_each(|(wanted, also)| *wanted &= also);
+            }
+            for (pair, may) in of_name.clone().zip(&mut may) {
+                let at = (pair - of_name.start) as usize;
+                *may &= match &table {
+                    Some(table) => table.has_any(pair, &wanted),
+                    None => wanted.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0),
+                };
+            }
+            tables += usize::from(table.is_some());
+        }
+        if tables == 0 {
+            return Ok(None);
+        }
+        let is_exact = is_whole && tables == 1 && self.unseen(shard, segment, ticker)?.is_empty();
+        Ok(Some(Paired { may, is_exact }))
+    }
+
     /// Looks at the first series of each value of a label, which are few: most values that are there show it in these. Those behind the
     /// first `limit` that are there are not looked at.
     fn first_look<'a>(
@@ -312,13 +374,21 @@ impl ViewInner {
         let mut left = scope.limit;
         // Or only the values are asked for.
         let are_of_name = scope.matchers.iter().all(|matcher| matcher.name() == name && !matcher.matches_empty());
+        let paired = match are_of_name {
+            true => None,
+            false => self.paired((shard, segment), name, &of_name, scope.matchers, ticker)?,
+        };
         let mut conditions = Conditions::new(segment, scope.matchers.iter());
         for (pair, has) in of_name.clone().zip(&mut has) {
             if left == 0 {
                 break;
             }
             ticker.tick()?;
-            if are_of_name {
+            let at = (pair - of_name.start) as usize;
+            let may = paired.as_ref().map(|paired| paired.may.get(at).copied().unwrap_or_default());
+            if may == Some(false) || paired.as_ref().is_some_and(|paired| paired.is_exact) {
+                *has = may == Some(true);
+            } else if are_of_name {
                 let value = segment.value(pair);
                 *has = scope.matchers.iter().all(|matcher| matcher.matches(value))
                     && self.sees_any((shard, segment), pair, None, ticker)?;
