@@ -22,11 +22,12 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use crate::client::dialer::{Attempt, DialerMetrics, Open};
-use crate::client::first_bytes::Noting;
+use crate::client::first_bytes::{FirstBytes, Noting};
 use crate::client::proxy::{Kind, Proxy, ProxyRules};
 use crate::client::resolve::{AddressOrder, Resolver};
 use crate::client::tls::TlsParts;
-use crate::client::wire::{Answering, Ends, Socket};
+use crate::client::watched::Watched;
+use crate::client::wire::{Ends, FirstHead};
 use crate::client::{Failure, tunnel};
 use crate::telemetry::limits::is_one_too_many;
 
@@ -124,7 +125,7 @@ impl Connector {
             wire = Box::new(tls);
         }
         let takes_whole_urls = !is_https && proxy.is_some_and(|proxy| proxy.kind != Kind::Socks);
-        let stream = TokioIo::new(Answering::new(wire, !speaks_http2));
+        let stream = TokioIo::new(Watched::new(wire, FirstHead::new(!speaks_http2)));
         let history = History::default();
         Ok(Traced { stream, history, takes_whole_urls, speaks_http2, _open: open })
     }
@@ -148,13 +149,13 @@ impl Connector {
             let dialed = UnixStream::connect(path).await;
             let stream = dialed.map_err(|error| at_socket(&Failure::socket_reason(&error)))?;
             let too_many = is_one_too_many(stream.as_fd());
-            let socket = Socket::new(stream, Ends::Unix(path.clone()));
+            let socket = Watched::new(stream, Ends::Unix(path.clone()));
             return if too_many { Err(at_socket(TOO_MANY_FILES)) } else { Ok((Box::new(socket), path.clone())) };
         }
         let stream = self.dial_tcp(host, port).await?;
         let ends = stream.local_addr().and_then(|own| Ok((own, stream.peer_addr()?)));
         match ends {
-            Ok((own, peer)) => Ok((Box::new(Socket::new(stream, Ends::Tcp(own, peer))), peer.to_string())),
+            Ok((own, peer)) => Ok((Box::new(Watched::new(stream, Ends::Tcp(own, peer))), peer.to_string())),
             // It is over already; who uses it will see why.
             Err(_) => Ok((Box::new(stream), format!("{host}:{port}"))),
         }
@@ -206,8 +207,9 @@ async fn handshake(
     connector: TlsConnector,
     name: ServerName<'static>,
     wire: Box<dyn Wire>,
-) -> Result<tokio_rustls::client::TlsStream<Noting<Box<dyn Wire>>>, Failure> {
-    let (wire, first) = Noting::new(wire);
+) -> Result<tokio_rustls::client::TlsStream<Watched<Box<dyn Wire>, Noting>>, Failure> {
+    let first = FirstBytes::default();
+    let wire = Watched::new(wire, first.noting());
     let done = timeout(HANDSHAKE_MAX, connector.connect(name, wire)).await;
     let done = done.map_err(|_| Failure::Other("net/http: TLS handshake timeout".into()))?;
     done.map_err(|error| Failure::of_handshake(&error, &first))
@@ -233,7 +235,7 @@ pin_project! {
     /// A connection with its history.
     pub(super) struct Traced {
         #[pin]
-        stream: TokioIo<Answering<Box<dyn Wire>>>,
+        stream: TokioIo<Watched<Box<dyn Wire>, FirstHead>>,
         history: History,
         takes_whole_urls: bool,
         speaks_http2: bool,

@@ -28,6 +28,7 @@ mod transport;
 mod tunnel;
 mod unix;
 mod userinfo;
+mod watched;
 mod wire;
 
 use std::borrow::Cow;

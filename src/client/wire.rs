@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::client::watched::Watch;
 use crate::model::go;
 
 /// Longest head that is looked at.
@@ -45,17 +46,7 @@ pub(super) struct Broken {
 #[error("{0}")]
 pub(super) struct Malformed(String);
 
-/// A socket whose errors name its ends.
-pub(super) struct Socket<S> {
-    stream: S,
-    ends: Ends,
-}
-
-impl<S> Socket<S> {
-    pub(super) fn new(stream: S, ends: Ends) -> Self {
-        Self { stream, ends }
-    }
-
+impl Ends {
     fn told(&self, operation: &'static str, error: io::Error) -> io::Error {
         let kind = error.kind();
         let reason = match kind {
@@ -63,105 +54,62 @@ impl<S> Socket<S> {
             io::ErrorKind::BrokenPipe => "broken pipe",
             _ => return error,
         };
-        io::Error::new(kind, Broken { operation, ends: self.ends.clone(), reason })
+        io::Error::new(kind, Broken { operation, ends: self.clone(), reason })
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf).map_err(|error| self.told("read", error))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf).map_err(|error| self.told("write", error))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+impl Watch for Ends {
+    fn read<W: AsyncRead + Unpin>(
+        &mut self,
+        wire: &mut W,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs).map_err(|error| self.told("write", error))
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(wire).poll_read(cx, buf).map_err(|error| self.told("read", error))
+    }
+
+    fn write_failed(&self, error: io::Error) -> io::Error {
+        self.told("write", error)
     }
 }
 
-/// A stream of HTTP/1 whose first answer is looked at as it is read: what is none fails with [`Malformed`].
-pub(super) struct Answering<W> {
-    wire: W,
-    /// The head so far; `None` once it was seen, is too long to be looked at, or there is nothing to look at.
-    head: Option<Vec<u8>>,
-}
+/// Looks at the first answer of HTTP/1 as it is read: what is none fails with [`Malformed`]. Holds the head so far; none once it was
+/// seen, is too long to be looked at, or there is nothing to look at.
+pub(super) struct FirstHead(Option<Vec<u8>>);
 
-impl<W> Answering<W> {
-    /// A stream, to be looked at if it `is_http1`.
-    pub(super) fn new(wire: W, is_http1: bool) -> Self {
-        Self { wire, head: is_http1.then(Vec::new) }
+impl FirstHead {
+    /// Who looks, if the stream `is_http1`.
+    pub(super) fn new(is_http1: bool) -> Self {
+        Self(is_http1.then(Vec::new))
     }
 }
 
-impl<W: AsyncRead + Unpin> AsyncRead for Answering<W> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { wire, head: first } = &mut *self;
-        let Some(head) = first else { return Pin::new(wire).poll_read(cx, buf) };
+impl Watch for FirstHead {
+    fn read<W: AsyncRead + Unpin>(
+        &mut self,
+        wire: &mut W,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(head) = &mut self.0 else { return Pin::new(wire).poll_read(cx, buf) };
         let before = buf.filled().len();
         ready!(Pin::new(&mut *wire).poll_read(cx, buf))?;
-        let mut read = buf.filled().get(before..).unwrap_or_default();
+        let read = buf.filled().get(before..).unwrap_or_default();
         head.extend_from_slice(read);
+        let mut is_all = read.is_empty();
         // What can be no answer is read up to the end of its line, which is to be told.
         let mut space = [0; 512];
-        while !read.is_empty() && is_odd(head) {
+        while !is_all && is_odd(head) {
             let mut more = ReadBuf::new(&mut space);
             ready!(Pin::new(&mut *wire).poll_read(cx, &mut more))?;
             head.extend_from_slice(more.filled());
-            if more.filled().is_empty() {
-                read = &[];
-            }
+            is_all = more.filled().is_empty();
         }
-        let looked = look_at(head, read.is_empty());
+        let looked = look_at(head, is_all);
         if !matches!(looked, Ok(Looked::Unfinished)) {
-            *first = None;
+            self.0 = None;
         }
         Poll::Ready(looked.map(drop).map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed)))
-    }
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for Answering<W> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
     }
 }
 
@@ -182,15 +130,18 @@ fn is_odd(head: &[u8]) -> bool {
 fn look_at(head: &[u8], is_all: bool) -> Result<Looked, Malformed> {
     let mut lines = head.split_inclusive(|byte| *byte == b'\n');
     let is_whole = |line: &&[u8]| line.ends_with(b"\n");
-    match lines.next() {
+    let knows_codings = match lines.next() {
         None => return Ok(if is_all { Looked::Done } else { Looked::Unfinished }),
-        Some(line) if is_whole(&line) || is_all => check_status_line(without_end(line))?,
+        Some(line) if is_whole(&line) || is_all => {
+            check_status_line(without_end(line))?;
+            !line.starts_with(b"HTTP/1.0")
+        }
         Some(_) => return Ok(Looked::Unfinished),
-    }
+    };
     let mut fields = Fields::default();
     for line in lines.take_while(is_whole) {
         match without_end(line) {
-            b"" => return fields.check().map(|()| Looked::Done),
+            b"" => return fields.check(knows_codings).map(|()| Looked::Done),
             line => fields.add(line)?,
         }
     }
@@ -227,9 +178,11 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Malformed> {
+    /// HTTP/1.0 knows no codings.
+    fn check(&self, knows_codings: bool) -> Result<(), Malformed> {
         let list = |values: &[&[u8]]| values.iter().map(|value| go::quote_bytes(value)).collect::<Vec<_>>().join(" ");
         match self.codings.as_slice() {
+            _ if !knows_codings => {}
             [] => {}
             [one] if one.eq_ignore_ascii_case(b"chunked") => return Ok(()),
             [one] => return Err(Malformed(format!("unsupported transfer encoding: {}", go::quote_bytes(one)))),
@@ -251,7 +204,10 @@ pub(super) fn check_status_line(line: &[u8]) -> Result<(), Malformed> {
         |what: &str, text: &[u8]| Err(Malformed(format!("malformed HTTP {what} {}", go::quote_bytes(text))));
     let (version, code) = match split_at_blank(line) {
         (_, None) => return malformed("response", line),
-        (version, Some(status)) => (version, split_at_blank(status.trim_ascii_start()).0),
+        (version, Some(status)) => {
+            let from = status.iter().position(|byte| *byte != b' ').unwrap_or(status.len());
+            (version, split_at_blank(status.get(from..).unwrap_or_default()).0)
+        }
     };
     if code.len() != 3 || !code.iter().all(u8::is_ascii_digit) {
         return malformed("status code", code);
@@ -313,5 +269,6 @@ mod tests {
         ] {
             assert_eq!(text(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes(), false), told);
         }
+        assert_eq!(text(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: foo\r\n\r\n", false), "done", "it knows no codings");
     }
 }
