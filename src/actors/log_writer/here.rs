@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use super::{LogFailure, LogThread, LogWay, Work, WriteRecords};
+use super::work::Work;
+use super::{LogFailure, LogThread, LogWay, WriteRecords};
 use crate::actors::{current, panics};
 use crate::storage::wal::record::LogRecords;
 use crate::storage::wal::writer::Position;
