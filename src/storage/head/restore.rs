@@ -34,7 +34,7 @@ use crate::storage::head::exemplar_restore::ReplayedExemplars;
 use crate::storage::head::image::{Adoption, OpenImage};
 use crate::storage::head::ref_table::RefTable;
 use crate::storage::head::restore::lane::{Batch, HISTOGRAM, Lane, NamedSeries, Worker};
-use crate::storage::head::restore::late::LateOfFiles;
+use crate::storage::head::restore::late::{BeforeMarker, LateOfFiles};
 use crate::storage::head::restore::pending::PendingChunks;
 use crate::storage::head::route::shard_of;
 use crate::storage::head::shard::Shard;
@@ -112,6 +112,8 @@ pub struct Restorer<'a> {
     files: Option<Arc<Files>>,
     /// What files hold of samples that came out of order, by shard and number there.
     late: HashMap<(u16, u32), LateOfFiles, foldhash::fast::FixedState>,
+    /// Series of whose late samples a marker says that they stand in files, while some do not; by shard and number there.
+    before_markers: HashMap<(u16, u32), BeforeMarker, foldhash::fast::FixedState>,
     /// Samples in the batches of all lanes that may be, and how many there are about.
     batched_max: usize,
     batched: usize,
@@ -177,6 +179,7 @@ impl Head {
             chunks: PendingChunks::default(),
             files: None,
             late: HashMap::default(),
+            before_markers: HashMap::default(),
             batched_max: BATCHED_MAX.max(BATCH_LEN_MIN * self.shards.len()),
             batched: 0,
             series_seen: 0,
@@ -452,6 +455,7 @@ impl Restorer<'_> {
             count(&shared.counters.chunks_created, restored.counts.chunks);
             stats.absorb(restored.into_stats());
         }
+        shared.note_aliases(stats.aliases.values());
         let exemplars = std::mem::take(&mut self.exemplars);
         let indexes = indexes.iter().map(|index| &**index);
         stats.unknown_exemplar_refs = exemplars.store(&shared.exemplars, &stats.aliases, indexes);

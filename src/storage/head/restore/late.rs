@@ -1,6 +1,13 @@
 //! Samples that came out of order: from the log of those, and from the files that hold chunks of them.
+//!
+//! What files hold is told by the times in them, so markers of the log are not needed for that. But what a marker says has to be true:
+//! Prometheus forgets what it has of a series before it as soon as some chunk stands behind the place that it names. After damage, a
+//! power cut, or a kill of a program that writes markers first, samples before one may stand in no file. Those are written
+//! once more, behind it.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::collections::HashSet;
 
 use crate::model::append::HistogramValue;
 use crate::model::sample::SeriesRef;
@@ -8,7 +15,9 @@ use crate::storage::chunk::written::WrittenChunk;
 use crate::storage::head::late::{LateSample, LateValue, WrittenLate};
 use crate::storage::head::restore::{Restorer, is_sound};
 use crate::storage::head::table::SERIES_REF_MAX;
-use crate::storage::wal::record::{put_varint, take_varint};
+use crate::storage::wal::histogram_record::{encode_histograms, encode_started_histograms};
+use crate::storage::wal::marker_record::RefMarker;
+use crate::storage::wal::record::{Record, RefSample, encode_samples, encode_started_samples, put_varint, take_varint};
 
 /// Times of the samples of a chunk: a byte or two for each, as they are held until the log has been read.
 #[derive(Debug)]
@@ -89,7 +98,71 @@ impl LateOfFiles {
     }
 }
 
+type Times = HashSet<i64, foldhash::fast::FixedState>;
+
+/// Late samples of a series that stand before its newest marker in the log, and in no file.
+#[derive(Default)]
+pub(super) struct BeforeMarker {
+    /// Closed chunks that were looked at.
+    closed: usize,
+    /// Times of those that do not stand behind the marker as well.
+    times: Times,
+    /// Of those that do.
+    again: Times,
+}
+
 impl Restorer<'_> {
+    /// A marker, as the log of late samples has it. All series have been named before.
+    pub(crate) fn late_marker(&mut self, marker: RefMarker) {
+        let place = self.places.get(marker.series.0);
+        // One without a place says that there was no chunk: what stood before it has become blocks.
+        let Some(shard) = place.shard.checked_sub(1).filter(|_| marker.place != 0) else { return };
+        let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) else { return };
+        let key = (shard, place.number);
+        let known = self.before_markers.get(&key).map_or(0, |before| before.closed);
+        let (closed, times) = lane.here().late_in_memory(place.number, known);
+        if times.is_empty() && known == 0 {
+            return;
+        }
+        let before = self.before_markers.entry(key).or_default();
+        before.closed = closed;
+        before.times.extend(times.into_iter().chain(before.again.drain()));
+    }
+
+    /// The records of samples that have to stand in the log once more, behind markers which say that files hold them.
+    pub(crate) fn late_again(&mut self) -> Vec<Record> {
+        let mut unsettled: Vec<_> = std::mem::take(&mut self.before_markers).into_iter().collect();
+        unsettled.retain(|(_, before)| !before.times.is_empty());
+        unsettled.sort_unstable_by_key(|(key, _)| *key);
+        let mut all = Vec::new();
+        for ((shard, number), before) in unsettled {
+            if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
+                all.extend(lane.here().late_at(number, |t| before.times.contains(&t)));
+            }
+        }
+        let floats = || {
+            all.iter().filter_map(|(series, one)| match &one.value {
+                LateValue::Float(value) => Some((RefSample { series: *series, t: one.t, value: *value }, one.start)),
+                LateValue::Histogram(_) => None,
+            })
+        };
+        let histograms = || {
+            all.iter().filter_map(|(series, one)| match &one.value {
+                LateValue::Float(_) => None,
+                LateValue::Histogram(value) => Some((*series, one.t, one.start, value)),
+            })
+        };
+        let mut records = Vec::new();
+        if self.stores_starts() {
+            encode_started_samples(floats(), &mut records);
+            encode_started_histograms(histograms(), &mut records);
+        } else {
+            encode_samples(floats().map(|(sample, _)| sample), &mut records);
+            encode_histograms(histograms().map(|(series, t, _, value)| (series, t, value)), &mut records);
+        }
+        records
+    }
+
     /// A sample that came out of order, as the log of those names it. All series have been named before, and there is no bound:
     /// what is too old for the head goes into blocks. A start of 0 is not known.
     pub fn late_sample(&mut self, series: SeriesRef, (t, start): (i64, i64), value: f64) {
@@ -170,6 +243,13 @@ impl Restorer<'_> {
             return;
         };
         if self.late.get_mut(&(shard, place.number)).is_some_and(|late| late.holds(sample.t)) {
+            return;
+        }
+        if let Some(before) = self.before_markers.get_mut(&(shard, place.number))
+            && before.times.remove(&sample.t)
+        {
+            // It is in memory, and stands behind the marker as well.
+            before.again.insert(sample.t);
             return;
         }
         if let Some(Some(lane)) = self.lanes.get_mut(usize::from(shard)) {
