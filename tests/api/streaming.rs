@@ -39,6 +39,34 @@ fn long_answers_come_in_pieces_and_are_the_same() {
 }
 
 #[test]
+fn who_knows_no_chunks_gets_none() {
+    let server = TestServer::start(Setup::default());
+    let long = server.get("/api/v1/query?query=big");
+    for more in ["", "Connection: keep-alive\r\n", "Accept-Encoding: gzip\r\n"] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(format!("GET /api/v1/query?query=big HTTP/1.0\r\n{more}\r\n").as_bytes()).unwrap();
+        let mut raw = Vec::new();
+        stream.read_to_end(&mut raw).unwrap();
+        let end = raw.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(raw[..end].to_vec()).unwrap();
+        assert!(head.starts_with("HTTP/1.0 200 OK") && !head.contains("Transfer-Encoding"), "{head}");
+        let mut body = Vec::new();
+        match more.contains("gzip") {
+            true => drop(flate2::read::GzDecoder::new(&raw[end + 4..]).read_to_end(&mut body).unwrap()),
+            false => body = raw[end + 4..].to_vec(),
+        }
+        assert!(body == long.body, "{more}");
+    }
+    // Short ones have a length, and the connection may go on.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let one = "GET /-/healthy HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    stream.write_all(format!("{one}GET /-/healthy HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    let mut raw = String::new();
+    stream.read_to_string(&mut raw).unwrap();
+    assert_eq!(raw.matches("HTTP/1.0 200 OK").count(), 2, "{raw}");
+}
+
+#[test]
 fn notifications_are_listed_and_sent_as_they_come() {
     let server = TestServer::start(Setup::default());
     let listed = |server: &TestServer| server.get("/api/v1/notifications").text();
