@@ -198,6 +198,12 @@ impl RemoteReceiver {
         Ok(otlp::of_report(&converted, &report))
     }
 
+    /// The answer to a form, of which the body is gone: what its type deserves.
+    pub fn refusal_of_form(&self, content_type: Option<&str>) -> Reply {
+        let format = Format::of(Packing::Snappy, content_type, &self.deps.accepted);
+        Reply::refused(415, None, format.err().unwrap_or_default())
+    }
+
     async fn try_receive(self: &Arc<Self>, incoming: Incoming) -> Result<Reply, Reply> {
         let Incoming { content_encoding, content_type, body: packed, mut held } = incoming;
         let unsupported = |text: String| Reply::refused(415, None, text);
