@@ -198,9 +198,10 @@ impl RemoteReceiver {
         Ok(otlp::of_report(&converted, &report))
     }
 
-    /// The answer to a form, of which the body is gone: what its type deserves.
-    pub fn refusal_of_form(&self, content_type: Option<&str>) -> Reply {
-        let format = Format::of(Packing::Snappy, content_type, &self.deps.accepted);
+    /// The answer to a form, of which the body is gone: what its headers deserve.
+    pub fn refusal_of_form(&self, content_encoding: Option<&str>, content_type: Option<&str>) -> Reply {
+        let packing = Packing::of(content_encoding);
+        let format = packing.and_then(|packing| Format::of(packing, content_type, &self.deps.accepted));
         Reply::refused(415, None, format.err().unwrap_or_default())
     }
 

@@ -22,7 +22,8 @@ pub(in crate::http) async fn write(context: Context) -> Result<Response, ApiErro
     };
     if context.body.reader.is_none() {
         // A form: it was read for its parameters.
-        return Ok(answer(receiver.refusal_of_form(context.body.content_type.as_deref())));
+        let Body { content_encoding, content_type, .. } = context.body;
+        return Ok(answer(receiver.refusal_of_form(content_encoding.as_deref(), content_type.as_deref())));
     }
     Ok(match read(&receiver, context.body).await {
         Ok(incoming) => answer(receiver.receive(incoming).await),
