@@ -202,6 +202,7 @@ fn names_are_searched_where_that_is_switched_on() {
         ("label_names?limit=51", "limit 51 exceeds the configured maximum (50, see --web.search.max-limit)"),
         ("label_names?start=2&end=1", "end timestamp must not be before start timestamp"),
         ("label_names?start=x", "invalid time value for 'start': cannot parse \\\"x\\\" to a valid timestamp"),
+        (&format!("label_names?search[]={}", "a".repeat(4097)), "search[] term too long: 4097 bytes, maximum is 4096"),
         ("label_names?fuzz_threshold=101", "invalid fuzz_threshold \\\"101\\\": must be 0-100"),
         ("label_names?fuzz_alg=x", "unsupported fuzz_alg \\\"x\\\": must be one of [subsequence jarowinkler]"),
     ] {
