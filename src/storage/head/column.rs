@@ -350,10 +350,14 @@ impl Column {
         hidden < end - first
     }
 
-    /// True if a chunk overlaps `range`. The open chunk counts as reaching to the end of time, as in Prometheus's head.
+    /// True if a chunk overlaps `range`, as in Prometheus's head.
     fn reaches_into(&self, range: TimeRange, marks: Option<SeriesMarks<'_>>) -> Result<bool, ChunkError> {
-        // The newest sample is not older than the first of the open chunk.
-        if self.last_t.load(Ordering::Acquire) <= range.max().0 || self.open_first_t()? <= range.max().0 {
+        // The newest sample is not older than the first of the open chunk, and all others are older than both.
+        let newest = self.last_t.load(Ordering::Acquire);
+        if newest < range.min().0 {
+            return Ok(false);
+        }
+        if newest <= range.max().0 || self.open_first_t()? <= range.max().0 {
             return Ok(true);
         }
         // Those before the last that begins in time end before it starts.
