@@ -198,6 +198,7 @@ pub struct ShardDeps {
 /// The actor.
 pub struct StorageShard {
     deps: Arc<ShardDeps>,
+    /// Or looking at what is in its index.
     merging: bool,
     /// Looks of the upkeep since chunks were written last.
     chunk_looks: u32,
@@ -274,6 +275,13 @@ impl StorageShard {
                     actor.install(merged, ctx);
                 }
             }));
+        } else if shard.state() == ShardState::Ready
+            && let Some(job) = shard.look_job()
+        {
+            self.merging = true;
+            let looked = self.deps.pool.run(Lane::Storage, Instant::now() + MERGE_WITHIN, move |_| job.run());
+            // One that was refused or panicked is planned again as well.
+            ctx.spawn(looked.into_actor(self).map(|_, actor, _| actor.merging = false));
         }
     }
 

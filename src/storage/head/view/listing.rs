@@ -12,7 +12,7 @@ use crate::model::names::{Names, Part};
 use crate::model::read::{ReadBudget, ReadError, Scope};
 use crate::storage::head::index::segment::{AsOf, PairId, Seen, Segment};
 use crate::storage::head::index::select::{
-    Conditions, PositionSet, Ticker, candidates, fulfilling, listed_pairs, positions,
+    Conditions, PositionSet, Ticker, candidates, fulfilling, is_true_of_all, listed_pairs, positions,
 };
 use crate::storage::head::view::{Found, HeadView, ViewInner};
 
@@ -180,18 +180,15 @@ fn among<'a>(segment: &'a Segment, matchers: &[Matcher], ticker: &mut Ticker<'_>
         return Ok(Among::All);
     }
     let mut chosen = Chosen { of_pairs: Vec::new(), own: Vec::new(), len: 0 };
-    let pairs_of = |matcher: &Matcher| listed_pairs(segment, matcher);
-    let len_of = |pairs: &[PairId]| pairs.iter().map(|pair| segment.postings(*pair).len()).sum::<usize>();
     // What is true of all series says nothing.
-    let is_true_of_all = |matcher: &&Matcher| pairs_of(matcher).is_some_and(|pairs| len_of(&pairs) == segment.len());
-    let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(matcher)).collect();
+    let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(segment, matcher)).collect();
     match telling.as_slice() {
         [] => return Ok(Among::All),
         [one] if one.op() == MatchOp::NotEqual && !one.value().is_empty() => {
             let pair = segment.pair_with_value(&segment.pairs_of_name(one.name()), one.value());
             return Ok(pair.map_or(Among::All, |pair| Among::AllBut(segment.postings(pair))));
         }
-        [one] if let Some(pairs) = pairs_of(one) => {
+        [one] if let Some(pairs) = listed_pairs(segment, one) => {
             // Those of one label do not overlap.
             chosen.of_pairs = pairs.into_iter().map(|pair| segment.postings(pair)).collect();
         }
@@ -317,18 +314,18 @@ impl ViewInner {
         matchers: &[Matcher],
         ticker: &mut Ticker<'_>,
     ) -> Result<Option<Paired>, ReadError> {
+        let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(segment, matcher)).collect();
         let mut may = vec![true; of_name.len()];
         let (mut tables, mut is_whole) = (0, true);
-        let is_first = |number: usize, label: &str| matchers.iter().take(number).all(|before| before.name() != label);
-        for (number, matcher) in matchers.iter().enumerate() {
+        for (number, matcher) in telling.iter().enumerate() {
             let label = matcher.name();
-            if !is_first(number, label) {
+            if telling.iter().take(number).any(|before| before.name() == label) {
                 continue;
             }
             let others = segment.pairs_of_name(label);
             if others.is_empty() {
                 // No series has the label.
-                if !matchers.iter().filter(|other| other.name() == label).all(Matcher::matches_empty) {
+                if !telling.iter().filter(|other| other.name() == label).all(|other| other.matches_empty()) {
                     return Ok(Some(Paired { may: vec![false; of_name.len()], is_exact: true }));
                 }
                 continue;
@@ -340,7 +337,7 @@ impl ViewInner {
             }
             // One series has to fulfil all that is asked of a label.
             let mut wanted = fulfilling(segment, matcher, ticker)?;
-            for other in matchers.iter().skip(number + 1).filter(|other| other.name() == label) {
+            for other in telling.iter().skip(number + 1).filter(|other| other.name() == label) {
                 let also = fulfilling(segment, other, ticker)?;
                 wanted.iter_mut().zip(also).for_each(|(wanted, also)| *wanted &= also);
             }
@@ -353,10 +350,14 @@ impl ViewInner {
             }
             tables += usize::from(table.is_some());
         }
-        if tables == 0 {
+        if tables == 0 && !is_whole {
             return Ok(None);
         }
-        let is_exact = is_whole && tables == 1 && self.unseen(shard, segment, ticker)?.is_empty();
+        // Where it takes a look at all series to know what is seen, the values may be found sooner.
+        let is_exact = is_whole
+            && tables <= 1
+            && (tables == 1 || self.knows_unseen(shard, segment))
+            && self.unseen(shard, segment, ticker)?.is_empty();
         Ok(Some(Paired { may, is_exact }))
     }
 
@@ -372,12 +373,9 @@ impl ViewInner {
     ) -> Result<Look<'a>, ReadError> {
         let (mut has, mut open) = (vec![false; of_name.len()], Vec::new());
         let mut left = scope.limit;
-        // Or only the values are asked for.
-        let are_of_name = scope.matchers.iter().all(|matcher| matcher.name() == name && !matcher.matches_empty());
-        let paired = match are_of_name {
-            true => None,
-            false => self.paired((shard, segment), name, &of_name, scope.matchers, ticker)?,
-        };
+        // Or only the values are asked for, which are not empty.
+        let are_of_name = scope.matchers.iter().all(|matcher| matcher.name() == name);
+        let paired = self.paired((shard, segment), name, &of_name, scope.matchers, ticker)?;
         let mut conditions = Conditions::new(segment, scope.matchers.iter());
         for (pair, has) in of_name.clone().zip(&mut has) {
             if left == 0 {
@@ -389,9 +387,7 @@ impl ViewInner {
             if may == Some(false) || paired.as_ref().is_some_and(|paired| paired.is_exact) {
                 *has = may == Some(true);
             } else if are_of_name {
-                let value = segment.value(pair);
-                *has = scope.matchers.iter().all(|matcher| matcher.matches(value))
-                    && self.sees_any((shard, segment), pair, None, ticker)?;
+                *has = self.sees_any((shard, segment), pair, None, ticker)?;
             } else {
                 let fits = |at: &u32| conditions.hold(segment, *at) && self.sees(shard, segment.cell(*at));
                 *has = segment.postings(pair).iter().take(FIRST_POSTINGS).any(fits);
