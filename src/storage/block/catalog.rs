@@ -320,7 +320,7 @@ impl Catalog {
     }
 
     /// Removes a block: renamed first, so that a crash leaves no half of it behind under its name.
-    fn remove(&self, name: Ulid) -> Result<(), BlockError> {
+    pub(crate) fn remove(&self, name: Ulid) -> Result<(), BlockError> {
         let dir = self.dir.join(name.to_string());
         if !self.fs.exists(&dir).context("read", &dir)? {
             return Ok(());
