@@ -164,6 +164,10 @@ pub(super) fn open(
                         Ok(store) => head.attach_chunks(store),
                         Err(error) => {
                             tracing::warn!(component = "tsdb", err = %error, "Head chunks cannot be removed");
+                    // Nor would a snapshot go with what is left, for a program that does not look.
+                    if let Err(error) = chunk_snapshot::remove_all(&fs, &dir, None) {
+                        tracing::warn!(component = "tsdb", err = %error, "A chunk snapshot cannot be removed");
+                    }
                         }
                     }
                 }
