@@ -47,7 +47,11 @@ pub(super) fn writes_xor2(is_preferred: bool, config: &StorageConfig) -> bool {
 
 /// Refuses start times where their chunks have no room for them. The text is Prometheus's.
 pub(super) fn check_starts(flags: &ServerFlags, config: &StorageConfig) -> Result<(), String> {
-    if flags.features.is_enabled("st-storage") && !writes_xor2(flags.features.is_enabled("xor2-encoding"), config) {
+    have_starts_room(flags.features.is_enabled("st-storage"), flags.features.is_enabled("xor2-encoding"), config)
+}
+
+fn have_starts_room(are_stored: bool, is_preferred: bool, config: &StorageConfig) -> Result<(), String> {
+    if are_stored && !writes_xor2(is_preferred, config) {
         let reason = "XOR chunks do not store start timestamps, use \"xor2\"";
         return Err(format!("float chunk encoding \"xor\" is incompatible with start-timestamp storage; {reason}"));
     }
