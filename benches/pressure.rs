@@ -472,11 +472,21 @@ fn query(head: &Head) {
     evaluate_instant(&expr, &*view, at, &EngineOptions::default(), &QueryContext::unlimited("q")).unwrap();
 }
 
-/// Runs all queries where they are to run.
+/// How long queries run: often enough for a thousandth of the appends that are due to be more than one.
+const QUERIES_FOR: Duration = Duration::from_secs(20);
+
+/// Runs all queries where they are to run, again and again.
 fn run_queries(head: &Arc<Head>, beside: Beside) {
+    let began = Instant::now();
+    while began.elapsed() < QUERIES_FOR {
+        run_queries_once(head, beside);
+    }
+}
+
+fn run_queries_once(head: &Arc<Head>, beside: Beside) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     match beside {
-        Beside::Nothing => std::thread::sleep(Duration::from_secs(5)),
+        Beside::Nothing => std::thread::sleep(QUERIES_FOR),
         Beside::Threads => std::thread::scope(|scope| {
             let left = Arc::new(AtomicU64::new(QUERIES));
             for _ in 0..cores {

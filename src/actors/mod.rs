@@ -90,6 +90,7 @@ pub mod policy;
 pub mod pool;
 pub mod registry;
 pub mod root;
+mod stand_back;
 pub mod supervision;
 pub mod threads;
 
