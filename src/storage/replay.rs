@@ -21,7 +21,7 @@ use crate::storage::head_chunk_repair::{self, ChunkDamage};
 use crate::storage::head_chunk_store::{ChunkStore, Files};
 use crate::storage::head_chunks::{self, HeadChunk, LateInFiles};
 use crate::storage::late_floor;
-use crate::storage::wal::exemplar_record::RefExemplar;
+use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metadata_record::RefMetadata;
@@ -132,7 +132,12 @@ pub fn open(
     oldest: TimestampMs,
 ) -> Result<(Writer, ReplayReport), WalError> {
     let begun = metrics.clock.monotonic();
-    let snapshot = chunk_snapshot::usable(fs, data_dir)?;
+    // One of another program does not say which chunks go with it: should some be missing, nothing would tell.
+    let is_ours = |snapshot: &Snapshot| !matches!(snapshot.notes(fs, data_dir), Ok(None));
+    let (snapshot, foreign) = match chunk_snapshot::usable(fs, data_dir)? {
+        Some(snapshot) if is_ours(&snapshot) => (Some(snapshot), None),
+        found => (None, found),
+    };
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
     let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
     let files = Files::new(fs, data_dir, metrics.of_chunks());
@@ -165,6 +170,14 @@ pub fn open(
                         false => restore_late((fs, data_dir, late_from), &mut restorer, (metrics, &mut chunk_damage))?,
                     };
                     settle_cost(&mut chunk_damage, &mut restorer, metrics);
+                    if let Some(foreign) = &foreign
+                        && let Err(error) = foreign.read(fs, &mut ExemplarsAlone(&mut restorer))
+                    {
+                        metrics.snapshot_errors.inc();
+                        snapshot_error = Some(error.to_string());
+                        tracing::error!(component = "tsdb", dir = %foreign.dir().display(), %error,
+                            "Exemplars of the chunk snapshot cannot be read; samples are read from chunks and log");
+                    }
                     let mut restored = restorer.finish();
                     if let Some(known) = known {
                         head.note_aliases(known.aliases.values());
@@ -339,19 +352,9 @@ fn prepare(
     }
     let mut sink = FromSnapshot { restorer: &mut *restorer, series: 0 };
     snapshot.read(fs, &mut sink)?;
-    let position = snapshot.position;
-    let known = match notes {
-        Some(notes) if notes.series() != sink.series => return Err(SnapshotError::Notes),
-        Some(notes) => {
-            let ref_max = notes.next_ref.saturating_sub(1);
-            Known { position, aliases: notes.aliases, ref_max }
-        }
-        None => {
-            // Made by another program: the log tells which references are taken, and which series have several.
-            let read = read_until(fs, &data_dir.join(WAL_DIR), position, &mut SeriesAlone(restorer))?;
-            Known { position, aliases: Aliases::new(), ref_max: read.ref_max }
-        }
-    };
+    let notes = notes.filter(|notes| notes.series() == sink.series).ok_or(SnapshotError::Notes)?;
+    let ref_max = notes.next_ref.saturating_sub(1);
+    let known = Known { position: snapshot.position, aliases: notes.aliases, ref_max };
     Ok(Prepared { known: Some(known), late: Some(late) })
 }
 
@@ -392,17 +395,19 @@ impl SnapshotSink for FromSnapshot<'_, '_> {
     }
 }
 
-/// Passes the names of series on, and nothing else.
-struct SeriesAlone<'a, 'b>(&'a mut Restorer<'b>);
+/// Passes exemplars on, and nothing else.
+struct ExemplarsAlone<'a, 'b>(&'a mut Restorer<'b>);
 
-impl RecordSink for SeriesAlone<'_, '_> {
-    fn series(&mut self, series: &mut Vec<RefSeries>) {
-        RecordSink::series(self.0, series);
+impl SnapshotSink for ExemplarsAlone<'_, '_> {
+    fn series(&mut self, _: SeriesRef, _: Labels, _: Option<OpenImage>) {}
+
+    fn record(&mut self, bytes: &[u8]) {
+        let mut exemplars = Vec::new();
+        // A record of another kind is none of exemplars.
+        if decode_exemplars(bytes, &mut exemplars).is_ok() {
+            exemplars.iter().for_each(|one| self.0.exemplar_of_snapshot(one));
+        }
     }
-
-    fn samples(&mut self, _: &[RefSample]) {}
-
-    fn histograms(&mut self, _: &[RefHistogram]) {}
 }
 
 /// Fills a shard again from its finished chunks and the log after a panic, up to `until`, where the writer stands. Call
