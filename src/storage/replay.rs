@@ -26,7 +26,7 @@ use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metadata_record::RefMetadata;
 use crate::storage::wal::metrics::WalMetrics;
-use crate::storage::wal::record::{RefSample, RefSeries};
+use crate::storage::wal::record::{Record, RefSample, RefSeries};
 use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, pass_on, read_until};
@@ -39,6 +39,8 @@ pub struct ReplayReport {
     pub log: LoadReport,
     /// Of the log of samples that came out of order.
     pub late_log: LoadReport,
+    /// Records that the log of those has to get once more before chunks are written: see [`wbl::LateLog::repeat`].
+    pub late_again: Vec<Record>,
     /// The last of the files with head chunks that hold samples which came out of order and were read into the head.
     pub late_chunk_file: Option<u64>,
     /// Of the head: what came into it.
@@ -157,6 +159,7 @@ pub fn open(
                     let adopts_late = late.is_some_and(|late| late.give(&mut restorer));
                     // Whatever the rest comes from: the log of late samples is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
+                    let late_again = restorer.late_again();
                     let late_chunk_file = match adopts_late {
                         true => None,
                         false => restore_late((fs, data_dir, late_from), &mut restorer, (metrics, &mut chunk_damage))?,
@@ -164,6 +167,7 @@ pub fn open(
                     settle_cost(&mut chunk_damage, &mut restorer, metrics);
                     let mut restored = restorer.finish();
                     if let Some(known) = known {
+                        head.note_aliases(known.aliases.values());
                         restored.aliases.extend(known.aliases);
                         head.reserve_refs(known.ref_max);
                     }
@@ -178,6 +182,7 @@ pub fn open(
                     let report = ReplayReport {
                         log,
                         late_log,
+                        late_again,
                         late_chunk_file,
                         head: restored,
                         chunk_damage,

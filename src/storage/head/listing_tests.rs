@@ -53,6 +53,7 @@ proptest! {
         parts in 1usize..4,
         remembers in any::<bool>(),
         matchers in proptest::collection::vec(matcher(), 0..4),
+        since in prop_oneof![Just(0), Just(1_500)],
         until in prop_oneof![Just(i64::MAX), Just(1_500), Just(10)],
     ) {
         let mut options = HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) };
@@ -78,10 +79,16 @@ proptest! {
             }
         }
         let view = head.queryable().view().unwrap();
-        let range = TimeRange::new(TimestampMs(0), TimestampMs(until)).unwrap();
+        let since = since.min(until);
+        let range = TimeRange::new(TimestampMs(since), TimestampMs(until)).unwrap();
         let fits = |labels: &Labels| matchers.iter().all(|matcher| matcher.matches_labels(labels));
         let expected: Vec<Labels> = all.iter().map(|n| labels(*n)).filter(fits).filter(|_| 1_000 <= until).collect();
         let selected = view.select(&matchers, range, &Unlimited).unwrap();
+        // Series end and begin with their samples, unlike names and values of labels, which the head has as long as it has them.
+        let has_samples = |n: &&u32| (since..=until).contains(&(1_000 + 1_000 * i64::from(**n % 2)));
+        let mut within: Vec<Labels> = all.iter().filter(has_samples).map(|n| labels(*n)).filter(fits).collect();
+        within.sort();
+        prop_assert!(selected.iter().map(|series| &series.labels).eq(&within));
         for limit in [0, 1, 5, 100, usize::MAX] {
             let scope = Scope::first(limit, &matchers, range);
             for name in ["__name__", "instance", "job", "uid", "zone", "none"] {
