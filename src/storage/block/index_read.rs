@@ -218,16 +218,36 @@ impl IndexReader {
 
     /// The ids of a postings list, ascending.
     pub fn postings(&self, offset: u64) -> Result<Vec<u32>, BlockError> {
-        let mut ids = Vec::new();
-        self.each_posting(offset, |id| {
-            ids.push(id);
+        let (mut cursor, ids_len) = self.checked_list(offset)?;
+        let mut ids: Vec<u32> = Vec::with_capacity(usize::try_from(ids_len / 4).unwrap_or(0));
+        let mut on_two_pages: Vec<u8> = Vec::with_capacity(4);
+        cursor.pass(ids_len, &mut |piece| {
+            let missing = if on_two_pages.is_empty() { 0 } else { piece.len().min(4 - on_two_pages.len()) };
+            let (raw, rest) = piece.split_at(missing);
+            on_two_pages.extend_from_slice(raw);
+            if let Some(raw) = on_two_pages.first_chunk::<4>() {
+                ids.push(u32::from_be_bytes(*raw));
+                on_two_pages.clear();
+            }
+            let whole = rest.chunks_exact(4);
+            on_two_pages.extend_from_slice(whole.remainder());
+            ids.extend(whole.filter_map(|raw| raw.first_chunk::<4>()).map(|raw| u32::from_be_bytes(*raw)));
             Next::Go
         })?;
-        Ok(ids)
+        // Looked at without stopping, many are compared at a time.
+        if ids.iter().zip(ids.iter().skip(1)).fold(true, |is_sorted, (a, b)| is_sorted & (a < b)) {
+            Ok(ids)
+        } else {
+            Err(self.not_ascending(offset))
+        }
     }
 
-    /// Calls `take` with the ids of a postings list, ascending. All of it is checked before, however many are wanted.
-    pub fn each_posting(&self, offset: u64, mut take: impl FnMut(u32) -> Next) -> Result<(), BlockError> {
+    fn not_ascending(&self, offset: u64) -> BlockError {
+        self.file.corrupt(offset, "postings are not ascending")
+    }
+
+    /// Goes to the ids of a postings list, once all of it has been checked; says how many bytes they are.
+    fn checked_list(&self, offset: u64) -> Result<(Cursor<'_>, u64), BlockError> {
         let mut cursor = self.file.cursor(offset);
         let mut head = Vec::with_capacity(4);
         cursor.bytes(4, &mut head)?;
@@ -250,6 +270,12 @@ impl IndexReader {
         if ids_len != count.saturating_mul(4) {
             return Err(self.file.corrupt(offset, format!("unexpected postings length, should be {ids_len} bytes")));
         }
+        Ok((cursor, ids_len))
+    }
+
+    /// Calls `take` with the ids of a postings list, ascending. All of it is checked before, however many are wanted.
+    pub fn each_posting(&self, offset: u64, mut take: impl FnMut(u32) -> Next) -> Result<(), BlockError> {
+        let (mut cursor, ids_len) = self.checked_list(offset)?;
         let (mut last, mut is_sorted) = (None, true);
         let mut on_two_pages = Vec::with_capacity(4);
         cursor.pass(ids_len, &mut |piece| {
@@ -277,7 +303,7 @@ impl IndexReader {
             }
             Next::Go
         })?;
-        if is_sorted { Ok(()) } else { Err(self.file.corrupt(offset, "postings are not ascending")) }
+        if is_sorted { Ok(()) } else { Err(self.not_ascending(offset)) }
     }
 
     /// How many ids the postings list says that it has.

@@ -139,6 +139,12 @@ impl Paired {
         matchers: &[&Matcher],
         budget: &dyn ReadBudget,
     ) -> Result<Option<Self>, ReadError> {
+        let mut others = matchers
+            .iter()
+            .map(|matcher| matcher.name())
+            .filter(|label| *label != name && index.values_len(label) != 0);
+        // Tables of several labels do not tell all, so none is found out for them.
+        let is_of_many = others.next().is_some_and(|first| others.any(|label| label != first));
         let mut may = vec![true; index.values_len(name)];
         let (mut tables, mut is_whole) = (0, true);
         for (number, matcher) in matchers.iter().enumerate() {
@@ -163,9 +169,14 @@ impl Paired {
                 }
                 continue;
             }
-            // Where the empty value is wanted, nearly all series would have to be looked at.
-            let worth = if match_empty { Worth::AtOnce } else { Worth::TheSecondTime };
-            let Some(table) = index.pairing(name, label, worth, budget)? else {
+            let table = if is_of_many {
+                index.known_pairing(name, label)
+            } else {
+                // Where the empty value is wanted, nearly all series would have to be looked at.
+                let worth = if match_empty { Worth::AtOnce } else { Worth::TheSecondTime };
+                index.pairing(name, label, worth, budget)?
+            };
+            let Some(table) = table else {
                 is_whole = false;
                 continue;
             };

@@ -3,7 +3,7 @@
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::read::{ListingOf, Scope};
-use crate::storage::head::index::segment::Segment;
+use crate::storage::head::index::segment::{PairId, Segment};
 use crate::storage::head::index::select::{is_true_of_all, listed_pairs};
 use crate::storage::head::view::{ViewInner, is_exact};
 use crate::storage::postings::intersect;
@@ -109,8 +109,14 @@ pub(super) fn series_in(segment: &Segment, exact: &[&Matcher]) -> usize {
 }
 
 fn series_ns(segment: &Segment, matchers: &[Matcher]) -> usize {
-    let exact: Vec<&Matcher> = matchers.iter().filter(|matcher| is_exact(matcher)).collect();
-    series_in(segment, &exact).saturating_mul(SERIES_NS)
+    let has_none = |matcher: &Matcher| !matcher.matches_empty() && segment.pairs_of_name(matcher.name()).is_empty();
+    if matchers.iter().any(has_none) {
+        return 0;
+    }
+    let (exact, others): (Vec<&Matcher>, Vec<&Matcher>) = matchers.iter().partition(|matcher| is_exact(matcher));
+    let len = |pairs: Vec<PairId>| pairs.iter().map(|pair| segment.postings(*pair).len()).sum();
+    let of_lists = others.iter().filter_map(|matcher| listed_pairs(segment, matcher).map(len)).min();
+    series_in(segment, &exact).min(of_lists.unwrap_or(usize::MAX)).saturating_mul(SERIES_NS)
 }
 
 /// What the first label sets take, which are merged with those of as many segments as there are `runs`.

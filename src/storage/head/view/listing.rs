@@ -15,11 +15,16 @@ use crate::storage::head::index::select::{
     Conditions, PositionSet, Ticker, candidates, fulfilling, is_true_of_all, listed_pairs, positions,
 };
 use crate::storage::head::view::{Found, HeadView, ViewInner};
+use crate::storage::postings::{Common, first_common};
 
 /// Postings that are looked at between two looks at the budget.
 const LOOKED_AT: usize = 64;
 /// Series of a value that are looked at first.
 const FIRST_POSTINGS: usize = 4;
+/// Series that take less than a table.
+const FEW: usize = 64;
+/// Steps from list to list that are taken for a value.
+const LEAPS_MAX: usize = 24;
 /// What it costs to look at the labels of a series, in postings that are held against a set.
 const STEP_COST: usize = 16;
 /// Postings to be looked at that are worth the start of another thread.
@@ -174,6 +179,15 @@ impl HeadView {
     }
 }
 
+/// The postings of the one value that a matcher asks for.
+fn one_list<'a>(segment: &'a Segment, matcher: &Matcher) -> Option<&'a [u32]> {
+    match listed_pairs(segment, matcher)?.as_slice() {
+        [] => Some(&[]),
+        [pair] => Some(segment.postings(*pair)),
+        _ => None,
+    }
+}
+
 /// The series of a segment that fulfil the matchers.
 fn among<'a>(segment: &'a Segment, matchers: &[Matcher], ticker: &mut Ticker<'_>) -> Result<Among<'a>, ReadError> {
     if matchers.is_empty() {
@@ -315,6 +329,8 @@ impl ViewInner {
         ticker: &mut Ticker<'_>,
     ) -> Result<Option<Paired>, ReadError> {
         let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(segment, matcher)).collect();
+        // Of few series the labels are looked at sooner than a table is found out.
+        let are_few = telling.iter().filter_map(|matcher| one_list(segment, matcher)).any(|list| list.len() <= FEW);
         let mut may = vec![true; of_name.len()];
         let (mut tables, mut is_whole) = (0, true);
         for (number, matcher) in telling.iter().enumerate() {
@@ -330,7 +346,10 @@ impl ViewInner {
                 }
                 continue;
             }
-            let table = if label == name { None } else { segment.pairing(of_name, &others, ticker)? };
+            let table = match label == name || (are_few && !segment.knows_pairing(of_name, &others)) {
+                true => None,
+                false => segment.pairing(of_name, &others, ticker)?,
+            };
             if table.is_none() && label != name {
                 is_whole = false;
                 continue;
@@ -377,6 +396,7 @@ impl ViewInner {
         let are_of_name = scope.matchers.iter().all(|matcher| matcher.name() == name);
         let paired = self.paired((shard, segment), name, &of_name, scope.matchers, ticker)?;
         let mut conditions = Conditions::new(segment, scope.matchers.iter());
+        let exact: Vec<&[u32]> = scope.matchers.iter().filter_map(|matcher| one_list(segment, matcher)).collect();
         for (pair, has) in of_name.clone().zip(&mut has) {
             if left == 0 {
                 break;
@@ -390,15 +410,46 @@ impl ViewInner {
                 *has = self.sees_any((shard, segment), pair, None, ticker)?;
             } else {
                 let fits = |at: &u32| conditions.hold(segment, *at) && self.sees(shard, segment.cell(*at));
-                *has = segment.postings(pair).iter().take(FIRST_POSTINGS).any(fits);
-                if !*has {
-                    open.push(pair);
+                let postings = segment.postings(pair);
+                *has = postings.iter().take(FIRST_POSTINGS).any(fits);
+                if !*has && FIRST_POSTINGS < postings.len() {
+                    match self.leap((shard, segment), postings, &exact, &mut conditions) {
+                        Some(found) => *has = found,
+                        None => open.push(pair),
+                    }
                 }
             }
             left -= usize::from(*has);
         }
         let postings = open.iter().map(|pair| segment.postings(*pair).len()).sum();
         Ok(Look { shard, segment, of_name, has, open, postings })
+    }
+
+    /// Whether any of these series is in the lists as well, which belong to some of the conditions, fulfils the others, and is seen; found by some steps
+    /// from list to list. `None` if these do not tell.
+    fn leap(
+        &self,
+        (shard, segment): (usize, &Segment),
+        postings: &[u32],
+        exact: &[&[u32]],
+        conditions: &mut Conditions<'_>,
+    ) -> Option<bool> {
+        if exact.is_empty() {
+            return None;
+        }
+        let mut lists: Vec<&[u32]> = exact.iter().copied().chain([postings]).collect();
+        let mut steps = LEAPS_MAX;
+        loop {
+            match first_common(&mut lists, &mut steps) {
+                Common::Nothing => return Some(false),
+                Common::Unknown => return None,
+                Common::First(at) if conditions.hold(segment, at) && self.sees(shard, segment.cell(at)) => {
+                    return Some(true);
+                }
+                // All stand at it.
+                Common::First(_) => lists.iter_mut().for_each(|list| *list = list.get(1..).unwrap_or_default()),
+            }
+        }
     }
 
     /// Finds out of the values that were not found by a first look. There are three ways, of which the one is taken that looks at
