@@ -1,7 +1,8 @@
 //! `sum by (job) (rate(x[5m]))` at one time over a million series: 500 targets in 10 jobs, 2,000 series each, one sample
 //! each 15 s for five minutes. Prints the time of each run, wall clock and processor, and what the query held at most, by turns
 //! without label sets and with them. Then selections and listings, of which one label has a value for each series. A number as
-//! argument is that of the targets.
+//! argument is that of the targets. With `churn` every series is replaced each five minutes for an hour of samples 15 s apart, while
+//! what is older is cut off as after a block was made of it: prints the memory after each generation, then selections and listings.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring program that prints its figures")]
 
@@ -11,7 +12,7 @@ use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
 use watchfire::model::matcher::{MatchOp, Matcher};
-use watchfire::model::read::{Scope, Unlimited};
+use watchfire::model::read::{ReadView, Scope, Unlimited};
 use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::{EngineOptions, QueryContext, Shortcuts, evaluate_instant};
 use watchfire::promql::parser::{ParseOptions, parse_expr};
@@ -52,8 +53,81 @@ fn ran_ms() -> f64 {
     nanos.unwrap_or(0.0) / 1e6
 }
 
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
+}
+
+/// As shards do in idle moments.
+fn tidy(head: &Head) {
+    for shard in head.shards() {
+        shard.seal_tail();
+        while let Some(job) = shard.merge_job() {
+            shard.install(job.run());
+        }
+    }
+}
+
+/// Generations of five minutes in an hour.
+const GENERATIONS: i64 = 12;
+const LIFE_MS: i64 = 300_000;
+
+fn churn(targets: usize) {
+    let head = Head::new(HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) });
+    let began = Instant::now();
+    for generation in 0..GENERATIONS {
+        let from = START_MS + generation * LIFE_MS;
+        let mut known: Vec<Vec<SeriesKey>> = Vec::new();
+        for step in 0..LIFE_MS / 15_000 {
+            for target in 0..targets {
+                let sample = |series: usize| AppendSample {
+                    series: match known.get(target) {
+                        Some(keys) => keys[series].clone(),
+                        None => {
+                            let mut builder = labels(target, series).to_builder();
+                            // The last one is as in the measurement without churn.
+                            if generation + 1 < GENERATIONS {
+                                builder.set("uid", &format!("{target:03}-{series:04}-{generation}"));
+                            }
+                            SeriesKey::Labels(builder.build())
+                        }
+                    },
+                    at: TimestampMs(from + step * 15_000),
+                    value: (step * (series as i64 % 37 + 1)) as f64,
+                };
+                let batch = AppendBatch::of_floats((0..SERIES_PER_TARGET).map(sample).collect());
+                let report = head.append_blocking(batch).unwrap();
+                if step == 0 {
+                    known.push(report.resolved.into_iter().map(|(_, handle)| SeriesKey::Known(handle)).collect());
+                }
+            }
+            // Half of a generation later a block stands for the one before it.
+            if step == LIFE_MS / 30_000 {
+                head.truncate_blocking(TimestampMs(from));
+            }
+        }
+        drop(known);
+        let stats = head.stats();
+        println!(
+            "generation {generation}: {} series, {:.0} MiB resident, {} MiB of them the index, {:.0} s",
+            stats.series,
+            resident_mib(),
+            stats.index_bytes >> 20,
+            began.elapsed().as_secs_f64()
+        );
+    }
+    tidy(&head);
+    show_listings(&*head.queryable().view().unwrap());
+    head.truncate_blocking(TimestampMs(START_MS + GENERATIONS * LIFE_MS));
+    println!("nothing: {} series, {:.0} MiB resident", head.stats().series, resident_mib());
+}
+
 fn main() {
     let targets = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(TARGETS);
+    if std::env::args().any(|argument| argument == "churn") {
+        return churn(targets);
+    }
     let head = Head::new(HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) });
     let mut known: Vec<Vec<SeriesKey>> = Vec::new();
     for step in 0..SAMPLES {
@@ -73,13 +147,7 @@ fn main() {
             }
         }
     }
-    // As shards do in idle moments.
-    for shard in head.shards() {
-        shard.seal_tail();
-        while let Some(job) = shard.merge_job() {
-            shard.install(job.run());
-        }
-    }
+    tidy(&head);
     let view = head.queryable().view().unwrap();
     let at = TimestampMs(START_MS + (SAMPLES - 1) * 15_000);
     for query in ["sum by (job) (rate(x[5m]))", "count(x)", "sum by (job) (rate(x{method=\"GET\"}[5m]))"] {
@@ -101,6 +169,11 @@ fn main() {
             );
         }
     }
+    show_listings(&*view);
+}
+
+/// Selections and listings, three times each.
+fn show_listings(view: &dyn ReadView) {
     let selectors = [
         ("instance", MatchOp::Equal, "10.0.0.7:8080"),
         ("uid", MatchOp::Equal, "007-0011"),

@@ -11,12 +11,14 @@ mod answer;
 mod corpus;
 #[path = "../tests/promql_differential/dice.rs"]
 mod dice;
+mod directories;
 mod evaluator;
 #[path = "../tests/promql_differential/grammar.rs"]
 mod grammar;
 mod http;
 mod mutate;
 mod parser;
+mod records;
 mod regexp;
 #[path = "../tests/promql_differential/samples.rs"]
 #[expect(dead_code, reason = "samples are not sent anywhere here")]

@@ -3,10 +3,13 @@
 
 #[path = "blocks/admin.rs"]
 mod admin;
+#[path = "blocks/golden.rs"]
+mod golden;
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use support::{Exporter, Server, encode, wait_for};
@@ -92,6 +95,11 @@ fn a_damaged_block_is_named_by_queries_of_its_range_and_kept() {
     wait_for("its name in the log", || server.log().contains(NAMES[1]).then_some(()));
     assert_eq!(metric(&server, "watchfire_blocks_damaged"), 1.0);
     assert_eq!(metric(&server, "watchfire_block_corruptions_total"), 1.0);
+    let page = server.get("/status").text();
+    assert!(
+        page.contains(&format!("block {}: ", NAMES[1])) && page.contains("; 2840 samples; from 2023-11-15T"),
+        "{page}"
+    );
     server.kill();
     let warn = ["--config.file=prometheus.yml", KEEP_ALL, "--storage.tsdb.damaged-blocks=warn"];
     let server = Server::start(folder.path(), &warn);
@@ -146,4 +154,58 @@ fn the_head_becomes_blocks_and_no_sample_is_lost_or_doubled_by_kill_9() {
         assert!(!blocks(folder.path()).is_empty());
     }
     assert!(known.last().is_some_and(|(_, samples)| 20.0 <= *samples), "{known:?}");
+}
+
+#[test]
+fn blocks_beyond_what_the_file_wants_kept_go_by_time_size_and_share_of_the_disk() {
+    // Each takes some looks at the blocks, a second apart.
+    std::thread::scope(|scope| {
+        for kind in ["time", "size", "percentage"] {
+            scope.spawn(move || check_retention(kind));
+        }
+    });
+}
+
+fn check_retention(kind: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (old, new) = (now - 5 * 3_600, now - 60);
+    let line = |(t, i): (u64, u64)| format!("a{{i=\"{i}\"}} {i} {t}\n");
+    let samples: String = [old, new].iter().flat_map(|t| (0..50).map(|i| (*t, i))).map(line).collect();
+    fs::write(folder.path().join("in.txt"), format!("# TYPE a gauge\n{samples}# EOF\n")).unwrap();
+    let args = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", "in.txt", "data"];
+    let made = Command::new(env!("CARGO_BIN_EXE_watchfire")).args(args).current_dir(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let len = |block: &PathBuf| -> u64 {
+        let files = ["index", "meta.json", "tombstones", "chunks/000001"];
+        files.iter().map(|file| fs::metadata(block.join(file)).unwrap().len()).sum()
+    };
+    let all: u64 = blocks(folder.path()).iter().map(len).sum();
+    let config = |hours: u64, bytes: u64| {
+        let disk = rustix::fs::statvfs(folder.path()).unwrap();
+        let share = bytes as f64 * 100.0 / (disk.f_blocks * disk.f_frsize) as f64;
+        let retention = match kind {
+            "time" => format!("time: {hours}h"),
+            "size" => format!("time: 1y\n      size: {bytes}B"),
+            _ => format!("time: 1y\n      percentage: {share:.12}"),
+        };
+        let text = format!("storage:\n  tsdb:\n    retention:\n      {retention}\n");
+        fs::write(folder.path().join("prometheus.yml"), text).unwrap();
+    };
+    config(10, all * 2);
+    let quick = "--storage.tsdb.block-reload-interval=1s";
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml", quick, "--web.enable-lifecycle"]);
+    let looks = || metric(&server, "prometheus_tsdb_reloads_total");
+    let before = looks();
+    wait_for("a look at the blocks", || (before + 1.0 <= looks()).then_some(()));
+    assert_eq!(blocks(folder.path()).len(), 2, "{kind}: {}", server.log());
+    config(2, all - 1_000);
+    assert_eq!(server.post("/-/reload").status, 200);
+    wait_for("the end of the oldest block", || (blocks(folder.path()).len() == 1).then_some(()));
+    let count = |time: u64| at(&server, "count(a)", i64::try_from(time).unwrap()).unwrap();
+    assert_eq!((count(old), count(new)), (0.0, 50.0), "{kind}");
+    let removals = |name: &str| metric(&server, &format!("prometheus_tsdb_{name}_retentions_total"));
+    let expected = if kind == "time" { (1.0, 0.0) } else { (0.0, 1.0) };
+    assert_eq!((removals("time"), removals("size")), expected, "{kind}");
+    server.kill();
 }

@@ -1,5 +1,5 @@
 //! What queries hold, measured at the allocator: over a thousand generated queries the memory in use is at no time more than
-//! what the ledger has charged and a fifth, and all of it comes back.
+//! what the ledger has charged and a fifth, and all of it comes back. So does that of series that come and go.
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -13,9 +13,10 @@ use tikv_jemallocator::{Jemalloc, usable_size};
 use watchfire::model::append::{AppendBatch, AppendSample, SeriesKey};
 use watchfire::model::clock::ManualClock;
 use watchfire::model::labels::Labels;
+use watchfire::model::matcher::Matcher;
 use watchfire::model::random::Random;
-use watchfire::model::read::{Queryable, ReadView};
-use watchfire::model::time::TimestampMs;
+use watchfire::model::read::{Queryable, ReadView, Scope, Unlimited};
+use watchfire::model::time::{TimeRange, TimestampMs};
 use watchfire::promql::eval::{
     EngineOptions, EvalError, Evaluated, MemoryPool, ParseFailure, ParsedQuery, QueryContext, QueryLedger,
     evaluate_instant, evaluate_range, parse,
@@ -382,4 +383,65 @@ fn what_texts_ask_for_is_charged() {
         }
     }
     assert!(beyond.is_empty(), "{beyond:#?}");
+}
+
+/// Series of a generation, as of pods that live for five minutes.
+const PODS: usize = 2_000;
+const GENERATIONS: i64 = 12;
+const LIFE_MS: i64 = 300_000;
+
+/// An hour in which every series is replaced each five minutes, with queries, and with samples of new series that are a year old:
+/// once the old series are cut off, the head holds what it held when there was one generation, and finds series as then.
+#[test]
+fn series_that_come_and_go_leave_nothing_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let head = Head::new(HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) });
+    let pod = |generation: i64, n: usize| {
+        let mut builder = vec![("__name__", "load".to_owned()), ("job", format!("job-{}", n % 10))];
+        builder.push(("instance", format!("10.{generation}.{}.{}:80", n / 250, n % 250)));
+        builder.push(("pod", format!("api-7d9c{generation:x}-{n:05x}")));
+        Labels::from_pairs(builder)
+    };
+    let batch = |series: &dyn Fn(usize) -> Labels, at_ms: i64| {
+        let sample = |n: usize| AppendSample {
+            series: SeriesKey::Labels(series(n)),
+            at: TimestampMs(at_ms),
+            value: (at_ms % 1_000_003) as f64 + n as f64,
+        };
+        AppendBatch::from((0..PODS).map(sample).collect::<Vec<_>>())
+    };
+    let begin_ms = START_S * 1_000;
+    let mut levels = Vec::new();
+    for generation in 0..GENERATIONS {
+        let from = begin_ms + generation * LIFE_MS;
+        for step in 0..5 {
+            let report = head.append_blocking(batch(&|n| pod(generation, n), from + step * 60_000)).unwrap();
+            assert_eq!((report.appended as usize, report.rejected.len()), (PODS, 0));
+        }
+        let old = head.append_blocking(batch(&|n| pod(generation + 1_000, n), from - 365 * 86_400_000)).unwrap();
+        assert_eq!((old.appended, old.rejected.len()), (0, PODS), "refused, each alone");
+        // What is there now is found by queries, which remember things.
+        let at_s = from / 1_000 + 240;
+        for query in ["sum by (job) (rate(load[5m]))", "count(load{instance=~\"10.*7:80\"})", "load{pod=~\".*f\"}"] {
+            let view = head.queryable().view().unwrap();
+            evaluate(&*view, at_s, 1, &QueryContext::unlimited(query)).unwrap();
+            view.label_values("pod", &Scope::all(&[Matcher::equal("job", "job-3")], TimeRange::ALL), &Unlimited)
+                .unwrap();
+        }
+        // As after a block was made of what is older.
+        assert!(head.truncate_blocking(TimestampMs(from)));
+        assert_eq!(head.stats().series as usize, PODS, "generation {generation}");
+        let view = head.queryable().view().unwrap();
+        let one = [Matcher::equal("pod", &format!("api-7d9c{generation:x}-00007"))];
+        assert_eq!(view.select(&one, TimeRange::ALL, &Unlimited).unwrap().len(), 1);
+        let gone = [Matcher::equal("pod", &format!("api-7d9c{:x}-00007", generation - 1))];
+        assert!(view.select(&gone, TimeRange::ALL, &Unlimited).unwrap().is_empty());
+        assert_eq!(view.label_values("pod", &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap().len(), PODS);
+        drop(view);
+        levels.push(HELD.load(Ordering::Relaxed));
+    }
+    let (early, late) = (levels[1], levels[levels.len() - 1]);
+    assert!(late < early + early / 20, "bytes held after each generation: {levels:?}");
+    head.truncate_blocking(TimestampMs(begin_ms + GENERATIONS * LIFE_MS));
+    assert_eq!(head.stats().series, 0);
 }

@@ -228,5 +228,7 @@ fn a_flipped_byte_of_the_log_costs_a_record_and_the_start_says_so() {
     assert!(metrics.contains("\nprometheus_tsdb_wal_corruptions_total 1\n"), "{metrics}");
     assert!(metrics.contains(&format!("\nwatchfire_wal_lost_samples_total {lost}\n")), "{lost}: {}", server.log());
     wait_for("the cost in the log", || server.log().contains(&format!("samples={lost}")).then_some(()));
+    let page = server.get("/status").text();
+    assert!(page.contains("wal/00000000, byte ") && page.contains(&format!("; {lost} samples lost")), "{page}");
     assert_eq!(fs::read(folder.path().join("data/wal.damaged/00000000")).unwrap(), bytes);
 }

@@ -385,7 +385,7 @@ impl CompactorDeps {
     }
 
     /// Writes what came out of order as blocks of its own and lets the head drop it; returns how many blocks that made.
-    async fn compact_late(&self) -> Result<u32, RoundError> {
+    pub(in crate::actors) async fn compact_late(&self) -> Result<u32, RoundError> {
         if !self.head.has_late() {
             return Ok(0);
         }

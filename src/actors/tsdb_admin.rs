@@ -203,6 +203,10 @@ impl CompactorDeps {
     async fn snapshot(&self, skip_head: bool) -> Result<String, OrderError> {
         self.must_be_open()?;
         let _turn = self.turn.lock().await;
+        if !skip_head {
+            // Samples that came out of order are in the snapshot as blocks.
+            self.compact_late().await?;
+        }
         let mut random = self.fork_random();
         let name = snapshot_name(self.clock.now(), random.next_u64());
         let folder = self.catalog.dir().join(SNAPSHOTS_DIR);

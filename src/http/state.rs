@@ -96,6 +96,10 @@ pub trait ServerPorts: Send + Sync + 'static {
     fn wal_replay(&self) -> Result<WalReplay, ApiError> {
         Ok(WalReplay::default())
     }
+    /// What of the stored data is damaged or was found damaged at the start, one place a line.
+    fn damage(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// All rule groups with their rules and alerts.
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>>;
     /// Groups of alerts as the dispatcher in process has them.

@@ -282,34 +282,56 @@ fn a_step_of_the_clock_deletes_nothing_and_appends_go_on_when_it_is_right_again(
 
 #[test]
 fn a_frozen_clock_costs_its_own_time_alone() {
-    let mut life = settled();
-    let frozen = life.manual.now().0;
-    for _ in 0..30 {
-        life.manual.advance(EVERY);
-        life.manual.step_to(TimestampMs(frozen));
-        life.scrape();
+    let whole = settled();
+    let (sim, frozen, up) = (whole.sim.clone(), whole.manual.now().0, whole.manual.monotonic());
+    drop(whole);
+    for minutes in [4, 30, 200] {
+        for restart in [Restart::Never, Restart::Meanwhile, Restart::Afterwards] {
+            let what = format!("frozen for {minutes} min, restart {restart:?}");
+            let manual = ManualClock::booted(TimestampMs(frozen), "boot");
+            manual.advance(up);
+            manual.step_to(TimestampMs(frozen));
+            let mut life = Life::begin(&sim.fork(), &manual, 12 * HOUR_MS);
+            for minute in 0..minutes {
+                if restart == Restart::Meanwhile && minute == minutes / 2 {
+                    life = life.restart();
+                }
+                life.manual.advance(EVERY);
+                life.manual.step_to(TimestampMs(frozen));
+                life.scrape();
+            }
+            assert_eq!(life.times(NOW, i64::MAX).len(), 360, "{what}");
+            life.manual.step_to(TimestampMs(frozen + minutes * MINUTE_MS));
+            if restart == Restart::Afterwards {
+                life = life.restart();
+            }
+            assert_eq!(life.scrape(), SERIES, "{what}: the first scrape afterwards");
+            assert_eq!(life.pass(150), 150 * SERIES, "{what}");
+            assert_eq!(life.times(NOW, i64::MAX).len(), 511, "{what}");
+            assert_eq!(life.restart().times(NOW, i64::MAX).len(), 511, "{what}");
+        }
     }
-    assert_eq!(life.times(NOW, i64::MAX).len(), 360);
-    life.manual.step_to(TimestampMs(frozen + 30 * MINUTE_MS));
-    let mut life = life.restart();
-    assert_eq!(life.scrape(), SERIES);
-    assert_eq!(life.times(NOW, i64::MAX).len(), 361);
-    let life = life.restart();
-    assert_eq!(life.times(NOW, i64::MAX).len(), 361);
 }
 
 #[test]
 fn a_clock_of_1970_that_gets_right_leaves_no_gap_that_is_walked_through() {
-    let manual = ManualClock::at(TimestampMs(MINUTE_MS));
-    let mut life = Life::begin(&SimFs::new(), &manual, 12 * HOUR_MS);
-    assert_eq!(life.pass(30), 30 * SERIES);
-    let mut life = life.restart();
-    life.manual.step_to(TimestampMs(NOW));
-    assert_eq!(life.scrape(), SERIES, "the first scrape afterwards");
-    assert_eq!(life.pass(300), 300 * SERIES);
-    assert!(life.rounds - life.begun < 1_000, "{}", life.rounds - life.begun);
-    let life = life.restart();
-    assert_eq!(life.times(NOW, i64::MAX).len(), 301);
+    for restart in [Restart::Never, Restart::Meanwhile, Restart::Afterwards] {
+        let manual = ManualClock::at(TimestampMs(MINUTE_MS));
+        let mut life = Life::begin(&SimFs::new(), &manual, 12 * HOUR_MS);
+        assert_eq!(life.pass(30), 30 * SERIES);
+        if restart == Restart::Meanwhile {
+            life = life.restart();
+        }
+        life.manual.step_to(TimestampMs(NOW));
+        if restart == Restart::Afterwards {
+            life = life.restart();
+        }
+        assert_eq!(life.scrape(), SERIES, "the first scrape afterwards, restart {restart:?}");
+        assert_eq!(life.pass(300), 300 * SERIES);
+        assert!(life.rounds - life.begun < 1_000, "{}", life.rounds - life.begun);
+        let life = life.restart();
+        assert_eq!(life.times(NOW, i64::MAX).len(), 301, "restart {restart:?}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::storage::head_chunk_repair::{self, ChunkDamage};
 use crate::storage::head_chunk_store::{ChunkStore, Files};
 use crate::storage::head_chunks::{self, HeadChunk, LateInFiles};
 use crate::storage::late_floor;
-use crate::storage::wal::exemplar_record::RefExemplar;
+use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metadata_record::RefMetadata;
@@ -29,8 +29,9 @@ use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RefSample, RefSeries};
 use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
-use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, pass_on, read_until};
+use crate::storage::wal::{IoContext, LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, pass_on, read_until};
 use crate::storage::wbl;
+use crate::telemetry::allocator;
 
 /// What a start has found in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,7 +133,12 @@ pub fn open(
     oldest: TimestampMs,
 ) -> Result<(Writer, ReplayReport), WalError> {
     let begun = metrics.clock.monotonic();
-    let snapshot = chunk_snapshot::usable(fs, data_dir)?;
+    // One of another program does not say which chunks go with it: should some be missing, nothing would tell.
+    let is_ours = |snapshot: &Snapshot| !matches!(snapshot.notes(fs, data_dir), Ok(None));
+    let (snapshot, foreign) = match chunk_snapshot::usable(fs, data_dir)? {
+        Some(snapshot) if is_ours(&snapshot) => (Some(snapshot), None),
+        found => (None, found),
+    };
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
     let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
     let files = Files::new(fs, data_dir, metrics.of_chunks());
@@ -150,6 +156,14 @@ pub fn open(
                 let (writer, mut log) = opened?;
                 // What is read without chunks fits by itself.
                 if restorer.settle() == 0 || source == Source::Log {
+                    let has_late = fs.exists(&data_dir.join(wbl::WBL_DIR)).context("read", data_dir)?;
+                    // What one step has let go of would count beside what the next one takes.
+                    let give_back = || {
+                        if has_late {
+                            allocator::give_back();
+                        }
+                    };
+                    give_back();
                     let aliases = known.iter().flat_map(|known| &known.aliases);
                     aliases.for_each(|(reference, first)| restorer.alias(*reference, *first));
                     if late.is_some() {
@@ -157,14 +171,24 @@ pub fn open(
                         head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
                     }
                     let adopts_late = late.is_some_and(|late| late.give(&mut restorer));
+                    give_back();
                     // Whatever the rest comes from: the log of late samples is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
                     let late_again = restorer.late_again();
+                    give_back();
                     let late_chunk_file = match adopts_late {
                         true => None,
                         false => restore_late((fs, data_dir, late_from), &mut restorer, (metrics, &mut chunk_damage))?,
                     };
                     settle_cost(&mut chunk_damage, &mut restorer, metrics);
+                    if let Some(foreign) = &foreign
+                        && let Err(error) = foreign.read(fs, &mut ExemplarsAlone(&mut restorer))
+                    {
+                        metrics.snapshot_errors.inc();
+                        snapshot_error = Some(error.to_string());
+                        tracing::error!(component = "tsdb", dir = %foreign.dir().display(), %error,
+                            "Exemplars of the chunk snapshot cannot be read; samples are read from chunks and log");
+                    }
                     let mut restored = restorer.finish();
                     if let Some(known) = known {
                         head.note_aliases(known.aliases.values());
@@ -339,19 +363,9 @@ fn prepare(
     }
     let mut sink = FromSnapshot { restorer: &mut *restorer, series: 0 };
     snapshot.read(fs, &mut sink)?;
-    let position = snapshot.position;
-    let known = match notes {
-        Some(notes) if notes.series() != sink.series => return Err(SnapshotError::Notes),
-        Some(notes) => {
-            let ref_max = notes.next_ref.saturating_sub(1);
-            Known { position, aliases: notes.aliases, ref_max }
-        }
-        None => {
-            // Made by another program: the log tells which references are taken, and which series have several.
-            let read = read_until(fs, &data_dir.join(WAL_DIR), position, &mut SeriesAlone(restorer))?;
-            Known { position, aliases: Aliases::new(), ref_max: read.ref_max }
-        }
-    };
+    let notes = notes.filter(|notes| notes.series() == sink.series).ok_or(SnapshotError::Notes)?;
+    let ref_max = notes.next_ref.saturating_sub(1);
+    let known = Known { position: snapshot.position, aliases: notes.aliases, ref_max };
     Ok(Prepared { known: Some(known), late: Some(late) })
 }
 
@@ -392,17 +406,19 @@ impl SnapshotSink for FromSnapshot<'_, '_> {
     }
 }
 
-/// Passes the names of series on, and nothing else.
-struct SeriesAlone<'a, 'b>(&'a mut Restorer<'b>);
+/// Passes exemplars on, and nothing else.
+struct ExemplarsAlone<'a, 'b>(&'a mut Restorer<'b>);
 
-impl RecordSink for SeriesAlone<'_, '_> {
-    fn series(&mut self, series: &mut Vec<RefSeries>) {
-        RecordSink::series(self.0, series);
+impl SnapshotSink for ExemplarsAlone<'_, '_> {
+    fn series(&mut self, _: SeriesRef, _: Labels, _: Option<OpenImage>) {}
+
+    fn record(&mut self, bytes: &[u8]) {
+        let mut exemplars = Vec::new();
+        // A record of another kind is none of exemplars.
+        if decode_exemplars(bytes, &mut exemplars).is_ok() {
+            exemplars.iter().for_each(|one| self.0.exemplar_of_snapshot(one));
+        }
     }
-
-    fn samples(&mut self, _: &[RefSample]) {}
-
-    fn histograms(&mut self, _: &[RefHistogram]) {}
 }
 
 /// Fills a shard again from its finished chunks and the log after a panic, up to `until`, where the writer stands. Call

@@ -61,6 +61,16 @@ impl<K: PartialEq, T> Selections<K, T> {
         Some(Arc::clone(&kept.found))
     }
 
+    /// Forgets everything, as where what was found is gone.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state.lock();
+        let gone = std::mem::take(&mut state.kept);
+        state.len = 0;
+        // What goes is dropped outside of the lock.
+        drop(state);
+        drop(gone);
+    }
+
     /// Keeps what the matchers found, which takes `len` bytes.
     pub(crate) fn put(&self, key: K, matchers: &[Matcher], found: Arc<[T]>, len: usize) {
         let texts: usize = matchers.iter().map(|matcher| matcher.name().len() + matcher.value().len()).sum();
@@ -122,6 +132,8 @@ mod tests {
         assert!(held <= 4_000, "{held}");
         selections.put(9, &of("x"), Arc::from([0]), 1_001);
         assert!(found(9, "x").is_none(), "one that takes too much is not kept");
+        selections.clear();
+        assert_eq!((found(1, "x"), selections.state.lock().len), (None, 0));
     }
 
     #[test]

@@ -550,6 +550,30 @@ fn samples_out_of_order_are_taken_within_the_window_and_become_blocks() {
     assert_eq!((at_end(&server), metric(&server, "watchfire_head_late_series")), (expected.len(), 0.0));
 }
 
+#[test]
+fn a_snapshot_with_the_head_has_what_came_out_of_order() {
+    let (folder, other, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), now_ms());
+    for folder in [&folder, &other] {
+        fs::write(folder.path().join("prometheus.yml"), "storage: {tsdb: {out_of_order_time_window: 30m}}\n").unwrap();
+    }
+    let args = ["--config.file=prometheus.yml", ON, "--web.enable-admin-api"];
+    let server = Server::start(folder.path(), &args);
+    for points in [vec![(at - 1, 1.0), (at, 2.0)], vec![(at - 900_000, 3.0), (at - 899_000, 4.0)]] {
+        let body = v1(vec![series(&[("__name__", "late"), ("job", "a")], &points)]);
+        assert_eq!(said(&write_v1(&server, &body)), (204, String::new()));
+    }
+    let expected = samples(&server, "late");
+    assert_eq!(expected[0].1.len(), 4);
+    let taken = server.post("/api/v1/admin/tsdb/snapshot").json();
+    let name = taken["data"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(samples(&server, "late"), expected);
+    server.kill();
+    fs::rename(folder.path().join("data/snapshots").join(name), other.path().join("data")).unwrap();
+    for folder in [&folder, &other] {
+        assert_eq!(samples(&Server::start(folder.path(), &args), "late"), expected);
+    }
+}
+
 /// Exemplars of a metric: value, time in milliseconds and `id`.
 fn exemplars(server: &Server, metric: &str) -> Vec<(f64, i64, String)> {
     let json = server.get(&format!("/api/v1/query_exemplars?query={metric}")).json();

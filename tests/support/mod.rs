@@ -155,6 +155,13 @@ impl Server {
         server
     }
 
+    /// Starts another binary that takes the same arguments and says the same of itself, and waits until it is ready.
+    pub fn start_other(command: Command, folder: &Path, args: &[&str]) -> Self {
+        let server = Self::spawn(command, folder, args, &[]);
+        server.wait_ready();
+        server
+    }
+
     fn spawn(command: Command, folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::spawn_with(command, Stdio::null(), folder, args, variables)
     }

@@ -16,10 +16,11 @@ use crate::actors::threads::Thread;
 use crate::cli::flags::ServerFlags;
 use crate::config::Config;
 use crate::model::clock::SharedClock;
+use crate::model::go_time::format_rfc3339_nano;
 use crate::model::steady_clock::SteadyClock;
 use crate::model::time::TimestampMs;
 use crate::storage::block::PageCache;
-use crate::storage::block::catalog::Catalog;
+use crate::storage::block::catalog::{Catalog, DamagedBlock};
 use crate::storage::block::metrics::BlockMetrics;
 use crate::storage::block::retention::RetentionRule;
 use crate::storage::chunk::cut::CutRules;
@@ -57,6 +58,19 @@ pub(super) fn catalog(flags: &ServerFlags, registry: &Registry) -> Arc<Catalog> 
     let catalog = Catalog::new(RealFs::shared(), &flags.storage.path, cache, BlockMetrics::new(registry));
     catalog.set_on_damage(flags.storage.on_damage);
     catalog
+}
+
+/// What a page says of a block that cannot be read.
+pub(super) fn damage_line(damaged: &DamagedBlock) -> String {
+    let mut line = format!("block {}: {}", damaged.name, damaged.reason);
+    if let Some(samples) = damaged.samples {
+        line += &format!("; {samples} samples");
+    }
+    if let Some((from, to)) = damaged.range {
+        let time = |ms: i64| format_rfc3339_nano(ms.saturating_mul(1_000_000));
+        line += &format!("; from {} to {}", time(from), time(to));
+    }
+    line
 }
 
 /// How much the configuration wants kept.

@@ -275,6 +275,7 @@ impl Parts {
         self.head.set_late_window(tsdb.map_or(0, |tsdb| tsdb.out_of_order_time_window.as_ms_i64()));
         let floats_with_starts = storage::writes_xor2(self.prefers_xor2, &loaded.config.storage);
         self.head.set_block_encodings(floats_with_starts, self.writes_started_histograms);
+        self.catalog.set_floats_with_starts(floats_with_starts);
         if self.keeps_exemplars {
             storage::settle_exemplars(&self.head, &loaded.config.storage);
         }

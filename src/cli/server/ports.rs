@@ -27,6 +27,7 @@ use crate::actors::scrape_manager::ScrapeOverview;
 use crate::actors::scrape_target::TargetShared;
 use crate::cli::flags::ServerFlags;
 use crate::cli::server::admin::Admin;
+use crate::cli::server::blocks;
 use crate::cli::server::feature_list::{self, FeatureList};
 use crate::cli::server::parts::Reloader;
 use crate::cli::server::rules;
@@ -396,6 +397,16 @@ impl ServerPorts for Ports {
     fn wal_replay(&self) -> Result<WalReplay, ApiError> {
         let (min, max, current) = self.admin.replay.get();
         Ok(WalReplay { min, max, current })
+    }
+
+    fn damage(&self) -> Vec<String> {
+        let state = self.catalog.state();
+        let mut lines: Vec<String> = state.damaged.iter().map(blocks::damage_line).collect();
+        for block in &state.blocks {
+            lines.extend(block.damage().iter().map(|part| format!("block {}: {part}", block.meta().ulid)));
+        }
+        lines.extend_from_slice(self.admin.replay.damage());
+        lines
     }
 
     fn rule_groups(&self) -> Answer<'_, Vec<RuleGroup>> {

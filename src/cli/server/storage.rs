@@ -18,12 +18,12 @@ use crate::storage::head::Head;
 use crate::storage::head_chunk_store;
 use crate::storage::head_chunks::{self, HeadChunksError, HeadChunksReport};
 use crate::storage::lock::DirLock;
-use crate::storage::replay::{self, Aliases, ReadFrom};
+use crate::storage::replay::{self, Aliases, ReadFrom, ReplayReport};
 use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::writer::{Position, Writer};
-use crate::storage::wal::{SEGMENT_LEN, WalOptions};
+use crate::storage::wal::{SEGMENT_LEN, SegmentDamage, WalOptions};
 use crate::storage::wbl::LateLog;
 
 /// An open data directory.
@@ -47,7 +47,11 @@ pub(super) fn writes_xor2(is_preferred: bool, config: &StorageConfig) -> bool {
 
 /// Refuses start times where their chunks have no room for them. The text is Prometheus's.
 pub(super) fn check_starts(flags: &ServerFlags, config: &StorageConfig) -> Result<(), String> {
-    if flags.features.is_enabled("st-storage") && !writes_xor2(flags.features.is_enabled("xor2-encoding"), config) {
+    have_starts_room(flags.features.is_enabled("st-storage"), flags.features.is_enabled("xor2-encoding"), config)
+}
+
+fn have_starts_room(are_stored: bool, is_preferred: bool, config: &StorageConfig) -> Result<(), String> {
+    if are_stored && !writes_xor2(is_preferred, config) {
         let reason = "XOR chunks do not store start timestamps, use \"xor2\"";
         return Err(format!("float chunk encoding \"xor\" is incompatible with start-timestamp storage; {reason}"));
     }
@@ -160,6 +164,10 @@ pub(super) fn open(
                 let checked = checked.map_err(|error| error.to_string())?;
                 // Chunks that were not used would stand beside those that are written from now on.
                 if !log_is_damaged {
+                    // Nor would a snapshot go with what is left, for a program that does not look.
+                    if let Err(error) = chunk_snapshot::remove_all(&fs, &dir, None) {
+                        tracing::warn!(component = "tsdb", err = %error, "A chunk snapshot cannot be removed");
+                    }
                     match head_chunk_store::begin_anew(&fs, &dir, metrics.of_chunks()) {
                         Ok(store) => head.attach_chunks(store),
                         Err(error) => {
@@ -181,6 +189,7 @@ pub(super) fn open(
     for damage in report.log.damage.iter().chain(&report.late_log.damage) {
         tracing::error!(component = "tsdb", ?damage, "The log was damaged and has been repaired");
     }
+    metrics.progress.found(damage_of(&report));
     if 0 < report.head.unknown_refs {
         tracing::warn!(component = "tsdb", samples = report.head.unknown_refs, range = ?report.head.unknown_span,
             "The log holds samples of series that it does not name; they are not shown");
@@ -204,4 +213,63 @@ pub(super) fn open(
     }
     let (aliases, late_chunk_file) = (report.head.aliases, report.late_chunk_file);
     Ok(OpenStorage { lock, writer, late_log, late_chunk_file, fs, dir, aliases })
+}
+
+/// What reading the directory back has found damaged or missing, one place a line.
+fn damage_of(report: &ReplayReport) -> Vec<String> {
+    let (log, late) = (&report.log, &report.late_log);
+    let place = |damage: &SegmentDamage| {
+        let SegmentDamage { path, offset, error, loss, .. } = damage;
+        format!("{}, byte {offset}: {error}; {loss}", path.display())
+    };
+    // The unfinished end that a crash leaves is none.
+    let damaged = log.damage.iter().chain(&late.damage).filter(|damage| !damage.torn_end);
+    let mut lines: Vec<String> = damaged.map(place).collect();
+    lines.extend(log.missing.iter().map(|number| format!("segment {number} of the log is missing")));
+    lines.extend(late.missing.iter().map(|number| format!("segment {number} of the log of late samples is missing")));
+    lines.extend(
+        log.missing_files.iter().chain(&late.missing_files).map(|path| format!("{} is missing", path.display())),
+    );
+    if 0 < report.head.unknown_refs {
+        let loss = Loss { samples: report.head.unknown_refs, range: report.head.unknown_span, ..Loss::default() };
+        lines.push(format!("series that the log does not name any more: {loss}"));
+    }
+    lines.extend(report.chunk_damage.iter().map(|damage| match damage.len {
+        0 => format!("{} is missing; {}", damage.path.display(), damage.loss),
+        len => format!("{}, byte {}: {len} bytes are damaged; {}", damage.path.display(), damage.offset, damage.loss),
+    }));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::storage::{ChunkEncodingConfig, TsdbConfig};
+
+    #[test]
+    fn the_encoding_of_floats_is_what_configuration_or_feature_say() {
+        let said = |floats: &str| {
+            let chunk_encoding = ChunkEncodingConfig { floats: floats.to_owned() };
+            StorageConfig {
+                tsdb: Some(TsdbConfig { chunk_encoding, ..TsdbConfig::default() }),
+                ..StorageConfig::default()
+            }
+        };
+        let nothing = StorageConfig::default();
+        for (is_preferred, config, is_xor2) in [
+            (false, &nothing, false),
+            (true, &nothing, true),
+            (false, &said(""), false),
+            (true, &said(""), true),
+            (true, &said("xor"), false),
+            (false, &said("xor2"), true),
+        ] {
+            assert_eq!(writes_xor2(is_preferred, config), is_xor2);
+            assert_eq!(have_starts_room(false, is_preferred, config), Ok(()));
+            let refused = "float chunk encoding \"xor\" is incompatible with start-timestamp storage; \
+                           XOR chunks do not store start timestamps, use \"xor2\"";
+            let expected = if is_xor2 { Ok(()) } else { Err(refused.to_owned()) };
+            assert_eq!(have_starts_room(true, is_preferred, config), expected);
+        }
+    }
 }

@@ -83,6 +83,7 @@ pub(crate) async fn flags(context: Context) -> Result<Response, ApiError> {
 /// `GET /status`.
 pub(crate) async fn status(context: Context) -> Result<Response, ApiError> {
     let runtime = context.state.ports.runtime().await?;
+    let damage = context.state.ports.damage();
     let time = |at: Option<crate::http::json::UnixNanos>| {
         at.map_or_else(|| "never".to_owned(), |at| go_time::format_rfc3339_nano(at.0))
     };
@@ -104,6 +105,19 @@ pub(crate) async fn status(context: Context) -> Result<Response, ApiError> {
         pair(html, "Processors", &limits::cpu_count().to_string());
         pair(html, "Threads", &process::thread_count().to_string());
         html.raw("</tbody></table>");
+        if !damage.is_empty() {
+            html.raw("<h2>Damage</h2>");
+            note(
+                html,
+                "error",
+                "Some of the stored data is damaged, or was found damaged at the start. Nothing of it was removed.",
+            );
+            html.raw("<ul>");
+            for place in &damage {
+                html.raw("<li><code>").text(place).raw("</code></li>");
+            }
+            html.raw("</ul>");
+        }
     }))
 }
 

@@ -114,6 +114,7 @@ pub struct Catalog {
     metrics: BlockMetrics,
     state: ArcSwap<CatalogState>,
     warns: AtomicBool,
+    floats_with_starts: AtomicBool,
     changing: Mutex<()>,
     /// Odd while a deletion is being shown, of head and blocks together.
     deletions: AtomicU64,
@@ -130,6 +131,7 @@ impl Catalog {
             metrics,
             state: ArcSwap::default(),
             warns: AtomicBool::new(false),
+            floats_with_starts: AtomicBool::new(false),
             changing: Mutex::default(),
             deletions: AtomicU64::new(0),
         })
@@ -173,6 +175,16 @@ impl Catalog {
     /// Sets that.
     pub fn set_on_damage(&self, what: OnDamage) {
         self.warns.store(what == OnDamage::Warn, Ordering::Relaxed);
+    }
+
+    /// Whether floats that are merged anew go into chunks with room for start times.
+    pub fn floats_with_starts(&self) -> bool {
+        self.floats_with_starts.load(Ordering::Relaxed)
+    }
+
+    /// Sets that, from now on.
+    pub fn set_floats_with_starts(&self, have: bool) {
+        self.floats_with_starts.store(have, Ordering::Relaxed);
     }
 
     /// Shows blocks with their new deleted ranges in place of what they were, in one step with what `also` shows.
@@ -320,7 +332,7 @@ impl Catalog {
     }
 
     /// Removes a block: renamed first, so that a crash leaves no half of it behind under its name.
-    fn remove(&self, name: Ulid) -> Result<(), BlockError> {
+    pub(crate) fn remove(&self, name: Ulid) -> Result<(), BlockError> {
         let dir = self.dir.join(name.to_string());
         if !self.fs.exists(&dir).context("read", &dir)? {
             return Ok(());

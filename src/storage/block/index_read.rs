@@ -434,12 +434,11 @@ impl IndexReader {
     }
 }
 
-/// Calls `take` with value and postings' place of the next `count` entries of the table, as they stand.
-fn each_entry(
-    cursor: &mut Cursor<'_>,
-    count: u64,
-    take: &mut dyn FnMut(&[u8], u64) -> Result<Next, ReadError>,
-) -> Result<Next, ReadError> {
+/// Takes value and postings' place of an entry of the table.
+type TakeEntry<'a> = dyn FnMut(&[u8], u64) -> Result<Next, ReadError> + 'a;
+
+/// Calls `take` with the next `count` entries of the table, as they stand.
+fn each_entry(cursor: &mut Cursor<'_>, count: u64, take: &mut TakeEntry<'_>) -> Result<Next, ReadError> {
     let (mut left, mut value) = (count, Vec::new());
     while 0 < left {
         // Entry by entry as they stand on the page.

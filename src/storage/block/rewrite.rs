@@ -99,6 +99,8 @@ pub(crate) enum Starts {
     Kept,
     /// They have not.
     None,
+    /// Those of samples with a start have, as in Prometheus's merges; those of floats all if that is said.
+    Needed { floats: bool },
 }
 
 impl Starts {
@@ -106,6 +108,28 @@ impl Starts {
     pub(crate) fn of(encodings: impl IntoIterator<Item = Encoding>) -> Self {
         let has_some = encodings.into_iter().any(|encoding| encoding == encoding.with_starts());
         if has_some { Self::Kept } else { Self::None }
+    }
+
+    /// Whether the next chunk of floats has them, and how many of the floats it takes. Without room for them it ends where one comes.
+    fn of_floats(self, floats: &[(i64, f64)], split: u16, start_of: impl Fn(i64) -> i64) -> (bool, usize) {
+        let len = floats.len().min(usize::from(split));
+        let has_start = |(t, _): &(i64, f64)| start_of(*t) != 0;
+        match self {
+            Self::Kept => (true, len),
+            Self::None => (false, len),
+            Self::Needed { floats: true } => (true, len),
+            Self::Needed { .. } if floats.first().is_some_and(has_start) => (true, len),
+            Self::Needed { .. } => (false, floats.iter().take(len).position(has_start).unwrap_or(len)),
+        }
+    }
+
+    /// Of chunks of histograms, which have a start all or none.
+    fn of_histograms(self, has_start: bool) -> Self {
+        match self {
+            Self::Needed { .. } if has_start => Self::Kept,
+            Self::Needed { .. } => Self::None,
+            other => other,
+        }
     }
 }
 
@@ -119,10 +143,15 @@ pub(crate) fn encode(
     let split = if kept == Starts::Kept { split.min(STARTED_SAMPLES_MAX) } else { split };
     let mut samples = samples.into_iter().peekable();
     while let Some(first) = samples.peek() {
-        let encoding = first.value.encoding();
+        let (encoding, has_start) = (first.value.encoding(), first.start != 0);
+        // A chunk of histograms begins anew where starts begin or end, if they are kept where they are needed.
+        let goes_on = |sample: &Sample| {
+            let parts = matches!(kept, Starts::Needed { .. }) && encoding != Encoding::Xor;
+            sample.value.encoding() == encoding && (!parts || (sample.start != 0) == has_start)
+        };
         let (mut floats, mut wholes, mut float_histograms) = (Vec::new(), Vec::new(), Vec::new());
         let mut starts: Vec<(i64, i64)> = Vec::new();
-        while let Some(Sample { t, start, value }) = samples.next_if(|sample| sample.value.encoding() == encoding) {
+        while let Some(Sample { t, start, value }) = samples.next_if(goes_on) {
             starts.push((t, start));
             match value {
                 Value::Float(value) => floats.push((t, value)),
@@ -134,17 +163,21 @@ pub(crate) fn encode(
             let at = starts.binary_search_by_key(&t, |(t, _)| *t).ok();
             at.and_then(|at| starts.get(at)).map_or(0, |(_, start)| *start)
         };
-        for part in floats.chunks(usize::from(split)) {
-            let (Some((min_t, _)), Some((max_t, _))) = (part.first(), part.last()) else { continue };
-            let (encoding, data) = match kept {
-                Starts::None => (encoding, encode_xor(part)),
-                Starts::Kept => {
-                    let started = |(t, value): &(i64, f64)| StartedSample { t: *t, start: start_of(*t), value: *value };
-                    (Encoding::Xor2, encode_xor2(&part.iter().map(started).collect::<Vec<_>>()))
-                }
+        let mut rest = &floats[..];
+        while !rest.is_empty() {
+            let (has_starts, len) = kept.of_floats(rest, split, start_of);
+            let Some((part, behind)) = rest.split_at_checked(len) else { break };
+            rest = behind;
+            let (Some((min_t, _)), Some((max_t, _))) = (part.first(), part.last()) else { break };
+            let (encoding, data) = if has_starts {
+                let started = |(t, value): &(i64, f64)| StartedSample { t: *t, start: start_of(*t), value: *value };
+                (Encoding::Xor2, encode_xor2(&part.iter().map(started).collect::<Vec<_>>()))
+            } else {
+                (encoding, encode_xor(part))
             };
             out.push(ChunkData { min_t: *min_t, max_t: *max_t, encoding: encoding.id(), data });
         }
+        let kept = kept.of_histograms(has_start);
         for chunk in encode_chunks(&wholes, split) {
             let started = |data: &[u8]| histogram_starts::<Histogram>(data, start_of);
             out.push(native_chunk(chunk, encoding, kept, started)?);
@@ -165,8 +198,8 @@ fn native_chunk(
     started: impl FnOnce(&[u8]) -> Result<Vec<u8>, ChunkError>,
 ) -> Result<ChunkData, ChunkError> {
     let (encoding, data) = match kept {
-        Starts::None => (encoding, chunk.data),
         Starts::Kept => (encoding.with_starts(), started(&chunk.data)?),
+        Starts::None | Starts::Needed { .. } => (encoding, chunk.data),
     };
     Ok(ChunkData { min_t: chunk.min_t, max_t: chunk.max_t, encoding: encoding.id(), data })
 }
@@ -301,8 +334,13 @@ impl Heap {
 }
 
 /// Merges chunks that overlap each other, in the order of their times, and cuts the result anew, as Prometheus does: also of
-/// two samples with the same time stamp the one stays that stays there.
-pub(crate) fn merge(chunks: &[(Encoding, &[u8])], out: &mut Vec<ChunkData>) -> Result<(), ChunkError> {
+/// two samples with the same time stamp the one stays that stays there. Chunks have room for start times where they are needed, those of
+/// floats always if `floats_with_starts` says so.
+pub(crate) fn merge(
+    chunks: &[(Encoding, &[u8])],
+    floats_with_starts: bool,
+    out: &mut Vec<ChunkData>,
+) -> Result<(), ChunkError> {
     let mut sources = Vec::with_capacity(chunks.len());
     for (encoding, data) in chunks {
         sources.push(Source { samples: decode(*encoding, data)?, next: 0 });
@@ -317,7 +355,7 @@ pub(crate) fn merge(chunks: &[(Encoding, &[u8])], out: &mut Vec<ChunkData>) -> R
     let Some(mut current) = rest.next() else { return Ok(()) };
     let mut heap = Heap::default();
     rest.for_each(|source| heap.push(source));
-    let kept = Starts::of(chunks.iter().map(|(encoding, _)| *encoding));
+    let kept = Starts::Needed { floats: floats_with_starts };
     let mut merged: Vec<Sample> = Vec::new();
     let mut last = None;
     let mut has_changed = true;

@@ -172,7 +172,7 @@ impl BlockCompaction {
             chunks.push(self.read_chunks(&same)?);
             self.current.push(same.source);
         }
-        Ok(Some((labels, without_overlaps(chunks)?)))
+        Ok(Some((labels, without_overlaps(chunks, self.catalog.floats_with_starts())?)))
     }
 
     fn enter_next(&mut self, source: usize) -> Result<(), CompactError> {
@@ -230,7 +230,7 @@ fn damaged(error: ChunkError) -> BlockError {
 
 /// Chunks of several sources, each in the order of time, as those that follow each other in time; of chunks that overlap and are not
 /// the same, the samples are merged and cut anew.
-fn without_overlaps(mut sources: Vec<Vec<ChunkData>>) -> Result<Vec<ChunkData>, BlockError> {
+fn without_overlaps(mut sources: Vec<Vec<ChunkData>>, floats_with_starts: bool) -> Result<Vec<ChunkData>, BlockError> {
     if sources.len() <= 1 {
         return Ok(sources.pop().unwrap_or_default());
     }
@@ -250,7 +250,7 @@ fn without_overlaps(mut sources: Vec<Vec<ChunkData>>) -> Result<Vec<ChunkData>, 
                 group.push(chunk);
             }
         }
-        merge_group(&mut group, &mut out)?;
+        merge_group(&mut group, floats_with_starts, &mut out)?;
     }
     Ok(out)
 }
@@ -267,7 +267,11 @@ impl Next {
     }
 }
 
-fn merge_group(group: &mut Vec<ChunkData>, out: &mut Vec<ChunkData>) -> Result<(), BlockError> {
+fn merge_group(
+    group: &mut Vec<ChunkData>,
+    floats_with_starts: bool,
+    out: &mut Vec<ChunkData>,
+) -> Result<(), BlockError> {
     if group.len() <= 1 {
         out.append(group);
         return Ok(());
@@ -277,5 +281,5 @@ fn merge_group(group: &mut Vec<ChunkData>, out: &mut Vec<ChunkData>) -> Result<(
     for chunk in &chunks {
         parts.push((encoding_of(chunk)?, &chunk.data));
     }
-    rewrite::merge(&parts, out).map_err(damaged)
+    rewrite::merge(&parts, floats_with_starts, out).map_err(damaged)
 }

@@ -111,9 +111,8 @@ impl Drop for LateCompaction {
         count_run(self.catalog.metrics(), self.clock.monotonic().saturating_sub(self.began));
         // Blocks of a compaction that was given up say what the head still holds and the next one writes again.
         for meta in self.made.iter().filter(|_| !self.is_done) {
-            let dir = self.catalog.dir().join(meta.ulid.to_string());
-            if let Err(error) = self.catalog.fs().remove_dir_all(&dir) {
-                tracing::warn!(component = "tsdb", dir = %dir.display(), %error, "cannot remove a block that is not needed");
+            if let Err(error) = self.catalog.remove(meta.ulid) {
+                tracing::warn!(component = "tsdb", block = %meta.ulid, %error, "cannot remove a block that is not needed");
             }
         }
     }

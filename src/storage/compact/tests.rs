@@ -1,6 +1,7 @@
 //! Blocks made of the head and of other blocks, against Prometheus's and against the samples that went in; with the disk
 //! failing at every step.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,11 +16,14 @@ use crate::model::read::{FloatColumn, Queryable, Scope, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::PageCache;
 use crate::storage::block::catalog::Catalog;
+use crate::storage::block::chunks::ReadAhead;
+use crate::storage::block::index_read::SymbolMemo;
 use crate::storage::block::meta::BlockMeta;
 use crate::storage::block::metrics::BlockMetrics;
 use crate::storage::block::retention::Retention;
 use crate::storage::block::tombstones::{Interval, Tombstones};
 use crate::storage::block::view::{StoreQueryable, StoreView};
+use crate::storage::chunk::Encoding;
 use crate::storage::fs::sim::SimFs;
 use crate::storage::fs::{Fs, RealFs, SharedFs};
 use crate::storage::head::{Head, HeadOptions};
@@ -232,6 +236,42 @@ fn blocks_become_one_that_holds_the_same_and_takes_their_place() {
     assert_eq!(names, [meta.ulid.to_string()]);
     assert_eq!(everything(&StoreView::of_blocks(catalog.state())), before);
     assert_eq!(everything(&held), before, "open files can be read to the end");
+}
+
+/// Encodings of all chunks of the blocks.
+fn encodings(catalog: &Catalog) -> BTreeSet<u8> {
+    let mut found = BTreeSet::new();
+    for block in &catalog.state().blocks {
+        let (mut memo, mut ahead) = (SymbolMemo::default(), ReadAhead::default());
+        for id in block.index().all_postings().unwrap() {
+            for chunk in block.index().series(id, &mut memo).unwrap().chunks {
+                found.insert(block.chunks.read(chunk.reference, chunk.reference, &mut ahead).unwrap().0);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn floats_that_are_merged_anew_have_the_encoding_that_blocks_are_to_have() {
+    let (xor, xor2) = (Encoding::Xor.id(), Encoding::Xor2.id());
+    let sim = SimFs::new();
+    let catalog = three_blocks(&sim);
+    let before = everything(&StoreView::of_blocks(catalog.state()));
+    assert_eq!(encodings(&catalog), BTreeSet::from([xor]));
+    // Of chunks that overlap others; the rest go over as they are.
+    catalog.set_floats_with_starts(true);
+    compact_blocks(&catalog).unwrap().unwrap();
+    assert_eq!(encodings(&catalog), BTreeSet::from([xor, xor2]));
+    assert_eq!(everything(&StoreView::of_blocks(catalog.state())), before);
+    // A change back waits for the next merge as well.
+    let sim = SimFs::new();
+    let catalog = three_blocks(&sim);
+    catalog.set_floats_with_starts(true);
+    catalog.set_floats_with_starts(false);
+    compact_blocks(&catalog).unwrap().unwrap();
+    assert_eq!(encodings(&catalog), BTreeSet::from([xor]));
+    assert_eq!(everything(&StoreView::of_blocks(catalog.state())), before);
 }
 
 #[test]

@@ -29,6 +29,8 @@ struct Disk {
     locks: BTreeSet<PathBuf>,
     operations: u64,
     fail: Option<Failure>,
+    /// Bytes of the write that failed first since it was ordered.
+    cut_len: Option<usize>,
     /// Files whose content the disk does not give.
     unreadable: BTreeSet<Ino>,
 }
@@ -143,6 +145,12 @@ impl SimFs {
         let mut disk = self.disk.lock();
         let from = disk.operations + n;
         disk.fail = Some(Failure { from, until: from.saturating_add(more), code, left });
+        disk.cut_len = None;
+    }
+
+    /// Bytes of the write that failed first since a failure was ordered; `None` if another operation was to fail, or none has.
+    pub fn cut_len(&self) -> Option<usize> {
+        self.disk.lock().cut_len
     }
 
     /// Makes every read of the file at `path` fail.
@@ -258,6 +266,9 @@ impl File for SimFile {
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
         let done = disk.step();
+        if done.is_err() && disk.fail.is_some_and(|fail| fail.from == disk.operations) {
+            disk.cut_len = Some(data.len());
+        }
         let left = disk.fail.and_then(|fail| fail.left).unwrap_or(data.len() / 2).min(data.len());
         let data = if done.is_ok() { data } else { &data[..left] };
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
@@ -410,7 +421,12 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    /// One entry after the other, so that a part is left where one fails.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        for entry in self.list(path)? {
+            let below = path.join(&entry.name);
+            if entry.is_dir { self.remove_dir_all(&below)? } else { self.remove_file(&below)? }
+        }
         self.remove_file(path)
     }
 
@@ -463,13 +479,25 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_whose_removal_fails_is_left_with_the_rest() {
+        let (fs, dir) = (SimFs::new(), Path::new("/d"));
+        ["a", "b/c", "e"].iter().for_each(|name| fs.put(&dir.join(name), b"x").unwrap());
+        fs.fail_nth(3, 0);
+        assert!(fs.remove_dir_all(dir).is_err());
+        let left: Vec<String> = fs.list(dir).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(left, ["b", "e"]);
+        fs.remove_dir_all(dir).unwrap();
+        assert!(!fs.exists(dir).unwrap());
+    }
+
+    #[test]
     fn the_ordered_operation_fails_and_leaves_half_a_write() {
         let fs = SimFs::new();
         let file = fs.create(Path::new("/f")).unwrap();
         fs.fail_nth(2, 0);
         file.write_all_at(b"ab", 0).unwrap();
         assert!(file.write_all_at(b"cdef", 2).is_err());
-        assert_eq!(fs.read(Path::new("/f")).unwrap(), b"abcd");
+        assert_eq!((fs.read(Path::new("/f")).unwrap(), fs.cut_len()), (b"abcd".to_vec(), Some(4)));
         file.truncate(2).unwrap();
         assert_eq!(fs.operations(), 4);
     }

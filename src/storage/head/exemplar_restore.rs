@@ -19,11 +19,13 @@ const LOOK_BACK: usize = 16;
 pub(super) struct ReplayedExemplars {
     capacity: usize,
     newest: VecDeque<RefExemplar>,
+    /// Those of a snapshot, which may stand in the log as well.
+    of_snapshot: Vec<RefExemplar>,
 }
 
 impl ReplayedExemplars {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, newest: VecDeque::new() }
+        Self { capacity, newest: VecDeque::new(), of_snapshot: Vec::new() }
     }
 
     pub(super) fn push(&mut self, exemplar: &RefExemplar) {
@@ -40,14 +42,26 @@ impl ReplayedExemplars {
         }
     }
 
-    /// Stores them in their order; returns how many have a series that nobody knows. `aliases` say which references stand for
+    pub(super) fn push_of_snapshot(&mut self, exemplar: &RefExemplar) {
+        // A snapshot holds what a ring held; one of another size is cut short.
+        if self.of_snapshot.len() < self.capacity {
+            self.of_snapshot.push(exemplar.clone());
+        }
+    }
+
+    /// Stores them in their order, with those of a snapshot by their times; returns how many have a series that nobody knows. `aliases` say which references stand for
     /// another.
     pub(super) fn store<'a>(
-        self,
+        mut self,
         exemplars: &Exemplars,
         aliases: &HashMap<SeriesRef, SeriesRef>,
         indexes: impl Iterator<Item = &'a Index>,
     ) -> u64 {
+        if !self.of_snapshot.is_empty() {
+            // The ring refuses those that come a second time.
+            self.newest.extend(std::mem::take(&mut self.of_snapshot));
+            self.newest.make_contiguous().sort_by_key(|one| one.exemplar.at);
+        }
         let series_of = |one: &RefExemplar| aliases.get(&one.series).copied().unwrap_or(one.series);
         let mut labels: HashMap<SeriesRef, Option<(Labels, u64)>> =
             self.newest.iter().map(|one| (series_of(one), None)).collect();

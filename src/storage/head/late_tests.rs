@@ -42,6 +42,7 @@ use crate::storage::wal::{WalError, WalOptions};
 use crate::storage::wbl::{self, LateLog};
 
 mod cases;
+mod cuts;
 mod damage;
 mod ended;
 mod files;

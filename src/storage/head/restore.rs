@@ -366,6 +366,11 @@ impl Restorer<'_> {
         self.exemplars.push(exemplar);
     }
 
+    /// The same as a snapshot names it that another program has made, from which nothing else is taken. The log may have it as well.
+    pub fn exemplar_of_snapshot(&mut self, exemplar: &RefExemplar) {
+        self.exemplars.push_of_snapshot(exemplar);
+    }
+
     /// The way to the shard of a series and its number there, for a sample that is new enough.
     #[inline]
     fn lane_of(&mut self, series: SeriesRef, t: i64) -> Option<(&mut Lane, u32)> {

@@ -175,6 +175,32 @@ fn rejections_and_reports_are_those_of_prometheus() {
 }
 
 #[test]
+fn a_repeated_nan_is_the_same_sample_only_bit_by_bit() {
+    let head = head(1);
+    let a = labels("a", "1");
+    let other = f64::from_bits(f64::NAN.to_bits() ^ 1);
+    let rejected = |value: f64| head.append_blocking(batch(vec![sample(&a, 1000, value)])).unwrap().rejected;
+    assert_eq!(rejected(f64::NAN), []);
+    assert_eq!(rejected(f64::NAN), [], "repeated");
+    for value in [other, stale_nan(), 1.0] {
+        assert!(matches!(rejected(value)[..], [(0, SampleRejection::Duplicate { at: 1000, .. })]), "{value}");
+    }
+    let found = read(&*head.queryable().view().unwrap(), &everything(), TimeRange::ALL);
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn an_empty_head_becomes_no_block() {
+    let head = head(2);
+    assert_eq!(head.compactable(10_000), None);
+    // Nor does one whose samples are all cut off.
+    let a = labels("a", "1");
+    head.append_blocking(batch(vec![sample(&a, 1000, 1.0)])).unwrap();
+    assert!(head.truncate_blocking(TimestampMs(5_000)));
+    assert_eq!((head.compactable(10_000), head.stats().series), (None, 0));
+}
+
+#[test]
 fn a_full_head_refuses_series_and_takes_samples() {
     let options = HeadOptions { series_limit: 2, ..HeadOptions::new(ManualClock::at(NOW)) };
     let head = Head::new(options);

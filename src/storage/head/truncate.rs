@@ -124,6 +124,8 @@ impl Partition {
         self.shared.release_series(removed);
         if 0 < removed {
             self.forget_removed();
+            // What selections have found of them would stay until others take its room.
+            self.shared.known.clear();
         }
         if 0 < chunks {
             self.readers.losses.fetch_add(1, Ordering::Release);
@@ -165,6 +167,7 @@ impl Partition {
             self.publish(index);
             if whole {
                 self.gone_in_index = self.index.gone_count();
+                self.shared.known.clear();
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::model::read::{FloatColumn, ReadError, SampleColumn, Unlimited};
 use crate::model::time::TimeRange;
 use crate::storage::fs::Fs as _;
 use crate::storage::fs::sim::SimFs;
+use crate::storage::head_chunks;
 
 /// A head that has written its finished chunks.
 pub(super) fn written() -> (SimFs, Head, Writer, Aliases) {
@@ -106,6 +107,37 @@ fn a_file_that_ends_within_a_chunk_is_cut_and_one_that_is_damaged_is_repaired() 
     let fs = fs.fork();
     fs.put(&path, &[&bytes[..8], &bytes[8 + first..]].concat()).unwrap();
     assert_eq!(start(&fs).1.from, ReadFrom::Log);
+}
+
+#[test]
+fn chunks_of_an_encoding_that_nobody_knows_are_passed_over_and_the_log_gives_their_samples() {
+    let (fs, head, writer, _) = written();
+    let content = whole_content(&head);
+    drop(writer);
+    let path = chunk_files(&fs).pop().unwrap();
+    let bytes = fs.read(&path).unwrap();
+    let mut chunks = Vec::new();
+    let mut at = 8;
+    while let Some((len, chunk)) = head_chunks::parse(&bytes[at..]) {
+        chunks.push((chunk.series, (chunk.min_t, chunk.max_t), chunk.encoding, chunk.data.to_vec()));
+        at += len;
+    }
+    assert!(8 < chunks.len(), "{}", chunks.len());
+    for unknown in [0, chunks.len() / 2, chunks.len() - 1] {
+        let mut changed = bytes[..8].to_vec();
+        for (number, (series, span, encoding, data)) in chunks.iter().enumerate() {
+            let encoding = if number == unknown { 99 } else { *encoding };
+            head_chunks::put_chunk(*series, *span, encoding, data, &mut changed);
+        }
+        let fs = fs.fork();
+        fs.put(&path, &changed).unwrap();
+        for round in 0..2 {
+            let again = new_head(2);
+            let (_, report) = reopen(&fs, &again, FOREVER);
+            assert_eq!(whole_content(&again), content, "chunk {unknown}, start {round}: {:?}", report.from);
+            assert_eq!(report.log.damage, [], "chunk {unknown}, start {round}");
+        }
+    }
 }
 
 #[test]

@@ -11,8 +11,10 @@ use crate::model::read::{FloatColumn, Unlimited};
 use crate::model::time::TimeRange;
 use crate::storage::fs::Fs as _;
 use crate::storage::fs::sim::SimFs;
+use crate::storage::wal::fragment::{Compression, frame};
 use crate::storage::wal::histogram_record::encode_histograms;
-use crate::storage::wal::record::{encode_samples, encode_series};
+use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
+use crate::storage::wal::record::{self, encode_samples, encode_series};
 use crate::storage::wal::segments::{list_segments, segment_name};
 
 /// As the server stops.
@@ -205,6 +207,44 @@ fn a_damaged_part_sends_the_start_to_the_log() {
 }
 
 #[test]
+fn a_snapshot_with_an_encoding_that_nobody_knows_sends_the_start_to_the_log() {
+    let (fs, head, mut writer, aliases) = stored();
+    let content = whole_content(&head);
+    stop(&fs, &head, &mut writer, &aliases).unwrap();
+    let shared: SharedFs = Arc::new(fs.clone());
+    let dir = chunk_snapshot::list(&shared, Path::new(DATA)).unwrap().remove(0).dir().to_path_buf();
+    let path = dir.join("00000000");
+    let mut reader = SegmentReader::new(shared.open(&path).unwrap(), None).unwrap();
+    let (mut inflater, mut records) = (Inflater::default(), Vec::new());
+    while let Some(Item::Record { compression, data, .. }) = reader.next_item().unwrap() {
+        records.push(inflater.inflate(compression, data).unwrap().to_vec());
+    }
+    // The first series with an open chunk gets another encoding.
+    let place_of_encoding = |record: &Vec<u8>| {
+        let mut rest = record.strip_prefix(&[1])?;
+        record::take_u64(&mut rest)?;
+        record::labels_from(&mut rest).ok()?;
+        record::take_u64(&mut rest)?;
+        (record::take_uvarint(&mut rest)? == 1).then(|| record.len() - rest.len() + 16)
+    };
+    let (number, at) =
+        records.iter().enumerate().find_map(|(number, record)| Some((number, place_of_encoding(record)?))).unwrap();
+    assert_eq!(records[number][at], 1);
+    for (encoding, from) in [(1, ReadFrom::Snapshot), (99, ReadFrom::ChunksAndLog)] {
+        records[number][at] = encoding;
+        let mut segment = Vec::new();
+        for record in &records {
+            frame(record, Compression::None, 0, &mut segment);
+        }
+        let fs = fs.fork();
+        fs.put(&path, &segment).unwrap();
+        let after = new_head(2);
+        let (_, report) = reopen(&fs, &after, FOREVER);
+        assert_eq!((report.from, whole_content(&after)), (from, content.clone()), "encoding {encoding}");
+    }
+}
+
+#[test]
 fn deletions_and_exemplars_go_through_a_snapshot() {
     use crate::model::exemplar::Exemplar;
     let (fs, head, writer, aliases) = stored();
@@ -270,13 +310,23 @@ fn a_snapshot_of_prometheus_is_read_like_its_log() {
     };
     let from_snapshot = new_head(2);
     let (mut writer, report) = reopen(&fs.fork(), &from_snapshot, FOREVER);
-    assert_eq!((report.from, report.head.series, report.head.samples), (ReadFrom::Snapshot, 12, 3600));
-    assert_eq!((report.log.samples, report.head.misfits, report.log.damage), (0, 0, vec![]));
+    // It does not say which chunks go with it, so the log is read as well.
+    assert_eq!((report.from, report.head.series, report.head.misfits), (ReadFrom::ChunksAndLog, 12, 0));
+    assert_eq!((report.log.damage, report.snapshot_error), (vec![], None));
+    for missing in ["chunks_head/000001", "chunk_snapshot.000000.0000032768/00000000"] {
+        let fs = fs.fork();
+        fs.remove_file(&Path::new(DATA).join(missing)).unwrap();
+        let without = new_head(2);
+        reopen(&fs, &without, FOREVER);
+        assert_eq!(everything(&without), everything(&from_snapshot), "without {missing}");
+    }
     remove(&fs, "chunk_snapshot");
     let from_log = new_head(2);
     let (_, report) = reopen(&fs, &from_log, FOREVER);
     assert_eq!((report.from, report.head.misfits), (ReadFrom::ChunksAndLog, 0));
     assert_eq!(everything(&from_snapshot), everything(&from_log));
+    let samples = everything(&from_log).iter().map(|(_, times, _)| times.len()).sum::<usize>();
+    assert_eq!(samples, 3600);
     assert_eq!(from_snapshot.next_ref(), from_log.next_ref());
     append(&from_snapshot, &mut writer, 0..1, 1_795_665_600_000);
     assert_eq!(from_snapshot.stats().series, 13);

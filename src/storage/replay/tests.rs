@@ -140,6 +140,40 @@ fn references_of_the_same_labels_become_one_series_and_strange_ones_are_counted(
 }
 
 #[test]
+fn histograms_of_fine_resolutions_are_reduced_and_of_unknown_schemas_counted_and_left_out() {
+    let fs = SimFs::new();
+    let (mut writer, _) = reopen(&fs, &head(1), FOREVER);
+    let schemas = [-101, -10, -9, 8, 9, 52, 53, 101];
+    let mut records = Vec::new();
+    for (n, schema) in (1u64..).zip(schemas) {
+        let labels = Labels::from_pairs([("__name__", "m"), ("schema", &schema.to_string())]);
+        encode_series([(SeriesRef(n), &labels)], &mut records);
+        let spans = vec![crate::model::histogram::Span { offset: 0, length: 2 }];
+        let histogram = crate::model::histogram::Histogram {
+            schema,
+            count: 3,
+            sum: 2.0,
+            positive_spans: spans,
+            positive_buckets: vec![1, 1],
+            ..Default::default()
+        };
+        encode_histograms([(SeriesRef(n), 1_000, &HistogramValue::from(histogram))], &mut records);
+    }
+    writer.append(&records).unwrap();
+    drop(writer);
+    let after = head(2);
+    let (_, report) = reopen(&fs, &after, FOREVER);
+    assert_eq!((report.log.damage, report.head.bad_histograms), (vec![], 4));
+    let found = whole_content(&after);
+    let known: Vec<&str> = found.iter().filter_map(|(labels, _)| labels.get("schema")).collect();
+    assert_eq!(known, ["-9", "52", "8", "9"]);
+    for (labels, samples) in &found {
+        let schema = labels.get("schema").unwrap().parse::<i32>().unwrap().min(8);
+        assert!(samples.contains(&format!("schema: {schema},")), "{labels}: {samples}");
+    }
+}
+
+#[test]
 fn a_shard_is_rebuilt_beside_a_live_writer() {
     let fs = SimFs::new();
     let head = head(3);

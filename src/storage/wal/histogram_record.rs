@@ -29,6 +29,8 @@ const WHOLE_WITH_STARTS: u8 = 12;
 const FLOAT_WITH_STARTS: u8 = 13;
 /// Finest resolution that is taken in; finer ones, of later versions, are reduced to it.
 const SCHEMA_MAX: i32 = 8;
+/// Finest resolution of later versions that is known.
+const SCHEMA_KNOWN_MAX: i32 = 52;
 
 /// A histogram as the log names it.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,13 +267,18 @@ fn read(bytes: &[u8], out: &mut Vec<RefHistogram>, starts: &mut Vec<i64>) -> Opt
 }
 
 pub(crate) fn take_value(is_whole: bool, rest: &mut &[u8]) -> Option<HistogramValue> {
+    // One of a schema that is not known stays as it is, which is no good.
     if is_whole {
         let mut histogram = take_whole(rest)?;
-        histogram.reduce_resolution(SCHEMA_MAX);
+        if histogram.schema <= SCHEMA_KNOWN_MAX {
+            histogram.reduce_resolution(SCHEMA_MAX);
+        }
         return Some(histogram.into());
     }
     let mut histogram = take_float(rest)?;
-    histogram.reduce_resolution(SCHEMA_MAX);
+    if histogram.schema <= SCHEMA_KNOWN_MAX {
+        histogram.reduce_resolution(SCHEMA_MAX);
+    }
     Some(histogram.into())
 }
 

@@ -279,11 +279,18 @@ fn fill_gaps(
     }
     let mut files: Vec<PathBuf> = segments.iter().map(|file| path_of(file.segment)).collect();
     files.sort();
+    let mut in_checkpoint = Vec::new();
+    if let Beginning::Behind(covered) = begins {
+        // What it stands for came before all of them.
+        let dir = wal_dir.join(checkpoint_name(covered));
+        in_checkpoint.extend(list_segments(&**fs, &dir)?.iter().map(|file| dir.join(segment_name(file.segment))));
+    }
     for (before, after) in gaps {
         let missing = before.map_or(after, |before| before + 1)..after;
         let count = missing.end - missing.start;
         let is_before = |path: &&PathBuf| **path < path_of(after);
-        let (before, behind) = (files.iter().rev().filter(is_before), files.iter().filter(|path| !is_before(path)));
+        let before = files.iter().rev().filter(is_before).chain(in_checkpoint.iter().rev());
+        let behind = files.iter().filter(|path| !is_before(path));
         let lost = loss::of_gap(fs, before, behind, count);
         report.lost.add(lost);
         tracing::warn!(component = "tsdb", ?missing, samples = lost.samples, range = ?lost.range,

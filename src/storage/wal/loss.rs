@@ -1,8 +1,10 @@
 //! What damage of the log has cost: how many samples, of which time. Told from what can still be read of the damaged bytes, and
 //! where nothing can, reckoned from the records around them.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::model::go_time::format_rfc3339_nano;
 use crate::storage::fs::SharedFs;
 use crate::storage::wal::fragment::{Compression, FRAGMENT_HEADER_LEN, FragmentHeader, FragmentKind, page_rest};
 use crate::storage::wal::histogram_record::decode_histograms;
@@ -39,6 +41,25 @@ impl Loss {
         self.series += other.series;
         self.is_reckoned |= other.is_reckoned;
         self.range = joined(self.range, other.range);
+    }
+}
+
+impl fmt::Display for Loss {
+    /// How many samples of which time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::UNKNOWN {
+            return f.write_str("nobody can tell what was lost");
+        }
+        let about = if self.is_reckoned { "about " } else { "" };
+        write!(f, "{about}{} samples lost", self.samples)?;
+        if 0 < self.series {
+            write!(f, ", names of {} series", self.series)?;
+        }
+        if let Some((from, to)) = self.range {
+            let time = |ms: i64| format_rfc3339_nano(ms.saturating_mul(1_000_000));
+            write!(f, ", from {} to {}", time(from), time(to))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! How far reading the log back is, for those who wait for it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Segments: the first and the last that are read, and the last that was read to its end. Whoever reads the log says so;
@@ -9,6 +10,7 @@ pub struct ReplayProgress {
     min: AtomicU64,
     max: AtomicU64,
     current: AtomicU64,
+    damage: OnceLock<Vec<String>>,
 }
 
 impl ReplayProgress {
@@ -22,6 +24,17 @@ impl ReplayProgress {
     /// All up to `segment` are read.
     pub fn read(&self, segment: u64) {
         self.current.fetch_max(segment, Ordering::Relaxed);
+    }
+
+    /// All is read, and this was damaged, one place a line.
+    pub fn found(&self, damage: Vec<String>) {
+        // A log is opened once.
+        let _ = self.damage.set(damage);
+    }
+
+    /// What was damaged; nothing before all is read.
+    pub fn damage(&self) -> &[String] {
+        self.damage.get().map_or(&[], Vec::as_slice)
     }
 
     /// First, last and current.

@@ -259,6 +259,8 @@ pub struct Inflater {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
+/// The most that zstd makes of a byte: a block of 128 KiB takes four bytes at least.
+const ZSTD_RATIO_MAX: usize = 1 << 15;
 /// Largest window that a zstd frame without a declared size may ask for: 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
@@ -299,7 +301,9 @@ impl Inflater {
         let Some(len) = zstd::zstd_safe::get_frame_content_size(data).ok()? else {
             return self.inflate_zstd_of_unknown_len(data);
         };
-        let len = usize::try_from(len).ok().filter(|len| *len <= RECORD_LEN_MAX)?;
+        // A length that the format cannot make of so many bytes is not worth the room.
+        let len_max = data.len().saturating_mul(ZSTD_RATIO_MAX).min(RECORD_LEN_MAX);
+        let len = usize::try_from(len).ok().filter(|len| *len <= len_max)?;
         if self.buffer.len() < len {
             self.buffer.resize(len, 0);
         }

@@ -7,7 +7,7 @@ use super::encode::{EncodedChunk, encode_chunks};
 use super::state::Native;
 use crate::model::histogram::integer::deltas;
 use crate::model::histogram::layout::spans_of;
-use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Histogram};
+use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::sample::stale_nan;
 use crate::storage::chunk::bits::SampleBits;
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
@@ -171,4 +171,41 @@ fn bits_in_open_words_are_those_of_the_chunk() {
         words.append(at, &bits);
     }
     assert_eq!(data(encode_chunks(&samples, 30)), [words.to_chunk(words.published())]);
+}
+
+#[test]
+fn fine_resolutions_are_reduced_and_schemas_that_nobody_knows_refused() {
+    let spans = vec![Span { offset: 0, length: 2 }, Span { offset: 1, length: 2 }];
+    let float = |schema| FloatHistogram {
+        schema,
+        count: 10.0,
+        sum: 15.0,
+        zero_threshold: 1e-100,
+        positive_spans: spans.clone(),
+        positive_buckets: vec![1.0, 2.0, 3.0, 4.0],
+        ..FloatHistogram::default()
+    };
+    let whole = |schema| Histogram {
+        schema,
+        count: 10,
+        sum: 15.0,
+        zero_threshold: 1e-100,
+        positive_spans: spans.clone(),
+        positive_buckets: vec![1, 1, 1, 1],
+        ..Histogram::default()
+    };
+    for schema in [-101, -54, -10, -9, -4, 0, 8, 9, 52, 53, 101] {
+        let chunks = encode_chunks(&[(1, float(schema))], u16::MAX);
+        let floats = decoded(Encoding::FloatHistogram, &[chunks[0].data.clone()]);
+        let chunks = encode_chunks(&[(1, whole(schema))], u16::MAX);
+        let wholes = decoded(Encoding::Histogram, &[chunks[0].data.clone()]);
+        if (-9..=52).contains(&schema) {
+            let mut expected = float(schema);
+            expected.reduce_resolution(8);
+            assert_eq!(floats.unwrap()[0].1.schema, schema.min(8));
+            assert_eq!(wholes.unwrap()[0].1.positive_buckets, expected.positive_buckets, "schema {schema}");
+        } else {
+            assert!(floats.is_err() && wholes.is_err(), "schema {schema}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::matcher::Matcher;
+use crate::storage::fs::Fs as _;
 
 #[test]
 fn without_any_log_late_samples_become_blocks_as_well() {
@@ -138,5 +139,42 @@ fn names_and_values_of_series_with_late_samples_alone_are_found() {
         assert_eq!(values("__name__", &[Matcher::equal("only_late", "yes")], around), ["m"]);
         assert!(names(around).iter().any(|name| name == "only_late"));
         assert_eq!(names(range(0, 1_000)).len(), 0);
+    }
+}
+
+#[test]
+fn a_stop_amid_blocks_of_late_samples_leaves_no_half_of_one() {
+    let whole = SimFs::new();
+    let (mut store, all) = filled(&whole);
+    store.writer.sync().unwrap();
+    store.late_log.sync().unwrap();
+    drop(store);
+    for n in 1.. {
+        let mut store = Store::open(&whole.fork(), WINDOW_MS);
+        store.late_log.cut().unwrap();
+        let (cut, random) = (store.head.cut_late(), store.random());
+        let mut compaction =
+            LateCompaction::begin(&store.head, &store.catalog, cut, (RANGE_MS, 0), &clock(), random).unwrap();
+        let blocks = |sim: &SimFs| {
+            let entries = sim.list(Path::new(DATA)).unwrap();
+            entries.iter().filter(|entry| crate::storage::block::ulid::Ulid::parse(&entry.name).is_ok()).count()
+        };
+        while blocks(&store.sim) == 0 {
+            assert_eq!(compaction.step(100).unwrap(), Step::More, "there is another one to come");
+        }
+        // The first one is published; then the process ends within what it still does.
+        let before = store.sim.operations();
+        store.sim.fail_nth(n, u64::MAX / 2);
+        drop(compaction);
+        let has_ended = n <= store.sim.operations() - before;
+        store.sim.heal();
+        let mut store = Store::open(&store.sim.clone(), WINDOW_MS);
+        assert_eq!((store.content(), store.catalog.state().damaged.clone()), (all.clone(), vec![]), "operation {n}");
+        store.compact_late().unwrap();
+        assert_eq!(store.content(), all, "operation {n}");
+        if !has_ended {
+            assert!(6 < n, "{n}");
+            return;
+        }
     }
 }

@@ -97,16 +97,20 @@ impl Store {
 
     /// As the upkeep does it once a block stands for what is dropped.
     pub(super) fn checkpoint(&mut self) {
-        let Some(bound) = self.catalog.state().whole_until().map(TimestampMs) else { return };
+        self.try_checkpoint().unwrap();
+    }
+
+    pub(super) fn try_checkpoint(&mut self) -> Result<(), WalError> {
+        let Some(bound) = self.catalog.state().whole_until().map(TimestampMs) else { return Ok(()) };
         for _ in 0..3 {
-            self.writer.next_segment().unwrap();
+            self.writer.next_segment()?;
         }
-        let Some(job) = self.writer.plan_checkpoint().unwrap() else { return };
+        let Some(job) = self.writer.plan_checkpoint()? else { return Ok(()) };
         let job = job.keeping_deletions(self.head.oldest_late());
         let is_used = |file| self.head.uses_chunk_file(file);
-        chunk_snapshot::prepare_truncation(&self.fs, Path::new(DATA), bound, self.late_from(), &is_used).unwrap();
+        chunk_snapshot::prepare_truncation(&self.fs, Path::new(DATA), bound, self.late_from(), &is_used)?;
         let aliases = self.report.head.aliases.clone();
-        job.run(bound, &mut replay::keeper(&self.head, &aliases)).unwrap();
+        job.run(bound, &mut replay::keeper(&self.head, &aliases)).map(drop)
     }
 
     /// What stands in blocks.

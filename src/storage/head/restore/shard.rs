@@ -213,9 +213,7 @@ impl ShardRestorer {
     /// Late samples of a series that are in memory alone: see `LateTable::times_in_memory`.
     pub(super) fn late_in_memory(&self, number: u32, from: usize) -> (usize, Vec<i64>) {
         let found = self.late_series(number);
-        found.map_or_else(Default::default, |(shard, series)| {
-            shard.readers.late.load().times_in_memory(series, from)
-        })
+        found.map_or_else(Default::default, |(shard, series)| shard.readers.late.load().times_in_memory(series, from))
     }
 
     /// Late samples of a series at the times that are wanted, with its reference.
