@@ -10,7 +10,7 @@ use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::read::{ListingOf, Scope, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
-use crate::storage::head::{Head, HeadOptions};
+use crate::storage::head::{Head, HeadOptions, LookJob};
 
 /// Series whose labels hang together, as those of targets do; one in three lacks a label.
 fn labels(n: u32) -> Labels {
@@ -182,4 +182,13 @@ fn values_that_occur_together_are_remembered() {
     append(&known, 9_000_000);
     assert!(head.truncate_blocking(TimestampMs(8_000_000)));
     check_values(&head, &known, "most are gone");
+    // A few more end: what views see is looked for once, when their samples have been dropped.
+    known.truncate(known.len() - 20);
+    append(&known, 19_000_000);
+    assert!(head.truncate_blocking(TimestampMs(18_000_000)));
+    let jobs: Vec<_> = head.shards().iter().filter_map(|shard| shard.look_job()).collect();
+    assert!(!jobs.is_empty());
+    jobs.into_iter().for_each(LookJob::run);
+    assert!(head.shards().iter().all(|shard| shard.look_job().is_none()));
+    check_values(&head, &known, "a few more are gone");
 }
