@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use watchfire::config::OtlpConfig;
 use watchfire::config::web::WebConfig;
+use watchfire::exposition::negotiate::negotiate;
 use watchfire::http::params::{Params, parse_duration, parse_time};
 use watchfire::model::time::TimestampMs;
 use watchfire::remote::otlp::{BodyFormat, BodyPacking, DeltaStreams, Deltas, Settings, convert};
@@ -240,6 +241,28 @@ fn headers_of_bodies() {
     run("headers of bodies", 2_000, make, |_, text| {
         let _ = (Packing::of(Some(text)), BodyFormat::of(Some(text)), BodyPacking::of(Some(text)));
         let _ = Format::of(Packing::Snappy, Some(text), &accepted);
+    });
+}
+
+#[test]
+fn formats_that_are_asked_for() {
+    const HEADERS: [&str; 6] = [
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5",
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7",
+        "text/plain;version=\"0.0.4\";escaping=values , */*;q=0.1",
+        "application/openmetrics-text; version=0.0.1; escaping=dots;q=1e309",
+        ";;;,q=,=;q==-1,;q=nan",
+        "",
+    ];
+    let make = |dice: &mut crate::dice::Dice| {
+        let (text, other) = (dice.pick(&HEADERS), dice.pick(&HEADERS));
+        mutate::mutated(dice, text, other)
+    };
+    run("formats that are asked for", 3_000, make, |_, text| {
+        let chosen = negotiate(Some(text));
+        // What is answered says so itself, in one line.
+        assert!(chosen.content_type.bytes().all(|byte| (b' '..0x7f).contains(&byte)), "{}", chosen.content_type);
+        assert_eq!(negotiate(Some(&chosen.content_type)).format, chosen.format, "{}", chosen.content_type);
     });
 }
 

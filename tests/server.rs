@@ -127,6 +127,138 @@ fn a_taken_port_ends_the_start_with_1() {
 }
 
 #[test]
+fn several_addresses_are_served_and_one_that_is_open_to_all_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prometheus.yml"), "").unwrap();
+    let open = "Whoever reaches this address may read all that is stored";
+    let flags = ["--config.file=prometheus.yml", "--web.listen-address=0.0.0.0:0", "--web.listen-address=[::1]:0"];
+    let server = Server::start(folder.path(), &flags);
+    let log = server.log();
+    let lines = log.lines().filter(|line| line.contains("Listening on"));
+    let addresses: Vec<String> =
+        lines.map(|line| line[line.find("address=").unwrap() + 8..].trim_matches('"').to_owned()).collect();
+    assert_eq!(addresses.len(), 3, "{log}");
+    for address in &addresses {
+        let answer = support::request(&address.replace("0.0.0.0", "127.0.0.1"), "GET", "/-/ready", &[], b"").unwrap();
+        assert_eq!(answer.status, 200, "{address}");
+    }
+    let warned: Vec<&str> = log.lines().filter(|line| line.contains(open)).collect();
+    assert!(warned.len() == 1 && warned[0].contains(&addresses[0]) && warned[0].contains("level=WARN"), "{log}");
+    drop(server);
+    // Nobody else reaches it, or it asks who somebody is.
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    fs::write(folder.path().join("web.yml"), format!("basic_auth_users: {{a: '{hash}'}}")).unwrap();
+    assert!(!Server::start(folder.path(), &flags[..1]).log().contains(open));
+    let guarded = [flags[0], flags[1], "--web.config.file=web.yml"];
+    let server = Server::start_with(folder.path(), &guarded, &[]);
+    assert!(!server.log().contains(open), "{}", server.log());
+}
+
+/// What the alerts and dashboards of Prometheus's mixin ask of the server's own metrics: name, type, labels.
+#[rustfmt::skip]
+const MIXIN: &[(&str, &str, &[&str])] = {
+    const SENT: &[&str] = &["remote_name", "url"];
+    &[
+        ("process_start_time_seconds", "gauge", &[]),
+        ("process_resident_memory_bytes", "gauge", &[]),
+        ("prometheus_build_info", "gauge", &["goarch", "goos", "goversion", "revision", "tags", "version"]),
+        ("prometheus_config_last_reload_successful", "gauge", &[]),
+        ("prometheus_engine_queries", "gauge", &[]),
+        ("prometheus_engine_queries_concurrent_max", "gauge", &[]),
+        ("prometheus_engine_query_duration_seconds", "summary", &["slice"]),
+        ("prometheus_notifications_alertmanagers_discovered", "gauge", &[]),
+        ("prometheus_notifications_errors_total", "counter", &["alertmanager"]),
+        ("prometheus_notifications_sent_total", "counter", &["alertmanager"]),
+        ("prometheus_notifications_queue_capacity", "gauge", &[]),
+        ("prometheus_notifications_queue_length", "gauge", &["alertmanager"]),
+        ("prometheus_remote_storage_enqueue_retries_total", "counter", SENT),
+        ("prometheus_remote_storage_queue_highest_timestamp_seconds", "gauge", SENT),
+        ("prometheus_remote_storage_queue_highest_sent_timestamp_seconds", "gauge", SENT),
+        ("prometheus_remote_storage_samples_dropped_total", "counter", &["reason", "remote_name", "url"]),
+        ("prometheus_remote_storage_samples_failed_total", "counter", SENT),
+        ("prometheus_remote_storage_samples_in_total", "counter", &[]),
+        ("prometheus_remote_storage_samples_pending", "gauge", SENT),
+        ("prometheus_remote_storage_samples_retried_total", "counter", SENT),
+        ("prometheus_remote_storage_samples_total", "counter", SENT),
+        ("prometheus_remote_storage_shard_capacity", "gauge", SENT),
+        ("prometheus_remote_storage_shards", "gauge", SENT),
+        ("prometheus_remote_storage_shards_desired", "gauge", SENT),
+        ("prometheus_remote_storage_shards_max", "gauge", SENT),
+        ("prometheus_remote_storage_shards_min", "gauge", SENT),
+        ("prometheus_rule_evaluation_failures_total", "counter", &["rule_group"]),
+        ("prometheus_rule_group_iterations_missed_total", "counter", &["rule_group"]),
+        ("prometheus_rule_group_rules", "gauge", &["rule_group"]),
+        ("prometheus_sd_discovered_targets", "gauge", &["config", "name"]),
+        ("prometheus_sd_kubernetes_failures_total", "counter", &[]),
+        ("prometheus_sd_refresh_failures_total", "counter", &["config", "mechanism"]),
+        ("prometheus_target_interval_length_seconds", "summary", &["interval"]),
+        ("prometheus_target_metadata_cache_entries", "gauge", &["scrape_job"]),
+        ("prometheus_target_scrape_pool_exceeded_label_limits_total", "counter", &[]),
+        ("prometheus_target_scrape_pool_exceeded_target_limit_total", "counter", &[]),
+        ("prometheus_target_scrapes_exceeded_body_size_limit_total", "counter", &[]),
+        ("prometheus_target_scrapes_exceeded_sample_limit_total", "counter", &[]),
+        ("prometheus_target_scrapes_sample_duplicate_timestamp_total", "counter", &[]),
+        ("prometheus_target_scrapes_sample_out_of_bounds_total", "counter", &[]),
+        ("prometheus_target_scrapes_sample_out_of_order_total", "counter", &[]),
+        ("prometheus_target_sync_failed_total", "counter", &["scrape_job"]),
+        ("prometheus_target_sync_length_seconds", "summary", &["scrape_job"]),
+        ("prometheus_tsdb_clean_start", "gauge", &[]),
+        ("prometheus_tsdb_compactions_failed_total", "counter", &[]),
+        ("prometheus_tsdb_head_chunks", "gauge", &[]),
+        ("prometheus_tsdb_head_samples_appended_total", "counter", &["type"]),
+        ("prometheus_tsdb_head_series", "gauge", &[]),
+        ("prometheus_tsdb_reloads_failures_total", "counter", &[]),
+        ("prometheus_tsdb_wal_segment_current", "gauge", &[]),
+        ("prometheus_wal_watcher_current_segment", "gauge", &["consumer"]),
+    ]
+};
+
+#[test]
+fn what_the_mixin_asks_for_is_there() {
+    let (exporter, am, receiver) = (Exporter::start("a 1\n"), Exporter::start(""), Exporter::start(""));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("rules.yml"), "groups: [{name: g, rules: [{alert: A, expr: vector(1)}]}]\n").unwrap();
+    let config = format!(
+        "global: {{scrape_interval: 100ms, evaluation_interval: 100ms}}\nrule_files: [rules.yml]\n\
+         alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{}']}}]}}]}}\n\
+         remote_write: [{{url: 'http://{}/w', name: far, queue_config: {{batch_send_deadline: 100ms}}, \
+         write_relabel_configs: [{{source_labels: [__name__], regex: scrape_.*, action: drop}}]}}]\nscrape_configs:\n\
+         - {{job_name: a, static_configs: [{{targets: ['{}']}}], http_sd_configs: [{{url: 'http://127.0.0.1:1/'}}]}}\n",
+        am.addr, receiver.addr, exporter.addr
+    );
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let server = Server::start(folder.path(), &["--config.file=prometheus.yml"]);
+    wait_for("a sample that is sent, an alert and two scrapes", || {
+        let is_told = !receiver.bodies().is_empty() && !am.bodies().is_empty();
+        (is_told && server.single("count_over_time(a[1h])") >= Some(3.0)).then_some(())
+    });
+    let metrics = server.get("/metrics").text();
+    let mut wrong = Vec::new();
+    for (name, kind, labels) in MIXIN {
+        if !metrics.contains(&format!("# TYPE {name} {kind}\n")) {
+            wrong.push(format!("{name} is no {kind}"));
+        }
+        let of_it = |line: &&str| {
+            let own = if *kind == "summary" { format!("{name}_count") } else { (*name).to_owned() };
+            line.strip_prefix(&own).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        let Some(line) = metrics.lines().find(of_it) else {
+            wrong.push(format!("no sample of {name}"));
+            continue;
+        };
+        // What stands before each value ends with its name.
+        let parts: Vec<&str> = line.split("=\"").collect();
+        let names = parts[..parts.len() - 1].iter().filter_map(|part| part.rsplit(['{', ',']).next());
+        let mut found: Vec<&str> = names.collect();
+        found.sort_unstable();
+        if found != *labels {
+            wrong.push(format!("{line}: {found:?} and not {labels:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn command_line_errors_name_the_flag() {
     let (code, _, stderr) = run(&["--no-such-flag"]);
     assert_eq!(code, Some(1));

@@ -217,6 +217,42 @@ fn nothing_grows_without_bound() {
     assert_eq!(expand_values(&deepest, MissingKey::Zero).as_deref(), Ok("x"));
 }
 
+#[test]
+fn templates_reach_nothing_outside() {
+    for name in [
+        "readFile",
+        "file",
+        "files",
+        "glob",
+        "env",
+        "getenv",
+        "expandenv",
+        "include",
+        "exec",
+        "shell",
+        "open",
+        "http",
+        "get",
+        "lookup",
+        "secret",
+        "config",
+        "import",
+        "parseFiles",
+        "osDir",
+        "getHostByName",
+    ] {
+        fails_with(&format!("{{{{ {name} \"/etc/passwd\" }}}}"), &format!("function \"{name}\" not defined"));
+    }
+    for name in ["/etc/passwd", "../prometheus.yml", "__alert_x/../y"] {
+        fails_with(&format!("{{{{ template \"{name}\" }}}}"), "not defined");
+    }
+    // What looks like a way out is a field that is not there.
+    for text in ["{{ .Env }}", "{{ $.Config }}", "{{ .strings.Open }}"] {
+        let given = expand_values(text, MissingKey::Zero);
+        assert!(given.as_ref().map_or(true, |text| !text.contains('/')), "{text}: {given:?}");
+    }
+}
+
 /// Templates that nest as deeply as they may, in ways that take much of the stack.
 fn deep_templates() -> Vec<String> {
     let parens = format!("{}.{}", "(args ".repeat(99), ").arg0".repeat(99));

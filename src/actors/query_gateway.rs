@@ -39,7 +39,7 @@ use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::names::Names;
-use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError, ReadView, Scope};
+use crate::model::read::{FloatColumn, ListingOf, Queryable, ReadBudget, ReadError, ReadView, Scope};
 use crate::model::result::QueryValue;
 use crate::model::sample::Sample;
 use crate::model::time::{TimeRange, TimestampMs};
@@ -114,6 +114,16 @@ pub enum Listing {
     LabelValues(String),
 }
 
+impl Listing {
+    fn of(&self) -> ListingOf<'_> {
+        match self {
+            Self::Series => ListingOf::LabelSets,
+            Self::LabelNames => ListingOf::Names,
+            Self::LabelValues(name) => ListingOf::Values(name),
+        }
+    }
+}
+
 /// List series, label names or label values.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<FoundListing, QueryFailure>")]
@@ -126,6 +136,12 @@ pub struct RunListing {
     pub range: TimeRange,
     /// Results wanted at most; 0 for all.
     pub limit: usize,
+}
+
+impl RunListing {
+    fn cut(&self) -> usize {
+        if self.limit == 0 { usize::MAX } else { self.limit }
+    }
 }
 
 /// An answer to [`RunListing`].
@@ -597,16 +613,17 @@ fn over(error: crate::promql::eval::OverBudget) -> ReadError {
     ReadError::Budget(error.to_string())
 }
 
+/// What is to be listed, selector by selector: the first of each are enough for the first of all.
+fn scopes(request: &RunListing) -> impl Iterator<Item = Scope<'_>> {
+    const EVERY: &[Vec<Matcher>] = &[Vec::new()];
+    let selectors = if request.selectors.is_empty() { EVERY } else { &request.selectors };
+    selectors.iter().map(|matchers| Scope::first(request.cut(), matchers, request.range))
+}
+
 fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> Result<Listed, ReadError> {
-    let every = [Vec::new()];
-    let selectors = if request.selectors.is_empty() { &every[..] } else { &request.selectors };
-    let range = request.range;
-    // The first of each selector are enough for the first of all.
-    let cut = if request.limit == 0 { usize::MAX } else { request.limit };
     let mut series = Vec::new();
     let mut names = Vec::new();
-    for matchers in selectors {
-        let scope = Scope::first(cut, matchers, range);
+    for scope in scopes(request) {
         match &request.listing {
             Listing::Series => {
                 let mut found = view.series_labels(&scope, budget)?;
@@ -617,15 +634,15 @@ fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> R
         }
     }
     // What one selector found is sorted and without repetitions.
-    if 1 < selectors.len() {
+    if 1 < request.selectors.len() {
         series.sort();
         series.dedup();
         // The merged list stands beside its parts for a moment.
         budget.charge(names.iter().map(Names::memory_len).sum())?;
     }
     let mut names = Names::merged(names);
-    series.truncate(cut);
-    names.truncate(cut);
+    series.truncate(request.cut());
+    names.truncate(request.cut());
     Ok(match request.listing {
         Listing::Series => Listed::Series(series),
         Listing::LabelNames | Listing::LabelValues(_) => Listed::Names(names),

@@ -122,7 +122,10 @@ impl RemoteReadServer {
         let mut selections = Vec::with_capacity(request.queries.len());
         for query in &request.queries {
             let matchers = query.local_matchers(&external);
-            selections.push((matchers.map_err(|error| ReadRefusal::Failed(error.to_string()))?, query.range()));
+            let matchers = matchers.map_err(|error| ReadRefusal::Failed(error.to_string()))?;
+            // One that asks for nothing selects nothing, as in Prometheus.
+            let range = query.range().filter(|_| !matchers.is_empty());
+            selections.push((matchers, range));
         }
         let sampled = match response_type {
             ResponseType::Samples => Some(Sampled { limit: self.limits.samples, external: Labels::clone(&external) }),

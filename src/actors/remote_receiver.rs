@@ -198,6 +198,13 @@ impl RemoteReceiver {
         Ok(otlp::of_report(&converted, &report))
     }
 
+    /// The answer to a form, of which the body is gone: what its headers deserve.
+    pub fn refusal_of_form(&self, content_encoding: Option<&str>, content_type: Option<&str>) -> Reply {
+        let packing = Packing::of(content_encoding);
+        let format = packing.and_then(|packing| Format::of(packing, content_type, &self.deps.accepted));
+        Reply::refused(415, None, format.err().unwrap_or_default())
+    }
+
     async fn try_receive(self: &Arc<Self>, incoming: Incoming) -> Result<Reply, Reply> {
         let Incoming { content_encoding, content_type, body: packed, mut held } = incoming;
         let unsupported = |text: String| Reply::refused(415, None, text);

@@ -22,7 +22,7 @@ use crate::actors::control::{Control, Drain};
 #[cfg(debug_assertions)]
 use crate::actors::failpoint::{self, Point};
 use crate::actors::kind::{Kind, Rank};
-use crate::actors::log_writer::{self, Announced, Announcements, LogFailure, LogWay, LogWriter, Synced};
+use crate::actors::log_writer::{self, Announced, Announcements, AtOnce, LogFailure, LogWay, LogWriter, Synced};
 use crate::actors::mailbox::{Admitted, BoundedAddr};
 use crate::actors::pool::{ComputePool, Lane};
 use crate::actors::storage_shard::mending::Mending;
@@ -32,7 +32,7 @@ use crate::model::time::TimestampMs;
 use crate::storage::fs::SharedFs;
 use crate::storage::head::route::Slice;
 use crate::storage::head::shard::{HeadCommit, Recovery, Shard, ShardState, Staged};
-use crate::storage::head::{ChunkStep, Head, HeadError, MergedSegment, Reclaimed};
+use crate::storage::head::{ChunkStep, Head, HeadError, Marked, MergedSegment, Reclaimed};
 use crate::storage::replay::{self, Aliases};
 use crate::storage::wal::record::LogRecords;
 
@@ -198,6 +198,7 @@ pub struct ShardDeps {
 /// The actor.
 pub struct StorageShard {
     deps: Arc<ShardDeps>,
+    /// Or looking at what is in its index.
     merging: bool,
     /// Looks of the upkeep since chunks were written last.
     chunk_looks: u32,
@@ -258,6 +259,7 @@ impl StorageShard {
         if self.deps.shard.has_chunks_to_write(enough) {
             self.write_chunks(ctx);
         }
+        self.mark_late(ctx);
         self.mend_chunks(ctx);
         if self.merging {
             return;
@@ -273,6 +275,13 @@ impl StorageShard {
                     actor.install(merged, ctx);
                 }
             }));
+        } else if shard.state() == ShardState::Ready
+            && let Some(job) = shard.look_job()
+        {
+            self.merging = true;
+            let looked = self.deps.pool.run(Lane::Storage, Instant::now() + MERGE_WITHIN, move |_| job.run());
+            // One that was refused or panicked is planned again as well.
+            ctx.spawn(looked.into_actor(self).map(|_, actor, _| actor.merging = false));
         }
     }
 
@@ -282,6 +291,7 @@ impl StorageShard {
             ctx.run_later(Duration::from_millis(1), Self::write_chunks);
             return;
         }
+        self.mark_late(ctx);
         if self.chunk_pause.is_some_and(|until| Instant::now() < until) {
             return;
         }
@@ -313,6 +323,20 @@ impl StorageShard {
                     while actor.deps.shard.install_chunks(INSTALLED_MAX) {}
                 }));
             }
+        }
+    }
+
+    /// Has the log say of series that all their late samples stand in files. The write goes to the system's memory alone, and where
+    /// somebody else is at the log it is left for the next look.
+    fn mark_late(&mut self, ctx: &mut Context<Self>) {
+        let Some(journal) = self.deps.log.get() else { return };
+        let write = |late| match journal.way.write_here(LogRecords { wal: Vec::new(), late }) {
+            AtOnce::NotNow(_) => Marked::NotNow,
+            // Without its marker a series is as it was.
+            AtOnce::Done(_) => Marked::Done,
+        };
+        if self.deps.shard.mark_late(INSTALLED_MAX, write) {
+            ctx.run_later(Duration::from_millis(1), Self::mark_late);
         }
     }
 

@@ -99,6 +99,8 @@ pub struct WebFlags {
     pub page_title: String,
     /// Origins that browsers may ask from.
     pub cors_origin: Regexp,
+    /// Names by which the server may be asked for; `None` for any.
+    pub hosts: Option<Regexp>,
     /// Whether remote write is taken.
     pub remote_write_receiver: bool,
     /// Whether OTLP metrics are taken.
@@ -275,6 +277,14 @@ pub enum FlagError {
         /// Why.
         error: RegexpError,
     },
+    /// `--watchfire.web.hosts` that is no regular expression.
+    #[error("could not compile --watchfire.web.hosts {}: {error}", go::quote(.written))]
+    Hosts {
+        /// As written.
+        written: String,
+        /// Why.
+        error: RegexpError,
+    },
     /// A flag that promises protection or a service which does not exist yet.
     #[error("--{0} is not built yet; the server does not start with it, because it would not do what it promises")]
     NotBuilt(&'static str),
@@ -318,7 +328,11 @@ impl FlagError {
             | Self::SegmentSize(_)
             | Self::CheckpointBatch
             | Self::ChunkSegmentSize => EXIT_FAILURE,
-            Self::ExternalUrl { .. } | Self::Cors { .. } | Self::NotBuilt(_) | Self::NotPositive { .. } => EXIT_USAGE,
+            Self::ExternalUrl { .. }
+            | Self::Cors { .. }
+            | Self::Hosts { .. }
+            | Self::NotBuilt(_)
+            | Self::NotPositive { .. } => EXIT_USAGE,
         }
     }
 }
@@ -483,7 +497,12 @@ fn web(values: &Values, config: &ConfigSource) -> Result<WebFlags, FlagError> {
         .map_err(|error| FlagError::ExternalUrl { written: written.to_owned(), error })?;
     let cors = values.text("web.cors.origin");
     let cors_origin = Regexp::anchored(cors).map_err(|error| FlagError::Cors { written: cors.to_owned(), error })?;
+    let hosts = Some(values.text("watchfire.web.hosts")).filter(|written| !written.is_empty());
+    let hosts = hosts.map(|written| {
+        Regexp::anchored(written).map_err(|error| FlagError::Hosts { written: written.to_owned(), error })
+    });
     Ok(WebFlags {
+        hosts: hosts.transpose()?,
         route_prefix: route_prefix(values.text("web.route-prefix"), &external_url),
         listen_addresses,
         config_file: Some(values.text("web.config.file")).filter(|file| !file.is_empty()).map(str::to_owned),

@@ -1,5 +1,7 @@
 //! Cross-origin headers of API answers, as Prometheus sends them; and which requests browsers send on behalf of other sites.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::model::regexp::Regexp;
 
 /// Headers for a request from `origin`, if it names one. An origin that does not match gets no permission.
@@ -42,9 +44,43 @@ pub(super) fn is_foreign(allowed: &Regexp, source: Source<'_>) -> bool {
     !own && !source.origin.is_some_and(|origin| allowed.is_match(origin) && !names_all())
 }
 
+/// Whether a server of those names may be asked for by this one, with or without a port. Addresses and `localhost` always may: what
+/// keeps pages away whose own name was made to point here is that they have a name.
+pub(super) fn is_own_host(names: &Regexp, asked: &str) -> bool {
+    let asked = asked.rsplit_once('@').map_or(asked, |(_, host)| host);
+    if let Some(address) = asked.strip_prefix('[') {
+        return address.split_once(']').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let name = asked.split_once(':').map_or(asked, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name == "localhost" || name.parse::<Ipv4Addr>().is_ok() || names.is_match(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_names_are_addresses_and_those_that_are_given() {
+        let names = Regexp::anchored("prom\\.example|vm").unwrap();
+        for own in [
+            "prom.example",
+            "PROM.example:9090",
+            "vm",
+            "vm.:80",
+            "10.0.0.1:9090",
+            "[::1]:9090",
+            "[fe80::1]",
+            "localhost:1",
+        ] {
+            assert!(is_own_host(&names, own), "{own}");
+        }
+        for other in
+            ["evil.example", "prom.example.evil", "xvm", "", "[::1", "[vm]", "vm@evil", "127.0.0.1.evil.example", "1"]
+        {
+            assert!(!is_own_host(&names, other), "{other}");
+        }
+    }
 
     fn allowed(pattern: &str, origin: Option<&str>) -> Option<String> {
         let headers = headers(&Regexp::anchored(pattern).unwrap(), origin);

@@ -62,10 +62,8 @@ pub(super) async fn dispatch(
     };
     for (name, value) in checked.config.iter().flat_map(|config| &config.http.headers) {
         let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
-        // Headers that a page sets itself are stricter.
-        if let (Ok(name), Ok(value)) = pair
-            && !answer.headers().contains_key(&name)
-        {
+        // What the owner asks for holds, also for pages that say something stricter by themselves.
+        if let (Ok(name), Ok(value)) = pair {
             answer.headers_mut().insert(name, value);
         }
     }
@@ -81,6 +79,12 @@ async fn answer(
     if bounds.header_len_max < header_len(&request) {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return finish(Response::error(status, "request header exceeds --watchfire.limit.http.header"));
+    }
+    if let (Some(hosts), Some(asked)) = (&state.settings.hosts, asked_host(&request))
+        && !cors::is_own_host(hosts, asked)
+    {
+        let text = "this server may not be asked for by that name (--watchfire.web.hosts)";
+        return finish(Response::error(StatusCode::MISDIRECTED_REQUEST, text));
     }
     let raw = request.uri().path();
     let Some(path) = percent_decode(raw.as_bytes()).filter(|_| raw.starts_with('/')) else {
@@ -254,6 +258,7 @@ fn other_method(state: &HttpState, request: &HttpRequest, route: &Route) -> Resp
     }
     match route.family {
         Family::Api => api_options(state, request),
+        Family::Plain if route.path.starts_with("/api/v1/") => api_options(state, request),
         Family::Plain | Family::Page => Response::empty(StatusCode::OK).with("Allow", route.allow()),
     }
 }
@@ -291,6 +296,11 @@ fn is_foreign(state: &HttpState, request: &HttpRequest) -> bool {
     cors::is_foreign(&state.settings.cors_origin, source)
 }
 
+/// By which name the server is asked for. Browsers always say it.
+fn asked_host(request: &HttpRequest) -> Option<&str> {
+    request.uri().authority().map(|authority| authority.as_str()).or_else(|| header(request, "Host"))
+}
+
 fn is_api(state: &HttpState, path: &str) -> bool {
     path.starts_with(&api_root(state))
 }
@@ -321,8 +331,10 @@ async fn read_params(
     payload: web::Payload,
 ) -> Result<(Params, Option<web::Payload>, Option<Held>), Response> {
     let query = request.query_string().as_bytes();
-    let is_form = header(request, "Content-Type")
-        .is_some_and(|kind| kind.split(';').next().unwrap_or("").trim() == "application/x-www-form-urlencoded");
+    let is_form = header(request, "Content-Type").is_some_and(|kind| {
+        let media_type = kind.split(';').next().unwrap_or("").trim();
+        media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    });
     let (body, payload, held) = if is_form && matches!(*request.method(), Method::POST | Method::PUT) {
         let (body, held) = BodyReader::new(request, payload, bounds).read_all().await?;
         (body, None, Some(held))

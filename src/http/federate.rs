@@ -15,6 +15,8 @@ pub(super) async fn federate(context: Context) -> Result<Response, ApiError> {
     let mut selectors = Vec::new();
     for text in context.params.all("match[]") {
         match context.state.ports.parse_selector(text) {
+            // One that asks for nothing selects nothing, as in Prometheus.
+            Ok(matchers) if matchers.is_empty() => {}
             Ok(matchers) => selectors.push(matchers),
             Err(error) => return Ok(Response::error(StatusCode::BAD_REQUEST, &error)),
         }

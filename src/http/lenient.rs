@@ -2,7 +2,8 @@
 //! and control characters; the parser of our HTTP library takes less. So bytes that it refuses are escaped (`%22`) on their
 //! way to it, which means the same. Everything else passes as it came.
 //!
-//! Invariant: nothing but the target of a request line is changed. To know where the next one begins, the ends of heads are
+//! Invariant: nothing but the target of a request line is changed, and a line of a head that ends without a carriage return: it
+//! is made one that the parser refuses. To know where the next one begins, the ends of heads are
 //! found as the parser finds them, and a body's end by `Content-Length`. Where that is not certain (other encodings, upgrades,
 //! lengths that are not plain numbers) the rest of the connection passes untouched, and the parser judges it alone.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -109,11 +110,13 @@ struct Heads {
     body_len: Option<u64>,
     /// Where this request ends cannot be told.
     is_uncertain: bool,
+    /// The last byte was a carriage return.
+    was_return: bool,
 }
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { at: At::Begin, line: Vec::new(), body_len: None, is_uncertain: false }
+        Self { at: At::Begin, line: Vec::new(), body_len: None, is_uncertain: false, was_return: false }
     }
 }
 
@@ -143,8 +146,18 @@ impl Heads {
                     bytes = rest;
                     continue;
                 }
+                // Some end a line there and some do not, and would see other requests. The parser refuses what stands instead.
+                At::Version | At::Header if byte == b'\n' && !self.was_return => {
+                    let done = all.len() - bytes.len();
+                    let out = escaped.get_or_insert_with(|| all.get(..done).unwrap_or_default().to_vec());
+                    out.push(0);
+                    self.at = At::Rest;
+                    bytes = rest;
+                    continue;
+                }
                 _ => self.step(byte),
             }
+            self.was_return = byte == b'\r';
             if let Some(out) = &mut escaped {
                 out.push(byte);
             }
@@ -268,14 +281,27 @@ mod tests {
             "GET /q?query=up{job=%22x%22,a=%60%C3%A9%60}%3E0%23|^\\ HTTP/1.1\r\nHost: \"é\"\r\n\r\n",
         );
         // The next request of the connection as well, also when a body or empty lines stand between them.
-        check("GET /\" HTTP/1.1\n\nGET /< HTTP/1.1\n\n", "GET /%22 HTTP/1.1\n\nGET /%3C HTTP/1.1\n\n");
+        check(
+            "GET /\" HTTP/1.1\r\n\r\n\nGET /< HTTP/1.1\r\n\r\n",
+            "GET /%22 HTTP/1.1\r\n\r\n\nGET /%3C HTTP/1.1\r\n\r\n",
+        );
         check(
             "\r\nPOST /\" HTTP/1.1\r\ncontent-LENGTH: 11\r\n\r\nGET /\" HTTP\r\n\r\nGET /\" HTTP/1.1\r\n\r\n",
             "\r\nPOST /%22 HTTP/1.1\r\ncontent-LENGTH: 11\r\n\r\nGET /\" HTTP\r\n\r\nGET /%22 HTTP/1.1\r\n\r\n",
         );
-        check("POST /\" HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /\" H\n\n", {
-            "POST /%22 HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /%22 H\n\n"
+        check("POST /\" HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /\" H\r\n\r\n", {
+            "POST /%22 HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /%22 H\r\n\r\n"
         });
+    }
+
+    #[test]
+    fn lines_that_end_without_a_return_are_made_to_fail() {
+        check("GET /\" HTTP/1.1\nHost: a\r\n\r\n", "GET /%22 HTTP/1.1\0Host: a\r\n\r\n");
+        check("GET / HTTP/1.1\r\nA: b\nC: d\n\n", "GET / HTTP/1.1\r\nA: b\0C: d\n\n");
+        check("GET / HTTP/1.1\r\nA: b\r\n\nGET /\" H", "GET / HTTP/1.1\r\nA: b\r\n\0GET /\" H");
+        // Bodies may have any lines.
+        let body = "POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\na\nb\nGET / HTTP/1.1\r\n\r\n";
+        check(body, body);
     }
 
     #[test]
@@ -323,7 +349,8 @@ mod tests {
             let input: String = parts.iter().map(|part| PARTS[*part]).collect();
             let whole = through(input.as_bytes(), input.len().max(1));
             prop_assert_eq!(&through(input.as_bytes(), piece), &whole);
-            prop_assert_eq!(String::from_utf8(whole).unwrap().replace("%22", "\""), input);
+            let whole = String::from_utf8(whole).unwrap().replace("%22", "\"").replace('\0', "\n");
+            prop_assert_eq!(whole, input);
         }
     }
 }

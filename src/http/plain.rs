@@ -9,9 +9,14 @@ use crate::http::request::Context;
 use crate::http::response::{Response, TEXT};
 use crate::http::state::{QuitVerdict, Ready};
 
+/// What the server is called in answers for people.
+fn own_name(context: &Context) -> &'static str {
+    if context.state.settings.is_agent { "Prometheus Agent" } else { "Prometheus Server" }
+}
+
 /// `GET /-/healthy`.
-pub(super) async fn healthy(_: Context) -> Result<Response, ApiError> {
-    Ok(Response::text(StatusCode::OK, "Prometheus Server is Healthy.\n"))
+pub(super) async fn healthy(context: Context) -> Result<Response, ApiError> {
+    Ok(Response::text(StatusCode::OK, &format!("{} is Healthy.\n", own_name(&context))))
 }
 
 /// `GET /-/ready`.
@@ -21,7 +26,7 @@ pub(super) async fn ready(context: Context) -> Result<Response, ApiError> {
             let text = format!("Service Unavailable: {reason}\n");
             Response::text(StatusCode::SERVICE_UNAVAILABLE, &text).with("X-Prometheus-Stopping", "false")
         }
-        _ => Response::text(StatusCode::OK, "Prometheus Server is Ready.\n"),
+        _ => Response::text(StatusCode::OK, &format!("{} is Ready.\n", own_name(&context))),
     })
 }
 
@@ -71,15 +76,21 @@ fn lifecycle_refusal(context: &Context) -> Option<Response> {
     refused.then(|| Response::text(StatusCode::FORBIDDEN, "Lifecycle API is not enabled."))
 }
 
+/// The path of the external URL with one slash before it: two would make its beginning a host.
+fn external_path(context: &Context) -> String {
+    let path = context.state.settings.external_url.path.trim_start_matches('/');
+    if path.is_empty() { String::new() } else { format!("/{path}") }
+}
+
 /// `GET /`.
 pub(super) async fn home(context: Context) -> Result<Response, ApiError> {
-    let to = format!("{}/query", context.state.settings.external_url.path);
+    let to = format!("{}/query", external_path(&context));
     Ok(Response::redirect(StatusCode::FOUND, &to))
 }
 
 /// `GET /graph`, where links in notifications lead.
 pub(super) async fn graph(context: Context) -> Result<Response, ApiError> {
-    let to = format!("{}/query?{}", context.state.settings.external_url.path, context.raw_query);
+    let to = format!("{}/query?{}", external_path(&context), context.raw_query);
     Ok(Response::redirect(StatusCode::FOUND, &to))
 }
 

@@ -203,7 +203,9 @@ impl Route {
 
     /// True if it changes data, or what the server does.
     pub(super) fn is_changing(&self) -> bool {
-        matches!(self.label, "/-/reload" | "/-/quit" | "/api/watchfire/v1/reload")
+        const OTHERS: [&str; 5] =
+            ["/-/reload", "/-/quit", "/api/watchfire/v1/reload", "/api/v1/write", "/api/v1/otlp/v1/metrics"];
+        OTHERS.contains(&self.label)
             || self.label.starts_with("/api/v1/admin/")
             || self.label.starts_with("/api/watchfire/v1/queries/")
     }

@@ -8,11 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use rustix::net::sockopt;
 
+use crate::config::web::{ClientAuth, WebConfig};
 use crate::http::connections::{self, Busy, Connections};
 use crate::http::dispatch::{self, Bounds};
 use crate::http::guard::Guard;
@@ -101,6 +104,7 @@ pub fn serve(
 ) -> Result<RunningServer, ServeError> {
     let web_file = options.web_config.as_deref().map(|path| WebFile::open(path, SharedClock::clone(&state.clock)));
     let web_file = web_file.transpose().map_err(ServeError::WebConfig)?.map(Arc::new);
+    let asks_who = web_file.as_ref().and_then(|file| file.current().ok()).is_some_and(|config| asks_who(&config));
     let (guard, tls) = match &web_file {
         None => (None, None),
         Some(file) => {
@@ -148,7 +152,12 @@ pub fn serve(
                     Ok(busy) => busy,
                     Err(refusal) => return *refusal,
                 };
-                let answer = strict(dispatch::dispatch(state, guard, bounds, request, payload).await);
+                let mut answer = strict(dispatch::dispatch(state, guard, bounds, request, payload).await);
+                if version < Version::HTTP_11 && answer.body().size() == BodySize::Stream {
+                    // These clients do not know chunks: the end of the connection is the end of the answer.
+                    answer.head_mut().no_chunking(true);
+                    answer.head_mut().set_connection_type(ConnectionType::Close);
+                }
                 match busy {
                     Some(busy) => busy.until_sent(version, answer),
                     None => answer,
@@ -187,7 +196,17 @@ pub fn serve(
             tracing::info!(component = "web", http2, %address, "{text}");
         }
     }
+    let from_elsewhere = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    if let Some(address) = from_elsewhere.filter(|_| !asks_who) {
+        let text = "Whoever reaches this address may read all that is stored; --web.config.file asks for passwords or certificates";
+        tracing::warn!(component = "web", %address, "{text}");
+    }
     Ok(RunningServer { addresses, handle: finished.handle(), finished })
+}
+
+/// Whether clients have to say who they are.
+fn asks_who(config: &WebConfig) -> bool {
+    !config.users.is_empty() || matches!(config.tls.client_auth(), Ok(ClientAuth::RequireAndVerify))
 }
 
 /// What every answer tells browsers unless it says more itself: nothing in it runs, nobody frames it, nobody guesses its type.

@@ -198,6 +198,8 @@ pub struct HttpSettings {
     pub route_prefix: String,
     /// Origins that browsers may ask from.
     pub cors_origin: Regexp,
+    /// Names by which the server may be asked for, beside addresses and `localhost`; `None` for any.
+    pub hosts: Option<Regexp>,
     /// Whether `/-/reload` and `/-/quit` work.
     pub enable_lifecycle: bool,
     /// Whether queries can be ended from outside.

@@ -2,6 +2,7 @@
 //! of a change. Versions, cipher suites, groups and protocols are those of the start.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -9,7 +10,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, ServerConfig,
@@ -22,6 +25,9 @@ use crate::config::http_client::TlsVersion;
 use crate::config::web::{ClientAuth, TlsServerConfig, WebConfig};
 use crate::http::web_file::{Looks, Stamp, WebFile};
 use crate::model::clock::SharedClock;
+
+/// Sessions that clients may take up again.
+const SESSIONS_MAX: usize = 256;
 
 /// The name of HTTP/2 where TLS settles on a protocol.
 pub(super) const HTTP2: &[u8] = b"h2";
@@ -39,13 +45,16 @@ pub(super) fn server_config(file: &Arc<WebFile>, clock: SharedClock) -> Result<O
         looks: Looks::new(clock),
         provider: Arc::clone(&provider),
         current: ArcSwap::from_pointee(Ok(first)),
+        generation: AtomicU64::new(0),
     });
     let versions = versions(&config.tls)?;
     let mut built = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
         .map_err(|error| format!("tls_server_config: {error}"))?
         .with_client_cert_verifier(Arc::clone(&keeper) as _)
-        .with_cert_resolver(keeper);
+        .with_cert_resolver(Arc::clone(&keeper) as _);
+    let cache = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    built.session_storage = Arc::new(Sessions { keeper, cache });
     built.alpn_protocols = vec![b"http/1.1".to_vec()];
     if config.http.http2.unwrap_or(true) {
         built.alpn_protocols.insert(0, HTTP2.to_vec());
@@ -158,6 +167,8 @@ struct Keeper {
     looks: Looks,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Result<Material, String>>,
+    /// How often that has changed.
+    generation: AtomicU64,
 }
 
 impl Keeper {
@@ -182,7 +193,49 @@ impl Keeper {
             (Err(err), _) => tracing::error!(component = "web", err, "TLS handshakes fail: the files are no good"),
             (Ok(_), _) => tracing::info!(component = "web", "Certificates have been read again"),
         }
+        // Before and after: what is between belongs to neither.
+        self.generation.fetch_add(1, Ordering::SeqCst);
         self.current.store(Arc::new(read));
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Sessions that may go on without another look at certificates: only while the files are those by which they began. Who is
+/// not let in any more shall not come in by a session of before.
+struct Sessions {
+    keeper: Arc<Keeper>,
+    cache: Arc<ServerSessionMemoryCache>,
+}
+
+impl Sessions {
+    fn key(&self, key: &[u8]) -> Vec<u8> {
+        self.keeper.material();
+        let generation = self.keeper.generation.load(Ordering::SeqCst);
+        [&generation.to_le_bytes(), key].concat()
+    }
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+impl StoresServerSessions for Sessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        self.cache.put(self.key(&key), value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.cache.get(&self.key(key))
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.cache.take(&self.key(key))
+    }
+
+    fn can_cache(&self) -> bool {
+        self.cache.can_cache()
     }
 }
 

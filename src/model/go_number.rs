@@ -1,5 +1,7 @@
 //! Numbers as Go's `strconv` reads them, with its error texts, which clients and users see.
 
+use std::borrow::Cow;
+
 use crate::model::go;
 
 /// Why a text is not a number. Prints as Go's `*strconv.NumError`.
@@ -33,12 +35,27 @@ pub fn parse_float(text: &str) -> Result<f64, NumberError> {
     if unsigned.eq_ignore_ascii_case("nan") && unsigned.len() < text.len() {
         return Err(fail(Reason::Syntax));
     }
-    let value: f64 = text.parse().map_err(|_| fail(Reason::Syntax))?;
+    let bare = match text.contains('_') {
+        true if are_between_digits(unsigned) => Cow::Owned(text.replace('_', "")),
+        true => return Err(fail(Reason::Syntax)),
+        false => Cow::Borrowed(text),
+    };
+    let value: f64 = bare.parse().map_err(|_| fail(Reason::Syntax))?;
     // Go tells an overflow from a written infinity.
     if value.is_infinite() && unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Err(fail(Reason::Range));
     }
     Ok(value)
+}
+
+/// Whether each underscore stands between two digits.
+fn are_between_digits(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('_').collect();
+    let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    parts.windows(2).all(|pair| match pair {
+        [before, after] => is_digit(before.chars().next_back()) && is_digit(after.chars().next()),
+        _ => true,
+    })
 }
 
 /// `strconv.Atoi(text)`.
@@ -75,6 +92,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn underscores_stand_between_digits() {
+        for (text, expected) in [
+            ("1_000", Some(1_000.0)),
+            ("-1_0.2_5e1_0", Some(-10.25e10)),
+            ("0_1", Some(1.0)),
+            ("_1", None),
+            ("1_", None),
+            ("1__0", None),
+            ("1_.5", None),
+            ("1e_5", None),
+            ("in_f", None),
+            ("+_1", None),
+        ] {
+            assert_eq!(parse_float(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn error_texts_are_those_of_go() {
         let text = |error: NumberError| error.to_string();
         assert_eq!(text(atoi("x").unwrap_err()), "strconv.Atoi: parsing \"x\": invalid syntax");
@@ -92,7 +127,7 @@ mod tests {
         assert_eq!(parse_float("+.5"), Ok(0.5));
         assert_eq!(parse_float("-Inf"), Ok(f64::NEG_INFINITY));
         assert!(parse_float("nan").unwrap().is_nan());
-        for bad in ["", " 1", "0x10", "1_000", "-nan", "1e", "1d"] {
+        for bad in ["", " 1", "0x10", "1__000", "-nan", "1e", "1d"] {
             assert!(parse_float(bad).is_err(), "{bad}");
         }
         assert_eq!((atoi("+7"), atoi("-7")), (Ok(7), Ok(-7)));

@@ -404,6 +404,17 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// What is listed of the series in a scope.
+#[derive(Clone, Copy, Debug)]
+pub enum ListingOf<'a> {
+    /// Their label sets.
+    LabelSets,
+    /// Names of their labels.
+    Names,
+    /// Values of this label.
+    Values(&'a str),
+}
+
 /// A consistent view of storage: each commit whole or not at all, in all its selections.
 pub trait ReadView: Send + Sync {
     /// Series that fulfil all `matchers` and may have samples in `range`, sorted by labels.
@@ -443,6 +454,14 @@ pub trait ReadView: Send + Sync {
     fn series_estimate(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<usize>, ReadError> {
         let _ = (matchers, range);
         Ok(None)
+    }
+
+    /// About how many microseconds a listing takes in memory, rather too many than too few, and found at little cost; `None` if there is no such
+    /// figure, or files may have to be read.
+    fn listing_estimate(&self, listing: ListingOf<'_>, scope: &Scope<'_>) -> Result<Option<usize>, ReadError> {
+        // To look at a series takes one.
+        let _ = listing;
+        if self.reads_files(scope.range) { Ok(None) } else { self.series_estimate(scope.matchers, scope.range) }
     }
 
     /// Whether samples in `range` may have to be read from files.

@@ -19,7 +19,7 @@ use crate::storage::fs::{File, Fs, SharedFs};
 use crate::storage::head::Head;
 use crate::storage::head::late::{LateSample, LateValue};
 use crate::storage::head::restore::Restorer;
-use crate::storage::head::restore::late::LateTimes;
+use crate::storage::head::restore::late_times::FoundLate;
 use crate::storage::replay::Aliases;
 use crate::storage::wal::record::put_uvarint;
 use crate::storage::wal::{IoContext, WalError};
@@ -122,7 +122,9 @@ pub fn check(
 pub(crate) struct LateInFiles {
     /// Those before it stand in blocks.
     from: ChunkPlace,
-    found: Vec<(SeriesRef, WrittenChunk, LateTimes)>,
+    found: FoundLate,
+    /// Of the chunk that was taken last.
+    times: Vec<i64>,
     has_starts: bool,
     ref_max: SeriesRef,
 }
@@ -130,7 +132,7 @@ pub(crate) struct LateInFiles {
 impl LateInFiles {
     /// None yet; those before `from` are not wanted.
     pub(crate) fn from(from: ChunkPlace) -> Self {
-        Self { from, found: Vec::new(), has_starts: false, ref_max: SeriesRef(0) }
+        Self { from, found: FoundLate::default(), times: Vec::new(), has_starts: false, ref_max: SeriesRef(0) }
     }
 
     /// Takes a chunk of a file.
@@ -139,11 +141,11 @@ impl LateInFiles {
         self.ref_max = self.ref_max.max(chunk.series);
         let Ok(encoding) = Encoding::from_id(chunk.encoding & !OUT_OF_ORDER) else { return };
         self.has_starts |= encoding == encoding.with_starts();
-        if let (Some(place), Ok(times)) = (place, times_of(encoding, chunk.data)) {
+        if let (Some(place), Ok(())) = (place, times_of(encoding, chunk.data, &mut self.times)) {
             let samples = sample_count(encoding.id(), chunk.data);
             let (min_t, max_t) = (chunk.min_t, chunk.max_t);
             let written = WrittenChunk { place, min_t, max_t, samples, encoding };
-            self.found.push((chunk.series, written, LateTimes::of(times)));
+            self.found.push(chunk.series, written, &self.times);
         }
     }
 
@@ -154,20 +156,18 @@ impl LateInFiles {
         if self.has_starts && !restorer.stores_starts() {
             return false;
         }
-        for (series, chunk, times) in self.found {
-            restorer.late_written(series, chunk, times);
-        }
-        restorer.begin_late();
+        restorer.begin_late(self.found);
         true
     }
 }
 
-fn times_of(encoding: Encoding, data: &[u8]) -> Result<Vec<i64>, ChunkError> {
-    let (mut decoder, mut times) = (ChunkDecoder::of_chunk(encoding, data)?, Vec::new());
+fn times_of(encoding: Encoding, data: &[u8], times: &mut Vec<i64>) -> Result<(), ChunkError> {
+    times.clear();
+    let mut decoder = ChunkDecoder::of_chunk(encoding, data)?;
     while let Some(t) = decoder.next_t()? {
         times.push(t);
     }
-    Ok(times)
+    Ok(())
 }
 
 /// Puts samples of chunks from `from` on that came out of order and that the log of those lacks into the head, as Prometheus does at a

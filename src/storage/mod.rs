@@ -35,3 +35,5 @@ mod clock_tests;
 mod damage_tests;
 #[cfg(test)]
 mod deletion_tests;
+#[cfg(test)]
+mod listing_tests;

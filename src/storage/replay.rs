@@ -26,11 +26,12 @@ use crate::storage::wal::histogram_record::RefHistogram;
 use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metadata_record::RefMetadata;
 use crate::storage::wal::metrics::WalMetrics;
-use crate::storage::wal::record::{RefSample, RefSeries};
+use crate::storage::wal::record::{Record, RefSample, RefSeries};
 use crate::storage::wal::tombstone_record::RefTombstone;
 use crate::storage::wal::writer::{Position, Writer};
-use crate::storage::wal::{LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, pass_on, read_until};
+use crate::storage::wal::{IoContext, LoadReport, Log, RecordSink, WAL_DIR, WalError, WalOptions, pass_on, read_until};
 use crate::storage::wbl;
+use crate::telemetry::allocator;
 
 /// What a start has found in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct ReplayReport {
     pub log: LoadReport,
     /// Of the log of samples that came out of order.
     pub late_log: LoadReport,
+    /// Records that the log of those has to get once more before chunks are written: see [`wbl::LateLog::repeat`].
+    pub late_again: Vec<Record>,
     /// The last of the files with head chunks that hold samples which came out of order and were read into the head.
     pub late_chunk_file: Option<u64>,
     /// Of the head: what came into it.
@@ -153,6 +156,14 @@ pub fn open(
                 let (writer, mut log) = opened?;
                 // What is read without chunks fits by itself.
                 if restorer.settle() == 0 || source == Source::Log {
+                    let has_late = fs.exists(&data_dir.join(wbl::WBL_DIR)).context("read", data_dir)?;
+                    // What one step has let go of would count beside what the next one takes.
+                    let give_back = || {
+                        if has_late {
+                            allocator::give_back();
+                        }
+                    };
+                    give_back();
                     let aliases = known.iter().flat_map(|known| &known.aliases);
                     aliases.for_each(|(reference, first)| restorer.alias(*reference, *first));
                     if late.is_some() {
@@ -160,8 +171,11 @@ pub fn open(
                         head.attach_chunks(ChunkStore::new(Arc::clone(&files), last));
                     }
                     let adopts_late = late.is_some_and(|late| late.give(&mut restorer));
+                    give_back();
                     // Whatever the rest comes from: the log of late samples is read from its beginning.
                     let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
+                    let late_again = restorer.late_again();
+                    give_back();
                     let late_chunk_file = match adopts_late {
                         true => None,
                         false => restore_late((fs, data_dir, late_from), &mut restorer, (metrics, &mut chunk_damage))?,
@@ -177,6 +191,7 @@ pub fn open(
                     }
                     let mut restored = restorer.finish();
                     if let Some(known) = known {
+                        head.note_aliases(known.aliases.values());
                         restored.aliases.extend(known.aliases);
                         head.reserve_refs(known.ref_max);
                     }
@@ -191,6 +206,7 @@ pub fn open(
                     let report = ReplayReport {
                         log,
                         late_log,
+                        late_again,
                         late_chunk_file,
                         head: restored,
                         chunk_damage,

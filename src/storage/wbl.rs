@@ -2,7 +2,10 @@
 //! which hold samples and histograms of series that the write-ahead log names. It is written after that one, and what blocks
 //! stand for is removed from it by whole segments.
 //!
-//! Markers of chunks that Prometheus has put into `chunks_head` are passed over: the log holds the chunks' samples as well.
+//! A marker says that all samples of a series which stand before it are in chunks of `chunks_head` up to a place, or behind it
+//! once more. They are written while nothing of the series is on its way (`Shard::mark_late`), for Prometheus, which forgets what it
+//! has of the series before one; a start of ours tells by the chunks themselves. What a start finds before a marker and in
+//! no chunk is written again behind it ([`LateLog::repeat`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::SharedFs;
 use crate::storage::head::restore::Restorer;
 use crate::storage::wal::histogram_record::RefHistogram;
+use crate::storage::wal::marker_record::RefMarker;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RefSample, RefSeries};
 use crate::storage::wal::segments::{list_segments, remove_unfinished, segment_name};
@@ -43,6 +47,10 @@ impl RecordSink for LateSink<'_, '_> {
         for (one, start) in histograms.iter().zip(starts) {
             self.0.late_histogram(one.series, (one.t, start), &one.value);
         }
+    }
+
+    fn markers(&mut self, markers: &[RefMarker]) {
+        markers.iter().for_each(|one| self.0.late_marker(*one));
     }
 }
 
@@ -109,6 +117,18 @@ impl LateLog {
     /// Writes the records of a batch of waiters, in one write. After an error none of them is in the log.
     pub fn append(&mut self, records: &[Record]) -> Result<(), WalError> {
         if records.is_empty() { Ok(()) } else { self.opened()?.append(records) }
+    }
+
+    /// Writes what a start has found before markers and in no chunk (`ReplayReport::late_again`), and returns when it survives a power
+    /// cut. Chunks may be written only then: the first makes Prometheus believe markers of chunks that are gone.
+    pub fn repeat(&mut self, records: &[Record]) -> Result<(), WalError> {
+        self.append(records)?;
+        self.sync()
+    }
+
+    /// Whether appending these records is a write and nothing else.
+    pub fn only_writes(&self, records: &[Record]) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.only_writes(records))
     }
 
     /// From now on the last append cannot be taken back.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::client::{Answer, Setup, TestServer, parse};
 use crate::edges::wait_until;
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
+pub(crate) const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
 
 /// All paths that are served, from the table of routes.
-fn paths() -> Vec<String> {
+pub(crate) fn paths() -> Vec<String> {
     let table = include_str!("../../src/http/routes.rs");
     let parts = table.split("route!(").skip(1);
     let literals = parts.filter_map(|part| part.trim_start().strip_prefix('"')?.split('"').next());
@@ -146,6 +146,8 @@ fn two_readers_never_see_different_requests() {
         ("a folded line", format!("X-A: b\r\n Content-Length: {length}\r\n\r\n{smuggled}")),
         ("a bad chunk", format!("Transfer-Encoding: chunked\r\n\r\nzz\r\n{smuggled}")),
         ("a chunk that overflows", format!("Transfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n{smuggled}")),
+        ("a line that ends without a return", format!("X-A: b\nContent-Length: {length}\r\n\r\n{smuggled}")),
+        ("a head that ends without a return", format!("Content-Length: 0\r\n\n{smuggled}")),
         ("a NUL", format!("X-A: b\0\r\nContent-Length: 0\r\n\r\n{smuggled}")),
     ];
     for (name, rest) in shapes {
@@ -153,7 +155,11 @@ fn two_readers_never_see_different_requests() {
         let begun = answer.matches("HTTP/1.1 ").count();
         // The second would be right only where the first is beyond doubt over.
         assert!(begun <= 1, "{name}: {answer}");
+        let is_refused = answer.is_empty() || answer.starts_with("HTTP/1.1 400");
+        assert!(is_refused || !name.contains("return") && !name.contains("folded"), "{name}: {answer}");
     }
+    let bare = exchange(&server, b"GET /-/healthy HTTP/1.1\nHost: x\n\n");
+    assert!(bare.starts_with("HTTP/1.1 400"), "{bare}");
     // What is right is answered, both requests of it.
     let pair = format!("GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n{smuggled}");
     assert_eq!(exchange(&server, pair.as_bytes()).matches("HTTP/1.1 200").count(), 2);
@@ -245,6 +251,9 @@ fn pages_of_other_sites_change_nothing_though_all_is_switched_on() {
         "/api/watchfire/v1/reload",
         "/api/watchfire/v1/queries/1/cancel",
         "/api/v1/admin/tsdb/delete_series?match[]=up",
+        // A form needs nobody's permission, and may come without a type.
+        "/api/v1/write",
+        "/api/v1/otlp/v1/metrics",
     ];
     for path in paths {
         for headers in [
@@ -263,6 +272,27 @@ fn pages_of_other_sites_change_nothing_though_all_is_switched_on() {
     for headers in [&[][..], &[("Origin", "http://test")], &[("Sec-Fetch-Site", "same-origin"), ("Origin", "http://a")]]
     {
         assert_eq!(server.request("POST", "/-/reload", headers, "").status, 200, "{headers:?}");
+    }
+}
+
+/// A page whose name was made to point here (DNS rebinding) is of the same origin in the eyes of its browser.
+#[test]
+fn who_asks_by_another_name_is_refused_where_names_are_given() {
+    let server = TestServer::start(Setup { hosts: Some("prom\\.example"), enable_lifecycle: true, ..Setup::default() });
+    let ask = |host: &str, path: &str| {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: close\r\n\r\n");
+        server.raw(head.as_bytes()).status
+    };
+    for host in ["evil.example", "evil.example:9090", "prom.example.evil", "127.0.0.1.evil"] {
+        for path in ["/-/reload", "/api/v1/query?query=up", "/metrics", "/nope"] {
+            assert_eq!(ask(host, path), 421, "{host} {path}");
+        }
+    }
+    assert_eq!(ask("prom.example", "http://evil.example/-/reload"), 421);
+    assert_eq!(server.ports.reloads.load(Ordering::SeqCst), 0);
+    for host in ["prom.example", "prom.example:9090", "127.0.0.1:9090", "localhost", "[::1]:9090"] {
+        assert_eq!(ask(host, "/api/v1/query?query=up"), 200, "{host}");
     }
 }
 

@@ -34,7 +34,12 @@ fn cross_origin_headers() {
     assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
     let answer = server.request("OPTIONS", "/api/v1/anything", &[("Origin", "http://b.com")], "");
     assert_eq!((answer.status, answer.header("Access-Control-Allow-Origin").as_deref()), (204, Some("http://b.com")));
-    assert_eq!(server.request("OPTIONS", "/api/v1/query", &[], "").status, 204);
+    for path in ["query", "read", "write", "otlp/v1/metrics"] {
+        let answer = server.request("OPTIONS", &format!("/api/v1/{path}"), &[("Origin", "http://b.com")], "");
+        let allowed = answer.header("Access-Control-Allow-Origin");
+        assert_eq!((answer.status, allowed.as_deref()), (204, Some("http://b.com")), "{path}");
+        assert_eq!(answer.header("Vary").as_deref(), Some("Accept-Encoding, Origin"), "{path}");
+    }
     assert_eq!(server.request("OPTIONS", "/nope", &[], "").status, 404);
 }
 
@@ -134,6 +139,9 @@ fn a_body_that_does_not_come_ends_in_time() {
 #[test]
 fn other_bodies_are_not_parameters() {
     let server = TestServer::start(Setup::default());
+    let kind = [("Content-Type", "APPLICATION/x-WWW-form-urlencoded; charset=utf-8")];
+    let answer = server.request("POST", "/api/v1/query?query=up", &kind, "query=none");
+    assert_eq!(answer.text(), r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
     let answer = server.request("POST", "/api/v1/query?query=none", &[("Content-Type", "text/plain")], "query=up");
     assert_eq!(answer.text(), r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
 }

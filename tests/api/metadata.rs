@@ -95,6 +95,7 @@ fn federation() {
     let kind = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
     assert_eq!(answer.header("Content-Type").as_deref(), Some(kind));
     check(&server, "/federate", 200, "");
+    check(&server, "/federate?match[]=%7B%7D", 200, "");
     check(&server, "/federate?match[]=%7B", 400, "1:2: parse error: unexpected end of input inside braces\n");
     check(&server, "/federate?match[]=%7Bsev%3D%22p%22%7D", 500, "shard 1 is not available: it failed\n");
     assert_eq!(server.metric("prometheus_web_federation_errors_total", &[]), 1.0);

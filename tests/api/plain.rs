@@ -91,6 +91,9 @@ fn redirects_stay_below_the_external_path() {
     assert_eq!(to("/api/v1/query/?query=1").as_deref(), Some("/api/v1/query?query=1"));
     assert_eq!(to("/api/v1/label/a%20b/values/").as_deref(), Some("/api/v1/label/a%20b/values"));
 
+    let server = TestServer::start(Setup { external_url: "https://x.org//prom//", ..Setup::default() });
+    assert_eq!(server.get("/prom/").header("Location").as_deref(), Some("/prom/query"));
+
     let server = TestServer::start(Setup { external_url: "https://x.org/prom/", ..Setup::default() });
     let to = |path: &str| server.get(path).header("Location");
     assert_eq!(to("/").as_deref(), Some("/prom"));

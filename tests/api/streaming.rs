@@ -39,6 +39,34 @@ fn long_answers_come_in_pieces_and_are_the_same() {
 }
 
 #[test]
+fn who_knows_no_chunks_gets_none() {
+    let server = TestServer::start(Setup::default());
+    let long = server.get("/api/v1/query?query=big");
+    for more in ["", "Connection: keep-alive\r\n", "Accept-Encoding: gzip\r\n"] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(format!("GET /api/v1/query?query=big HTTP/1.0\r\n{more}\r\n").as_bytes()).unwrap();
+        let mut raw = Vec::new();
+        stream.read_to_end(&mut raw).unwrap();
+        let end = raw.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(raw[..end].to_vec()).unwrap();
+        assert!(head.starts_with("HTTP/1.0 200 OK") && !head.contains("Transfer-Encoding"), "{head}");
+        let mut body = Vec::new();
+        match more.contains("gzip") {
+            true => drop(flate2::read::GzDecoder::new(&raw[end + 4..]).read_to_end(&mut body).unwrap()),
+            false => body = raw[end + 4..].to_vec(),
+        }
+        assert!(body == long.body, "{more}");
+    }
+    // Short ones have a length, and the connection may go on.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let one = "GET /-/healthy HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    stream.write_all(format!("{one}GET /-/healthy HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    let mut raw = String::new();
+    stream.read_to_string(&mut raw).unwrap();
+    assert_eq!(raw.matches("HTTP/1.0 200 OK").count(), 2, "{raw}");
+}
+
+#[test]
 fn notifications_are_listed_and_sent_as_they_come() {
     let server = TestServer::start(Setup::default());
     let listed = |server: &TestServer| server.get("/api/v1/notifications").text();
@@ -174,6 +202,7 @@ fn names_are_searched_where_that_is_switched_on() {
         ("label_names?limit=51", "limit 51 exceeds the configured maximum (50, see --web.search.max-limit)"),
         ("label_names?start=2&end=1", "end timestamp must not be before start timestamp"),
         ("label_names?start=x", "invalid time value for 'start': cannot parse \\\"x\\\" to a valid timestamp"),
+        (&format!("label_names?search[]={}", "a".repeat(4097)), "search[] term too long: 4097 bytes, maximum is 4096"),
         ("label_names?fuzz_threshold=101", "invalid fuzz_threshold \\\"101\\\": must be 0-100"),
         ("label_names?fuzz_alg=x", "unsupported fuzz_alg \\\"x\\\": must be one of [subsequence jarowinkler]"),
     ] {

@@ -125,7 +125,9 @@ fn formats_are_told_by_headers_and_faults_by_status() {
     let json = "expected application/x-protobuf as the first (media) part, got application/json content-type";
     assert_eq!(refused(&[("Content-Type", "application/json")], &snappy(b"")), (415, json.to_owned()));
     let form = [("Content-Type", "application/x-www-form-urlencoded")];
-    assert_eq!(refused(&form, b"a=b").0, 400);
+    let text =
+        "expected application/x-protobuf as the first (media) part, got application/x-www-form-urlencoded content-type";
+    assert_eq!(refused(&form, &snappy(b"")), (415, text.to_owned()));
     assert_eq!(refused(&[], b"\xff\xff"), (400, "s2: corrupt input".to_owned()));
     assert_eq!(refused(&[], b"\x04\x0cab"), (400, "s2: corrupt input".to_owned()));
     assert_eq!(refused(&[("Content-Encoding", "zstd")], b"x").0, 400);
@@ -144,11 +146,11 @@ fn formats_are_told_by_headers_and_faults_by_status() {
         server
             .get("/metrics")
             .text()
-            .contains("prometheus_http_requests_total{handler=\"/api/v1/write\",code=\"415\"} 2\n")
+            .contains("prometheus_http_requests_total{handler=\"/api/v1/write\",code=\"415\"} 3\n")
             || server
                 .get("/metrics")
                 .text()
-                .contains("prometheus_http_requests_total{code=\"415\",handler=\"/api/v1/write\"} 2\n")
+                .contains("prometheus_http_requests_total{code=\"415\",handler=\"/api/v1/write\"} 3\n")
     );
 }
 
@@ -457,6 +459,11 @@ fn otlp_becomes_series_by_the_rules_of_the_configuration() {
         refused(&JSON, gauge("a.b", nanos - 1_000_000, 1.0).as_bytes()),
         (400, "out of order sample\nout of order sample".to_owned())
     );
+    // Times that lie decades apart would have millions of samples of `target_info`.
+    let far = gauge("a.b", nanos, 1.0);
+    let point = &far[far.find("{\"timeUnixNano\"").unwrap()..far.find("]}}]}]}]}").unwrap()];
+    let far = far.replace(point, &format!("{{\"timeUnixNano\":\"0\",\"asDouble\":1}},{point}"));
+    assert_eq!(refused(&JSON, far.as_bytes()), (400, "out of bounds\nout of bounds".to_owned()));
     let text = "unsupported content type: text/plain, supported: [application/json, application/x-protobuf]";
     assert_eq!(refused(&[("Content-Type", "text/plain")], b""), (400, text.to_owned()));
     let text = "unsupported compression: zstd. Only \"gzip\" or no compression supported";

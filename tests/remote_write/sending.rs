@@ -378,6 +378,8 @@ fn an_agent_scrapes_and_sends_and_refuses_the_rest() {
     assert_eq!((federate.status, federate.text().trim_end()), (500, "unsupported operation with WAL-only storage"));
     assert_eq!(server.get("/api/v1/targets").json()["data"]["activeTargets"][0]["health"], "up");
     assert!(server.get("/metrics").text().contains("prometheus_agent_active_series "));
+    assert_eq!(server.get("/-/healthy").text(), "Prometheus Agent is Healthy.\n");
+    assert_eq!(server.get("/-/ready").text(), "Prometheus Agent is Ready.\n");
     server.signal("TERM");
     assert_eq!(server.wait_exit(), Some(0), "{}", server.log());
     let entries = fs::read_dir(folder.path().join("agent")).unwrap();

@@ -64,6 +64,63 @@ fn honored_labels_are_the_owners_choice() {
     assert_eq!(server.single("up{job=\"liar\"}"), Some(1.0));
 }
 
+/// Whoever writes what a discovery tells names targets, and reaches nothing else by them.
+#[test]
+fn discovery_names_targets_and_reaches_nothing_else() {
+    let honest = Exporter::start("a 1\n");
+    let folder = tempfile::tempdir().unwrap();
+    let group = |targets: &str, labels: &str| format!("{{\"targets\":[\"{targets}\"],\"labels\":{{{labels}}}}}");
+    let addr = honest.addr.as_str();
+    let bad = [
+        group(addr, "\"__scheme__\":\"file\",\"__metrics_path__\":\"/etc/passwd\",\"n\":\"1\""),
+        group(addr, "\"__scheme__\":\"unix\",\"n\":\"2\""),
+        group("/etc/passwd", "\"n\":\"3\""),
+        group("me:CANARY@127.0.0.1:1", "\"n\":\"4\""),
+        group(addr, "\"__scrape_interval__\":\"-1s\",\"n\":\"5\""),
+        group("", "\"n\":\"6\""),
+    ];
+    // Odd, but targets: a path is a path of theirs, a label no directive.
+    let odd = [
+        group(addr, "\"__metrics_path__\":\"/../../../etc/passwd\",\"n\":\"7\""),
+        group(addr, "\"__param_x\":\"\\r\\nHost: evil\",\"job\":\"other\",\"n\":\"8\""),
+    ];
+    let write = |text: &str| {
+        fs::write(folder.path().join("fresh"), text).unwrap();
+        fs::rename(folder.path().join("fresh"), folder.path().join("sd.json")).unwrap();
+    };
+    write(&format!("[{}]", [&bad[..], &odd].concat().join(",")));
+    let server = start(folder.path(), "- {job_name: j, file_sd_configs: [{files: [sd.json]}]}\n", "");
+    wait_for("the odd ones", || (server.single("count(a)") == Some(2.0)).then_some(()));
+    let numbers = || {
+        let targets = server.get("/api/v1/targets?state=active").json();
+        let active = targets["data"]["activeTargets"].as_array().unwrap().clone();
+        let mut numbers: Vec<String> =
+            active.iter().map(|target| target["labels"]["n"].as_str().unwrap().to_owned()).collect();
+        numbers.sort();
+        numbers
+    };
+    assert_eq!(numbers(), ["7", "8"]);
+    // What is sent has one line, one host, and a path below the target's root.
+    let mut lines: Vec<String> = honest.requests().into_iter().map(|(line, _)| line).collect();
+    lines.sort();
+    lines.dedup();
+    assert_eq!(lines, ["GET /etc/passwd HTTP/1.1", "GET /metrics?x=%0D%0AHost%3A+evil HTTP/1.1"]);
+    assert!(honest.heads().iter().all(|head| head.to_ascii_lowercase().matches("host:").count() == 1));
+    assert!(!server.log().contains("root:"));
+    // What cannot be read changes nothing.
+    for text in ["[{\"targets\": [1]}]", "[", "{\"targets\": []}", "[{\"targets\":[\"x:1\"],\"labels\":{\"a\":[]}}]"] {
+        let read = |server: &Server| {
+            let text = server.get("/metrics").text();
+            let line = text.lines().find_map(|line| line.strip_prefix("prometheus_sd_file_read_errors_total "));
+            line.map_or(0.0, |value| value.parse::<f64>().unwrap())
+        };
+        let before = read(&server);
+        write(text);
+        wait_for("the error", || (before < read(&server)).then_some(()));
+        assert_eq!(numbers(), ["7", "8"], "{text}");
+    }
+}
+
 #[test]
 fn what_targets_and_rules_say_is_never_markup() {
     const ATTACK: &str = "<img src=x onerror=alert(1)>";

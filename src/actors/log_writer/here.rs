@@ -59,7 +59,7 @@ impl LogThread {
 impl Work {
     fn writes_at_once(&self, records: &LogRecords) -> bool {
         self.slow_until.is_none_or(|until| until <= Instant::now())
-            && records.late.is_empty()
+            && (records.late.is_empty() || self.late.as_ref().is_some_and(|late| late.only_writes(&records.late)))
             && records.len() <= LEN_MAX
             && self.health.refusing().is_none()
             && self.writer.only_writes(&records.wal)

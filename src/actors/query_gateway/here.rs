@@ -11,11 +11,10 @@ use tokio::time::Instant;
 use super::quick::{Bounds, Files};
 use super::{
     FoundListing, GatewayDeps, Listing, ListingBudget, QueryFailure, QueryGateway, QueryOutcome, RunListing, RunQuery,
-    list,
+    list, scopes,
 };
 use crate::actors::mailbox::{BoundedAddr, Lent, SendError};
 use crate::actors::panics::catch;
-use crate::model::matcher::MatchOp;
 use crate::model::read::without_files;
 use crate::promql::eval::{Helpers, QueryContext, QueryLedger};
 
@@ -23,8 +22,8 @@ use crate::promql::eval::{Helpers, QueryContext, QueryLedger};
 const RUNS_FOR: Duration = Duration::from_micros(750);
 /// Values to compute, estimated: about half of that time.
 const BOUNDS: Bounds = Bounds { work_max: 5_000.0, runs_for: RUNS_FOR, files: Files::Refused };
-/// Series that selectors of a listing may look at.
-const LISTED_SERIES_MAX: usize = 500;
+/// What a listing may be estimated to take.
+const LISTING_MAX_US: usize = 500;
 
 /// How users ask the gateway. All clones share its slots.
 #[derive(Clone)]
@@ -112,24 +111,15 @@ impl GatewayDeps {
         let (clock, until) = (Arc::clone(&ctx.clock), ctx.deadline);
         let list = || -> Result<Option<FoundListing>, QueryFailure> {
             let view = self.queryable.view()?;
-            let mut series = 0;
-            for matchers in &request.selectors {
-                if view.reads_files(request.range) {
-                    return Ok(None);
+            let mut takes_us: usize = 0;
+            for scope in scopes(request) {
+                match view.listing_estimate(request.listing.of(), &scope)? {
+                    Some(more) => takes_us = takes_us.saturating_add(more),
+                    None => return Ok(None),
                 }
-                // Of what one list of postings holds the first are read alone.
-                let few = matches!(request.listing, Listing::Series)
-                    && (1..=LISTED_SERIES_MAX).contains(&request.limit)
-                    && matches!(matchers.as_slice(), [one] if one.op() == MatchOp::Equal && !one.value().is_empty());
-                if few {
-                    series += request.limit;
-                    continue;
-                }
-                let Some(more) = view.series_estimate(matchers, request.range)? else { return Ok(None) };
-                series += more;
             }
             let lists_all = request.selectors.is_empty() && matches!(request.listing, Listing::Series);
-            if LISTED_SERIES_MAX < series || lists_all {
+            if LISTING_MAX_US < takes_us || lists_all {
                 return Ok(None);
             }
             let budget = ListingBudget::open(ctx, Helpers::Never)?;

@@ -221,6 +221,8 @@ fn families(storage: &StorageClient) -> Vec<MetricFamily> {
             "Total number of head truncations attempted.",
             stats.truncations,
         ),
+        // Nothing of it can fail.
+        counter("prometheus_tsdb_head_truncations_failed_total", "Total number of head truncations that failed.", 0),
         both(
             "prometheus_tsdb_out_of_order_samples_total",
             "Total number of out of order samples ingestion failed attempts due to out of order being disabled.",

@@ -411,6 +411,7 @@ fn http_settings(flags: &ServerFlags) -> HttpSettings {
         external_url: flags.web.external_url.clone(),
         route_prefix: flags.web.route_prefix.clone(),
         cors_origin: flags.web.cors_origin.clone(),
+        hosts: flags.web.hosts.clone(),
         enable_lifecycle: flags.web.enable_lifecycle,
         enable_admin_api: flags.web.enable_admin_api,
         enable_pprof: flags.web.enable_pprof,

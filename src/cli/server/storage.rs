@@ -204,7 +204,13 @@ pub(super) fn open(
         took = ?report.took,
         "WAL replay completed"
     );
-    let late_log = LateLog::new(fs.clone(), &dir, options, late_metrics.clone());
+    let mut late_log = LateLog::new(fs.clone(), &dir, options, late_metrics.clone());
+    if let Err(error) = late_log.repeat(&report.late_again) {
+        // Only chunks that are written make it matter.
+        tracing::error!(component = "tsdb", err = %error,
+            "The log of late samples is not written: head chunks stay in memory until the next start");
+        head.chunk_store().iter().for_each(|store| store.give_up());
+    }
     let (aliases, late_chunk_file) = (report.head.aliases, report.late_chunk_file);
     Ok(OpenStorage { lock, writer, late_log, late_chunk_file, fs, dir, aliases })
 }

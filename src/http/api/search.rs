@@ -4,13 +4,15 @@
 mod filter;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix_web::web;
 
 use crate::http::api::matchers_plain;
-use crate::http::api::search::filter::{Algorithm, Filter};
+use crate::http::api::search::filter::{Algorithm, Filter, Stop, StopOnDrop};
 use crate::http::api::types::{LabelValuesRequest, Listed, MetricMetadata, SelectRequest};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorKind};
 use crate::http::held::Held;
 use crate::http::json::Json;
 use crate::http::params::{Params, parse_time};
@@ -27,6 +29,10 @@ use crate::model::time::TimestampMs;
 const LIMIT: usize = 100;
 /// Most texts to search for.
 const TERMS_MAX: usize = 32;
+/// Longest text to search for, in bytes.
+const TERM_LEN_MAX: usize = 4 << 10;
+/// Longest time to look for them.
+const SEARCH_WITHIN: Duration = Duration::from_secs(30);
 /// How far back is looked unless the client says otherwise.
 const BACK_MS: i64 = 3_600_000;
 const NDJSON: &str = "application/x-ndjson; charset=utf-8";
@@ -78,7 +84,10 @@ async fn search(context: Context, among: Among) -> Result<Response, ApiError> {
         return Err(ApiError::unavailable("search API disabled"));
     };
     let now = context.state.clock.now();
-    let Search { select, filter, order, has_scores, limit, batch_len } = parse(&context, among, now, limit_max)?;
+    let waiting = StopOnDrop(Stop::at(Instant::now() + SEARCH_WITHIN));
+    let stop = Arc::clone(&waiting.0);
+    let Search { select, filter, order, has_scores, limit, batch_len } =
+        parse(&context, among, (now, stop), limit_max)?;
     let mut with_metadata = false;
     let (ports, name) = (&context.state.ports, context.params.get("label").to_owned());
     let listed = match among {
@@ -95,7 +104,9 @@ async fn search(context: Context, among: Among) -> Result<Response, ApiError> {
     let Listed { items, warnings, held } = listed;
     // A million names take longer to score than a worker's thread should be held.
     let found = web::block(move || ranked(&items, filter, order)).await;
-    let mut found = found.map_err(|error| ApiError::internal(format!("cannot search: {error}")))?;
+    let found = found.map_err(|error| ApiError::internal(format!("cannot search: {error}")))?;
+    drop(waiting);
+    let mut found = found.ok_or_else(|| ApiError::new(ErrorKind::Timeout, "the search has taken too long"))?;
     let has_more = limit < found.len();
     found.truncate(limit);
     let metadata = if with_metadata && !found.is_empty() { first_metadata(&context).await? } else { HashMap::new() };
@@ -137,19 +148,33 @@ fn respond(mut lines: Lines) -> Response {
     response
 }
 
-fn ranked(items: &Names, mut filter: Filter, order: Order) -> Vec<(String, f64)> {
-    let mut found: Vec<(String, f64)> =
-        items.iter().filter_map(|item| filter.score(item).map(|score| (item.to_owned(), score))).collect();
+/// Those that are found, in order; `None` if the search was given up.
+fn ranked(items: &Names, mut filter: Filter, order: Order) -> Option<Vec<(String, f64)>> {
+    let mut found: Vec<(String, f64)> = Vec::new();
+    for item in items.iter() {
+        if filter.is_over() {
+            return None;
+        }
+        found.extend(filter.score(item).map(|score| (item.to_owned(), score)));
+    }
+    if filter.is_over() {
+        return None;
+    }
     match order {
         // They come sorted.
         Order::Ascending => {}
         Order::Descending => found.reverse(),
         Order::Score => found.sort_by(|a, b| b.1.total_cmp(&a.1)),
     }
-    found
+    Some(found)
 }
 
-fn parse(context: &Context, among: Among, now: TimestampMs, limit_max: usize) -> Result<Search, ApiError> {
+fn parse(
+    context: &Context,
+    among: Among,
+    (now, stop): (TimestampMs, Arc<Stop>),
+    limit_max: usize,
+) -> Result<Search, ApiError> {
     let params = &context.params;
     let time = |name: &str, default: TimestampMs| match params.get(name) {
         "" => Ok(default),
@@ -166,6 +191,10 @@ fn parse(context: &Context, among: Among, now: TimestampMs, limit_max: usize) ->
     let terms: Vec<String> = params.all("search[]").map(str::to_owned).collect();
     if TERMS_MAX < terms.len() {
         let text = format!("too many search[] terms: got {}, maximum is {TERMS_MAX}", terms.len());
+        return Err(ApiError::bad_data(text));
+    }
+    if let Some(long) = terms.iter().find(|term| TERM_LEN_MAX < term.len()) {
+        let text = format!("search[] term too long: {} bytes, maximum is {TERM_LEN_MAX}", long.len());
         return Err(ApiError::bad_data(text));
     }
     let threshold = match params.get("fuzz_threshold") {
@@ -187,7 +216,7 @@ fn parse(context: &Context, among: Among, now: TimestampMs, limit_max: usize) ->
     let has_scores = boolean(params, "include_score", false)?;
     let order = order(params, among, !terms.is_empty())?;
     let (limit, batch_len) = limits(params, limit_max)?;
-    let filter = Filter::new(&terms, threshold as f64 / 100.0, algorithm, case_sensitive);
+    let filter = Filter::new(&terms, threshold as f64 / 100.0, algorithm, case_sensitive, stop);
     let select = SelectRequest { selectors, start, end, hint_limit: 0 };
     Ok(Search { select, filter, order, has_scores, limit, batch_len })
 }
@@ -336,6 +365,17 @@ mod tests {
             "\n"
         );
         assert_eq!(json.into_text(), expected);
+    }
+
+    #[test]
+    fn a_search_that_is_given_up_finds_nothing() {
+        let names: Names = ["a", "b"].into_iter().collect();
+        let search = |until| {
+            let filter = Filter::new(&[], 0.0, Algorithm::Subsequence, true, Stop::at(until));
+            ranked(&names, filter, Order::Ascending).map(|found| found.len())
+        };
+        assert_eq!(search(Instant::now()), None);
+        assert_eq!(search(Instant::now() + SEARCH_WITHIN), Some(2));
     }
 
     #[test]

@@ -144,6 +144,7 @@ mod tests {
             external_url: external_url(url, "vm", "0.0.0.0:9090").unwrap(),
             route_prefix: "/".to_owned(),
             cors_origin: Regexp::anchored(".*").unwrap(),
+            hosts: None,
             enable_lifecycle: false,
             enable_admin_api: false,
             enable_pprof: false,

@@ -20,6 +20,11 @@ pub(in crate::http) async fn write(context: Context) -> Result<Response, ApiErro
     let Some(receiver) = context.state.ports.remote_write() else {
         return Ok(Response::error(StatusCode::NOT_FOUND, OFF));
     };
+    if context.body.reader.is_none() {
+        // A form: it was read for its parameters.
+        let Body { content_encoding, content_type, .. } = context.body;
+        return Ok(answer(receiver.refusal_of_form(content_encoding.as_deref(), content_type.as_deref())));
+    }
     Ok(match read(&receiver, context.body).await {
         Ok(incoming) => answer(receiver.receive(incoming).await),
         Err(refusal) => refusal,

@@ -28,6 +28,8 @@ use crate::remote::receive::{AHEAD_MS_MAX, DecodeError, Extras};
 
 /// What a sample takes in a batch, in a shard's slice, among the staged ones and in a record, without its labels.
 const SAMPLE_BYTES: u64 = 256;
+/// Samples of `target_info` that a request may have; with the default lookback, those of a month.
+const TOLD_MAX: usize = 20_000;
 const QUANTILE: &str = "quantile";
 const INFINITE: &str = "+Inf";
 /// The temporality of values since the point before, and of those since a start that stays.
@@ -524,6 +526,9 @@ impl Conversion<'_> {
         self.metric += 1;
         let hash = labels.hash64();
         let step = (self.settings.lookback_ms / 2).max(1).cast_unsigned().saturating_mul(1_000_000);
+        // Times that lie far apart would make millions of a small request.
+        let left = TOLD_MAX.saturating_sub(self.told.len()).max(1) as u64;
+        let step = step.max(latest.saturating_sub(earliest).div_ceil(left));
         let mut nanos = earliest;
         loop {
             let at = nanos.min(latest);

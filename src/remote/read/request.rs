@@ -122,7 +122,7 @@ pub fn decode_request(body: &[u8]) -> Result<ReadRequest, RequestError> {
 
 fn query(message: &[u8], parts_left: &mut usize) -> Result<ReadQuery, RequestError> {
     *parts_left = parts_left.checked_sub(1).ok_or(RequestError::TooMany)?;
-    let mut query = ReadQuery::default();
+    let (mut query, mut hinted) = (ReadQuery::default(), None);
     let mut fields = Fields::new("Query", message);
     while let Some((field, value)) = fields.next()? {
         match field {
@@ -132,11 +132,30 @@ fn query(message: &[u8], parts_left: &mut usize) -> Result<ReadQuery, RequestErr
                 *parts_left = parts_left.checked_sub(1).ok_or(RequestError::TooMany)?;
                 query.matchers.push(matcher(value.bytes("Matchers")?)?);
             }
-            4 => drop(value.bytes("Hints")?),
+            4 => hinted = Some(hints(value.bytes("Hints")?)?),
             _ => {}
         }
     }
+    // What lies outside of them is not looked at, as in Prometheus.
+    if let Some((start_ms, end_ms)) = hinted.filter(|range| *range != (0, 0)) {
+        query.start_ms = query.start_ms.max(start_ms);
+        query.end_ms = query.end_ms.min(end_ms);
+    }
     Ok(query)
+}
+
+/// First and last time of which the client makes use.
+fn hints(message: &[u8]) -> Result<(i64, i64), RequestError> {
+    let (mut start_ms, mut end_ms) = (0, 0);
+    let mut fields = Fields::new("ReadHints", message);
+    while let Some((field, value)) = fields.next()? {
+        match field {
+            3 => start_ms = value.varint("StartMs")?.cast_signed(),
+            4 => end_ms = value.varint("EndMs")?.cast_signed(),
+            _ => {}
+        }
+    }
+    Ok((start_ms, end_ms))
 }
 
 fn matcher(message: &[u8]) -> Result<ReadMatcher, RequestError> {

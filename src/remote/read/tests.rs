@@ -18,6 +18,20 @@ fn requests_come_back() {
 }
 
 #[test]
+fn what_lies_outside_of_the_hints_is_not_asked_for() {
+    let asked = |query: &[u8]| {
+        let message = [&[0x0a, query.len() as u8], query].concat();
+        let request = decode_request(&snap::raw::Encoder::new().compress_vec(&message).unwrap()).unwrap();
+        (request.queries[0].start_ms, request.queries[0].end_ms)
+    };
+    let range = [0x08, 10, 0x10, 100];
+    assert_eq!(asked(&range), (10, 100));
+    assert_eq!(asked(&[&range[..], &[0x22, 4, 0x18, 20, 0x20, 50]].concat()), (20, 50));
+    assert_eq!(asked(&[&range[..], &[0x22, 5, 0x18, 5, 0x20, 0xff, 0x01]].concat()), (10, 100));
+    assert_eq!(asked(&[&range[..], &[0x22, 2, 0x08, 15]].concat()), (10, 100), "hints without a range");
+}
+
+#[test]
 fn what_is_no_request_is_refused_in_prometheus_s_words() {
     let text = |body: &[u8]| decode_request(body).unwrap_err().to_string();
     assert_eq!(text(b""), "snappy: corrupt input");

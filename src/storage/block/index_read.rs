@@ -4,6 +4,8 @@
 //! their place in the file and series by theirs, and its postings table is in no order: it is held whole.
 //! Checked at opening: contents, symbols, postings table, by checksum and order; with each read: series and postings lists.
 
+mod scan;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -18,6 +20,7 @@ use crate::storage::block::bytes::Slice;
 use crate::storage::block::chunks::ChunkMeta;
 use crate::storage::block::index_write::{MAGIC, SERIES_ALIGN};
 use crate::storage::block::pages::{Cursor, HeldPage, KnownInBlocks, PageCache, PagedFile};
+use crate::storage::block::pairing::Pairings;
 use crate::storage::fs::Fs;
 
 const HEADER_LEN: u64 = 5;
@@ -91,6 +94,15 @@ pub struct SymbolMemo {
     page: HeldPage,
 }
 
+impl SymbolMemo {
+    fn make_room(&mut self) {
+        if MEMO_MAX <= self.places.len() || MEMO_TEXT_LEN_MAX <= self.text.len() {
+            self.places.clear();
+            self.text.clear();
+        }
+    }
+}
+
 /// Whether to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -126,6 +138,11 @@ impl IndexReader {
     /// What is remembered of all indexes, and the number of this one there.
     pub(super) fn known(&self) -> (&KnownInBlocks, u64) {
         self.file.known()
+    }
+
+    /// Which values occur together in all indexes, as far as it is remembered, and the number of this one there.
+    pub(super) fn pairings(&self) -> (&Pairings, u64) {
+        self.file.pairings()
     }
 
     /// Bytes of the file.
@@ -177,7 +194,6 @@ impl IndexReader {
         let step = entries.steps.partition_point(|(value, _)| &**value <= from).saturating_sub(1);
         let Some((_, place)) = entries.steps.get(step) else { return Ok(()) };
         let mut cursor = self.file.cursor(*place);
-        let mut value = Vec::new();
         let mut is_reached = from.is_empty();
         // It was checked when the index was opened.
         let not_utf8 = || self.file.corrupt(*place, "a value is not UTF-8");
@@ -186,31 +202,8 @@ impl IndexReader {
             is_reached = is_reached || from <= text;
             if is_reached { take(text, offset) } else { Ok(Next::Go) }
         };
-        let mut left = entries.count - (step as u64 * STEP).min(entries.count);
-        while 0 < left {
-            // Entry by entry as they stand on the page.
-            let rest = cursor.rest()?;
-            let (mut on_page, mut taken) = (Slice::new(rest), 0);
-            while 0 < left
-                && let Some((text, offset)) = read_entry_on_page(&mut on_page)
-            {
-                taken = rest.len() - on_page.len();
-                left -= 1;
-                if take(text, offset)? == Next::Stop {
-                    return Ok(());
-                }
-            }
-            cursor.skip(taken as u64);
-            if 0 < left {
-                // One that reaches into the next page.
-                let offset = read_entry(&mut cursor, &mut value)?;
-                left -= 1;
-                if take(&value, offset)? == Next::Stop {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        let left = entries.count - (step as u64 * STEP).min(entries.count);
+        each_entry(&mut cursor, left, &mut take).map(drop)
     }
 
     /// Where the postings of a label pair stand; `None` if no series has it.
@@ -225,16 +218,36 @@ impl IndexReader {
 
     /// The ids of a postings list, ascending.
     pub fn postings(&self, offset: u64) -> Result<Vec<u32>, BlockError> {
-        let mut ids = Vec::new();
-        self.each_posting(offset, |id| {
-            ids.push(id);
+        let (mut cursor, ids_len) = self.checked_list(offset)?;
+        let mut ids: Vec<u32> = Vec::with_capacity(usize::try_from(ids_len / 4).unwrap_or(0));
+        let mut on_two_pages: Vec<u8> = Vec::with_capacity(4);
+        cursor.pass(ids_len, &mut |piece| {
+            let missing = if on_two_pages.is_empty() { 0 } else { piece.len().min(4 - on_two_pages.len()) };
+            let (raw, rest) = piece.split_at(missing);
+            on_two_pages.extend_from_slice(raw);
+            if let Some(raw) = on_two_pages.first_chunk::<4>() {
+                ids.push(u32::from_be_bytes(*raw));
+                on_two_pages.clear();
+            }
+            let whole = rest.chunks_exact(4);
+            on_two_pages.extend_from_slice(whole.remainder());
+            ids.extend(whole.filter_map(|raw| raw.first_chunk::<4>()).map(|raw| u32::from_be_bytes(*raw)));
             Next::Go
         })?;
-        Ok(ids)
+        // Looked at without stopping, many are compared at a time.
+        if ids.iter().zip(ids.iter().skip(1)).fold(true, |is_sorted, (a, b)| is_sorted & (a < b)) {
+            Ok(ids)
+        } else {
+            Err(self.not_ascending(offset))
+        }
     }
 
-    /// Calls `take` with the ids of a postings list, ascending. All of it is checked before, however many are wanted.
-    pub fn each_posting(&self, offset: u64, mut take: impl FnMut(u32) -> Next) -> Result<(), BlockError> {
+    fn not_ascending(&self, offset: u64) -> BlockError {
+        self.file.corrupt(offset, "postings are not ascending")
+    }
+
+    /// Goes to the ids of a postings list, once all of it has been checked; says how many bytes they are.
+    fn checked_list(&self, offset: u64) -> Result<(Cursor<'_>, u64), BlockError> {
         let mut cursor = self.file.cursor(offset);
         let mut head = Vec::with_capacity(4);
         cursor.bytes(4, &mut head)?;
@@ -257,6 +270,12 @@ impl IndexReader {
         if ids_len != count.saturating_mul(4) {
             return Err(self.file.corrupt(offset, format!("unexpected postings length, should be {ids_len} bytes")));
         }
+        Ok((cursor, ids_len))
+    }
+
+    /// Calls `take` with the ids of a postings list, ascending. All of it is checked before, however many are wanted.
+    pub fn each_posting(&self, offset: u64, mut take: impl FnMut(u32) -> Next) -> Result<(), BlockError> {
+        let (mut cursor, ids_len) = self.checked_list(offset)?;
         let (mut last, mut is_sorted) = (None, true);
         let mut on_two_pages = Vec::with_capacity(4);
         cursor.pass(ids_len, &mut |piece| {
@@ -284,7 +303,7 @@ impl IndexReader {
             }
             Next::Go
         })?;
-        if is_sorted { Ok(()) } else { Err(self.file.corrupt(offset, "postings are not ascending")) }
+        if is_sorted { Ok(()) } else { Err(self.not_ascending(offset)) }
     }
 
     /// How many ids the postings list says that it has.
@@ -319,6 +338,17 @@ impl IndexReader {
 
     /// The series with this id.
     pub fn series(&self, id: u32, memo: &mut SymbolMemo) -> Result<IndexSeries, BlockError> {
+        let (offset, body) = self.read_body(id, memo)?;
+        let mut read = Slice::new(&body);
+        let labels = self.read_labels(&mut read, offset, memo)?;
+        let chunks = read_chunks(&mut read)
+            .ok_or_else(|| self.file.corrupt(offset, "the chunks of a series are not readable"))?;
+        memo.body = body;
+        Ok(IndexSeries { labels, chunks })
+    }
+
+    /// Where the series with this id stands, and its entry, which is checked. It lies in the room of `memo`.
+    fn read_body(&self, id: u32, memo: &mut SymbolMemo) -> Result<(u64, Vec<u8>), BlockError> {
         let offset = if self.version == 1 { u64::from(id) } else { u64::from(id) * SERIES_ALIGN };
         if offset < self.toc.series || self.toc.label_indices.max(self.toc.postings) <= offset {
             return Err(self.file.corrupt(offset, "no series stands there"));
@@ -333,16 +363,12 @@ impl IndexReader {
         body.clear();
         cursor.bytes(len + CHECKSUM_LEN, &mut body)?;
         memo.page = cursor.into_page();
-        let covered = match body.split_last_chunk::<4>() {
-            Some((covered, checksum)) if crc32c::crc32c(covered) == u32::from_be_bytes(*checksum) => covered,
+        let covered_len = match body.split_last_chunk::<4>() {
+            Some((covered, checksum)) if crc32c::crc32c(covered) == u32::from_be_bytes(*checksum) => covered.len(),
             _ => return Err(self.file.corrupt(offset, "invalid checksum of a series")),
         };
-        let mut read = Slice::new(covered);
-        let labels = self.read_labels(&mut read, offset, memo)?;
-        let chunks = read_chunks(&mut read)
-            .ok_or_else(|| self.file.corrupt(offset, "the chunks of a series are not readable"))?;
-        memo.body = body;
-        Ok(IndexSeries { labels, chunks })
+        body.truncate(covered_len);
+        Ok((offset, body))
     }
 
     fn read_labels(&self, read: &mut Slice<'_>, offset: u64, memo: &mut SymbolMemo) -> Result<Labels, BlockError> {
@@ -350,10 +376,7 @@ impl IndexReader {
         let count = read.uvarint().ok_or_else(cut_short)?;
         let mut room = LabelsRoom::default();
         let mut last: Option<Range<usize>> = None;
-        if MEMO_MAX <= memo.places.len() || MEMO_TEXT_LEN_MAX <= memo.text.len() {
-            memo.places.clear();
-            memo.text.clear();
-        }
+        memo.make_room();
         for _ in 0..count {
             let (name, value) = read.uvarint().zip(read.uvarint()).ok_or_else(cut_short)?;
             let (name, value) = (self.symbol(name, memo)?, self.symbol(value, memo)?);
@@ -409,6 +432,38 @@ impl IndexReader {
         }
         Ok(())
     }
+}
+
+/// Takes value and postings' place of an entry of the table.
+type TakeEntry<'a> = dyn FnMut(&[u8], u64) -> Result<Next, ReadError> + 'a;
+
+/// Calls `take` with the next `count` entries of the table, as they stand.
+fn each_entry(cursor: &mut Cursor<'_>, count: u64, take: &mut TakeEntry<'_>) -> Result<Next, ReadError> {
+    let (mut left, mut value) = (count, Vec::new());
+    while 0 < left {
+        // Entry by entry as they stand on the page.
+        let rest = cursor.rest()?;
+        let (mut on_page, mut taken) = (Slice::new(rest), 0);
+        while 0 < left
+            && let Some((text, offset)) = read_entry_on_page(&mut on_page)
+        {
+            taken = rest.len() - on_page.len();
+            left -= 1;
+            if take(text, offset)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+        }
+        cursor.skip(taken as u64);
+        if 0 < left {
+            // One that reaches into the next page.
+            let offset = read_entry(cursor, &mut value)?;
+            left -= 1;
+            if take(&value, offset)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+        }
+    }
+    Ok(Next::Go)
 }
 
 /// The value and the postings' place of the table's next entry.

@@ -31,6 +31,7 @@ pub mod meta;
 pub mod metrics;
 mod notes;
 mod pages;
+mod pairing;
 pub mod read;
 pub mod retention;
 pub(crate) mod rewrite;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::model::labels::Labels;
 use crate::storage::block::chunks::ChunkMeta;
 use crate::storage::block::index_read::Next;
+use crate::storage::block::pairing::Pairings;
 use crate::storage::block::{BlockError, IoContext, read_at};
 use crate::storage::fs::{File, Fs};
 use crate::storage::selections::Selections;
@@ -38,6 +39,7 @@ pub(super) struct KnownInBlock {
 pub struct PageCache {
     pages_max: usize,
     pub(super) known: KnownInBlocks,
+    pairings: Pairings,
     next_file: AtomicU64,
     state: Mutex<CacheState>,
 }
@@ -59,7 +61,8 @@ impl PageCache {
     pub fn new(len_max: u64) -> Arc<Self> {
         let pages_max = usize::try_from(len_max / PAGE_LEN).unwrap_or(usize::MAX).max(16);
         let known = KnownInBlocks::new(KNOWN_LEN_MAX);
-        Arc::new(Self { pages_max, known, next_file: AtomicU64::new(0), state: Mutex::default() })
+        let pairings = Pairings::default();
+        Arc::new(Self { pages_max, known, pairings, next_file: AtomicU64::new(0), state: Mutex::default() })
     }
 
     /// Bytes that it holds at most now.
@@ -120,6 +123,11 @@ impl PagedFile {
     /// What is remembered of all files, and the number of this one there.
     pub(super) fn known(&self) -> (&KnownInBlocks, u64) {
         (&self.cache.known, self.id)
+    }
+
+    /// Which values occur together in all files, as far as it is remembered, and the number of this one there.
+    pub(super) fn pairings(&self) -> (&Pairings, u64) {
+        (&self.cache.pairings, self.id)
     }
 
     /// `len` bytes from `offset` on, past the cache: for what is read once. Errors before it allocates if the file is shorter.
@@ -233,6 +241,11 @@ impl Cursor<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Goes to another place.
+    pub(super) fn move_to(&mut self, at: u64) {
+        self.at = at;
     }
 
     pub(super) fn skip(&mut self, len: u64) {

@@ -68,6 +68,23 @@ pub(super) fn is_exact(matcher: &Matcher) -> bool {
     matcher.op() == MatchOp::Equal && !matcher.value().is_empty()
 }
 
+/// Where the postings of the series that fulfil a matcher stand, if it lists their values.
+pub(super) fn listed_places(
+    index: &IndexReader,
+    matcher: &Matcher,
+    budget: &dyn ReadBudget,
+) -> Result<Option<Vec<u64>>, ReadError> {
+    let lists = match matcher.op() {
+        MatchOp::Equal => true,
+        MatchOp::Regex => matches!(shape_of(matcher.value()), Shape::OneOf(_)),
+        MatchOp::NotEqual | MatchOp::NotRegex => false,
+    };
+    if !lists || matcher.matches_empty() {
+        return Ok(None);
+    }
+    places(index, matcher, Wanted::Matching, budget).map(Some)
+}
+
 /// Calls `take` with the ids of the series that fulfil all `matchers`, in the order of their labels, until it has enough.
 pub(super) fn each_id(
     index: &IndexReader,
@@ -147,6 +164,10 @@ fn places(
         Shape::Contains(text) => Some(memmem::Finder::new(text)),
         _ => None,
     };
+    if let (Some(finder), true) = (&contained, in_pattern) {
+        index.values_containing(matcher.name(), finder, budget, &mut |place| places.push(place))?;
+        return Ok(places);
+    }
     let fits = |value: &str| match &contained {
         Some(finder) => finder.find(value.as_bytes()).is_some() == in_pattern,
         None => matcher.matches(value) == (wanted == Wanted::Matching),

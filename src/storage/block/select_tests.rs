@@ -17,7 +17,7 @@ use super::write::BlockWriter;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::random::Random;
-use crate::model::read::{ReadBudget, ReadError, ReadView, Scope, Unlimited};
+use crate::model::read::{ListingOf, ReadBudget, ReadError, ReadView, Scope, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::encode_xor;
 use crate::storage::fs::SharedFs;
@@ -62,6 +62,8 @@ fn matcher() -> impl Strategy<Value = Matcher> {
         Just("x.+"),
         Just("é|b"),
         Just("(?i)A+"),
+        Just(".*9.*"),
+        Just(".*a.*"),
         Just("299")
     ];
     (op, name, value).prop_map(|(op, name, value)| Matcher::new(op, name, value).expect("good patterns"))
@@ -87,11 +89,16 @@ proptest! {
             all.into_iter().filter(|set| matchers.iter().all(|matcher| matcher.matches_labels(set))).collect();
         let found = view.select(&matchers, TimeRange::ALL, &Unlimited).unwrap();
         prop_assert_eq!(found.iter().map(|series| &series.labels).collect::<Vec<_>>(), expected.clone());
-        for name in ["a", "n"] {
+        for name in ["a", "b", "n", "__name__", "none"] {
             let mut values: Vec<&str> = expected.iter().filter_map(|set| set.get(name)).collect();
             values.sort_unstable();
             values.dedup();
-            prop_assert_eq!(view.label_values(name, &Scope::all(&matchers, TimeRange::ALL), &Unlimited).unwrap(), values);
+            // What is remembered the first time is used the third.
+            for limit in [usize::MAX, usize::MAX, usize::MAX, 2] {
+                let scope = Scope::first(limit, &matchers, TimeRange::ALL);
+                let found = view.label_values(name, &scope, &Unlimited).unwrap();
+                prop_assert!(found.iter().eq(values.iter().copied().take(limit)), "the first {} of {}", limit, name);
+            }
         }
         for limit in [0, 1, 7, usize::MAX] {
             let scope = Scope::first(limit, &matchers, TimeRange::ALL);
@@ -159,6 +166,20 @@ fn a_limit_ends_the_work() {
     let before =
         view.series_labels(&Scope::first(5, &[], TimeRange::new(TimestampMs(6), TimestampMs(9)).unwrap()), &Unlimited);
     assert_eq!(before.unwrap().len(), 0, "no samples are there");
+    // Known by a table: estimated as next to nothing, and all of its bits are right.
+    let of_kind = [Matcher::new(MatchOp::Regex, "kind", "k[35]").unwrap()];
+    let scope = Scope::all(&of_kind, TimeRange::ALL);
+    let estimate = |name: &str, scope: &Scope<'_>| view.listing_estimate(ListingOf::Values(name), scope).unwrap();
+    assert_eq!(estimate("n", &scope), None);
+    for _ in 0..3 {
+        let found = view.label_values("n", &scope, &Unlimited).unwrap();
+        let expected = (0..10_000).filter(|n| n % 7 == 3 || n % 7 == 5).map(|n| format!("{n:05}"));
+        assert!(found.iter().eq(expected.collect::<Vec<_>>()));
+    }
+    assert!(estimate("n", &scope).is_some_and(|us| us < 2_000), "{:?}", estimate("n", &scope));
+    assert_eq!(estimate("kind", &Scope::all(&[regex("0.*")], TimeRange::ALL)), None);
+    let plain = Scope::first(5, &[], TimeRange::ALL);
+    assert!(estimate("n", &Scope::all(&[], TimeRange::ALL)) > estimate("n", &plain));
     // Few of the values, of many series and of few.
     for (pattern, kinds) in [("0.*", 7), ("09999|00001", 2), ("none.*", 0)] {
         let matchers = [regex(pattern)];

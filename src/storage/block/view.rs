@@ -9,7 +9,9 @@ use hashbrown::HashSet;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::Names;
-use crate::model::read::{ClassedSeries, LookedAt, Queryable, ReadBudget, ReadError, ReadView, Scope, SelectedSeries};
+use crate::model::read::{
+    ClassedSeries, ListingOf, LookedAt, Queryable, ReadBudget, ReadError, ReadView, Scope, SelectedSeries,
+};
 use crate::model::time::TimeRange;
 use crate::storage::block::catalog::{Catalog, CatalogState};
 use crate::storage::block::listing::{self, Add};
@@ -193,6 +195,19 @@ impl ReadView for StoreView {
             count = count.saturating_add(least);
         }
         Ok(Some(count))
+    }
+
+    fn listing_estimate(&self, listing: ListingOf<'_>, scope: &Scope<'_>) -> Result<Option<usize>, ReadError> {
+        let of_head = self.head.as_ref().map_or(Ok(Some(0)), |head| head.listing_estimate(listing, scope));
+        let Some(mut all) = of_head? else { return Ok(None) };
+        for block in self.touched(scope.range)? {
+            match listing::estimate(block, listing, scope) {
+                Ok(Some(more)) => all = all.saturating_add(more),
+                Ok(None) => return Ok(None),
+                Err(error) => self.notes.met(block, error)?,
+            }
+        }
+        Ok(Some(all))
     }
 
     fn reads_files(&self, range: TimeRange) -> bool {

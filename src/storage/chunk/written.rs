@@ -36,6 +36,11 @@ impl ChunkPlace {
         self.0 & u64::from(u32::MAX)
     }
 
+    /// As markers and Prometheus write it.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
     /// How far it lies behind one before it.
     pub(crate) fn less(self, before: Self) -> u64 {
         self.0.wrapping_sub(before.0)

@@ -2,6 +2,9 @@
 //!
 //! One job of a shard is under way at a time. It holds the chunks, not the shard: appends and queries go on. Whatever becomes of it,
 //! dropped or failed, its outcome comes back, so no chunk is forgotten and none is written twice.
+//!
+//! A series all of whose late samples stand in files, with none on its way, gets a marker in the log of those. It is written while
+//! nobody can stage another, so it tells the truth of what stands before it in that log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,6 +26,8 @@ use crate::storage::head::table::SeriesId;
 use crate::storage::head_chunk_store::{ChunkFile, ChunkStore};
 use crate::storage::head_chunks::{OUT_OF_ORDER, put_chunk};
 use crate::storage::wal::WalError;
+use crate::storage::wal::marker_record::{RefMarker, encode_markers};
+use crate::storage::wal::record::Record;
 
 /// Series of one job at most.
 const SERIES_MAX: usize = if cfg!(test) { 3 } else { 512 };
@@ -42,6 +47,8 @@ pub(crate) struct ChunkWrites {
     look_at: Option<usize>,
     /// A job is under way.
     is_busy: bool,
+    /// Series of whose chunks of late samples some were written, and whose log has no marker of them.
+    to_mark: Vec<SeriesId>,
 }
 
 impl ChunkWrites {
@@ -65,6 +72,7 @@ impl ChunkWrites {
         self.look_at = Some(0);
         self.waiting = VecDeque::new();
         self.late = Vec::new();
+        self.to_mark = Vec::new();
     }
 }
 
@@ -95,6 +103,15 @@ pub(super) struct Outcome {
     written: Vec<Written>,
     /// Stays open until the series know of it.
     _file: Option<Arc<ChunkFile>>,
+}
+
+/// What became of markers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// The log has them, or none will be written.
+    Done,
+    /// The log was not free: they are wanted again.
+    NotNow,
 }
 
 /// What there is to do with finished chunks of a shard.
@@ -185,6 +202,7 @@ impl Partition {
         }
         if !written.late.is_empty() {
             self.readers.late.load().set_written(written.series, &written.late, store.files());
+            self.chunk_writes.to_mark.push(written.id);
         }
         series.chunks_written(&written.chunks, store.files());
         if series.held_chunks().is_some() {
@@ -193,7 +211,47 @@ impl Partition {
     }
 }
 
+impl Partition {
+    /// Markers of some of the series that want one and may have it, and those series. Others get theirs with a later chunk.
+    fn plan_markers(&mut self, series_max: usize) -> (Vec<RefMarker>, Vec<SeriesId>) {
+        let to_mark = &mut self.chunk_writes.to_mark;
+        let mut ids = to_mark.split_off(to_mark.len().saturating_sub(series_max));
+        ids.sort_unstable_by_key(|id| id.slot());
+        ids.dedup();
+        let (late, waiting, mut markers) = (self.readers.late.load(), self.staged_late(), Vec::new());
+        ids.retain(|id| {
+            let Some(series) = self.table.get(*id).filter(|_| !waiting.contains(id)) else { return false };
+            let series = series.cell.series();
+            // Of a series with several references Prometheus keeps the chunks of one alone.
+            let place = late.all_in_files(series).filter(|_| !self.shared.has_aliases(series));
+            markers.extend(place.map(|place| RefMarker { series, place: place.number() }));
+            place.is_some()
+        });
+        (markers, ids)
+    }
+}
+
 impl Shard {
+    /// Has `write` put markers into the log of late samples, of at most `series_max` series. Nothing can be staged meanwhile, so
+    /// it must not wait for anything. True if there are more.
+    pub fn mark_late(&self, series_max: usize, write: impl FnOnce(Vec<Record>) -> Marked) -> bool {
+        let mut partition = self.lock_partition();
+        if partition.chunk_writes.to_mark.is_empty() || self.whole().is_none() {
+            return false;
+        }
+        let (markers, ids) = partition.plan_markers(series_max);
+        let mut records = Vec::new();
+        encode_markers(markers, &mut records);
+        if !records.is_empty() && write(records) == Marked::NotNow {
+            let to_mark = &mut partition.chunk_writes.to_mark;
+            to_mark.extend(ids);
+            to_mark.sort_unstable_by_key(|id| id.slot());
+            to_mark.dedup();
+            return false;
+        }
+        !partition.chunk_writes.to_mark.is_empty()
+    }
+
     /// True if finished chunks of more than `count` series wait to be written.
     pub fn has_chunks_to_write(&self, count: usize) -> bool {
         // Whoever has ordered a job may be gone by now.
@@ -349,7 +407,7 @@ impl Head {
 
     /// Finished chunks are written from now on, as jobs of the shards.
     pub fn begin_chunk_writes(&self) {
-        if let Some(store) = self.chunk_store() {
+        if let Some(store) = self.chunk_store().filter(|store| store.is_complete()) {
             store.open();
             self.shards().iter().for_each(|shard| shard.look_for_chunks());
         }

@@ -12,27 +12,26 @@ use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
 
-use crate::model::histogram::CounterResetHint;
 use crate::model::read::{FloatColumn, SampleColumn};
 use crate::model::sample::SeriesRef;
-use crate::model::time::{TimeRange, TimestampMs};
+use crate::model::time::TimeRange;
 use crate::storage::block::tombstones::Interval;
 use crate::storage::chunk::bits::WordSource;
 use crate::storage::chunk::decode::{ChunkDecoder, first_t};
-use crate::storage::chunk::histogram::Native;
-use crate::storage::chunk::histogram::decode::HistogramDecoder;
 use crate::storage::chunk::sealed::{SealedChunk, SealedChunks};
 use crate::storage::chunk::words::{OpenWords, Published};
 use crate::storage::chunk::written::WrittenChunk;
-use crate::storage::chunk::xor::XorDecoder;
-use crate::storage::chunk::xor2::Xor2Decoder;
 use crate::storage::chunk::{ChunkError, Encoding};
+use crate::storage::head::column::commits::{CommitStart, OlderCommits, TAIL_HAS_OLDER, pack_tail, unpack_tail};
+use crate::storage::head::column::sink::{Newest, SeriesMarks, Sink, decode_sealed, newest};
 use crate::storage::head::commit::{COMMIT_MAX, CommitId};
 use crate::storage::head::deletion::covers;
-use crate::storage::head::marks::{ChunkKey, Marks};
 use crate::storage::head::slot::ColumnSlot;
 use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::head_chunk_store::FileSet;
+
+mod commits;
+pub(super) mod sink;
 
 /// The part of a series that readers hold on to. Sixteen bytes.
 #[derive(Debug)]
@@ -265,71 +264,6 @@ impl OpenStart {
     }
 }
 
-/// Bits of [`Column::tail`] for the number within the chunk: a chunk has less than 4096 samples, whether it is one of 1024 bytes
-/// of floats or of 2048 bytes of histograms, of which each takes four bits.
-const TAIL_INDEX_BITS: u32 = 12;
-/// Set in [`Column::tail`] while `older` is not empty, so that the writer need not look there for each sample.
-const TAIL_HAS_OLDER: u64 = 1 << TAIL_INDEX_BITS;
-const TAIL_COMMIT_SHIFT: u32 = TAIL_INDEX_BITS + 1;
-
-const _: () = assert!(COMMIT_MAX <= u64::MAX >> TAIL_COMMIT_SHIFT);
-
-fn pack_tail(commit: CommitId, in_chunk: u16, has_older: bool) -> u64 {
-    debug_assert!(u32::from(in_chunk) < 1 << TAIL_INDEX_BITS);
-    commit.0 << TAIL_COMMIT_SHIFT | if has_older { TAIL_HAS_OLDER } else { 0 } | u64::from(in_chunk)
-}
-
-fn unpack_tail(raw: u64) -> (CommitId, u64) {
-    (CommitId(raw >> TAIL_COMMIT_SHIFT), raw & ((1 << TAIL_INDEX_BITS) - 1))
-}
-
-/// A commit and the index of its first sample; it reaches up to the next entry.
-#[derive(Clone, Copy, Debug)]
-struct CommitStart {
-    commit: CommitId,
-    index: u64,
-}
-
-const BLOCK_LEN: usize = 32;
-
-/// Commits before the tail, oldest first, in blocks that successive versions share.
-#[derive(Debug, Default)]
-pub(super) struct OlderCommits {
-    blocks: Vec<Arc<[CommitStart; BLOCK_LEN]>>,
-    recent: Vec<CommitStart>,
-}
-
-impl OlderCommits {
-    /// This list with one more entry, without leading blocks that nobody needs any more; `None` if nothing is needed.
-    fn pushed(old: Option<&Self>, entry: CommitStart, low: CommitId) -> Option<Arc<Self>> {
-        let visible = |e: &CommitStart| e.commit <= low;
-        let Some(old) = old else {
-            return (!visible(&entry)).then(|| Arc::new(Self { blocks: Vec::new(), recent: vec![entry] }));
-        };
-        let passed = old.blocks.iter().take_while(|block| block.iter().all(visible)).count();
-        let mut new = Self { blocks: old.blocks[passed..].to_vec(), recent: Vec::with_capacity(old.recent.len() + 1) };
-        // Entries are dropped from the front only: one in the middle bounds the reach of the one before it.
-        if new.blocks.is_empty() {
-            new.recent.extend(old.recent.iter().skip_while(|e| visible(e)));
-        } else {
-            new.recent.extend(&old.recent);
-        }
-        if new.blocks.is_empty() && new.recent.is_empty() && visible(&entry) {
-            return None;
-        }
-        new.recent.push(entry);
-        if let Ok(block) = <[CommitStart; BLOCK_LEN]>::try_from(new.recent.as_slice()) {
-            new.blocks.push(Arc::new(block));
-            new.recent.clear();
-        }
-        Some(Arc::new(new))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = CommitStart> + '_ {
-        self.blocks.iter().flat_map(|block| block.iter()).chain(&self.recent).copied()
-    }
-}
-
 /// Words that the processor reads from memory at once.
 const WORDS_IN_LINE: usize = 8;
 
@@ -416,10 +350,14 @@ impl Column {
         hidden < end - first
     }
 
-    /// True if a chunk overlaps `range`. The open chunk counts as reaching to the end of time, as in Prometheus's head.
+    /// True if a chunk overlaps `range`, as in Prometheus's head.
     fn reaches_into(&self, range: TimeRange, marks: Option<SeriesMarks<'_>>) -> Result<bool, ChunkError> {
-        // The newest sample is not older than the first of the open chunk.
-        if self.last_t.load(Ordering::Acquire) <= range.max().0 || self.open_first_t()? <= range.max().0 {
+        // The newest sample is not older than the first of the open chunk, and all others are older than both.
+        let newest = self.last_t.load(Ordering::Acquire);
+        if newest < range.min().0 {
+            return Ok(false);
+        }
+        if newest <= range.max().0 || self.open_first_t()? <= range.max().0 {
             return Ok(true);
         }
         // Those before the last that begins in time end before it starts.
@@ -684,230 +622,3 @@ impl Column {
 }
 
 static NO_CHUNKS: LazyLock<SealedChunks> = LazyLock::new(SealedChunks::default);
-
-fn decode_sealed(sealed: &SealedChunks, first: u64, sink: &mut Sink<'_>) -> Result<(), ChunkError> {
-    let (mut index, mut buffer) = (first, Vec::new());
-    let mut chunks = sealed.iter().peekable();
-    while let Some(chunk) = chunks.next() {
-        let count = u64::from(chunk.sample_count());
-        if sink.range.max().0 < chunk.min_t()? {
-            break;
-        }
-        // The first chunk of interest is the last that starts at or before the range.
-        let is_before = match (chunk.known_max_t(), chunks.peek()) {
-            (Some(max_t), _) => max_t < sink.range.min().0,
-            (None, Some(next)) => next.min_t()? <= sink.range.min().0,
-            (None, None) => false,
-        };
-        if !is_before {
-            sink.take(chunk.decoder(&mut buffer)?, index)?;
-        }
-        index += count;
-    }
-    Ok(())
-}
-
-/// Takes decoded samples that a view sees.
-struct Sink<'a> {
-    range: TimeRange,
-    hidden: Hidden,
-    marks: Option<SeriesMarks<'a>>,
-    out: Output<'a>,
-}
-
-/// The marks of one series.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SeriesMarks<'a> {
-    pub(crate) marks: &'a Marks,
-    pub(crate) series: SeriesRef,
-    /// Of the shard.
-    pub(crate) generation: u64,
-}
-
-impl SeriesMarks<'_> {
-    /// Time of the last sample of a finished chunk, of which the first has index `index`.
-    fn last_t<S: WordSource + ?Sized>(
-        self,
-        mut decoder: XorDecoder<'_, S>,
-        index: u64,
-    ) -> Result<Option<i64>, ChunkError> {
-        let Self { marks, series, generation } = self;
-        let first_bits = decoder.source().peek(0);
-        let key = ChunkKey { series: series.0, generation, first_index: index | BEHIND_LAST, first_bits };
-        let known = marks.get(key).filter(|mark| usize::from(mark.samples()) == decoder.left());
-        if let Some(mark) = known {
-            return Ok(Some(mark.last_t()));
-        }
-        let Some(mark) = decoder.skip_behind(i64::MAX)? else { return Ok(None) };
-        marks.put(key, mark);
-        Ok(Some(mark.last_t()))
-    }
-
-    /// Passes over the samples before `min` of a chunk, of which the first has index `index`; from a mark on if there is one.
-    /// Chunks that begin at or behind `min`, and short ones, are left alone.
-    fn skip_to<S: WordSource + ?Sized>(
-        self,
-        decoder: &mut XorDecoder<'_, S>,
-        index: u64,
-        min: i64,
-    ) -> Result<(), ChunkError> {
-        if decoder.left() < MARKED_LEN_MIN || decoder.first_t().is_none_or(|first| min <= first) {
-            return Ok(());
-        }
-        let first_bits = decoder.source().peek(0);
-        let Self { marks, series, generation } = self;
-        let key = ChunkKey { series: series.0, generation, first_index: index, first_bits };
-        let known = marks.get(key).filter(|mark| mark.last_t() < min && usize::from(mark.samples()) <= decoder.left());
-        if let Some(mark) = known {
-            decoder.resume(mark);
-        }
-        // A mark stays where it is until it has fallen behind.
-        if let Some(mark) = decoder.skip_to(min)?
-            && known.map_or(0, |known| known.samples()) + MARKS_APART <= mark.samples()
-        {
-            marks.put(key, mark);
-        }
-        Ok(())
-    }
-}
-
-/// The newest sample up to `max` of a chunk, of which the first has index `index`: from a mark on, which is that sample itself if the
-/// last query asked for the same.
-fn newest<S: WordSource + ?Sized>(
-    marks: Option<SeriesMarks<'_>>,
-    decoder: ChunkDecoder<'_, S>,
-    index: u64,
-    max: i64,
-) -> Result<Newest, ChunkError> {
-    let ChunkDecoder::Floats(mut decoder) = decoder else { return Ok(Newest::Unknown) };
-    let marks = marks.filter(|_| NEWEST_MARKED_LEN_MIN <= decoder.left());
-    let Some(SeriesMarks { marks, series, generation }) = marks else {
-        let last = decoder.skip_behind(max)?;
-        return Ok(last.map_or(Newest::None, |mark| Newest::Float(mark.last_t(), mark.last_value())));
-    };
-    let first_bits = decoder.source().peek(0);
-    let key = ChunkKey { series: series.0, generation, first_index: index | BEHIND_NEWEST, first_bits };
-    let known = marks.get(key);
-    let known = known.filter(|mark| mark.last_t() <= max && usize::from(mark.samples()) <= decoder.left());
-    if let Some(mark) = known {
-        decoder.resume(mark);
-    }
-    let Some(mark) = decoder.skip_behind(max)? else { return Ok(Newest::None) };
-    if known.is_none_or(|known| known.samples() != mark.samples()) {
-        marks.put(key, mark);
-    }
-    Ok(Newest::Float(mark.last_t(), mark.last_value()))
-}
-
-/// Samples from a mark to the one that takes its place.
-const MARKS_APART: u16 = 8;
-/// A shorter chunk is decoded from its beginning.
-const MARKED_LEN_MIN: usize = 48;
-/// Likewise where the newest sample is looked for.
-const NEWEST_MARKED_LEN_MIN: usize = 12;
-/// Sets the marks behind newest samples apart from the others of a chunk; indexes of samples stay far below.
-const BEHIND_NEWEST: u64 = 1 << 63;
-/// Likewise those behind the last samples of finished chunks.
-const BEHIND_LAST: u64 = 1 << 62;
-
-/// The newest sample of a chunk up to some time.
-enum Newest {
-    None,
-    Float(i64, f64),
-    /// It has to be decoded with the others.
-    Unknown,
-}
-
-impl Sink<'_> {
-    /// Takes the samples of one chunk, of which the first has index `index`.
-    fn take<S: WordSource + ?Sized>(&mut self, decoder: ChunkDecoder<'_, S>, index: u64) -> Result<(), ChunkError> {
-        match decoder {
-            ChunkDecoder::Floats(decoder) => self.take_floats(decoder, index),
-            ChunkDecoder::StartedFloats(decoder) => self.take_started(*decoder, index),
-            ChunkDecoder::Histograms(decoder) => self.take_histograms(*decoder, index),
-            ChunkDecoder::FloatHistograms(decoder) => self.take_histograms(*decoder, index),
-        }
-    }
-
-    fn take_floats<S: WordSource + ?Sized>(
-        &mut self,
-        mut decoder: XorDecoder<'_, S>,
-        mut index: u64,
-    ) -> Result<(), ChunkError> {
-        let (min, max) = (self.range.min().0, self.range.max().0);
-        let out = match &mut self.out {
-            Output::Floats(out) => &mut **out,
-            Output::All(out) => &mut out.floats,
-        };
-        if self.hidden.is_empty() {
-            if let Some(marks) = self.marks {
-                marks.skip_to(&mut decoder, index, min)?;
-            }
-            decoder.append_to(min, max, out)?;
-        } else {
-            let hidden = &self.hidden;
-            decoder.for_each(|t, value| {
-                if min <= t && t <= max && !hides(hidden, index) {
-                    out.push(t, value);
-                }
-                index += 1;
-                t <= max
-            })?;
-        }
-        // The head knows no starts; where others are known, there is one for each sample.
-        if let Output::All(out) = &mut self.out
-            && !out.float_starts.is_empty()
-        {
-            out.float_starts.resize(out.floats.len(), 0);
-        }
-        Ok(())
-    }
-
-    fn take_started<S: WordSource + ?Sized>(
-        &mut self,
-        mut decoder: Xor2Decoder<'_, S>,
-        mut index: u64,
-    ) -> Result<(), ChunkError> {
-        while let Some(sample) = decoder.next_sample()? {
-            let is_seen = self.range.contains(TimestampMs(sample.t)) && !hides(&self.hidden, index);
-            match &mut self.out {
-                _ if !is_seen => {}
-                Output::Floats(out) => out.push(sample.t, sample.value),
-                Output::All(out) => out.push_float(sample.t, sample.start, sample.value),
-            }
-            index += 1;
-        }
-        Ok(())
-    }
-
-    fn take_histograms<S: WordSource + ?Sized, H: Native>(
-        &mut self,
-        mut decoder: HistogramDecoder<'_, S, H>,
-        mut index: u64,
-    ) -> Result<(), ChunkError> {
-        let Output::All(out) = &mut self.out else { return Ok(()) };
-        // A chunk has no reset inside, but what came before it is not known if its first samples are not seen.
-        let (mut is_first, mut lacks_first) = (true, false);
-        while let Some(t) = decoder.advance()? {
-            if self.range.max().0 < t {
-                break;
-            }
-            if hides(&self.hidden, index) {
-                lacks_first |= is_first;
-            } else if self.range.min().0 <= t {
-                let mut histogram = decoder.float_histogram();
-                if is_first && lacks_first && histogram.counter_reset_hint == CounterResetHint::NotReset {
-                    histogram.counter_reset_hint = CounterResetHint::Unknown;
-                }
-                is_first = false;
-                out.push_histogram(t, decoder.start(), Arc::new(histogram));
-            }
-            index += 1;
-        }
-        Ok(())
-    }
-}
-
-fn hides(hidden: &Hidden, index: u64) -> bool {
-    hidden.iter().any(|(from, to)| *from <= index && index < *to)
-}

@@ -1,6 +1,6 @@
 //! Samples that came out of order, kept beside the series: a series without any takes nothing for it but a bit of its cell.
 //!
-//! Each series has an open chunk, sorted by time, and closed ones, encoded. Chunks of one series may overlap each other
+//! Each series has an open chunk, sorted by time, which is closed as soon as it is full, and closed ones, encoded. Chunks of one series may overlap each other
 //! and the samples in order; readers merge them, and of samples with the same time stamp the first that came is kept.
 //! Everything that readers load is immutable and replaced as a whole: a sample copies the open chunk, which is small.
 //!
@@ -165,6 +165,8 @@ pub(crate) enum Inserted {
     Taken {
         /// Chunks that are new.
         new_chunks: u64,
+        /// Whether one was closed.
+        has_closed: bool,
     },
     /// The open chunk has one with its time stamp.
     Repeated,
@@ -243,52 +245,46 @@ impl LateChunks {
         let LateRules { epoch, low, chunk_len } = rules;
         if !self.open.is_empty() && epoch < self.open_epoch {
             // A commit that began before the open chunk's epoch: its sample must go with the older chunks.
-            let closed = self.closed_with(std::slice::from_ref(&sample), epoch, low);
+            let closed = closed_with(&self.closed, std::slice::from_ref(&sample), epoch, low);
             return Some(self.followed_by(closed, self.open.clone(), self.open_epoch));
         }
-        let is_full = chunk_len <= self.open.len() || self.open_epoch < epoch;
-        if is_full && !self.open.is_empty() {
-            let closed = self.closed_with(&self.open, self.open_epoch, low);
-            return Some(self.followed_by(closed, vec![sample], epoch));
+        let (mut closed, mut open) = (Arc::clone(&self.closed), Vec::new());
+        if self.open_epoch < epoch && !self.open.is_empty() {
+            closed = closed_with(&closed, &self.open, self.open_epoch, low);
+            open.push(sample);
+        } else {
+            let Err(place) = self.open.binary_search_by_key(&sample.t, |held| held.t) else { return None };
+            open.reserve_exact((self.open.len() + 1).next_power_of_two());
+            open.extend_from_slice(self.open.get(..place).unwrap_or(&[]));
+            open.push(sample);
+            open.extend_from_slice(self.open.get(place..).unwrap_or(&[]));
         }
-        let Err(place) = self.open.binary_search_by_key(&sample.t, |held| held.t) else { return None };
-        let mut open = Vec::with_capacity((self.open.len() + 1).next_power_of_two());
-        open.extend_from_slice(self.open.get(..place).unwrap_or(&[]));
-        open.push(sample);
-        open.extend_from_slice(self.open.get(place..).unwrap_or(&[]));
-        Some(self.followed_by(Arc::clone(&self.closed), open, epoch))
+        if chunk_len <= open.len() {
+            // At once, not with the next sample: it can be in a file, and have its marker, before that one is logged.
+            closed = closed_with(&closed, &open, epoch, low);
+            open = Vec::new();
+        }
+        Some(self.followed_by(closed, open, epoch))
+    }
+
+    /// The place of the newest chunk if all samples stand in files; so do then all that the log has of them.
+    fn all_in_files(&self) -> Option<ChunkPlace> {
+        let is_all = self.open.is_empty() && self.closed.is_empty();
+        self.written().iter().map(|one| one.chunk.place).max().filter(|_| is_all)
+    }
+
+    /// Times of samples in memory, of the open chunk and of closed ones from number `from` on; and how many closed ones there are.
+    fn times_in_memory(&self, from: usize) -> (usize, Vec<i64>) {
+        let mut times: Vec<i64> = self.open.iter().map(|sample| sample.t).collect();
+        for chunk in self.closed.iter().skip(from) {
+            add_times(chunk.encoding, &chunk.data, &mut times);
+        }
+        (self.closed.len(), times)
     }
 
     /// The same written chunks, and these.
     fn followed_by(&self, closed: Arc<[Arc<LateChunk>]>, open: Vec<LateSample>, open_epoch: u64) -> Self {
         Self { written: self.written.clone(), closed, open, open_epoch }
-    }
-
-    /// The closed chunks and those of `samples`, which are sorted.
-    fn closed_with(&self, samples: &[LateSample], epoch: u64, low: CommitId) -> Arc<[Arc<LateChunk>]> {
-        let hides = samples.iter().any(|sample| low < sample.commit);
-        let mut commits = samples.iter().map(|sample| sample.commit);
-        let value_of = |one: &LateSample| Sample { t: one.t, start: one.start, value: one.value.to_value() };
-        let values = samples.iter().map(value_of).collect();
-        let has_starts = samples.iter().any(|sample| sample.start != 0);
-        let mut encoded = Vec::new();
-        let kept = if has_starts { Starts::Kept } else { Starts::None };
-        let done = rewrite::encode(values, u16::MAX, kept, &mut encoded);
-        debug_assert!(done.is_ok(), "what was encoded a moment ago can be decoded");
-        let new = encoded.into_iter().filter_map(|chunk| {
-            let commits: Box<[CommitId]> = commits.by_ref().take(usize::from(chunk.sample_count())).collect();
-            let ChunkData { min_t, max_t, encoding, data } = chunk;
-            let encoding = Encoding::from_id(encoding).ok()?;
-            let commits = hides.then_some(commits);
-            Some(Arc::new(LateChunk { encoding, data: data.into(), min_t, max_t, epoch, commits }))
-        });
-        let settled = |chunk: &Arc<LateChunk>| match &chunk.commits {
-            Some(commits) if commits.iter().all(|commit| *commit <= low) => {
-                Arc::new(LateChunk { commits: None, ..LateChunk::clone(chunk) })
-            }
-            _ => Arc::clone(chunk),
-        };
-        self.closed.iter().map(settled).chain(new).collect()
     }
 
     /// What is left without the chunks up to `epoch`.
@@ -438,6 +434,33 @@ fn add_times(encoding: Encoding, data: &[u8], times: &mut Vec<i64>) {
     while let Ok(Some(t)) = decoder.next_t() {
         times.push(t);
     }
+}
+
+/// Closed chunks and those of `samples`, which are sorted.
+fn closed_with(before: &[Arc<LateChunk>], samples: &[LateSample], epoch: u64, low: CommitId) -> Arc<[Arc<LateChunk>]> {
+    let hides = samples.iter().any(|sample| low < sample.commit);
+    let mut commits = samples.iter().map(|sample| sample.commit);
+    let value_of = |one: &LateSample| Sample { t: one.t, start: one.start, value: one.value.to_value() };
+    let values = samples.iter().map(value_of).collect();
+    let has_starts = samples.iter().any(|sample| sample.start != 0);
+    let mut encoded = Vec::new();
+    let kept = if has_starts { Starts::Kept } else { Starts::None };
+    let done = rewrite::encode(values, u16::MAX, kept, &mut encoded);
+    debug_assert!(done.is_ok(), "what was encoded a moment ago can be decoded");
+    let new = encoded.into_iter().filter_map(|chunk| {
+        let commits: Box<[CommitId]> = commits.by_ref().take(usize::from(chunk.sample_count())).collect();
+        let ChunkData { min_t, max_t, encoding, data } = chunk;
+        let encoding = Encoding::from_id(encoding).ok()?;
+        let commits = hides.then_some(commits);
+        Some(Arc::new(LateChunk { encoding, data: data.into(), min_t, max_t, epoch, commits }))
+    });
+    let settled = |chunk: &Arc<LateChunk>| match &chunk.commits {
+        Some(commits) if commits.iter().all(|commit| *commit <= low) => {
+            Arc::new(LateChunk { commits: None, ..LateChunk::clone(chunk) })
+        }
+        _ => Arc::clone(chunk),
+    };
+    before.iter().map(settled).chain(new).collect()
 }
 
 /// A sample with the number of the chunk that it comes from.

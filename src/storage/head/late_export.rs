@@ -40,6 +40,11 @@ impl Head {
         self.shared.late_epoch.load(Ordering::SeqCst)
     }
 
+    /// Takes note of series that the log names by other references as well: they get no markers.
+    pub(crate) fn note_aliases<'a>(&self, of: impl IntoIterator<Item = &'a SeriesRef>) {
+        self.shared.note_aliases(of);
+    }
+
     /// True if there is a sample that came out of order.
     pub fn has_late(&self) -> bool {
         self.shards.iter().any(|shard| 0 < shard.readers.late.load().chunk_count())

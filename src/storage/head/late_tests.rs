@@ -48,6 +48,7 @@ mod ended;
 mod files;
 mod histograms;
 mod joints;
+mod markers;
 mod starts;
 
 const DATA: &str = "/data";
@@ -147,8 +148,9 @@ impl Store {
                 head.attach_chunks(store);
             }
         }
+        let mut late_log = LateLog::new(fs.clone(), Path::new(DATA), options, metrics.clone());
+        late_log.repeat(&report.late_again).unwrap();
         head.begin_chunk_writes();
-        let late_log = LateLog::new(fs.clone(), Path::new(DATA), options, metrics.clone());
         // No two blocks have one name, also after a restart.
         Self { sim: sim.clone(), fs, head, writer, late_log, catalog, report, metrics, seed: sim.operations() }
     }

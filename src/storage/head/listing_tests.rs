@@ -8,7 +8,7 @@ use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
 use crate::model::clock::ManualClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
-use crate::model::read::{Scope, Unlimited};
+use crate::model::read::{ListingOf, Scope, Unlimited};
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::head::{Head, HeadOptions};
 
@@ -53,6 +53,7 @@ proptest! {
         parts in 1usize..4,
         remembers in any::<bool>(),
         matchers in proptest::collection::vec(matcher(), 0..4),
+        since in prop_oneof![Just(0), Just(1_500)],
         until in prop_oneof![Just(i64::MAX), Just(1_500), Just(10)],
     ) {
         let mut options = HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) };
@@ -78,10 +79,16 @@ proptest! {
             }
         }
         let view = head.queryable().view().unwrap();
-        let range = TimeRange::new(TimestampMs(0), TimestampMs(until)).unwrap();
+        let since = since.min(until);
+        let range = TimeRange::new(TimestampMs(since), TimestampMs(until)).unwrap();
         let fits = |labels: &Labels| matchers.iter().all(|matcher| matcher.matches_labels(labels));
         let expected: Vec<Labels> = all.iter().map(|n| labels(*n)).filter(fits).filter(|_| 1_000 <= until).collect();
         let selected = view.select(&matchers, range, &Unlimited).unwrap();
+        // Series end and begin with their samples, unlike names and values of labels, which the head has as long as it has them.
+        let has_samples = |n: &&u32| (since..=until).contains(&(1_000 + 1_000 * i64::from(**n % 2)));
+        let mut within: Vec<Labels> = all.iter().filter(has_samples).map(|n| labels(*n)).filter(fits).collect();
+        within.sort();
+        prop_assert!(selected.iter().map(|series| &series.labels).eq(&within));
         for limit in [0, 1, 5, 100, usize::MAX] {
             let scope = Scope::first(limit, &matchers, range);
             for name in ["__name__", "instance", "job", "uid", "zone", "none"] {
@@ -150,7 +157,25 @@ fn values_that_occur_together_are_remembered() {
     };
     let mut known: Vec<Labels> = (0..2_500).map(series).collect();
     append(&known, 1_000);
+    let estimate = |name: &str, scope: &Scope<'_>| {
+        head.queryable().view().unwrap().listing_estimate(ListingOf::Values(name), scope).unwrap().unwrap()
+    };
+    let of_job = [Matcher::equal("job", "j1")];
+    let (under, all) = (Scope::all(&of_job, TimeRange::ALL), Scope::all(&[], TimeRange::ALL));
+    assert!(200 < estimate("instance", &under), "all series may have to be looked at");
     check_values(&head, &known, "all are seen");
+    assert!(estimate("instance", &under) < 100, "a small segment has no table: {}", estimate("instance", &under));
+    assert!(estimate("instance", &all) < 10 && 50 < estimate("uid", &all) && 500 < estimate("uid", &under));
+    assert!(estimate("uid", &Scope::first(10, &[], TimeRange::ALL)) < 10);
+    // The first label sets, by what each of the conditions holds for.
+    let two = [Matcher::equal("job", "j1"), Matcher::equal("zone", "b")];
+    let none = [Matcher::equal("job", "j1"), Matcher::equal("zone", "c")];
+    let sets = |limit: usize, matchers: &[Matcher]| {
+        let scope = Scope::first(limit, matchers, TimeRange::ALL);
+        head.queryable().view().unwrap().listing_estimate(ListingOf::LabelSets, &scope).unwrap().unwrap()
+    };
+    assert_eq!((sets(usize::MAX, &of_job), sets(10, &none)), (625, 0));
+    assert!(sets(10, &of_job) < 20 && sets(10, &of_job) < sets(10, &two) && sets(10, &two) < 60);
     assert!(head.shards().iter().any(|shard| 0 < shard.pairings_len()), "nothing is remembered");
     // The series of one job go on, all others end.
     known.retain(|labels| labels.get("job") == Some("j2"));

@@ -51,8 +51,8 @@ mod truncate;
 mod view;
 
 pub(crate) use chunk_damage::DamagedSeries;
-pub use chunk_writes::{ChunkJob, ChunkStep};
-pub use index::{MergeJob, MergedSegment};
+pub use chunk_writes::{ChunkJob, ChunkStep, Marked};
+pub use index::{LookJob, MergeJob, MergedSegment};
 pub use late_export::{LateCut, LateExport};
 pub use partition::{NewSeries, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample};
 pub use truncate::Reclaimed;

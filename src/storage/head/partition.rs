@@ -899,10 +899,10 @@ impl Partition {
             let series = self.table.get(late.id).expect("a series with staged samples stays in the table");
             let (t, start, value) = (late.t, late.start, late.value.clone());
             let sample = LateSample { t, start, commit: commit.id(), value };
-            let Inserted::Taken { new_chunks } = table.insert(late.series, sample, rules) else { continue };
+            let Inserted::Taken { new_chunks, has_closed } = table.insert(late.series, sample, rules) else { continue };
             series.cell.set_late(true);
             chunks += new_chunks;
-            if 0 < new_chunks && writes_chunks {
+            if has_closed && writes_chunks {
                 self.chunk_writes.finished_late(late.id);
             }
             match &late.value {

@@ -15,6 +15,7 @@
 
 mod lane;
 pub(crate) mod late;
+pub(crate) mod late_times;
 mod pending;
 mod shard;
 
@@ -34,7 +35,7 @@ use crate::storage::head::exemplar_restore::ReplayedExemplars;
 use crate::storage::head::image::{Adoption, OpenImage};
 use crate::storage::head::ref_table::RefTable;
 use crate::storage::head::restore::lane::{Batch, HISTOGRAM, Lane, NamedSeries, Worker};
-use crate::storage::head::restore::late::LateOfFiles;
+use crate::storage::head::restore::late::{BeforeMarker, LateInChunks};
 use crate::storage::head::restore::pending::PendingChunks;
 use crate::storage::head::route::shard_of;
 use crate::storage::head::shard::Shard;
@@ -110,8 +111,10 @@ pub struct Restorer<'a> {
     chunks: PendingChunks,
     /// Where they stand.
     files: Option<Arc<Files>>,
-    /// What files hold of samples that came out of order, by shard and number there.
-    late: HashMap<(u16, u32), LateOfFiles, foldhash::fast::FixedState>,
+    /// What files hold of samples that came out of order, until the log of those has been read.
+    late: LateInChunks,
+    /// Series of whose late samples a marker says that they stand in files, while some do not; by shard and number there.
+    before_markers: HashMap<(u16, u32), BeforeMarker, foldhash::fast::FixedState>,
     /// Samples in the batches of all lanes that may be, and how many there are about.
     batched_max: usize,
     batched: usize,
@@ -176,7 +179,8 @@ impl Head {
             places: RefTable::default(),
             chunks: PendingChunks::default(),
             files: None,
-            late: HashMap::default(),
+            late: LateInChunks::default(),
+            before_markers: HashMap::default(),
             batched_max: BATCHED_MAX.max(BATCH_LEN_MIN * self.shards.len()),
             batched: 0,
             series_seen: 0,
@@ -457,6 +461,7 @@ impl Restorer<'_> {
             count(&shared.counters.chunks_created, restored.counts.chunks);
             stats.absorb(restored.into_stats());
         }
+        shared.note_aliases(stats.aliases.values());
         let exemplars = std::mem::take(&mut self.exemplars);
         let indexes = indexes.iter().map(|index| &**index);
         stats.unknown_exemplar_refs = exemplars.store(&shared.exemplars, &stats.aliases, indexes);

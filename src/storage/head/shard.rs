@@ -20,7 +20,7 @@ use crate::storage::head::bounds::AppendBounds;
 use crate::storage::head::chunk_writes::Outcome;
 use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
-use crate::storage::head::index::{Index, MergeJob, MergedSegment};
+use crate::storage::head::index::{Index, LookJob, MergeJob, MergedSegment};
 use crate::storage::head::late::table::LateTable;
 use crate::storage::head::partition::{
     NewSeries, Partition, StagedBatch, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample, reuse,
@@ -410,6 +410,11 @@ impl Shard {
     /// The next merge of index segments that is worth its cost, to be run off the shard's thread.
     pub fn merge_job(&self) -> Option<MergeJob> {
         self.partition.lock().merge_job()
+    }
+
+    /// A look at series of which it is not known any more whether views see them, to be run off the shard's thread.
+    pub fn look_job(&self) -> Option<LookJob> {
+        self.partition.lock().look_job()
     }
 
     /// Puts a merged segment in place; one that comes too late is dropped.

@@ -1,7 +1,10 @@
 //! What all shards of a head share: bounds, counters, the source of series references.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::model::sample::SeriesRef;
 use crate::storage::chunk::cut::CutRules;
@@ -16,7 +19,8 @@ use crate::storage::head::table::SERIES_REF_MAX;
 use crate::storage::head::view::KnownSelections;
 use crate::storage::head_chunk_store::ChunkStore;
 
-/// State of a head beside its shards. All but the exemplars is atomics: shards and readers use it without waiting.
+/// State of a head beside its shards. All but the exemplars and what is seldom asked is atomics: shards and readers use it without
+/// waiting.
 #[derive(Debug)]
 pub(crate) struct HeadShared {
     pub(crate) horizon: Arc<Horizon>,
@@ -45,6 +49,8 @@ pub(crate) struct HeadShared {
     pub(crate) encodings: BlockEncodings,
     /// Files of finished chunks, once the head has been opened over some.
     chunk_store: OnceLock<Arc<ChunkStore>>,
+    /// Series that the log names by other references as well.
+    with_aliases: Mutex<HashSet<SeriesRef>>,
 }
 
 /// Bytes of selections that are remembered: those of some hundred thousand series.
@@ -126,12 +132,23 @@ impl HeadShared {
             starts: StartPolicy::default(),
             encodings: BlockEncodings::default(),
             chunk_store: OnceLock::new(),
+            with_aliases: Mutex::default(),
         }
     }
 
     /// The same with a policy for start times, and with late chunks of so many samples.
     pub(crate) fn with_late(self, starts: StartPolicy, late_chunk_len: usize) -> Self {
         Self { starts, late_chunk_len, ..self }
+    }
+
+    /// Takes note of series that the log names by other references as well.
+    pub(crate) fn note_aliases<'a>(&self, of: impl IntoIterator<Item = &'a SeriesRef>) {
+        self.with_aliases.lock().extend(of);
+    }
+
+    /// True if the log names a series by another reference as well.
+    pub(crate) fn has_aliases(&self, series: SeriesRef) -> bool {
+        self.with_aliases.lock().contains(&series)
     }
 
     pub(crate) fn chunk_store(&self) -> Option<&Arc<ChunkStore>> {

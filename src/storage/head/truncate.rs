@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::storage::head::index::segment::AsOf;
-use crate::storage::head::index::{MergeJob, MergedSegment};
+use crate::storage::head::index::{LookJob, MergeJob, MergedSegment};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::series::NOT_STAGED;
 use crate::storage::head::shared::count;
@@ -142,8 +142,18 @@ impl Partition {
         Reclaimed::Done
     }
 
+    fn as_of(&self) -> AsOf {
+        AsOf { losses: self.readers.losses.load(Ordering::Acquire), commit: self.shared.horizon.visible() }
+    }
+
+    /// None while samples are being dropped: it would be out of date at once.
+    pub(crate) fn look_job(&self) -> Option<LookJob> {
+        let drops = self.truncation.is_some() || self.eviction.is_some() || self.late_drop.is_some();
+        if drops { None } else { self.index.plan_look(self.as_of()) }
+    }
+
     pub(crate) fn merge_job(&self) -> Option<MergeJob> {
-        let as_of = AsOf { losses: self.readers.losses.load(Ordering::Acquire), commit: self.shared.horizon.visible() };
+        let as_of = self.as_of();
         // Series that are gone cost memory and time; a rebuild costs more, so it waits for an eighth of them.
         if self.table.len() / 8 < self.gone_in_index {
             return self.index.plan_rebuild(as_of);

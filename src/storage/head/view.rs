@@ -2,6 +2,7 @@
 //! writer takes, but that of a series' pointer for some instructions; everything is decoded on the reader's thread.
 
 mod classed;
+mod estimate;
 mod listing;
 mod series;
 mod series_list;
@@ -16,13 +17,14 @@ use parking_lot::Mutex;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::names::Names;
-use crate::model::read::{ClassedSeries, LookedAt, ReadBudget, ReadError, ReadView, Scope, SelectedSeries};
+use crate::model::read::{ClassedSeries, ListingOf, LookedAt, ReadBudget, ReadError, ReadView, Scope, SelectedSeries};
 use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::tombstones::{Interval, Tombstones};
 use crate::storage::chunk::ChunkError;
 use crate::storage::chunk::written::ChunkPlace;
-use crate::storage::head::column::{Column, SeriesCell, SeriesMarks};
+use crate::storage::head::column::sink::SeriesMarks;
+use crate::storage::head::column::{Column, SeriesCell};
 use crate::storage::head::commit::{CommitId, ViewPin};
 use crate::storage::head::deletion;
 use crate::storage::head::index::Index;
@@ -35,9 +37,9 @@ use crate::storage::head::late::table::LateTable;
 use crate::storage::head::marks::Marks;
 use crate::storage::head::shard::{Shard, ShardReaders};
 use crate::storage::head::shared::HeadShared;
+use crate::storage::head::view::estimate::series_in;
 use crate::storage::head::view::series::HeadSeries;
 use crate::storage::head_chunk_mending::{Lost, LostSamples};
-use crate::storage::postings::intersect;
 use crate::storage::selections::Selections;
 
 pub(crate) use walk::Place;
@@ -50,9 +52,6 @@ const CHARGED_AT_ONCE: usize = 4 << 10;
 
 /// Lost chunks that a view names at most.
 const LEFT_OUT_MAX: usize = 20;
-
-/// Series of a list of postings that an estimate looks at.
-const INTERSECTED_MAX: usize = 1024;
 
 /// What a remembered series takes at least.
 const KNOWN_LEN: usize = size_of::<KnownSeries>() + 64;
@@ -432,25 +431,15 @@ impl ReadView for HeadView {
         let exact: Vec<&Matcher> = matchers.iter().filter(|m| is_exact(m)).collect();
         let mut count: usize = 0;
         for shard in &self.inner.shards {
-            for segment in &shard.index.segments {
-                let with = |matcher: &&Matcher| -> &[u32] {
-                    let pair = segment.pair_with_value(&segment.pairs_of_name(matcher.name()), matcher.value());
-                    pair.map_or(&[], |pair| segment.postings(pair))
-                };
-                let mut lists: Vec<&[u32]> = exact.iter().map(with).collect();
-                lists.sort_by_key(|postings| postings.len());
-                count += match lists.as_slice() {
-                    [] => segment.len(),
-                    [least, rest @ ..] if least.len() <= INTERSECTED_MAX => {
-                        rest.iter().fold(least.to_vec(), |both, next| intersect(&both, next)).len()
-                    }
-                    [least, ..] => least.len(),
-                };
-            }
+            count += shard.index.segments.iter().map(|segment| series_in(segment, &exact)).sum::<usize>();
             let entries = shard.index.tail.iter(shard.tail_len);
             count += entries.filter(|entry| exact.iter().all(|m| m.matches_labels(&entry.labels))).count();
         }
         Ok(Some(count))
+    }
+
+    fn listing_estimate(&self, listing: ListingOf<'_>, scope: &Scope<'_>) -> Result<Option<usize>, ReadError> {
+        Ok(Some(self.inner.estimate(listing, scope)))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
 use crate::storage::wal::loss::{self, Loss};
+use crate::storage::wal::marker_record::{RefMarker, decode_markers};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::reader::{Inflater, SegmentReader};
@@ -50,6 +51,8 @@ pub trait RecordSink {
     fn exemplars(&mut self, _: &[RefExemplar]) {}
     /// Metadata of one record.
     fn metadata(&mut self, _: &[RefMetadata]) {}
+    /// Markers of chunks of one record.
+    fn markers(&mut self, _: &[RefMarker]) {}
     /// True if records with start times, which would be lost, are to come as other records.
     fn keeps_start_times(&self) -> bool {
         false
@@ -100,8 +103,9 @@ impl LoadReport {
     /// Records that were passed over, by kind.
     pub fn skipped(&self) -> impl Iterator<Item = (RecordKind, u64)> + '_ {
         let skipped = |kind: &RecordKind| {
-            use RecordKind::{Exemplars, Histograms, Metadata, Samples, SamplesV2, Series, Tombstones};
-            !matches!(kind, Series | Samples | SamplesV2 | Histograms | Tombstones | Exemplars | Metadata)
+            use RecordKind::{Exemplars, Histograms, Metadata, MmapMarkers, Samples, SamplesV2, Series, Tombstones};
+            let is_read = matches!(kind, Series | Samples | SamplesV2 | Histograms | Tombstones | Exemplars);
+            !is_read && !matches!(kind, Metadata | MmapMarkers)
         };
         self.records.iter().filter(move |(kind, _)| skipped(kind)).map(|(kind, n)| (*kind, *n))
     }
@@ -436,6 +440,7 @@ impl<'a> Loader<'a> {
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.sink.exemplars(&exemplars);
             }
+            RecordKind::MmapMarkers => self.sink.markers(&decode_markers(bytes)?),
             _ => self.sink.other(kind, bytes),
         }
         *self.report.records.entry(kind).or_default() += 1;

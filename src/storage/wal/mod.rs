@@ -23,6 +23,7 @@ pub mod fragment;
 pub mod histogram_record;
 mod load;
 pub mod loss;
+pub mod marker_record;
 pub mod metadata_record;
 pub mod metrics;
 pub mod progress;

@@ -14,7 +14,7 @@ pub(crate) mod segment;
 pub(crate) mod select;
 pub(crate) mod tail;
 
-use crate::storage::head::index::segment::{AsOf, Segment};
+use crate::storage::head::index::segment::{AsOf, Seen, Segment};
 use crate::storage::head::index::tail::Tail;
 
 /// What readers search.
@@ -37,6 +37,22 @@ pub struct MergeJob {
 pub struct MergedSegment {
     sources: Vec<Arc<Segment>>,
     merged: Segment,
+}
+
+/// Segments of which it is to be found out which of their series views see, on any thread: listings need not look at them then.
+#[derive(Debug)]
+pub struct LookJob {
+    segments: Vec<Arc<Segment>>,
+    as_of: AsOf,
+}
+
+impl LookJob {
+    /// Looks at all series.
+    pub fn run(self) {
+        for segment in self.segments {
+            segment.set_seen(Seen::of(&segment, self.as_of, |cell| cell.is_visible(self.as_of.commit)));
+        }
+    }
 }
 
 impl MergeJob {
@@ -79,6 +95,13 @@ impl Index {
             behind += segment.len();
         }
         (from + 1 < self.segments.len()).then(|| MergeJob { sources: self.segments[from..].to_vec(), as_of })
+    }
+
+    /// A look at the segments of which it is not known which series views see; `None` if there are none.
+    pub(crate) fn plan_look(&self, as_of: AsOf) -> Option<LookJob> {
+        let is_known = |segment: &Segment| segment.seen().is_some_and(|seen| seen.as_of.losses == as_of.losses);
+        let segments: Vec<_> = self.segments.iter().filter(|segment| !is_known(segment)).map(Arc::clone).collect();
+        (!segments.is_empty()).then_some(LookJob { segments, as_of })
     }
 
     /// A merge of everything, which leaves out series that are gone.

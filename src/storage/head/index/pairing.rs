@@ -111,6 +111,12 @@ impl Segment {
         Ok(Some(table))
     }
 
+    /// Whether it is remembered which values of two labels occur together.
+    pub(crate) fn knows_pairing(&self, of_name: &Range<PairId>, others: &Range<PairId>) -> bool {
+        let names = (of_name.start, others.start);
+        self.pairings.0.lock().iter().any(|asked| asked.names == names && asked.table.is_some())
+    }
+
     /// Tables that are remembered.
     #[cfg(test)]
     pub(crate) fn pairings_len(&self) -> usize {

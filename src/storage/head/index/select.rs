@@ -88,6 +88,12 @@ pub(crate) fn listed_pairs(segment: &Segment, matcher: &Matcher) -> Option<Vec<P
     Some(filter.pairs_of(segment, &values))
 }
 
+/// Whether all series fulfil a matcher that lists its values.
+pub(crate) fn is_true_of_all(segment: &Segment, matcher: &Matcher) -> bool {
+    let count = |pairs: Vec<PairId>| pairs.iter().map(|pair| segment.postings(*pair).len()).sum::<usize>();
+    listed_pairs(segment, matcher).is_some_and(|pairs| count(pairs) == segment.len())
+}
+
 /// A bit for each value of the matcher's label that fulfils it, and one behind them for series without that label.
 pub(crate) fn fulfilling(segment: &Segment, matcher: &Matcher, ticker: &mut Ticker<'_>) -> Result<Vec<u64>, ReadError> {
     let filter = Filter::new(segment, matcher);
@@ -196,9 +202,15 @@ impl<'a> Filter<'a> {
         pairs
     }
 
+    /// Postings to be collected at most.
     fn upper_bound(&self, segment: &Segment) -> usize {
         match &self.known {
             Some(pairs) => pairs.iter().map(|pair| segment.postings(*pair).len()).sum(),
+            // Those that it takes away.
+            None if self.matcher.op() == MatchOp::NotEqual && self.matches_empty => {
+                let pair = segment.pair_with_value(&self.of_name, self.matcher.value());
+                pair.map_or(0, |pair| segment.postings(pair).len())
+            }
             None => segment.postings_len(&self.of_name),
         }
     }

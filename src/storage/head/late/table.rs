@@ -69,6 +69,17 @@ impl LateTable {
         chunks.open_epoch == epoch && chunks.open.binary_search_by_key(&t, |held| held.t).is_ok()
     }
 
+    /// The place of a series' newest chunk if all its late samples stand in files.
+    pub(crate) fn all_in_files(&self, series: SeriesRef) -> Option<ChunkPlace> {
+        self.series_of(series)?.chunks.load().all_in_files()
+    }
+
+    /// Times of a series' late samples that are in memory alone, leaving out the first `from` closed chunks, and how many closed
+    /// ones are in memory.
+    pub(crate) fn times_in_memory(&self, series: SeriesRef, from: usize) -> (usize, Vec<i64>) {
+        self.get(series).map_or_else(Default::default, |late| late.times_in_memory(from))
+    }
+
     /// Closed chunks of a series that are to be written; see [`LateChunks::to_write`].
     pub(crate) fn to_write(&self, series: SeriesRef, epoch: u64, low: CommitId) -> (Vec<Arc<LateChunk>>, bool) {
         self.get(series).map_or_else(Default::default, |late| late.to_write(epoch, low))
@@ -117,28 +128,30 @@ impl LateTable {
         let parts = || (0..PARTS).map(|_| ArcSwap::default()).collect();
         self.parts.get_or_init(parts);
         let t = sample.t;
-        let new_chunks = match self.series_of(series) {
+        let (new_chunks, has_closed) = match self.series_of(series) {
             Some(known) => {
                 let before = known.chunks.load();
                 let Some(after) = before.with(sample, rules) else { return Inserted::Repeated };
                 let new_chunks = after.chunk_count() - before.chunk_count();
+                let has_closed = before.closed.len() < after.closed.len();
                 known.chunks.store(Arc::new(after));
-                new_chunks
+                (new_chunks, has_closed)
             }
             None => {
                 let Some(part) = self.part(series) else { return Inserted::Repeated };
-                let first = LateChunks { open: vec![sample], open_epoch: rules.epoch, ..LateChunks::default() };
+                let Some(first) = LateChunks::default().with(sample, rules) else { return Inserted::Repeated };
+                let has_closed = !first.closed.is_empty();
                 let mut with = Part::clone(&part.load());
                 with.insert(series, Arc::new(LateSeries { chunks: ArcSwap::from_pointee(first) }));
                 part.store(Arc::new(with));
                 self.series.fetch_add(1, Ordering::Relaxed);
-                1
+                (1, has_closed)
             }
         };
         self.chunks.fetch_add(new_chunks, Ordering::Relaxed);
         self.max_t.fetch_max(t, Ordering::SeqCst);
         self.min_t.fetch_min(t, Ordering::SeqCst);
-        Inserted::Taken { new_chunks }
+        Inserted::Taken { new_chunks, has_closed }
     }
 
     /// Times of the oldest and newest sample, or a wider range; `None` while there is none.
@@ -233,14 +246,16 @@ mod tests {
     #[test]
     fn repetitions_count_within_the_open_chunk_alone() {
         let table = LateTable::default();
-        assert_eq!(insert(&table, (50, 1.0), 1, rules(0, 0)), Inserted::Taken { new_chunks: 1 });
+        let taken = |new_chunks, has_closed| Inserted::Taken { new_chunks, has_closed };
+        assert_eq!(insert(&table, (50, 1.0), 1, rules(0, 0)), taken(1, false));
         assert_eq!(insert(&table, (50, 2.0), 1, rules(0, 0)), Inserted::Repeated);
         assert!(table.repeats(SERIES, 50, 0) && !table.repeats(SERIES, 51, 0) && !table.repeats(SeriesRef(8), 50, 0));
-        for t in [20, 40, 30] {
-            assert_eq!(insert(&table, (t, 1.0), 1, rules(0, 0)), Inserted::Taken { new_chunks: 0 });
+        for (t, is_last) in [(20, false), (40, false), (30, true)] {
+            assert_eq!(insert(&table, (t, 1.0), 1, rules(0, 0)), taken(0, is_last));
         }
         // The chunk is full: the next one does not know it.
-        assert_eq!(insert(&table, (50, 3.0), 2, rules(0, 0)), Inserted::Taken { new_chunks: 1 });
+        assert!(!table.repeats(SERIES, 50, 0));
+        assert_eq!(insert(&table, (50, 3.0), 2, rules(0, 0)), taken(1, false));
         assert_eq!(seen(&table, 1), [(20, 1.0), (30, 1.0), (40, 1.0), (50, 1.0)]);
         assert_eq!(seen(&table, 2), [(20, 1.0), (30, 1.0), (40, 1.0), (50, 1.0)]);
         assert_eq!((table.chunk_count(), table.series_count(), seen(&table, 0)), (2, 1, vec![]));

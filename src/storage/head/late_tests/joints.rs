@@ -31,6 +31,8 @@ enum Move {
     Clean,
     Checkpoint,
     WriteChunks,
+    /// Chunks are written, and the log of late samples is told.
+    Mark,
     /// The disk fails at its n-th operation.
     FailToWriteChunks(u64),
 }
@@ -49,7 +51,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::MergeBlocks),
         1 => Just(Move::Clean),
         2 => Just(Move::Checkpoint),
-        3 => Just(Move::WriteChunks),
+        2 => Just(Move::WriteChunks),
+        3 => Just(Move::Mark),
         1 => (1u64..8).prop_map(Move::FailToWriteChunks),
     ];
     proptest::collection::vec(step, 1..40)
@@ -110,16 +113,25 @@ impl Store {
         job.run(bound, &mut replay::keeper(&self.head, &aliases)).map(drop)
     }
 
+    /// What stands in blocks.
+    fn blocks(&self) -> Content {
+        let store = StoreQueryable::new(new_head(0).queryable(), Arc::clone(&self.catalog));
+        content(&*store.view().unwrap())
+    }
+
     fn keys(&self) -> BTreeSet<Key> {
         let content = self.content();
-        let keys = content.iter().flat_map(|(labels, samples)| samples.iter().map(|(t, _)| (labels.clone(), *t)));
         let wrong = |(labels, samples): (&String, &Vec<(i64, f64)>)| {
             let series = (0..5).find(|series| super::labels(*series).to_string() == *labels).unwrap();
             samples.iter().any(|(t, value)| *value != value_of(series, *t))
         };
         assert!(!content.iter().any(wrong), "a wrong value");
-        keys.collect()
+        keys_of(&content)
     }
+}
+
+fn keys_of(content: &Content) -> BTreeSet<Key> {
+    content.iter().flat_map(|(labels, samples)| samples.iter().map(|(t, _)| (labels.clone(), *t))).collect()
 }
 
 fn run(steps: Vec<Move>) -> Result<(), TestCaseError> {
@@ -194,6 +206,10 @@ fn run(steps: Vec<Move>) -> Result<(), TestCaseError> {
             Move::Clean => store.clean(),
             Move::Checkpoint => store.checkpoint(),
             Move::WriteChunks => store.head.write_chunks_blocking().unwrap(),
+            Move::Mark => {
+                store.head.write_chunks_blocking().unwrap();
+                store.mark();
+            }
             Move::FailToWriteChunks(n) => {
                 sim.fail_nth(n, 1);
                 let _ = store.head.write_chunks_blocking();
@@ -207,6 +223,13 @@ fn run(steps: Vec<Move>) -> Result<(), TestCaseError> {
             found.difference(&expected).filter(is_sure).collect(),
         );
         prop_assert!(lost.is_empty() && more.is_empty(), "{what}: lost {lost:?}, invented {more:?}");
+        if !what.starts_with("Append") {
+            // Prometheus reads the same of these files.
+            let (mut upstream, blocks) = (markers::upstream(&sim), store.blocks());
+            upstream.extend(keys_of(&blocks));
+            let lost: Vec<_> = found.difference(&upstream).filter(is_sure).collect();
+            prop_assert!(lost.is_empty(), "{what}: not for Prometheus {lost:?}");
+        }
         now = found;
     }
     Ok(())

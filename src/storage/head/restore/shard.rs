@@ -11,7 +11,7 @@ use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::chunk::cut::CutRules;
 use crate::storage::head::commit::CommitId;
 use crate::storage::head::deletion::RestoredDeletions;
-use crate::storage::head::late::{Inserted, LateRules, LateSample, WrittenLate};
+use crate::storage::head::late::{Inserted, LateRules, LateSample, LateValue, WrittenLate};
 use crate::storage::head::partition::Partition;
 use crate::storage::head::restore::RestoreStats;
 use crate::storage::head::restore::lane::{Batch, Entry, HISTOGRAM, NamedSeries};
@@ -174,7 +174,7 @@ impl ShardRestorer {
             if !shared.starts.stored {
                 sample.start = 0;
             }
-            if let Inserted::Taken { new_chunks } = table.insert(series.cell.series(), sample, rules) {
+            if let Inserted::Taken { new_chunks, .. } = table.insert(series.cell.series(), sample, rules) {
                 series.cell.set_late(true);
                 self.counts.chunks += new_chunks;
                 new += 1;
@@ -203,24 +203,39 @@ impl ShardRestorer {
 
     /// The same for those alone whose time no late sample of the series has; `None` if the series is not here.
     pub(super) fn insert_late_chunk(&mut self, number: u32, mut samples: Vec<LateSample>, epoch: u64) -> Option<u64> {
-        let slot = self.slots.get(number as usize).copied()?;
-        let (shard, _) = self.target.as_ref()?;
-        let first = shard.lock_partition().table.get(SeriesId::from_slot(slot))?.cell.series();
+        let (shard, first) = self.late_series(number)?;
         let held = shard.readers.late.load().get(first);
         let held = held.and_then(|late| late.merged(TimeRange::ALL, CommitId(0), u64::MAX).ok()).unwrap_or_default();
         samples.retain(|new| held.binary_search_by_key(&new.t, |sample| sample.t).is_err());
         Some(self.insert_late(number, samples, epoch))
     }
 
+    /// Late samples of a series that are in memory alone: see `LateTable::times_in_memory`.
+    pub(super) fn late_in_memory(&self, number: u32, from: usize) -> (usize, Vec<i64>) {
+        let found = self.late_series(number);
+        found.map_or_else(Default::default, |(shard, series)| shard.readers.late.load().times_in_memory(series, from))
+    }
+
+    /// Late samples of a series at the times that are wanted, with its reference.
+    pub(super) fn late_at(&self, number: u32, is_wanted: impl Fn(i64) -> bool) -> Vec<(SeriesRef, LateSample)> {
+        let Some((shard, series)) = self.late_series(number) else { return Vec::new() };
+        let held = shard.readers.late.load().get(series);
+        let merged = held.and_then(|late| late.merged(TimeRange::ALL, CommitId(0), u64::MAX).ok());
+        let wanted = merged.unwrap_or_default().into_iter().filter(|one| is_wanted(one.t));
+        wanted.map(|one| (series, LateSample::settled(one.t, one.start, LateValue::from(one.value)))).collect()
+    }
+
+    fn late_series(&self, number: u32) -> Option<(&Arc<Shard>, SeriesRef)> {
+        let slot = self.slots.get(number as usize).copied()?;
+        let (shard, _) = self.target.as_ref()?;
+        let series = shard.lock_partition().table.get(SeriesId::from_slot(slot))?.cell.series();
+        Some((shard, series))
+    }
+
     /// How many different late samples of a series lie in a range.
     pub(super) fn late_between(&self, number: u32, (min_t, max_t): (i64, i64)) -> u64 {
-        let slot = self.slots.get(number as usize).copied().unwrap_or(NONE);
-        let (Some((shard, _)), Ok(range)) = (&self.target, TimeRange::new(TimestampMs(min_t), TimestampMs(max_t)))
-        else {
-            return 0;
-        };
-        let series = shard.lock_partition().table.get(SeriesId::from_slot(slot)).map(|found| found.cell.series());
-        let late = series.and_then(|series| shard.readers.late.load().get(series));
+        let Ok(range) = TimeRange::new(TimestampMs(min_t), TimestampMs(max_t)) else { return 0 };
+        let late = self.late_series(number).and_then(|(shard, series)| shard.readers.late.load().get(series));
         late.and_then(|late| late.merged(range, CommitId(0), u64::MAX).ok()).map_or(0, |merged| merged.len() as u64)
     }
 

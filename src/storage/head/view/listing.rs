@@ -12,14 +12,19 @@ use crate::model::names::{Names, Part};
 use crate::model::read::{ReadBudget, ReadError, Scope};
 use crate::storage::head::index::segment::{AsOf, PairId, Seen, Segment};
 use crate::storage::head::index::select::{
-    Conditions, PositionSet, Ticker, candidates, fulfilling, listed_pairs, positions,
+    Conditions, PositionSet, Ticker, candidates, fulfilling, is_true_of_all, listed_pairs, positions,
 };
 use crate::storage::head::view::{Found, HeadView, ViewInner};
+use crate::storage::postings::{Common, first_common};
 
 /// Postings that are looked at between two looks at the budget.
 const LOOKED_AT: usize = 64;
 /// Series of a value that are looked at first.
 const FIRST_POSTINGS: usize = 4;
+/// Series that take less than a table.
+const FEW: usize = 64;
+/// Steps from list to list that are taken for a value.
+const LEAPS_MAX: usize = 24;
 /// What it costs to look at the labels of a series, in postings that are held against a set.
 const STEP_COST: usize = 16;
 /// Postings to be looked at that are worth the start of another thread.
@@ -174,24 +179,30 @@ impl HeadView {
     }
 }
 
+/// The postings of the one value that a matcher asks for.
+fn one_list<'a>(segment: &'a Segment, matcher: &Matcher) -> Option<&'a [u32]> {
+    match listed_pairs(segment, matcher)?.as_slice() {
+        [] => Some(&[]),
+        [pair] => Some(segment.postings(*pair)),
+        _ => None,
+    }
+}
+
 /// The series of a segment that fulfil the matchers.
 fn among<'a>(segment: &'a Segment, matchers: &[Matcher], ticker: &mut Ticker<'_>) -> Result<Among<'a>, ReadError> {
     if matchers.is_empty() {
         return Ok(Among::All);
     }
     let mut chosen = Chosen { of_pairs: Vec::new(), own: Vec::new(), len: 0 };
-    let pairs_of = |matcher: &Matcher| listed_pairs(segment, matcher);
-    let len_of = |pairs: &[PairId]| pairs.iter().map(|pair| segment.postings(*pair).len()).sum::<usize>();
     // What is true of all series says nothing.
-    let is_true_of_all = |matcher: &&Matcher| pairs_of(matcher).is_some_and(|pairs| len_of(&pairs) == segment.len());
-    let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(matcher)).collect();
+    let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(segment, matcher)).collect();
     match telling.as_slice() {
         [] => return Ok(Among::All),
         [one] if one.op() == MatchOp::NotEqual && !one.value().is_empty() => {
             let pair = segment.pair_with_value(&segment.pairs_of_name(one.name()), one.value());
             return Ok(pair.map_or(Among::All, |pair| Among::AllBut(segment.postings(pair))));
         }
-        [one] if let Some(pairs) = pairs_of(one) => {
+        [one] if let Some(pairs) = listed_pairs(segment, one) => {
             // Those of one label do not overlap.
             chosen.of_pairs = pairs.into_iter().map(|pair| segment.postings(pair)).collect();
         }
@@ -317,30 +328,35 @@ impl ViewInner {
         matchers: &[Matcher],
         ticker: &mut Ticker<'_>,
     ) -> Result<Option<Paired>, ReadError> {
+        let telling: Vec<&Matcher> = matchers.iter().filter(|matcher| !is_true_of_all(segment, matcher)).collect();
+        // Of few series the labels are looked at sooner than a table is found out.
+        let are_few = telling.iter().filter_map(|matcher| one_list(segment, matcher)).any(|list| list.len() <= FEW);
         let mut may = vec![true; of_name.len()];
         let (mut tables, mut is_whole) = (0, true);
-        let is_first = |number: usize, label: &str| matchers.iter().take(number).all(|before| before.name() != label);
-        for (number, matcher) in matchers.iter().enumerate() {
+        for (number, matcher) in telling.iter().enumerate() {
             let label = matcher.name();
-            if !is_first(number, label) {
+            if telling.iter().take(number).any(|before| before.name() == label) {
                 continue;
             }
             let others = segment.pairs_of_name(label);
             if others.is_empty() {
                 // No series has the label.
-                if !matchers.iter().filter(|other| other.name() == label).all(Matcher::matches_empty) {
+                if !telling.iter().filter(|other| other.name() == label).all(|other| other.matches_empty()) {
                     return Ok(Some(Paired { may: vec![false; of_name.len()], is_exact: true }));
                 }
                 continue;
             }
-            let table = if label == name { None } else { segment.pairing(of_name, &others, ticker)? };
+            let table = match label == name || (are_few && !segment.knows_pairing(of_name, &others)) {
+                true => None,
+                false => segment.pairing(of_name, &others, ticker)?,
+            };
             if table.is_none() && label != name {
                 is_whole = false;
                 continue;
             }
             // One series has to fulfil all that is asked of a label.
             let mut wanted = fulfilling(segment, matcher, ticker)?;
-            for other in matchers.iter().skip(number + 1).filter(|other| other.name() == label) {
+            for other in telling.iter().skip(number + 1).filter(|other| other.name() == label) {
                 let also = fulfilling(segment, other, ticker)?;
                 wanted.iter_mut().zip(also).for_each(|(wanted, also)| *wanted &= also);
             }
@@ -353,10 +369,14 @@ impl ViewInner {
             }
             tables += usize::from(table.is_some());
         }
-        if tables == 0 {
+        if tables == 0 && !is_whole {
             return Ok(None);
         }
-        let is_exact = is_whole && tables == 1 && self.unseen(shard, segment, ticker)?.is_empty();
+        // Where it takes a look at all series to know what is seen, the values may be found sooner.
+        let is_exact = is_whole
+            && tables <= 1
+            && (tables == 1 || self.knows_unseen(shard, segment))
+            && self.unseen(shard, segment, ticker)?.is_empty();
         Ok(Some(Paired { may, is_exact }))
     }
 
@@ -372,13 +392,11 @@ impl ViewInner {
     ) -> Result<Look<'a>, ReadError> {
         let (mut has, mut open) = (vec![false; of_name.len()], Vec::new());
         let mut left = scope.limit;
-        // Or only the values are asked for.
-        let are_of_name = scope.matchers.iter().all(|matcher| matcher.name() == name && !matcher.matches_empty());
-        let paired = match are_of_name {
-            true => None,
-            false => self.paired((shard, segment), name, &of_name, scope.matchers, ticker)?,
-        };
+        // Or only the values are asked for, which are not empty.
+        let are_of_name = scope.matchers.iter().all(|matcher| matcher.name() == name);
+        let paired = self.paired((shard, segment), name, &of_name, scope.matchers, ticker)?;
         let mut conditions = Conditions::new(segment, scope.matchers.iter());
+        let exact: Vec<&[u32]> = scope.matchers.iter().filter_map(|matcher| one_list(segment, matcher)).collect();
         for (pair, has) in of_name.clone().zip(&mut has) {
             if left == 0 {
                 break;
@@ -389,20 +407,49 @@ impl ViewInner {
             if may == Some(false) || paired.as_ref().is_some_and(|paired| paired.is_exact) {
                 *has = may == Some(true);
             } else if are_of_name {
-                let value = segment.value(pair);
-                *has = scope.matchers.iter().all(|matcher| matcher.matches(value))
-                    && self.sees_any((shard, segment), pair, None, ticker)?;
+                *has = self.sees_any((shard, segment), pair, None, ticker)?;
             } else {
                 let fits = |at: &u32| conditions.hold(segment, *at) && self.sees(shard, segment.cell(*at));
-                *has = segment.postings(pair).iter().take(FIRST_POSTINGS).any(fits);
-                if !*has {
-                    open.push(pair);
+                let postings = segment.postings(pair);
+                *has = postings.iter().take(FIRST_POSTINGS).any(fits);
+                if !*has && FIRST_POSTINGS < postings.len() {
+                    match self.leap((shard, segment), postings, &exact, &mut conditions) {
+                        Some(found) => *has = found,
+                        None => open.push(pair),
+                    }
                 }
             }
             left -= usize::from(*has);
         }
         let postings = open.iter().map(|pair| segment.postings(*pair).len()).sum();
         Ok(Look { shard, segment, of_name, has, open, postings })
+    }
+
+    /// Whether any of these series is in the lists as well, which belong to some of the conditions, fulfils the others, and is seen; found by some steps
+    /// from list to list. `None` if these do not tell.
+    fn leap(
+        &self,
+        (shard, segment): (usize, &Segment),
+        postings: &[u32],
+        exact: &[&[u32]],
+        conditions: &mut Conditions<'_>,
+    ) -> Option<bool> {
+        if exact.is_empty() {
+            return None;
+        }
+        let mut lists: Vec<&[u32]> = exact.iter().copied().chain([postings]).collect();
+        let mut steps = LEAPS_MAX;
+        loop {
+            match first_common(&mut lists, &mut steps) {
+                Common::Nothing => return Some(false),
+                Common::Unknown => return None,
+                Common::First(at) if conditions.hold(segment, at) && self.sees(shard, segment.cell(at)) => {
+                    return Some(true);
+                }
+                // All stand at it.
+                Common::First(_) => lists.iter_mut().for_each(|list| *list = list.get(1..).unwrap_or_default()),
+            }
+        }
     }
 
     /// Finds out of the values that were not found by a first look. There are three ways, of which the one is taken that looks at

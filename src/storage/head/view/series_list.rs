@@ -101,6 +101,7 @@ impl<'a> Run<'a> {
                 return Ok(true);
             }
             // They are too few among the others to go on like this.
+            ticker.check()?;
             let asked = self.next;
             let list = *list;
             let all = positions(self.segment, self.matchers, ticker)?;
