@@ -91,7 +91,7 @@ pub(crate) fn of_all_types() -> Vec<Vec<u8>> {
     encode_metadata([(SeriesRef(1), &metadata)], &mut records);
     let mut found: Vec<Vec<u8>> = records.iter().map(|record| record.as_bytes().to_vec()).collect();
     // Places of chunks, which Prometheus writes into its log of late samples.
-    found.push([&[5u8][..], &7u64.to_be_bytes(), &(1u64 << 32 | 8).to_be_bytes()].concat());
+    found.push([&[5u8][..], &7u64.to_be_bytes(), &((1u64 << 32) | 8).to_be_bytes()].concat());
     let kinds: std::collections::BTreeSet<u8> = found.iter().map(|record| record[0]).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=13).collect::<Vec<_>>());
     found
@@ -131,7 +131,7 @@ fn compressed_records() {
     });
     let zstd = [zstd::bulk::compress(&plain, 3).unwrap(), zstd::stream::encode_all(&plain[..], 3).unwrap()];
     // A frame may say how long its content is, as far as the format can make that of it: 32 KiB of a byte.
-    let room = ROOM + (zstd[0].len().max(zstd[1].len()) + 16 << 15);
+    let room = ROOM + ((zstd[0].len().max(zstd[1].len()) + 16) << 15);
     run_within("zstd", 600, &zstd, room, |input| {
         let _ = Inflater::default().inflate(Compression::Zstd, input);
     });

@@ -397,10 +397,12 @@ fn series_that_come_and_go_leave_nothing_behind() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let head = Head::new(HeadOptions { shards: 2, ..HeadOptions::new(ManualClock::at(TimestampMs(1 << 42))) });
     let pod = |generation: i64, n: usize| {
-        let mut builder = vec![("__name__", "load".to_owned()), ("job", format!("job-{}", n % 10))];
-        builder.push(("instance", format!("10.{generation}.{}.{}:80", n / 250, n % 250)));
-        builder.push(("pod", format!("api-7d9c{generation:x}-{n:05x}")));
-        Labels::from_pairs(builder)
+        Labels::from_pairs([
+            ("__name__", "load".to_owned()),
+            ("job", format!("job-{}", n % 10)),
+            ("instance", format!("10.{generation}.{}.{}:80", n / 250, n % 250)),
+            ("pod", format!("api-7d9c{generation:x}-{n:05x}")),
+        ])
     };
     let batch = |series: &dyn Fn(usize) -> Labels, at_ms: i64| {
         let sample = |n: usize| AppendSample {

@@ -147,10 +147,17 @@ fn check(kind: &str, end: &str) {
     let expected = fs::read_to_string(&recorded).unwrap();
     for stops in [false, true] {
         let folder = directory(&from);
+        // With start times we leave no snapshot: exemplars that the log does not hold any more are there once.
+        let later = if kind == "started" {
+            fs::read_to_string(golden().join("started-killed.txt")).unwrap()
+        } else {
+            expected.clone()
+        };
         for start in 0..2 {
+            let expected = if start == 0 { &expected } else { &later };
             let what = format!("{what}, start {start}, {}", if stops { "stopped" } else { "killed" });
             let mut server = Server::start(folder.path(), &args);
-            assert_same(&content(&server, kind), &expected, &what);
+            assert_same(&content(&server, kind), expected, &what);
             nothing_was_repaired(&server, &what);
             if stops {
                 server.signal("TERM");
@@ -162,7 +169,7 @@ fn check(kind: &str, end: &str) {
         assert!(!folder.path().join("data/wal.damaged").exists(), "{what}");
         if oracle.is_some() {
             let server = upstream(folder.path());
-            assert_same(&content(&server, kind), &expected, &format!("{what}: Prometheus after us"));
+            assert_same(&content(&server, kind), &later, &format!("{what}: Prometheus after us"));
             nothing_was_repaired(&server, &format!("{what}: Prometheus after us"));
         }
     }
