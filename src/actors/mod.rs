@@ -90,7 +90,6 @@ pub mod policy;
 pub mod pool;
 pub mod registry;
 pub mod root;
-mod stand_back;
 pub mod supervision;
 pub mod threads;
 

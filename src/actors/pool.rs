@@ -21,9 +21,12 @@ use crate::actors::failpoint::{self, Point};
 use crate::actors::lane::LaneMetrics;
 pub use crate::actors::lane::{Lane, LaneOptions, PoolOptions};
 use crate::actors::panics::catch;
-pub use crate::actors::stand_back::NICENESS;
-use crate::actors::stand_back::{NICENESS_MAX, stand_back};
 use crate::telemetry::metrics::{Counter, Registry};
+
+/// How much lower the threads' priority is than that of the process, in the system's steps: each is worth a quarter more time.
+pub const NICENESS: i32 = 10;
+/// The lowest priority that there is.
+const NICENESS_MAX: i32 = 19;
 
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -299,8 +302,8 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        // Of this thread alone, and of those that its jobs start.
-        stand_back(self.shared.niceness);
+        // Of this thread alone, and of those that its jobs start. It needs no permission; without it jobs run as well.
+        let _ = rustix::process::setpriority_process(None, self.shared.niceness);
         while let Some((lane, job)) = self.shared.next() {
             let running = Running { shared: &self.shared, lane };
             let metrics = &self.shared.metrics[lane];
