@@ -159,9 +159,12 @@ fn checkpoints() {
     each_file("checkpoint", 60, &files, "");
 }
 
+/// Name of a file, what is in a sound one, and what reads it.
+type SmallFile<'a> = (&'a str, &'a [u8], &'a dyn Fn(&SharedFs));
+
 #[test]
 fn small_files() {
-    let small: [(&str, &[u8], &dyn Fn(&SharedFs)); 3] = [
+    let small: [SmallFile<'_>; 3] = [
         (
             "watchfire-clock.json",
             br#"{"origin":"boot","lines":[{"ahead_ms":5,"since_ms":-7}],"doubted_since_ms":1,"aged_ms":2,"aged_at_ms":3,"behind_ms":4,"ahead_until_ms":null}"#,

@@ -434,9 +434,9 @@ fn series_that_come_and_go_leave_nothing_behind() {
         assert!(head.truncate_blocking(TimestampMs(from)));
         assert_eq!(head.stats().series as usize, PODS, "generation {generation}");
         let view = head.queryable().view().unwrap();
-        let one = [Matcher::equal("pod", &format!("api-7d9c{generation:x}-00007"))];
+        let one = [Matcher::equal("pod", format!("api-7d9c{generation:x}-00007"))];
         assert_eq!(view.select(&one, TimeRange::ALL, &Unlimited).unwrap().len(), 1);
-        let gone = [Matcher::equal("pod", &format!("api-7d9c{:x}-00007", generation - 1))];
+        let gone = [Matcher::equal("pod", format!("api-7d9c{:x}-00007", generation - 1))];
         assert!(view.select(&gone, TimeRange::ALL, &Unlimited).unwrap().is_empty());
         assert_eq!(view.label_values("pod", &Scope::all(&[], TimeRange::ALL), &Unlimited).unwrap().len(), PODS);
         drop(view);
