@@ -118,6 +118,9 @@ async fn services_are_watched_as_they_come_change_and_go() {
     running.until(|groups| addresses(groups).contains(&"10.0.0.1:5433")).await;
     agent.set("new", &[], &instance("new-1", 1));
     running.until(|groups| groups.len() == 3 && addresses(groups).contains(&"10.0.0.1:1")).await;
+    // Seen by a question that waits for a change.
+    agent.set("web", &["a", "b"], &WEB.replace("8080", "8081"));
+    running.until(|groups| addresses(groups).contains(&"[fd00::5]:8081")).await;
     agent.change(|state| drop(state.services.remove("web")));
     running.until(|groups| groups.iter().all(|group| group.source != "web") && groups.len() == 2).await;
 
