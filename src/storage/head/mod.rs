@@ -54,7 +54,7 @@ pub(crate) use chunk_damage::DamagedSeries;
 pub use chunk_writes::{ChunkJob, ChunkStep, Marked};
 pub use index::{LookJob, MergeJob, MergedSegment};
 pub use late_export::{LateCut, LateExport};
-pub use partition::{NewSeries, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample};
+pub use partition::staged::{NewSeries, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample};
 pub use truncate::Reclaimed;
 
 use crate::storage::chunk::cut::CutRules;

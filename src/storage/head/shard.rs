@@ -22,8 +22,9 @@ use crate::storage::head::column::SeriesCell;
 use crate::storage::head::commit::{Commit, CommitId};
 use crate::storage::head::index::{Index, LookJob, MergeJob, MergedSegment};
 use crate::storage::head::late::table::LateTable;
-use crate::storage::head::partition::{
-    NewSeries, Partition, StagedBatch, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample, reuse,
+use crate::storage::head::partition::Partition;
+use crate::storage::head::partition::staged::{
+    NewSeries, StagedBatch, StagedExemplar, StagedHistogram, StagedLate, StagedMetadata, StagedSample, reuse,
 };
 use crate::storage::head::route::Slice;
 use crate::storage::head::shared::HeadShared;

@@ -8,7 +8,7 @@ use crate::storage::chunk::xor::XorEncoder;
 use crate::storage::head::column::{Column, SeriesCell};
 use crate::storage::head::index::segment::PairId;
 use crate::storage::head::index::tail::TailEntry;
-use crate::storage::head::partition::StagedSample;
+use crate::storage::head::partition::staged::StagedSample;
 use crate::storage::head::route::RoutedSample;
 use crate::storage::head::series::{Encoder, WriterSeries};
 use crate::storage::head::table::SeriesId;
