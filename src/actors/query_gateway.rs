@@ -4,6 +4,8 @@
 //! those under way, as their clients are about to be cut off.
 
 mod here;
+mod listing;
+mod messages;
 mod newest;
 mod quick;
 mod remote_read;
@@ -15,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix::prelude::{Actor, ActorContext, Handler, Message, ResponseActFuture, Supervised};
+use actix::prelude::{Actor, ActorContext, Handler, ResponseActFuture, Supervised};
 use actix::{ActorFutureExt, WrapFuture};
 use futures::future::FutureExt;
 use parking_lot::Mutex;
@@ -38,15 +40,14 @@ use crate::actors::supervision::SupervisedActor;
 use crate::model::clock::SharedClock;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
-use crate::model::names::Names;
-use crate::model::read::{FloatColumn, ListingOf, Queryable, ReadBudget, ReadError, ReadView, Scope};
+use crate::model::read::{FloatColumn, Queryable, ReadBudget, ReadError};
 use crate::model::result::QueryValue;
 use crate::model::sample::Sample;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::promql::ast::Expr;
 use crate::promql::eval::{
-    Charge, EngineOptions, EvalError, EvalStats, Evaluated, Helpers, MemoryPool, ParseFailure, ParsedQuery, Phase,
-    QueryContext, QueryLedger, evaluate_instant, evaluate_range, parse, run_each,
+    EngineOptions, EvalError, EvalStats, Evaluated, Helpers, MemoryPool, ParseFailure, ParsedQuery, Phase,
+    QueryContext, QueryLedger, evaluate_instant, evaluate_range, parse,
 };
 use crate::promql::parser::ParseOptions;
 use crate::rules::query::{Queried, QueryError, RuleQueries};
@@ -54,201 +55,19 @@ use crate::telemetry::metrics::{Counter, Gauge, MetricFamily, MetricKind, Regist
 use crate::telemetry::repeat::RepeatLimiter;
 
 pub use here::QueryClient;
+pub use messages::{
+    FoundListing, Listed, Listing, QueryFailure, QueryOutcome, QuerySpan, QueryTimings, RunListing, RunQuery, RunRule,
+};
 pub use newest::{Newest, RunNewest};
 pub use remote_read::{RemoteRead, RunRemoteRead, Sampled};
 pub use running::RunningQuery;
 
+use listing::{ListingBudget, list};
 use remotes::Source;
 use running::RunningQueries;
 
 /// The kind. Further queries than have slots are refused.
 pub static QUERY_GATEWAY: Kind = Kind { name: "query_gateway", rank: Rank::GATEWAY, slots: 1024 };
-
-/// When a query is evaluated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum QuerySpan {
-    /// Once.
-    Instant {
-        /// When.
-        at: TimestampMs,
-    },
-    /// At `start`, `start + step_ms`, … up to `end`.
-    Range {
-        /// First evaluation.
-        start: TimestampMs,
-        /// No evaluation later than this.
-        end: TimestampMs,
-        /// Milliseconds between two evaluations, more than 0.
-        step_ms: i64,
-    },
-}
-
-/// Evaluate a query.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<QueryOutcome, QueryFailure>")]
-pub struct RunQuery {
-    /// PromQL as written.
-    pub text: String,
-    /// When.
-    pub span: QuerySpan,
-    /// Shorter than the server's own timeout, which holds as well.
-    pub timeout: Option<Duration>,
-    /// Instead of the server's lookback.
-    pub lookback_ms: Option<i64>,
-    /// Who asks: users and rules do not wait for each other.
-    pub lane: Lane,
-    /// Samples are counted for each step as well.
-    pub counts_steps: bool,
-    /// Who asks, for the query log.
-    pub origin: QueryOrigin,
-}
-
-/// What to list.
-#[derive(Clone, Debug)]
-pub enum Listing {
-    /// Label sets of series; each list of matchers selects some.
-    Series,
-    /// Names of labels.
-    LabelNames,
-    /// Values of this label.
-    LabelValues(String),
-}
-
-impl Listing {
-    fn of(&self) -> ListingOf<'_> {
-        match self {
-            Self::Series => ListingOf::LabelSets,
-            Self::LabelNames => ListingOf::Names,
-            Self::LabelValues(name) => ListingOf::Values(name),
-        }
-    }
-}
-
-/// List series, label names or label values.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<FoundListing, QueryFailure>")]
-pub struct RunListing {
-    /// What.
-    pub listing: Listing,
-    /// A series counts when it fulfils all matchers of any of these; none: all series.
-    pub selectors: Vec<Vec<Matcher>>,
-    /// Of series that may have samples here.
-    pub range: TimeRange,
-    /// Results wanted at most; 0 for all.
-    pub limit: usize,
-}
-
-impl RunListing {
-    fn cut(&self) -> usize {
-        if self.limit == 0 { usize::MAX } else { self.limit }
-    }
-}
-
-/// An answer to [`RunListing`].
-#[derive(Debug)]
-pub struct FoundListing {
-    /// What was found.
-    pub listed: Listed,
-    /// What is missing, and why.
-    pub warnings: Vec<String>,
-    /// Keeps its memory charged.
-    pub held: Charge,
-}
-
-/// Sorted and without repetitions.
-#[derive(Debug)]
-pub enum Listed {
-    /// Label sets.
-    Series(Vec<Labels>),
-    /// Names or values.
-    Names(Names),
-}
-
-/// Run a rule's job on the lane of the rules: its queries are evaluated within the limits of one query. The job may run
-/// twice, as its queries only read.
-#[derive(Message)]
-#[rtype(result = "Result<T, QueryFailure>")]
-pub struct RunRule<T: Send + 'static> {
-    job: Arc<RuleJob<T>>,
-    origin: QueryOrigin,
-}
-
-type RuleJob<T> = dyn Fn(&dyn RuleQueries) -> T + Send + Sync;
-
-impl<T: Send + 'static> RunRule<T> {
-    /// Runs this.
-    pub fn new(job: impl Fn(&dyn RuleQueries) -> T + Send + Sync + 'static) -> Self {
-        Self { job: Arc::new(job), origin: QueryOrigin::Unknown }
-    }
-
-    /// Names the group of the rule, for the query log.
-    pub fn of_group(self, file: &str, group: &str) -> Self {
-        Self { origin: QueryOrigin::Rule { file: file.to_owned(), group: group.to_owned() }, ..self }
-    }
-}
-
-impl<T: Send + 'static> Clone for RunRule<T> {
-    fn clone(&self) -> Self {
-        Self { job: Arc::clone(&self.job), origin: self.origin.clone() }
-    }
-}
-
-/// An evaluated query and what it took.
-#[derive(Debug)]
-pub struct QueryOutcome {
-    /// Value, remarks, figures; its memory stays charged until it is dropped.
-    pub evaluated: Evaluated,
-    /// How long its parts took.
-    pub timings: QueryTimings,
-}
-
-/// How long the parts of a query took, divided as in Prometheus's statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueryTimings {
-    /// Waiting for a turn.
-    pub queue: Duration,
-    /// Opening storage.
-    pub prepare: Duration,
-    /// Evaluation proper, without the sorting of the result.
-    pub inner_eval: Duration,
-    /// Sorting of the result.
-    pub sort: Duration,
-}
-
-impl QueryTimings {
-    /// From the turn to the result.
-    pub fn eval(&self) -> Duration {
-        self.prepare + self.inner_eval + self.sort
-    }
-
-    /// All of it.
-    pub fn total(&self) -> Duration {
-        self.queue + self.eval()
-    }
-}
-
-/// Why a query has no result.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum QueryFailure {
-    /// It does not parse; text and position are Prometheus's.
-    #[error("{0}")]
-    Parse(String),
-    /// The evaluation ended early.
-    #[error(transparent)]
-    Eval(#[from] EvalError),
-    /// Storage could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// It had no turn before its deadline.
-    #[error("query timed out in query queue")]
-    QueueTimeout,
-    /// Too many wait already.
-    #[error("too many queries are waiting: {0}")]
-    Overloaded(String),
-    /// A panic in the evaluation; a bug of ours.
-    #[error("unexpected error: {0}")]
-    Panicked(String),
-}
 
 /// Limits of queries.
 #[derive(Clone, Copy, Debug)]
@@ -606,84 +425,6 @@ fn parse_failure(failure: ParseFailure) -> QueryFailure {
     match failure {
         ParseFailure::Syntax(errors) => QueryFailure::Parse(errors.to_string()),
         ParseFailure::Budget(error) => QueryFailure::Eval(error),
-    }
-}
-
-fn over(error: crate::promql::eval::OverBudget) -> ReadError {
-    ReadError::Budget(error.to_string())
-}
-
-/// What is to be listed, selector by selector: the first of each are enough for the first of all.
-fn scopes(request: &RunListing) -> impl Iterator<Item = Scope<'_>> {
-    const EVERY: &[Vec<Matcher>] = &[Vec::new()];
-    let selectors = if request.selectors.is_empty() { EVERY } else { &request.selectors };
-    selectors.iter().map(|matchers| Scope::first(request.cut(), matchers, request.range))
-}
-
-fn list(request: &RunListing, view: &dyn ReadView, budget: &dyn ReadBudget) -> Result<Listed, ReadError> {
-    let mut series = Vec::new();
-    let mut names = Vec::new();
-    for scope in scopes(request) {
-        match &request.listing {
-            Listing::Series => {
-                let mut found = view.series_labels(&scope, budget)?;
-                if series.is_empty() { series = found } else { series.append(&mut found) }
-            }
-            Listing::LabelNames => names.push(view.label_names(&scope, budget)?),
-            Listing::LabelValues(name) => names.push(view.label_values(name, &scope, budget)?),
-        }
-    }
-    // What one selector found is sorted and without repetitions.
-    if 1 < request.selectors.len() {
-        series.sort();
-        series.dedup();
-        // The merged list stands beside its parts for a moment.
-        budget.charge(names.iter().map(Names::memory_len).sum())?;
-    }
-    let mut names = Names::merged(names);
-    series.truncate(request.cut());
-    names.truncate(request.cut());
-    Ok(match request.listing {
-        Listing::Series => Listed::Series(series),
-        Listing::LabelNames | Listing::LabelValues(_) => Listed::Names(names),
-    })
-}
-
-/// What a listing may hold, charged to the query's ledger.
-struct ListingBudget {
-    held: Mutex<Charge>,
-    ctx: QueryContext,
-    helpers: Helpers,
-}
-
-impl ListingBudget {
-    fn open(ctx: QueryContext, helpers: Helpers) -> Result<Self, ReadError> {
-        Ok(Self { held: Mutex::new(ctx.ledger.charge(0).map_err(over)?), ctx, helpers })
-    }
-}
-
-impl ReadBudget for ListingBudget {
-    fn charge(&self, bytes: usize) -> Result<(), ReadError> {
-        self.held.lock().grow_ahead(bytes).map_err(over)
-    }
-
-    fn check(&self) -> Result<(), ReadError> {
-        if self.ctx.cancelled.load(Ordering::Relaxed) {
-            return Err(ReadError::Interrupted("query was canceled in query execution".into()));
-        }
-        match self.ctx.deadline {
-            Some(deadline) if deadline <= self.ctx.clock.monotonic() => {
-                Err(ReadError::Interrupted("query timed out in query execution".into()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn run_each(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
-        match self.helpers {
-            Helpers::Never => (0..count).for_each(job),
-            Helpers::WhereWorthIt | Helpers::Always => run_each(count, job),
-        }
     }
 }
 

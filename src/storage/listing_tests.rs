@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::model::append::{AppendBatch, AppendSample, SeriesKey};
 use crate::model::clock::{ManualClock, SharedClock};
 use crate::model::labels::Labels;
-use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::matcher::Matcher;
 use crate::model::random::Random;
 use crate::model::read::{ListingOf, Queryable, ReadView, Scope, Unlimited, without_files};
 use crate::model::time::{TimeRange, TimestampMs};
@@ -23,6 +23,7 @@ use crate::storage::compact::head::HeadCompaction;
 use crate::storage::fs::SharedFs;
 use crate::storage::fs::sim::SimFs;
 use crate::storage::head::export::BlockRange;
+use crate::storage::head::listing_tests::{labels, matcher};
 use crate::storage::head::{Head, HeadOptions};
 
 const RANGE_MS: i64 = 7_200_000;
@@ -33,39 +34,6 @@ const LATE: u8 = 4;
 
 fn clock() -> SharedClock {
     ManualClock::at(TimestampMs(1_700_100_000_000))
-}
-
-/// Series whose labels hang together, as those of targets do; one in three lacks a label.
-fn labels(n: u32) -> Labels {
-    let zone = if n.is_multiple_of(3) { "" } else { ["a", "b"][(n % 2) as usize] };
-    Labels::from_pairs([
-        ("__name__", "x".to_owned()),
-        ("instance", format!("i{:02}", n % 12)),
-        ("job", format!("j{}", n % 4)),
-        ("uid", format!("{:03}-{}", 999 - n, if n.is_multiple_of(10) { "foo" } else { "bar" })),
-        ("zone", zone.to_owned()),
-    ])
-}
-
-fn matcher() -> impl Strategy<Value = Matcher> {
-    let conditions = vec![
-        (MatchOp::Equal, "__name__", "x"),
-        (MatchOp::Equal, "job", "j1"),
-        (MatchOp::Equal, "job", "nothing"),
-        (MatchOp::NotEqual, "job", "j1"),
-        (MatchOp::Regex, "job", "j1|j2"),
-        (MatchOp::NotRegex, "job", "j[0-2]"),
-        (MatchOp::Equal, "instance", "i05"),
-        (MatchOp::Regex, "instance", "i0.*"),
-        (MatchOp::Regex, "uid", ".*foo.*"),
-        (MatchOp::NotRegex, "uid", ".*foo.*"),
-        (MatchOp::Equal, "uid", "998-bar"),
-        (MatchOp::Equal, "zone", ""),
-        (MatchOp::NotEqual, "zone", ""),
-        (MatchOp::Regex, "zone", "a|"),
-        (MatchOp::NotEqual, "none", "a"),
-    ];
-    proptest::sample::select(conditions).prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
 }
 
 /// Series that listings of names and values count, source by source, whatever is deleted of them.

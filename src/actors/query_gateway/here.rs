@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::listing::{ListingBudget, list, scopes};
 use super::quick::{Bounds, Files};
-use super::{
-    FoundListing, GatewayDeps, Listing, ListingBudget, QueryFailure, QueryGateway, QueryOutcome, RunListing, RunQuery,
-    list, scopes,
-};
+use super::{FoundListing, GatewayDeps, Listing, QueryFailure, QueryGateway, QueryOutcome, RunListing, RunQuery};
 use crate::actors::mailbox::{BoundedAddr, Lent, SendError};
 use crate::actors::panics::catch;
 use crate::model::read::without_files;

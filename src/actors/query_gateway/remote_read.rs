@@ -7,8 +7,9 @@ use actix::prelude::{Handler, Message, ResponseActFuture};
 use actix::{ActorFutureExt, WrapFuture};
 use futures::future::FutureExt;
 
+use super::listing::ListingBudget;
 use super::remotes::Source;
-use super::{GatewayDeps, ListingBudget, QueryFailure, QueryGateway, while_wanted};
+use super::{GatewayDeps, QueryFailure, QueryGateway, while_wanted};
 use crate::actors::context::Context;
 use crate::actors::mailbox::Admitted;
 use crate::actors::pool::Lane;

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::{GatewayDeps, QueryFailure, over};
+use super::listing::over;
+use super::{GatewayDeps, QueryFailure};
 use crate::actors::pool::Lane;
 use crate::actors::remote_reads::{FetchNow, JoinedQueryable, Missing, Reading, Wanted};
 use crate::model::read::{Queryable, ReadBudget, ReadError, ReadView};

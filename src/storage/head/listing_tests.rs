@@ -13,7 +13,7 @@ use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::head::{Head, HeadOptions, LookJob};
 
 /// Series whose labels hang together, as those of targets do; one in three lacks a label.
-fn labels(n: u32) -> Labels {
+pub(in crate::storage) fn labels(n: u32) -> Labels {
     let (job, instance) = (n % 4, n % 12);
     let zone = if n.is_multiple_of(3) { "" } else { ["a", "b"][(n % 2) as usize] };
     Labels::from_pairs([
@@ -25,7 +25,7 @@ fn labels(n: u32) -> Labels {
     ])
 }
 
-fn matcher() -> impl Strategy<Value = Matcher> {
+pub(in crate::storage) fn matcher() -> impl Strategy<Value = Matcher> {
     let conditions = vec![
         (MatchOp::Equal, "__name__", "x"),
         (MatchOp::Equal, "job", "j1"),
@@ -36,11 +36,13 @@ fn matcher() -> impl Strategy<Value = Matcher> {
         (MatchOp::Equal, "instance", "i05"),
         (MatchOp::Regex, "instance", "i0.*"),
         (MatchOp::Regex, "uid", ".*foo.*"),
+        (MatchOp::NotRegex, "uid", ".*foo.*"),
         (MatchOp::Regex, "uid", "9.*"),
         (MatchOp::Equal, "uid", "998-bar"),
         (MatchOp::Equal, "zone", ""),
         (MatchOp::NotEqual, "zone", ""),
         (MatchOp::Regex, "zone", "a|"),
+        (MatchOp::NotEqual, "none", "a"),
     ];
     proptest::sample::select(conditions).prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
 }

@@ -283,7 +283,7 @@ mod cut_tests;
 #[cfg(test)]
 mod late_tests;
 #[cfg(test)]
-mod listing_tests;
+pub(in crate::storage) mod listing_tests;
 #[cfg(test)]
 mod native_tests;
 #[cfg(test)]
