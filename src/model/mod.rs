@@ -8,6 +8,7 @@ pub mod due;
 pub mod duration;
 pub mod exemplar;
 pub mod external_url;
+pub mod give_way;
 pub mod go;
 pub mod go_json;
 pub mod go_math;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use crate::actors::query_gateway::{Listed, Listing, RunListing};
+use crate::model::give_way::give_way;
 use crate::model::matcher::Matcher;
 use crate::model::names::Names;
 use crate::model::read::{ReadBudget, ReadError, ReadView, Scope};
@@ -69,6 +70,7 @@ impl ReadBudget for ListingBudget {
     }
 
     fn check(&self) -> Result<(), ReadError> {
+        give_way();
         if self.ctx.cancelled.load(Ordering::Relaxed) {
             return Err(ReadError::Interrupted("query was canceled in query execution".into()));
         }

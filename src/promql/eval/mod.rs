@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::model::clock::{SharedClock, SystemClock};
+use crate::model::give_way::give_way;
 use crate::model::read::ReadView;
 use crate::model::result::{Annotations, QueryValue};
 use crate::model::time::TimestampMs;
@@ -183,8 +184,9 @@ impl QueryContext {
         }
     }
 
-    /// Errors if the query is not wanted any more or its time is up.
+    /// Errors if the query is not wanted any more or its time is up; lets others through before.
     pub(crate) fn check(&self, phase: Phase) -> Result<(), EvalError> {
+        give_way();
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(EvalError::Canceled(phase));
         }

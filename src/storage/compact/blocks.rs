@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::clock::SharedClock;
+use crate::model::give_way::give_way;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::storage::block::BlockError;
@@ -129,6 +130,7 @@ impl BlockCompaction {
     /// Writes up to `series_max` series.
     pub fn step(&mut self, series_max: usize) -> Result<Step, CompactError> {
         for _ in 0..series_max {
+            give_way();
             let Some((labels, chunks)) = self.next_series()? else { return Ok(Step::Done) };
             if let Some(writer) = &mut self.writer {
                 writer.add_series(&labels, &chunks)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::clock::SharedClock;
+use crate::model::give_way::give_way;
 use crate::model::random::Random;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::block::meta::BlockMeta;
@@ -92,6 +93,7 @@ impl HeadCompaction {
     pub fn step(&mut self, series_max: usize) -> Result<Step, CompactError> {
         let Some(writer) = &mut self.writer else { return Ok(Step::Done) };
         for _ in 0..series_max {
+            give_way();
             let Some((labels, chunks)) = self.export.next_series()? else { return Ok(Step::Done) };
             writer.add_series(&labels, &chunks)?;
             observe(self.catalog.metrics(), &chunks);

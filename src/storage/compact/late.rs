@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::clock::SharedClock;
+use crate::model::give_way::give_way;
 use crate::model::random::Random;
 use crate::storage::block::catalog::Catalog;
 use crate::storage::block::meta::BlockMeta;
@@ -81,6 +82,7 @@ impl LateCompaction {
         };
         let until = open.next.saturating_add(series_max).min(self.export.len());
         for number in open.next..until {
+            give_way();
             let (labels, chunks) = self.export.chunks(number, open.range)?;
             if !chunks.is_empty() {
                 open.writer.add_series(&labels, &chunks)?;
