@@ -13,6 +13,7 @@ use crate::model::histogram::FloatHistogram;
 use crate::model::labels::Labels;
 use crate::model::random::Random;
 use crate::model::read::{Queryable, ReadError, SampleColumn, Unlimited};
+use crate::model::sample::SeriesRef;
 use crate::model::time::{TimeRange, TimestampMs};
 use crate::storage::block::PageCache;
 use crate::storage::block::catalog::{Catalog, OnDamage};
@@ -31,8 +32,11 @@ use crate::storage::head::{Head, HeadOptions};
 use crate::storage::replay::{self, ReplayReport, keeper};
 use crate::storage::reserve::RESERVE_FILE;
 use crate::storage::wal::fragment::{Compression, PAGE_LEN};
+use crate::storage::wal::loss::Loss;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::encode_staged;
+use crate::storage::wal::segments::segment_name;
+use crate::storage::wal::tombstone_record::{RefTombstone, encode_tombstones};
 use crate::storage::wal::writer::Writer;
 use crate::storage::wal::{DAMAGED_DIR, WAL_DIR, WalOptions};
 use crate::telemetry::metrics::Registry;
@@ -302,7 +306,7 @@ fn damage_of_a_block_is_named_costs_that_block_alone_and_no_answer_is_wrong() {
     let mut random = Random::seeded(4);
     let mut count = 0;
     for path in files(&sim, Path::new(DATA)) {
-        if path.starts_with(Path::new(DATA).join(WAL_DIR)) {
+        if path.starts_with(Path::new(DATA).join(WAL_DIR)) || path.parent() == Some(Path::new(DATA)) {
             continue;
         }
         let wanted = if path.ends_with("index") { 90 } else { 45 };
@@ -327,13 +331,14 @@ fn check_log(sim: &SimFs, content: &Content, path: &Path, harm: &Harm, compressi
     let (log, head) = (&opened.report.log, &opened.report.head);
     let is_found = !log.damage.is_empty() || !log.missing.is_empty() || !log.missing_files.is_empty();
     let reported = log.lost.samples + head.unknown_refs;
-    // A cut between two records, or of the newest segment as a whole, looks like a log that was ended there.
-    let is_end = matches!(harm, Harm::Cut { .. } | Harm::Remove);
+    let has_manifest = sim.exists(&Path::new(DATA).join("wal.manifest")).unwrap();
+    // Without a manifest, a cut between two records, or of the newest segment as a whole, looks like a log that was ended there.
+    let is_end = matches!(harm, Harm::Cut { .. } | Harm::Remove) && !has_manifest;
     if !lost.is_empty() && (!is_end || is_found) {
         assert!(is_found && 0 < reported, "{what}: {lost:?} are not reported");
         assert!(0 < opened.wal_metrics.corruptions.get(), "{what}");
         let torn = log.damage.iter().any(|damage| damage.torn_end);
-        if !log.lost.is_reckoned {
+        if has_manifest || !log.lost.is_reckoned {
             assert_eq!(reported, lost.len() as u64, "{what}: {log:?} {head:?}");
         }
         let spans: Vec<(i64, i64)> = [log.lost.range, head.unknown_span].into_iter().flatten().collect();
@@ -341,7 +346,10 @@ fn check_log(sim: &SimFs, content: &Content, path: &Path, harm: &Harm, compressi
         // Of a whole segment that is missing the number is reckoned, and the time is that between its neighbours.
         let is_gap = !log.missing.is_empty() && log.missing_files.is_empty();
         let is_told = lost.iter().all(|(_, t)| told(*t));
-        assert!(torn || log.lost.is_reckoned && !is_gap || is_told, "{what}: {spans:?} {lost:?}");
+        assert!((torn || log.lost.is_reckoned && !is_gap) && !has_manifest || is_told, "{what}: {spans:?} {lost:?}");
+    }
+    if has_manifest && lost.is_empty() {
+        assert_eq!(reported, 0, "{what}: nothing was lost");
     }
     if let Harm::Flip { .. } = harm {
         // Whatever one byte does, it costs the records of its segment at most.
@@ -362,6 +370,7 @@ fn check_log(sim: &SimFs, content: &Content, path: &Path, harm: &Harm, compressi
     drop(opened);
     let again = open(&copy, compression);
     assert_eq!(again.report.log.damage, [], "{what}: not repaired");
+    assert_eq!(again.report.log.missing_files, [], "{what}: told twice");
     assert_eq!(again.content(WINDOWS[2]).unwrap(), found, "{what}");
 }
 
@@ -369,8 +378,13 @@ fn check_log(sim: &SimFs, content: &Content, path: &Path, harm: &Harm, compressi
 fn damage_of_the_log_costs_what_it_touched_alone_and_is_told_with_its_cost() {
     let mut random = Random::seeded(5);
     let mut count = 0;
-    for compression in [Compression::None, Compression::Snappy] {
+    let all = [(Compression::None, true), (Compression::Snappy, true), (Compression::None, false)];
+    for (compression, has_manifest) in all {
         let (sim, content) = scene(compression);
+        if !has_manifest {
+            // As another program leaves a log.
+            sim.remove_file(&Path::new(DATA).join("wal.manifest")).unwrap();
+        }
         for path in files(&sim, &Path::new(DATA).join(WAL_DIR)) {
             for harm in harms(&sim.read(&path).unwrap(), 70, &mut random) {
                 check_log(&sim, &content, &path, &harm, compression);
@@ -379,6 +393,47 @@ fn damage_of_the_log_costs_what_it_touched_alone_and_is_told_with_its_cost() {
         }
     }
     assert!(350 < count, "{count}");
+}
+
+#[test]
+fn damage_of_a_manifest_costs_nothing_and_tells_of_no_loss() {
+    let (sim, content) = scene(Compression::Snappy);
+    let path = Path::new(DATA).join("wal.manifest");
+    let mut random = Random::seeded(6);
+    for harm in harms(&sim.read(&path).unwrap(), 200, &mut random) {
+        let opened = open(&harmed(&sim, &path, &harm), Compression::Snappy);
+        assert_eq!(opened.content((i64::MIN, i64::MAX)).unwrap(), content, "{harm:?}");
+        let log = &opened.report.log;
+        assert_eq!((log.lost.samples, &log.damage[..], &log.missing_files[..]), (0, &[][..], &[][..]), "{harm:?}");
+        assert_eq!(opened.wal_metrics.corruptions.get(), 0, "{harm:?}");
+    }
+}
+
+#[test]
+fn a_deletion_that_the_log_has_lost_is_told() {
+    let (sim, content) = scene(Compression::None);
+    let mut opened = open(&sim, Compression::None);
+    let at = opened.writer.position();
+    let series = SeriesRef(1);
+    let stone =
+        RefTombstone { series, interval: Interval { min_t: START + 2 * RANGE_MS, max_t: START + 3 * RANGE_MS } };
+    let mut records = Vec::new();
+    encode_tombstones([stone], &mut records);
+    opened.writer.append(&records).unwrap();
+    opened.writer.sync().unwrap();
+    drop(opened);
+    let path = Path::new(DATA).join(WAL_DIR).join(segment_name(at.segment));
+    let record = usize::try_from(at.offset).unwrap();
+    for harm in [Harm::Flip { at: record + 12, by: 1 }, Harm::Cut { len: record }, Harm::Remove] {
+        let opened = open(&harmed(&sim, &path, &harm), Compression::None);
+        let lost = opened.report.log.lost;
+        assert_eq!((lost.samples, lost.deletions, lost.range), (0, 1, None), "{harm:?}");
+        assert_eq!(lost.to_string(), "0 samples lost, 1 deleted ranges");
+        assert_eq!(opened.content((i64::MIN, i64::MAX)).unwrap(), content, "{harm:?}");
+    }
+    let sound = open(&sim.fork(), Compression::None);
+    assert_eq!(sound.report.log.lost, Loss::default());
+    assert!(sound.content((i64::MIN, i64::MAX)).unwrap().len() < content.len());
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn reckoned(len: usize, data: &[u8], sound: &[Range<usize>]) -> Loss {
         }
     }
     let samples = (len as u64).saturating_mul(samples).div_ceil(bytes.max(1) as u64);
-    Loss { samples, is_reckoned: true, series: 0, range }
+    Loss { samples, is_reckoned: true, range, ..Loss::default() }
 }
 
 /// Puts a file in the place of another, in one step.

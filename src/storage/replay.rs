@@ -173,7 +173,7 @@ pub fn open(
                     let adopts_late = late.is_some_and(|late| late.give(&mut restorer));
                     give_back();
                     // Whatever the rest comes from: the log of late samples is read from its beginning.
-                    let late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
+                    let mut late_log = wbl::load(fs, data_dir, metrics, &mut restorer)?;
                     let late_again = restorer.late_again();
                     give_back();
                     let late_chunk_file = match adopts_late {
@@ -190,6 +190,7 @@ pub fn open(
                             "Exemplars of the chunk snapshot cannot be read; samples are read from chunks and log");
                     }
                     let mut restored = restorer.finish();
+                    wbl::settle_missing(&mut late_log, restored.late, metrics);
                     if let Some(known) = known {
                         head.note_aliases(known.aliases.values());
                         restored.aliases.extend(known.aliases);

@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::SharedFs;
 use crate::storage::head::restore::Restorer;
 use crate::storage::wal::histogram_record::RefHistogram;
+use crate::storage::wal::loss::Loss;
 use crate::storage::wal::marker_record::RefMarker;
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RefSample, RefSeries};
 use crate::storage::wal::segments::{list_segments, remove_unfinished, segment_name};
 use crate::storage::wal::writer::{Position, Writer};
-use crate::storage::wal::{IoContext, LoadReport, RecordSink, WalError, WalOptions, load_and_repair, read_until};
+use crate::storage::wal::{
+    Held, IoContext, LoadReport, Manifest, MissingPart, RecordSink, WalError, WalOptions, load_and_repair, read_until,
+};
 
 /// Name of the log's folder in the data directory.
 pub const WBL_DIR: &str = "wbl";
@@ -62,11 +65,41 @@ pub(crate) fn load(
     restorer: &mut Restorer<'_>,
 ) -> Result<LoadReport, WalError> {
     let dir = data_dir.join(WBL_DIR);
-    if !fs.exists(&dir).context("read", &dir)? {
-        return Ok(LoadReport::default());
+    if !fs.exists(&dir).context("read", &dir)? || list_segments(&**fs, &dir)?.is_empty() {
+        return Ok(missing_whole(fs, &dir, metrics));
     }
     remove_unfinished(&**fs, &dir)?;
-    load_and_repair(fs, data_dir, &dir, metrics, &mut LateSink(restorer), None)
+    load_and_repair(fs, data_dir, &dir, metrics, &mut LateSink(restorer), None).map(|(report, _)| report)
+}
+
+/// What a log held that is not there, if there ever was one. See [`settle_missing`].
+fn missing_whole(fs: &SharedFs, dir: &Path, metrics: &WalMetrics) -> LoadReport {
+    let mut manifest = Manifest::open(fs, dir);
+    let mut held = Held::default();
+    manifest.rows().for_each(|row| held.add(row.held));
+    if held.is_nothing() {
+        return LoadReport::default();
+    }
+    metrics.corruptions.inc();
+    manifest.reset(Vec::new());
+    let missing = MissingPart { path: dir.to_path_buf(), loss: Loss::of(held) };
+    LoadReport { lost: missing.loss, missing_files: vec![missing], ..LoadReport::default() }
+}
+
+/// Says what a log has cost that is not there at all: of its samples, `found` stand in chunks as well.
+pub(crate) fn settle_missing(report: &mut LoadReport, found: u64, metrics: &WalMetrics) {
+    if let [MissingPart { path, loss }] = &mut report.missing_files[..]
+        && path.ends_with(WBL_DIR)
+    {
+        loss.samples = loss.samples.saturating_sub(found);
+        loss.range = loss.range.filter(|_| 0 < loss.samples);
+        // Of the samples in chunks, some may have been removed from the log, as blocks hold them.
+        loss.is_reckoned |= 0 < found;
+        tracing::warn!(component = "tsdb", path = %path.display(), samples = loss.samples, reckoned = loss.is_reckoned,
+            range = ?loss.range, "the log of late samples is missing");
+        metrics.lost_samples.add(loss.samples);
+        report.lost = *loss;
+    }
 }
 
 /// Reads the log beside a live writer, for a shard that is rebuilt. What is being written meanwhile belongs to other shards.
@@ -87,6 +120,7 @@ pub(crate) fn load_beside_writer(
 pub fn remove_before(fs: &SharedFs, data_dir: &Path, first_kept: u64) -> Result<(), WalError> {
     let dir = data_dir.join(WBL_DIR);
     let mut has_removed = false;
+    Manifest::open(fs, &dir).forget(|part| part.segment().is_some_and(|number| number < first_kept));
     for file in list_segments(&**fs, &dir)?.into_iter().filter(|file| file.segment < first_kept) {
         let path = dir.join(segment_name(file.segment));
         fs.remove_file(&path).context("remove", &path)?;
@@ -180,7 +214,8 @@ impl LateLog {
             self.fs.sync_dir(&self.data_dir).context("sync", &self.data_dir)?;
             let next = self.newest()?.map_or(0, |newest| newest + 1);
             let writer = Writer::create(self.fs.clone(), &dir, next, self.options, self.metrics.clone())?;
-            self.writer = Some(writer);
+            let manifest = Manifest::open_or_create(&self.fs, &dir);
+            self.writer = Some(writer.with_manifest(manifest.shared()));
         }
         self.writer.as_mut().ok_or(WalError::Unsettled)
     }

@@ -225,11 +225,8 @@ fn damage_of(report: &ReplayReport) -> Vec<String> {
     // The unfinished end that a crash leaves is none.
     let damaged = log.damage.iter().chain(&late.damage).filter(|damage| !damage.torn_end);
     let mut lines: Vec<String> = damaged.map(place).collect();
-    lines.extend(log.missing.iter().map(|number| format!("segment {number} of the log is missing")));
-    lines.extend(late.missing.iter().map(|number| format!("segment {number} of the log of late samples is missing")));
-    lines.extend(
-        log.missing_files.iter().chain(&late.missing_files).map(|path| format!("{} is missing", path.display())),
-    );
+    let missing = [&log.missing, &log.missing_files, &late.missing, &late.missing_files];
+    lines.extend(missing.into_iter().flatten().map(|one| format!("{} is missing; {}", one.path.display(), one.loss)));
     if 0 < report.head.unknown_refs {
         let loss = Loss { samples: report.head.unknown_refs, range: report.head.unknown_span, ..Loss::default() };
         lines.push(format!("series that the log does not name any more: {loss}"));

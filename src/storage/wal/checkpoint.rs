@@ -7,17 +7,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::model::give_way::give_way;
 use crate::model::metadata::SeriesMetadata;
 use crate::model::sample::SeriesRef;
 use crate::model::time::TimestampMs;
 use crate::storage::fs::SharedFs;
 use crate::storage::wal::exemplar_record::{RefExemplar, encode_exemplars};
+use crate::storage::wal::held::Held;
 use crate::storage::wal::histogram_record::{RefHistogram, encode_histograms};
 use crate::storage::wal::load::{RecordSink, read_until};
+use crate::storage::wal::manifest::{Part, Row, SharedManifest, Start};
 use crate::storage::wal::metadata_record::{RefMetadata, encode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, encode_samples, encode_series};
-use crate::storage::wal::segments::{checkpoint_name, list_checkpoints, list_segments, segment_name};
+use crate::storage::wal::segments::{checkpoint_name, list_checkpoints, list_segments, segment_name, storage_len};
 use crate::storage::wal::tombstone_record::{RefTombstone, encode_tombstones};
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{IoContext, WalError, WalOptions};
@@ -42,6 +45,7 @@ pub struct CheckpointJob {
     dir: PathBuf,
     options: WalOptions,
     metrics: WalMetrics,
+    manifest: Option<SharedManifest>,
     /// The last segment that it stands for.
     last: u64,
     /// Deleted ranges that end from here on are kept, though the samples around go.
@@ -65,6 +69,7 @@ impl Writer {
             dir,
             options: self.options(),
             metrics: self.metrics().clone(),
+            manifest: self.manifest().cloned(),
             last,
             deletions_from: i64::MAX,
         }))
@@ -128,6 +133,7 @@ impl CheckpointJob {
             batch,
             metadata,
             len: 0,
+            held: Held::default(),
             failed: None,
         };
         let until = Position { segment: self.last, offset: u64::MAX };
@@ -136,11 +142,20 @@ impl CheckpointJob {
             // The next start repairs it, with a copy of the original; here it would be lost for good.
             return Err(WalError::Damaged { path: damage.path, offset: damage.offset, reason: damage.error });
         }
-        let stats = filter.finish()?;
+        let (stats, held) = filter.finish()?;
         self.fs.sync_dir(&temporary).context("sync", &temporary)?;
         let target = self.dir.join(&name);
         self.fs.rename(&temporary, &target).context("rename", &temporary)?;
         self.fs.sync_dir(&self.dir).context("sync", &self.dir)?;
+        if let Some(manifest) = &self.manifest {
+            let mut manifest = manifest.lock();
+            let len = storage_len(&*self.fs, &target)?;
+            manifest.note(Row { part: Part::Checkpoint(self.last), len, held, start: Start::default() });
+            manifest.forget(|part| match part {
+                Part::Segment(number) => number <= self.last,
+                Part::Checkpoint(number) => number < self.last,
+            });
+        }
         self.remove_covered();
         Ok(stats)
     }
@@ -182,11 +197,14 @@ struct Filter<'a> {
     /// The latest of each series, written at the end.
     metadata: BTreeMap<SeriesRef, SeriesMetadata>,
     len: usize,
+    /// What was written.
+    held: Held,
     failed: Option<WalError>,
 }
 
 impl Filter<'_> {
     fn flush(&mut self) {
+        self.batch.iter().for_each(|record| self.held.add(record.held()));
         if self.failed.is_none()
             && let Err(error) = self.writer.append(&self.batch)
         {
@@ -197,6 +215,7 @@ impl Filter<'_> {
     }
 
     fn count(&mut self, from: usize) {
+        give_way();
         self.len += self.batch.iter().skip(from).map(|r| r.as_bytes().len()).sum::<usize>();
         let max = BATCH_LEN.min(usize::try_from(self.writer.options().segment_len / 4).unwrap_or(BATCH_LEN));
         if max <= self.len {
@@ -204,12 +223,12 @@ impl Filter<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<CheckpointStats, WalError> {
+    fn finish(mut self) -> Result<(CheckpointStats, Held), WalError> {
         encode_metadata(self.metadata.iter().map(|(series, metadata)| (*series, metadata)), &mut self.batch);
         self.flush();
         match self.failed {
             Some(error) => Err(error),
-            None => self.writer.sync().map(|()| self.stats),
+            None => self.writer.sync().map(|()| (self.stats, self.held)),
         }
     }
 }
@@ -292,7 +311,7 @@ impl RecordSink for Filter<'_> {
     /// What we do not read stays as it is: the directory may go back to a program that does.
     fn other(&mut self, _: RecordKind, bytes: &[u8]) {
         let from = self.batch.len();
-        self.batch.push(Record::from_bytes(bytes.to_vec()));
+        self.batch.push(Record::holding(Held::of_record(bytes).unwrap_or_default(), bytes.to_vec()));
         self.count(from);
     }
 }

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use crate::model::append::HistogramValue;
 use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::sample::SeriesRef;
+use crate::storage::wal::held::Held;
 use crate::storage::wal::record::{
     RECORD_LEN_TARGET, Record, RecordError, put_uvarint, put_varint, take_u64, take_uvarint, take_varint,
 };
@@ -61,6 +62,7 @@ struct Open {
 struct OpenRecord {
     base: (u64, i64),
     bytes: Vec<u8>,
+    held: Held,
 }
 
 /// Order in which records of different types are written.
@@ -70,7 +72,7 @@ impl Open {
     fn flush(&mut self, out: &mut Vec<Record>) {
         for record in &mut self.records {
             if !record.bytes.is_empty() {
-                out.push(Record::from_bytes(std::mem::take(&mut record.bytes)));
+                out.push(Record::holding(std::mem::take(&mut record.held), std::mem::take(&mut record.bytes)));
             }
         }
         self.types.clear();
@@ -102,6 +104,7 @@ pub fn encode_histograms<'a>(
         put_varint(series.0.wrapping_sub(record.base.0).cast_signed(), &mut record.bytes);
         put_varint(t.wrapping_sub(record.base.1), &mut record.bytes);
         put_histogram(value, &mut record.bytes);
+        record.held.sample(t);
         if RECORD_LEN_TARGET <= record.bytes.len() {
             open.flush(out);
         }
@@ -115,11 +118,11 @@ pub fn encode_started_histograms<'a>(
     histograms: impl IntoIterator<Item = (SeriesRef, i64, i64, &'a HistogramValue)>,
     out: &mut Vec<Record>,
 ) {
-    let mut open: [(Vec<u8>, Starting); 2] = Default::default();
+    let mut open: [(Vec<u8>, Held, Starting); 2] = Default::default();
     let mut types: HashMap<SeriesRef, u8, foldhash::fast::FixedState> = HashMap::default();
-    let flush = |open: &mut [(Vec<u8>, Starting); 2], out: &mut Vec<Record>| {
-        let records = open.iter_mut().map(|(bytes, _)| std::mem::take(bytes));
-        out.extend(records.filter(|bytes| !bytes.is_empty()).map(Record::from_bytes));
+    let flush = |open: &mut [(Vec<u8>, Held, Starting); 2], out: &mut Vec<Record>| {
+        let records = open.iter_mut().map(|(bytes, held, _)| (std::mem::take(held), std::mem::take(bytes)));
+        out.extend(records.filter(|(_, bytes)| !bytes.is_empty()).map(|(held, bytes)| Record::holding(held, bytes)));
     };
     for (series, t, start, value) in histograms {
         let is_whole = matches!(value, HistogramValue::Integer(_));
@@ -130,7 +133,8 @@ pub fn encode_started_histograms<'a>(
             types.insert(series, kind);
         }
         let [whole, float] = &mut open;
-        let (bytes, at) = if is_whole { whole } else { float };
+        let (bytes, held, at) = if is_whole { whole } else { float };
+        held.sample(t);
         let is_first = bytes.is_empty();
         if is_first {
             bytes.push(kind);

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::model::sample::SeriesRef;
 use crate::storage::fs::SharedFs;
-use crate::storage::reserve;
 use crate::storage::wal::ahead::{Inflated, each_record};
+use crate::storage::wal::compare::{Beginning, ReadFile, settle_checkpoint, tell_missing};
 use crate::storage::wal::exemplar_record::{RefExemplar, decode_exemplars};
 use crate::storage::wal::fragment::Compression;
+use crate::storage::wal::held::Held;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
 use crate::storage::wal::loss::{self, Loss};
+use crate::storage::wal::manifest::{Manifest, Part, Row, Start};
 use crate::storage::wal::marker_record::{RefMarker, decode_markers};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
@@ -18,8 +20,9 @@ use crate::storage::wal::reader::{Inflater, SegmentReader};
 use crate::storage::wal::record::{
     self, RecordError, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples,
 };
-use crate::storage::wal::repair::repair_segment;
-use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
+use crate::storage::wal::segments::{
+    SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name, storage_len,
+};
 use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
@@ -78,6 +81,15 @@ pub struct SegmentDamage {
     pub loss: Loss,
 }
 
+/// A file or folder of the log that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingPart {
+    /// Where it would stand.
+    pub path: PathBuf,
+    /// What it has cost.
+    pub loss: Loss,
+}
+
 /// What reading a log has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
@@ -91,15 +103,24 @@ pub struct LoadReport {
     pub ref_max: u64,
     /// What was lost; [`super::Log::open`] has repaired it.
     pub damage: Vec<SegmentDamage>,
-    /// Numbers that are missing between the segments; empty segments stand there now.
-    pub missing: Vec<u64>,
-    /// Other files that have to be there and are not: parts of the checkpoint, or all of it.
-    pub missing_files: Vec<PathBuf>,
+    /// Segments that are missing between others; empty ones stand there now.
+    pub missing: Vec<MissingPart>,
+    /// What else has to be there and is not: the checkpoint or parts of it, the first or last segments, a whole log.
+    pub missing_files: Vec<MissingPart>,
     /// What all damage and all missing files have cost.
     pub lost: Loss,
 }
 
 impl LoadReport {
+    /// Notes that something is not there.
+    pub(super) fn miss(&mut self, path: PathBuf, loss: Loss, is_filled: bool) {
+        tracing::warn!(component = "tsdb", path = %path.display(), samples = loss.samples, reckoned = loss.is_reckoned,
+            series = loss.series, deletions = loss.deletions, range = ?loss.range, "a part of the write log is missing");
+        self.lost.add(loss);
+        let list = if is_filled { &mut self.missing } else { &mut self.missing_files };
+        list.push(MissingPart { path, loss });
+    }
+
     /// Records that were passed over, by kind.
     pub fn skipped(&self) -> impl Iterator<Item = (RecordKind, u64)> + '_ {
         let skipped = |kind: &RecordKind| {
@@ -142,8 +163,9 @@ pub(crate) fn load_and_repair(
     metrics: &WalMetrics,
     sink: &mut dyn RecordSink,
     from: Option<Position>,
-) -> Result<LoadReport, WalError> {
+) -> Result<(LoadReport, Manifest), WalError> {
     let mut loader = Loader::new(sink);
+    let mut manifest = Manifest::open(fs, wal_dir);
     // Segments of the log of late samples go without a checkpoint.
     let has_checkpoints = !wal_dir.ends_with(WBL_DIR);
     if from.is_none() {
@@ -156,34 +178,47 @@ pub(crate) fn load_and_repair(
         loader.start = from.offset;
     }
     let newest = segments.last().map(|file| file.segment);
-    let mut before: Option<PathBuf> = None;
     let covered = list_checkpoints(&**fs, wal_dir)?.last().copied();
     let first = covered.or_else(|| segments.first().map(|file| file.segment)).unwrap_or(0);
     // The segment that is begun behind the last counts as well.
     metrics.progress.begin(first, newest.max(covered).map_or(0, |newest| newest + 1));
     let files = checkpoint
         .into_iter()
-        .map(|(dir, file)| (dir.join(segment_name(file.segment)), false, first))
-        .chain(segments.iter().map(|f| (wal_dir.join(segment_name(f.segment)), Some(f.segment) == newest, f.segment)));
-    for (path, is_newest, number) in files {
-        let mut damage = loader.read_segment(fs, &path, None)?;
-        let previous = before.replace(path.clone());
+        .map(|(dir, file)| (dir.join(segment_name(file.segment)), None, first))
+        .chain(segments.iter().map(|f| (wal_dir.join(segment_name(f.segment)), Some(f.segment), f.segment)));
+    let (mut read, mut in_checkpoint) = (Vec::new(), Held::default());
+    for (path, segment, number) in files {
+        let is_whole = loader.start == 0;
+        let row = segment.filter(|_| is_whole).and_then(|segment| manifest.row(Part::Segment(segment)));
+        loader.within.0 = row.map_or(0, |row| row.len);
+        let damage = loader.read_segment(fs, &path, None)?;
+        if segment.is_none() {
+            in_checkpoint.add(loader.held);
+        }
         metrics.progress.read(number);
-        if damage.is_empty() {
-            continue;
-        }
-        loss::measure(fs, previous.as_deref(), &path, &mut damage)?;
-        metrics.corruptions.inc();
-        repair(fs, data_dir, &path, is_newest, &mut damage)?;
-        for one in &damage {
-            tracing::warn!(component = "tsdb", path = %one.path.display(), offset = one.offset, bytes = one.len,
-                torn_end = one.torn_end, error = %one.error, samples = one.loss.samples,
-                reckoned = one.loss.is_reckoned, series = one.loss.series, range = ?one.loss.range,
-                "repaired the write log");
-            loader.report.lost.add(one.loss);
-        }
-        loader.report.damage.extend(damage);
+        let len = fs.open(&path).and_then(|file| file.len()).context("read", &path)?;
+        read.push(ReadFile { path, segment, len, row, is_whole, held: loader.held, within: loader.within.1, damage });
     }
+    for at in 0..read.len() {
+        let (before, rest) = read.split_at_mut(at);
+        let Some(one) = rest.first_mut() else { break };
+        one.compare(fs)?;
+        if !one.damage.is_empty() {
+            let before = before.last().map(|before| before.path.as_path());
+            one.mend((fs, data_dir), before, one.segment.is_some() && one.segment == newest)?;
+        }
+    }
+    settle_checkpoint(&manifest, covered, in_checkpoint, &mut read, &mut loader.report.lost);
+    metrics.corruptions.add(read.iter().filter(|one| !one.damage.is_empty()).count() as u64);
+    let damage: Vec<SegmentDamage> = read.iter_mut().flat_map(|one| std::mem::take(&mut one.damage)).collect();
+    for one in &damage {
+        tracing::warn!(component = "tsdb", path = %one.path.display(), offset = one.offset, bytes = one.len,
+            torn_end = one.torn_end, error = %one.error, samples = one.loss.samples,
+            reckoned = one.loss.is_reckoned, series = one.loss.series, deletions = one.loss.deletions,
+            range = ?one.loss.range, "repaired the write log");
+        loader.report.lost.add(one.loss);
+    }
+    loader.report.damage.extend(damage);
     if let Some(newest) = newest {
         // What a process had not synced when it was killed: nobody syncs this segment any more, and an orderly stop promises all.
         let path = wal_dir.join(segment_name(newest));
@@ -193,36 +228,30 @@ pub(crate) fn load_and_repair(
     }
     // What stands before a snapshot was not read, and misses nothing.
     let begins = match from {
-        Some(_) => Beginning::Anywhere,
+        Some(from) => Beginning::Snapshot(from.segment),
         None => match covered {
             Some(covered) => Beginning::Behind(covered),
             None if has_checkpoints => Beginning::Zero,
             None => Beginning::Anywhere,
         },
     };
-    fill_gaps(fs, wal_dir, &segments, begins, &mut loader.report)?;
+    fill_gaps((fs, wal_dir), &segments, begins, &manifest, &mut loader.report)?;
+    tell_missing(wal_dir, &segments, begins, &manifest, &mut loader.report);
+    let mut rows: Vec<Row> = read.iter().filter_map(|one| one.now(fs)).collect();
+    if let Beginning::Snapshot(from) = begins {
+        // They were not read, and go with the next checkpoint.
+        let is_before =
+            |row: &Row| matches!(row.part, Part::Segment(n) if n < from) || matches!(row.part, Part::Checkpoint(_));
+        rows.extend(manifest.rows().filter(is_before));
+    } else if let Some(covered) = covered {
+        let len = storage_len(&**fs, &wal_dir.join(checkpoint_name(covered)))?;
+        rows.push(Row { part: Part::Checkpoint(covered), len, held: in_checkpoint, start: Start::default() });
+    }
+    manifest.reset(rows);
     let report = loader.report;
     metrics.corruptions.add(report.missing.len() as u64 + report.missing_files.len() as u64);
     metrics.lost_samples.add(report.lost.samples);
-    Ok(report)
-}
-
-/// Repairs a segment. On a full disk it stays as it is, and the next start tries again: what is sound was read all the same.
-fn repair(
-    fs: &SharedFs,
-    data_dir: &Path,
-    path: &Path,
-    is_newest: bool,
-    damage: &mut [SegmentDamage],
-) -> Result<(), WalError> {
-    match repair_segment(fs, data_dir, path, is_newest, damage) {
-        Err(WalError::Io { action, path, source }) if reserve::is_full(&source) => {
-            tracing::error!(component = "tsdb", action, path = %path.display(), err = %source,
-                "The write log cannot be repaired now; the next start tries again");
-            Ok(())
-        }
-        done => done,
-    }
+    Ok((report, manifest))
 }
 
 type CheckpointFiles = Vec<(PathBuf, SegmentFile)>;
@@ -239,22 +268,12 @@ fn plan(fs: &SharedFs, wal_dir: &Path) -> Result<(CheckpointFiles, Vec<SegmentFi
     Ok((files, segments))
 }
 
-/// Where the first segment of a log has to be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beginning {
-    /// Whatever was dropped from the start, a checkpoint would stand for it.
-    Zero,
-    /// Behind the last one that a checkpoint covers.
-    Behind(u64),
-    Anywhere,
-}
-
 /// Puts empty segments where numbers are missing: Prometheus does not open a log with gaps.
 fn fill_gaps(
-    fs: &SharedFs,
-    wal_dir: &Path,
+    (fs, wal_dir): (&SharedFs, &Path),
     segments: &[SegmentFile],
     begins: Beginning,
+    manifest: &Manifest,
     report: &mut LoadReport,
 ) -> Result<(), WalError> {
     let path_of = |segment: u64| wal_dir.join(segment_name(segment));
@@ -270,10 +289,15 @@ fn fill_gaps(
             gaps.push((Some(covered), first.segment));
         }
         (Beginning::Zero, Some(first)) if 0 < first.segment => {
-            let path = wal_dir.join(checkpoint_name(first.segment - 1));
-            tracing::warn!(component = "tsdb", path = %path.display(), "the checkpoint of the write log is missing");
-            report.missing_files.push(path);
-            report.lost.add(Loss::UNKNOWN);
+            let known = manifest.rows().filter(|row| row.part < Part::Segment(0)).max_by_key(|row| row.part);
+            let (covered, lost) = match known.map(|row| (row.part, row.held)) {
+                Some((Part::Checkpoint(covered), held)) if covered < first.segment => (covered, Loss::of(held)),
+                _ => (first.segment - 1, Loss::UNKNOWN),
+            };
+            report.miss(wal_dir.join(checkpoint_name(covered)), lost, false);
+            if covered + 1 < first.segment {
+                gaps.push((Some(covered), first.segment));
+            }
         }
         _ => {}
     }
@@ -287,19 +311,20 @@ fn fill_gaps(
     }
     for (before, after) in gaps {
         let missing = before.map_or(after, |before| before + 1)..after;
-        let count = missing.end - missing.start;
         let is_before = |path: &&PathBuf| **path < path_of(after);
-        let before = files.iter().rev().filter(is_before).chain(in_checkpoint.iter().rev());
-        let behind = files.iter().filter(|path| !is_before(path));
-        let lost = loss::of_gap(fs, before, behind, count);
-        report.lost.add(lost);
-        tracing::warn!(component = "tsdb", ?missing, samples = lost.samples, range = ?lost.range,
-            "segments of the write log are missing");
-        report.missing.extend(missing);
+        let near = || {
+            let before = files.iter().rev().filter(is_before).chain(in_checkpoint.iter().rev());
+            loss::of_gap(fs, before, files.iter().filter(|path| !is_before(path)))
+        };
+        let mut reckoned = None;
+        for number in missing {
+            let row = manifest.row(Part::Segment(number));
+            let loss = row.map_or_else(|| *reckoned.get_or_insert_with(near), |row| Loss::of(row.held));
+            report.miss(path_of(number), loss, true);
+        }
     }
     for missing in &report.missing {
-        let path = path_of(*missing);
-        fs.create(&path).context("create", &path)?;
+        fs.create(&missing.path).context("create", &missing.path)?;
     }
     if !report.missing.is_empty() {
         fs.sync_dir(wal_dir).context("sync", wal_dir)?;
@@ -317,9 +342,7 @@ fn fill_checkpoint(fs: &SharedFs, wal_dir: &Path, report: &mut LoadReport) -> Re
         let path = dir.join(segment_name(missing));
         fs.create(&path).context("create", &path)?;
         fs.sync_dir(&dir).context("sync", &dir)?;
-        tracing::warn!(component = "tsdb", path = %path.display(), "a part of the checkpoint is missing");
-        report.missing_files.push(path);
-        report.lost.add(Loss::UNKNOWN);
+        report.miss(path, Loss::UNKNOWN, false);
     }
     Ok(())
 }
@@ -334,6 +357,11 @@ struct Loader<'a> {
     report: LoadReport,
     /// Where reading begins in the next segment.
     start: u64,
+    /// What the last record holds.
+    taken: Held,
+    /// What the last segment holds, and of that what stands before `within.0`.
+    held: Held,
+    within: (u64, Held),
     inflater: Inflater,
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
@@ -344,7 +372,8 @@ impl<'a> Loader<'a> {
     fn new(sink: &'a mut dyn RecordSink) -> Self {
         let (series, samples, histograms) = (Vec::new(), Vec::new(), Vec::new());
         let (report, inflater) = (LoadReport::default(), Inflater::default());
-        Self { sink, report, start: 0, inflater, series, samples, histograms }
+        let (taken, held, within) = (Held::default(), Held::default(), (0, Held::default()));
+        Self { sink, report, start: 0, taken, held, within, inflater, series, samples, histograms }
     }
 
     /// Reads one segment; returns what is damaged in it.
@@ -354,6 +383,7 @@ impl<'a> Loader<'a> {
         reader.skip_to(std::mem::take(&mut self.start));
         let mut damage = Vec::new();
         self.report.segments += 1;
+        (self.held, self.within.1) = (Held::default(), Held::default());
         let mut inflater = std::mem::take(&mut self.inflater);
         let done = each_record(reader, &mut inflater, &mut |found| {
             let lost = |offset, end: u64, error: String| SegmentDamage {
@@ -367,8 +397,14 @@ impl<'a> Loader<'a> {
             match found {
                 Inflated::Damage(found) => damage.push(lost(found.offset, found.resumed, found.error.to_string())),
                 Inflated::Record { offset, end, compression, bytes } => {
-                    if let Err(error) = bytes.and_then(|bytes| self.take(compression, bytes)) {
-                        damage.push(lost(offset, end, error.to_string()));
+                    match bytes.and_then(|bytes| self.take(compression, bytes)) {
+                        Ok(()) => {
+                            self.held.add(self.taken);
+                            if end <= self.within.0 {
+                                self.within.1.add(self.taken);
+                            }
+                        }
+                        Err(error) => damage.push(lost(offset, end, error.to_string())),
                     }
                 }
             }
@@ -379,6 +415,7 @@ impl<'a> Loader<'a> {
 
     /// Takes a record's decompressed bytes.
     fn take(&mut self, compression: Compression, bytes: &[u8]) -> Result<(), RecordError> {
+        self.taken = Held::default();
         let kind = RecordKind::of(bytes);
         if kind == RecordKind::Unknown && compression == Compression::None && reads_as_snappy(bytes) {
             // The checksum does not cover the flags: a flipped bit there, not a record of the future.
@@ -390,11 +427,13 @@ impl<'a> Loader<'a> {
                 decode_series(bytes, &mut self.series)?;
                 let max = self.series.iter().map(|s| s.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
+                self.taken = Held::of_series(self.series.len());
                 self.sink.series(&mut self.series);
             }
             RecordKind::SamplesV2 | RecordKind::Histograms
                 if record::has_start_times(bytes) && self.sink.keeps_start_times() =>
             {
+                self.taken = Held::of_record(bytes).unwrap_or_default();
                 self.sink.other(kind, bytes);
             }
             RecordKind::Histograms => {
@@ -404,6 +443,7 @@ impl<'a> Loader<'a> {
                 let max = self.histograms.iter().map(|h| h.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
                 self.report.samples += self.histograms.len() as u64;
+                self.taken = Held::of_times(self.histograms.iter().map(|one| one.t));
                 match starts[..] {
                     [] => self.sink.histograms(&self.histograms),
                     _ => self.sink.started_histograms(&self.histograms, &starts),
@@ -416,6 +456,7 @@ impl<'a> Loader<'a> {
                 let largest = decode_started_samples(bytes, &mut self.samples, &mut starts)?;
                 self.report.ref_max = self.report.ref_max.max(largest.0);
                 self.report.samples += self.samples.len() as u64;
+                self.taken = Held::of_times(self.samples.iter().map(|one| one.t));
                 match starts[..] {
                     [] => self.sink.samples(&self.samples),
                     _ => self.sink.started_samples(&self.samples, &starts),
@@ -426,6 +467,7 @@ impl<'a> Loader<'a> {
                 // Of a series that is gone its ranges may be all that is left, and its reference must not be used again.
                 let max = tombstones.iter().map(|one| one.series.0).max().unwrap_or(0);
                 self.report.ref_max = self.report.ref_max.max(max);
+                self.taken = Held::of_deletions(tombstones.len());
                 self.sink.tombstones(&tombstones);
             }
             RecordKind::Metadata => {

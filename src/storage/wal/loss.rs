@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::model::go_time::format_rfc3339_nano;
 use crate::storage::fs::SharedFs;
 use crate::storage::wal::fragment::{Compression, FRAGMENT_HEADER_LEN, FragmentHeader, FragmentKind, page_rest};
-use crate::storage::wal::histogram_record::decode_histograms;
+use crate::storage::wal::held::Held;
 use crate::storage::wal::load::SegmentDamage;
+use crate::storage::wal::manifest::Row;
 use crate::storage::wal::reader::{Inflater, Item, SegmentReader};
-use crate::storage::wal::record::{RecordKind, decode_samples, decode_series};
 use crate::storage::wal::{IoContext, WalError};
 
 /// Bytes of a damaged stretch that are looked at; what is longer is reckoned.
@@ -27,18 +27,27 @@ pub struct Loss {
     pub is_reckoned: bool,
     /// Names of series. Samples of such a series are lost as well, also those that are still there.
     pub series: u64,
+    /// Deleted ranges. Samples in them are answered again.
+    pub deletions: u64,
     /// Times, in milliseconds, between which the lost samples lie, as far as it can be told.
     pub range: Option<(i64, i64)>,
 }
 
 impl Loss {
     /// Nobody can tell.
-    pub(crate) const UNKNOWN: Self = Self { samples: 0, is_reckoned: true, series: 0, range: None };
+    pub(crate) const UNKNOWN: Self = Self { samples: 0, is_reckoned: true, series: 0, deletions: 0, range: None };
+
+    /// All of this.
+    pub(crate) fn of(held: Held) -> Self {
+        let Held { samples, series, deletions, .. } = held;
+        Self { samples, is_reckoned: false, series, deletions, range: held.span().filter(|_| 0 < samples) }
+    }
 
     /// Adds another loss.
     pub fn add(&mut self, other: Self) {
         self.samples += other.samples;
         self.series += other.series;
+        self.deletions += other.deletions;
         self.is_reckoned |= other.is_reckoned;
         self.range = joined(self.range, other.range);
     }
@@ -55,20 +64,15 @@ impl fmt::Display for Loss {
         if 0 < self.series {
             write!(f, ", names of {} series", self.series)?;
         }
+        if 0 < self.deletions {
+            write!(f, ", {} deleted ranges", self.deletions)?;
+        }
         if let Some((from, to)) = self.range {
             let time = |ms: i64| format_rfc3339_nano(ms.saturating_mul(1_000_000));
             write!(f, ", from {} to {}", time(from), time(to))?;
         }
         Ok(())
     }
-}
-
-/// What a record holds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    samples: u64,
-    series: u64,
-    span: Option<(i64, i64)>,
 }
 
 /// A sound record of samples.
@@ -94,7 +98,7 @@ pub(crate) fn measure(
 ) -> Result<(), WalError> {
     let sound = sound_records(fs, path)?;
     let sound_before = before.and_then(|before| sound_records(fs, before).ok()).unwrap_or_default();
-    let last_before = sound_before.last().and_then(|last| last.held.span);
+    let last_before = sound_before.last().and_then(|last| last.held.span());
     // How many samples a byte stands for, here or else in the segment before.
     let nearest = if sound.is_empty() { &sound_before } else { &sound };
     let (samples, len) = nearest.iter().fold((0, 0), |(n, len), one| (n + one.held.samples, len + one.len));
@@ -105,37 +109,62 @@ pub(crate) fn measure(
         let read = file.read_at(&mut data, one.offset).context("read", path)?;
         data.truncate(read);
         let (held, unknown) = lenient(&data, one.offset);
-        let unknown = unknown + one.len.saturating_sub(looked_at);
+        // What is behind the end says nothing.
+        let unknown = unknown + one.len.saturating_sub(read as u64);
         // What says nothing may hold a sample at least.
         let reckoned = (unknown.saturating_mul(samples)).div_ceil(len.max(1)).max(u64::from(0 < unknown));
         let at = sound.partition_point(|record| record.offset < one.offset);
-        let spans = |records: &[Sound]| records.iter().fold(None, |span, record| joined(span, record.held.span));
+        let spans = |records: &[Sound]| records.iter().fold(None, |span, record| joined(span, record.held.span()));
         let near_before = spans(sound.get(at.saturating_sub(NEIGHBOURS)..at).unwrap_or(&[]));
         let near_after = spans(sound.get(at..(at + NEIGHBOURS).min(sound.len())).unwrap_or(&[]));
-        let range = joined(joined(near_before.or(last_before), near_after), held.span);
+        let range = joined(joined(near_before.or(last_before), near_after), held.span());
         let samples = held.samples + reckoned;
         let range = range.filter(|_| 0 < samples);
-        one.loss = Loss { samples, is_reckoned: 0 < unknown, series: held.series, range };
+        let (series, deletions) = (held.series, held.deletions);
+        one.loss = Loss { samples, is_reckoned: 0 < unknown, series, deletions, range };
     }
     Ok(())
 }
 
-/// What segments that are missing have cost, about: `before` are those before them, the nearest first, `after` those behind.
+/// Makes what damage has cost exact where `row` says what the segment has to hold: `found` is what it still holds of that. Damage
+/// behind it stays as it was measured.
+pub(crate) fn settle(row: &Row, found: Held, damage: &mut [SegmentDamage]) {
+    let mut left = row.held.without(found);
+    let mut inside: Vec<&mut SegmentDamage> = damage.iter_mut().filter(|one| one.offset < row.len).collect();
+    let is_one = inside.len() == 1;
+    let Some(last) = inside.pop() else { return };
+    for one in inside {
+        let loss = &mut one.loss;
+        loss.samples = loss.samples.min(left.samples);
+        loss.series = loss.series.min(left.series);
+        loss.deletions = loss.deletions.min(left.deletions);
+        left = left.without(Held { samples: loss.samples, series: loss.series, deletions: loss.deletions, ..left });
+    }
+    let exact = Loss::of(left);
+    // Where nothing stands behind it, it may reach to the last sample.
+    let range = match (last.loss.range, exact.range) {
+        (Some((from, _)), Some((_, to))) if row.len <= last.offset + last.len => Some((from.min(to), to)),
+        (near, all) => near.or(all),
+    };
+    let range = range.filter(|_| 0 < exact.samples);
+    last.loss = Loss { range, is_reckoned: !is_one && last.loss.is_reckoned, ..exact };
+}
+
+/// What a segment that is missing has cost, about: `before` are those before it, the nearest first, `after` those behind.
 pub(crate) fn of_gap<'a>(
     fs: &SharedFs,
     before: impl Iterator<Item = &'a PathBuf>,
     after: impl Iterator<Item = &'a PathBuf>,
-    count: u64,
 ) -> Loss {
     // Many a segment is empty: each start begins one.
     let read = |path: &PathBuf| sound_records(fs, path).ok().filter(|sound| !sound.is_empty());
     let before = before.take(NEIGHBOURS).find_map(read).unwrap_or_default();
     let after = after.take(NEIGHBOURS).find_map(read).unwrap_or_default();
     let samples = |records: &[Sound]| records.iter().map(|record| record.held.samples).sum::<u64>();
-    let from = before.last().and_then(|record| record.held.span).map(|(_, max_t)| max_t);
-    let to = after.first().and_then(|record| record.held.span).map(|(min_t, _)| min_t);
+    let from = before.last().and_then(|record| record.held.span()).map(|(_, max_t)| max_t);
+    let to = after.first().and_then(|record| record.held.span()).map(|(min_t, _)| min_t);
     let range = from.or(to).zip(to.or(from)).map(|(from, to)| (from.min(to), from.max(to)));
-    Loss { samples: samples(&before).max(samples(&after)) * count, is_reckoned: true, series: 0, range }
+    Loss { samples: samples(&before).max(samples(&after)), is_reckoned: true, range, ..Loss::default() }
 }
 
 /// The sound records of samples in a segment.
@@ -155,33 +184,7 @@ fn sound_records(fs: &SharedFs, path: &Path) -> Result<Vec<Sound>, WalError> {
 
 /// What a record holds; `None` if it cannot be read.
 fn held(inflater: &mut Inflater, compression: Compression, data: &[u8]) -> Option<Held> {
-    let bytes = inflater.inflate(compression, data).ok()?;
-    let of_times = |times: &mut dyn Iterator<Item = i64>| {
-        times.fold(Held::default(), |held, t| Held {
-            samples: held.samples + 1,
-            span: joined(held.span, Some((t, t))),
-            ..held
-        })
-    };
-    match RecordKind::of(bytes) {
-        RecordKind::Series => {
-            let mut series = Vec::new();
-            decode_series(bytes, &mut series).ok()?;
-            Some(Held { series: series.len() as u64, ..Held::default() })
-        }
-        RecordKind::Samples | RecordKind::SamplesV2 => {
-            let mut samples = Vec::new();
-            decode_samples(bytes, &mut samples).ok()?;
-            Some(of_times(&mut samples.iter().map(|sample| sample.t)))
-        }
-        RecordKind::Histograms => {
-            let mut histograms = Vec::new();
-            decode_histograms(bytes, &mut histograms).ok()?;
-            Some(of_times(&mut histograms.iter().map(|histogram| histogram.t)))
-        }
-        // Of damaged bytes, the kind may be what is wrong.
-        _ => None,
-    }
+    Held::of_record(inflater.inflate(compression, data).ok()?)
 }
 
 /// Reads damaged bytes without asking for checksums: what their records would hold, and the bytes of those that say nothing.
@@ -222,11 +225,7 @@ fn lenient(data: &[u8], offset: u64) -> (Held, u64) {
             let other = if header.compression == Compression::None { Compression::Snappy } else { Compression::None };
             let read = held(&mut inflater, header.compression, &parts).or_else(|| held(&mut inflater, other, &parts));
             match read {
-                Some(held) => {
-                    all.samples += held.samples;
-                    all.series += held.series;
-                    all.span = joined(all.span, held.span);
-                }
+                Some(held) => all.add(held),
                 None => unknown += parts_len,
             }
             parts_len = 0;

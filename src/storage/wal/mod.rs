@@ -17,12 +17,15 @@ use crate::storage::reserve;
 
 mod ahead;
 pub mod checkpoint;
+mod compare;
 pub mod cursor;
 pub mod exemplar_record;
 pub mod fragment;
+mod held;
 pub mod histogram_record;
 mod load;
 pub mod loss;
+mod manifest;
 pub mod marker_record;
 pub mod metadata_record;
 pub mod metrics;
@@ -36,8 +39,10 @@ pub mod tail;
 pub mod tombstone_record;
 pub mod writer;
 
+pub(crate) use held::Held;
 pub(crate) use load::load_and_repair;
-pub use load::{LoadReport, RecordSink, SegmentDamage, pass_on, read_until};
+pub use load::{LoadReport, MissingPart, RecordSink, SegmentDamage, pass_on, read_until};
+pub(crate) use manifest::Manifest;
 
 use crate::storage::wal::fragment::{Compression, PAGE_LEN};
 use crate::storage::wal::metrics::WalMetrics;
@@ -158,7 +163,7 @@ impl Log {
         fs.create_dir_all(&dir).context("create", &dir)?;
         fs.sync_dir(data_dir).context("sync", data_dir)?;
         segments::remove_unfinished(&**fs, &dir)?;
-        let report = load::load_and_repair(fs, data_dir, &dir, metrics, sink, from)?;
+        let (report, manifest) = load::load_and_repair(fs, data_dir, &dir, metrics, sink, from)?;
         let checkpoint = segments::list_checkpoints(&**fs, &dir)?.last().copied();
         let newest = segments::list_segments(&**fs, &dir)?.last().map(|s| s.segment);
         let next = newest.max(checkpoint).map_or(0, |newest| newest + 1);
@@ -166,7 +171,7 @@ impl Log {
         let writer = reserve::with_room(fs, data_dir, begin)?;
         reserve::hold(fs, data_dir);
         metrics.progress.read(next);
-        Ok((writer.with_reserve(data_dir), report))
+        Ok((writer.with_reserve(data_dir).with_manifest(manifest.shared()), report))
     }
 }
 

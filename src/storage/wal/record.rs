@@ -16,6 +16,7 @@ use crate::model::sample::SeriesRef;
 use crate::storage::head::StagedLate;
 use crate::storage::head::shard::Staged;
 use crate::storage::wal::exemplar_record::encode_exemplars;
+use crate::storage::wal::held::Held;
 use crate::storage::wal::histogram_record::{encode_histograms, encode_started_histograms};
 use crate::storage::wal::metadata_record::encode_metadata;
 use crate::storage::wal::start_record::{Starting, put_start, take_start};
@@ -36,6 +37,7 @@ const USUAL_SAMPLE_LEN: usize = 11;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     bytes: Vec<u8>,
+    held: Held,
 }
 
 impl Record {
@@ -44,9 +46,19 @@ impl Record {
         &self.bytes
     }
 
-    /// A record as it stands in another log.
+    /// A record that holds neither samples nor names nor deletions.
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self { bytes }
+        Self::holding(Held::default(), bytes)
+    }
+
+    /// A record that holds this.
+    pub(crate) fn holding(held: Held, bytes: Vec<u8>) -> Self {
+        Self { bytes, held }
+    }
+
+    /// What it holds.
+    pub(crate) fn held(&self) -> Held {
+        self.held
     }
 }
 
@@ -149,11 +161,15 @@ pub enum RecordError {
 
 /// Encodes series, in one record or in several of about [`RECORD_LEN_TARGET`] bytes.
 pub fn encode_series<'a>(series: impl IntoIterator<Item = (SeriesRef, &'a Labels)>, out: &mut Vec<Record>) {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut count) = (Vec::new(), 0);
+    let mut end = |bytes: &mut Vec<u8>, count: &mut usize| {
+        out.push(Record::holding(Held::of_series(std::mem::take(count)), std::mem::take(bytes)));
+    };
     for (reference, labels) in series {
         if bytes.is_empty() {
             bytes.push(SERIES);
         }
+        count += 1;
         bytes.extend_from_slice(&reference.0.to_be_bytes());
         put_uvarint(labels.len() as u64, &mut bytes);
         for (name, value) in labels {
@@ -162,11 +178,11 @@ pub fn encode_series<'a>(series: impl IntoIterator<Item = (SeriesRef, &'a Labels
             }
         }
         if RECORD_LEN_TARGET <= bytes.len() {
-            out.push(Record { bytes: std::mem::take(&mut bytes) });
+            end(&mut bytes, &mut count);
         }
     }
     if !bytes.is_empty() {
-        out.push(Record { bytes });
+        end(&mut bytes, &mut count);
     }
 }
 
@@ -177,7 +193,7 @@ pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Ve
 
 /// The same, with room for `expected` samples from the beginning.
 fn encode_many_samples(samples: impl IntoIterator<Item = RefSample>, expected: usize, out: &mut Vec<Record>) {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut held) = (Vec::new(), Held::default());
     let mut base = (0, 0);
     for sample in samples {
         if bytes.is_empty() {
@@ -189,12 +205,13 @@ fn encode_many_samples(samples: impl IntoIterator<Item = RefSample>, expected: u
             bytes.extend_from_slice(&base.1.to_be_bytes());
         }
         put_sample((sample.series.0.wrapping_sub(base.0), sample.t.wrapping_sub(base.1), sample.value), &mut bytes);
+        held.sample(sample.t);
         if RECORD_LEN_TARGET <= bytes.len() {
-            out.push(Record { bytes: std::mem::take(&mut bytes) });
+            out.push(Record::holding(std::mem::take(&mut held), std::mem::take(&mut bytes)));
         }
     }
     if !bytes.is_empty() {
-        out.push(Record { bytes });
+        out.push(Record::holding(held, bytes));
     }
 }
 
@@ -319,7 +336,7 @@ fn encode_started(staged: &[&Staged], records: &mut Vec<Record>) {
 
 /// Encodes samples with their start times, in one record or in several of about [`RECORD_LEN_TARGET`] bytes.
 pub fn encode_started_samples(samples: impl IntoIterator<Item = (RefSample, i64)>, out: &mut Vec<Record>) {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut held) = (Vec::new(), Held::default());
     let mut at = Starting::default();
     for (sample, start) in samples {
         let is_first = bytes.is_empty();
@@ -328,12 +345,13 @@ pub fn encode_started_samples(samples: impl IntoIterator<Item = (RefSample, i64)
         }
         put_start(&mut at, is_first, (sample.series.0, sample.t, start), &mut bytes);
         bytes.extend_from_slice(&sample.value.to_bits().to_be_bytes());
+        held.sample(sample.t);
         if RECORD_LEN_TARGET <= bytes.len() {
-            out.push(Record { bytes: std::mem::take(&mut bytes) });
+            out.push(Record::holding(std::mem::take(&mut held), std::mem::take(&mut bytes)));
         }
     }
     if !bytes.is_empty() {
-        out.push(Record { bytes });
+        out.push(Record::holding(held, bytes));
     }
 }
 

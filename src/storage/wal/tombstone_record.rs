@@ -10,6 +10,7 @@
 
 use crate::model::sample::SeriesRef;
 use crate::storage::block::tombstones::Interval;
+use crate::storage::wal::held::Held;
 use crate::storage::wal::record::{RECORD_LEN_TARGET, Record, RecordError, put_varint, take_u64, take_varint};
 
 const TOMBSTONES: u8 = 3;
@@ -25,20 +26,24 @@ pub struct RefTombstone {
 
 /// Encodes deleted ranges, in one record or in several of about [`RECORD_LEN_TARGET`] bytes.
 pub fn encode_tombstones(tombstones: impl IntoIterator<Item = RefTombstone>, out: &mut Vec<Record>) {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut count) = (Vec::new(), 0);
+    let mut end = |bytes: &mut Vec<u8>, count: &mut usize| {
+        out.push(Record::holding(Held::of_deletions(std::mem::take(count)), std::mem::take(bytes)));
+    };
     for RefTombstone { series, interval } in tombstones {
         if bytes.is_empty() {
             bytes.push(TOMBSTONES);
         }
+        count += 1;
         bytes.extend_from_slice(&series.0.to_be_bytes());
         put_varint(interval.min_t, &mut bytes);
         put_varint(interval.max_t, &mut bytes);
         if RECORD_LEN_TARGET <= bytes.len() {
-            out.push(Record::from_bytes(std::mem::take(&mut bytes)));
+            end(&mut bytes, &mut count);
         }
     }
     if !bytes.is_empty() {
-        out.push(Record::from_bytes(bytes));
+        end(&mut bytes, &mut count);
     }
 }
 

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use crate::storage::fs::{File, SharedFs};
 use crate::storage::reserve;
 use crate::storage::wal::fragment::{Compression, PAGE_LEN, frame, framed_len_max, pad_page};
+use crate::storage::wal::held::Held;
+use crate::storage::wal::manifest::{Part, Row, SharedManifest, Start};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::Record;
 use crate::storage::wal::segments::{list_segments, segment_name, storage_len};
@@ -45,6 +47,13 @@ pub struct Writer {
     good_len: u64,
     /// Of these, bytes that are known to be on the disk.
     synced_len: u64,
+    /// What the records before `good_len` hold, and those before `synced_len`.
+    held: Held,
+    synced: Held,
+    /// How the segment begins.
+    start: Start,
+    /// Told of what is synced, if there is one.
+    manifest: Option<SharedManifest>,
     /// Records behind `synced_len`.
     unsynced: Packed,
     /// Those of the last append; kept for its room.
@@ -66,8 +75,10 @@ pub struct Writer {
 struct LastAppend {
     segment: u64,
     offset: u64,
-    /// Unsynced records before it.
-    unsynced: usize,
+    /// What the records before it hold.
+    held: Held,
+    /// Unsynced records before it, and what they hold.
+    unsynced: (usize, Held),
 }
 
 /// For fault tests: what is to be cut short by a panic.
@@ -86,6 +97,8 @@ struct Packed {
     /// How each is compressed, and how long it is then.
     parts: Vec<(Compression, usize)>,
     bytes: Vec<u8>,
+    /// What they hold.
+    held: Held,
 }
 
 /// More room than this is given back.
@@ -104,19 +117,21 @@ impl Packed {
     fn extend(&mut self, other: &Self) {
         self.parts.extend_from_slice(&other.parts);
         self.bytes.extend_from_slice(&other.bytes);
+        self.held.add(other.held);
     }
 
-    /// Keeps the first `count` records.
-    fn truncate(&mut self, count: usize) {
+    /// Keeps the first `count` records, which hold this.
+    fn truncate(&mut self, (count, held): (usize, Held)) {
         self.parts.truncate(count);
         self.bytes.truncate(self.parts.iter().map(|(_, len)| *len).sum());
+        self.held = held;
     }
 
     fn clear(&mut self) {
         if PACKED_ROOM_MAX < self.bytes.capacity() {
             *self = Self::default();
         }
-        self.truncate(0);
+        self.truncate((0, Held::default()));
     }
 }
 
@@ -149,6 +164,10 @@ impl Writer {
             file,
             good_len: 0,
             synced_len: 0,
+            held: Held::default(),
+            synced: Held::default(),
+            start: Start::default(),
+            manifest: None,
             unsynced: Packed::default(),
             packed: Packed::default(),
             state: State::Sound,
@@ -170,6 +189,18 @@ impl Writer {
     /// The same, with room kept in the data directory.
     pub(crate) fn with_reserve(self, data_dir: &Path) -> Self {
         Self { reserve_in: Some(data_dir.to_path_buf()), ..self }
+    }
+
+    /// The same, with what is synced noted in the log's manifest.
+    pub(crate) fn with_manifest(self, manifest: SharedManifest) -> Self {
+        let writer = Self { manifest: Some(manifest), ..self };
+        writer.note_synced();
+        writer
+    }
+
+    /// Where what is synced is noted.
+    pub(crate) fn manifest(&self) -> Option<&SharedManifest> {
+        self.manifest.as_ref()
     }
 
     /// Where the next record will stand at the earliest.
@@ -211,9 +242,12 @@ impl Writer {
     /// must not be there after a restart. It stays if its records stand in another segment by now, as after a failed sync.
     pub fn undo_append(&mut self) {
         let Some(last) = self.last_append.take().filter(|last| last.segment == self.segment) else { return };
-        self.good_len = last.offset;
-        self.synced_len = self.synced_len.min(last.offset);
+        (self.good_len, self.held) = (last.offset, last.held);
         self.unsynced.truncate(last.unsynced);
+        if last.offset < self.synced_len {
+            (self.synced_len, self.synced) = (last.offset, last.held);
+            self.note_synced();
+        }
         if self.state != State::MustRewrite {
             self.state = State::MustCut;
             // If this fails, the next append tries again before it writes.
@@ -252,13 +286,14 @@ impl Writer {
         }
         self.buffer.clear();
         let start = self.good_len;
-        self.last_append =
-            Some(LastAppend { segment: self.segment, offset: start, unsynced: self.unsynced.parts.len() });
+        let unsynced = (self.unsynced.parts.len(), self.unsynced.held);
+        self.last_append = Some(LastAppend { segment: self.segment, offset: start, held: self.held, unsynced });
         for (compression, data) in packed.iter() {
             let parts = frame(data, compression, start, &mut self.buffer);
             self.metrics.part_writes.add(parts);
         }
         self.write_buffer()?;
+        self.held.add(packed.held);
         self.metrics.part_bytes.add(self.buffer.len() as u64);
         if self.options.hold_unsynced {
             self.unsynced.extend(packed);
@@ -341,6 +376,8 @@ impl Writer {
         if self.segment == before {
             let file = create_segment(&self.fs, &self.dir, before + 1)?;
             self.enter(before + 1, file, 0);
+            self.held = Held::default();
+            self.note_synced();
         }
         if let Some(data_dir) = &self.reserve_in {
             reserve::hold(&self.fs, data_dir);
@@ -378,6 +415,9 @@ impl Writer {
             return Err(WalError::Io { action: "write", path: self.segment_path(), source });
         }
         self.state = State::Sound;
+        if self.good_len == 0 {
+            self.start = Start::of(&self.buffer);
+        }
         self.metrics.page_flushes.inc();
         self.metrics.completed_pages.add(end / PAGE_LEN as u64 - self.good_len / PAGE_LEN as u64);
         self.good_len = end;
@@ -421,6 +461,7 @@ impl Writer {
             Ok(file) => {
                 let (doubtful, sound_len) = (self.segment_path(), self.synced_len);
                 let old = self.enter(segment, file, self.buffer.len() as u64);
+                (self.held, self.start) = (self.unsynced.held, Start::of(&self.buffer));
                 self.state = State::Sound;
                 self.forget_unsynced();
                 // What the failed sync left there stands in the new segment now. If the cut fails, a reader finds the
@@ -443,20 +484,30 @@ impl Writer {
 
     fn enter(&mut self, segment: u64, file: Box<dyn File>, len: u64) -> Box<dyn File> {
         (self.segment, self.good_len, self.synced_len) = (segment, len, 0);
+        (self.synced, self.start) = (Held::default(), Start::default());
         self.metrics.segment_current.set(segment as f64);
         std::mem::replace(&mut self.file, file)
     }
 
     fn forget_unsynced(&mut self) {
-        self.synced_len = self.good_len;
+        (self.synced_len, self.synced) = (self.good_len, self.held);
         self.unsynced.clear();
+        self.note_synced();
+    }
+
+    fn note_synced(&self) {
+        if let Some(manifest) = &self.manifest {
+            let part = Part::Segment(self.segment);
+            manifest.lock().note(Row { part, len: self.synced_len, held: self.synced, start: self.start });
+        }
     }
 
     /// Makes `packed` hold these records, compressed where that makes them shorter.
     fn pack(&mut self, records: &[Record], packed: &mut Packed) {
         packed.clear();
-        let Packed { parts, bytes } = packed;
+        let Packed { parts, bytes, held } = packed;
         for record in records {
+            held.add(record.held());
             let (raw, from) = (record.as_bytes(), bytes.len());
             let compression = self.options.compression;
             let compressed = match compression {
