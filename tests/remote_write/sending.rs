@@ -385,6 +385,6 @@ fn an_agent_scrapes_and_sends_and_refuses_the_rest() {
     let entries = fs::read_dir(folder.path().join("agent")).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["remote-write", "reserved", "wal", "watchfire-clock.json"]);
+    assert_eq!(names, ["remote-write", "reserved", "wal", "wal.manifest", "watchfire-clock.json"]);
     assert!(!folder.path().join("data").exists());
 }
