@@ -205,7 +205,8 @@ impl Manifest {
             return;
         }
         let known = self.rows.iter().position(|one| one.is_some_and(|one| one.part == row.part));
-        let at = known.unwrap_or(self.rows.len());
+        let free = || self.rows.iter().position(Option::is_none);
+        let at = known.or_else(free).unwrap_or(self.rows.len());
         match self.rows.get_mut(at) {
             Some(place) => *place = Some(row),
             None => self.rows.push(Some(row)),
@@ -303,6 +304,9 @@ mod tests {
         manifest.forget(|part| part == Part::Segment(4));
         assert_eq!(open(&sim).row(Part::Segment(4)), None);
         assert_eq!(open(&sim).rows().count(), 2);
+        manifest.note(row(Part::Segment(6), 30));
+        assert_eq!(open(&sim).rows().count(), 3);
+        assert_eq!(manifest.rows.len(), 3, "places are used again");
     }
 
     #[test]
