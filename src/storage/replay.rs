@@ -140,7 +140,7 @@ pub fn open(
         found => (None, found),
     };
     let sources = snapshot.map(Source::Snapshot).into_iter().chain([Source::ChunksAndLog, Source::Log]);
-    let (mut damage, mut chunk_damage, mut snapshot_error) = (Vec::new(), Vec::new(), None);
+    let (mut earlier, mut chunk_damage, mut snapshot_error) = (LoadReport::default(), Vec::new(), None);
     let files = Files::new(fs, data_dir, metrics.of_chunks());
     let late_from = late_floor::load(&**fs, data_dir);
     for source in sources {
@@ -201,7 +201,7 @@ pub fn open(
                     metrics.unknown_sample_refs.add(restored.unknown_refs);
                     metrics.unknown_metadata_refs.add(restored.unknown_metadata_refs);
                     metrics.unknown_exemplar_refs.add(restored.unknown_exemplar_refs);
-                    log.damage.splice(0..0, damage);
+                    log.add_found(earlier);
                     let took = metrics.clock.monotonic().saturating_sub(begun);
                     let from = source.what();
                     let report = ReplayReport {
@@ -217,7 +217,8 @@ pub fn open(
                     };
                     return Ok((writer, report));
                 }
-                damage.append(&mut log.damage);
+                log.add_found(earlier);
+                earlier = log;
                 "the chunks of a series do not fit".to_owned()
             }
             // The log alone is read in the end, whose errors are the start's.

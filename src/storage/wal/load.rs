@@ -112,6 +112,14 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// Tells as well what an earlier reading of the same log has found and mended.
+    pub(crate) fn add_found(&mut self, earlier: Self) {
+        self.damage.splice(0..0, earlier.damage);
+        self.missing.splice(0..0, earlier.missing);
+        self.missing_files.splice(0..0, earlier.missing_files);
+        self.lost.add(earlier.lost);
+    }
+
     /// Notes that something is not there.
     pub(super) fn miss(&mut self, path: PathBuf, loss: Loss, is_filled: bool) {
         tracing::warn!(component = "tsdb", path = %path.display(), samples = loss.samples, reckoned = loss.is_reckoned,
@@ -210,6 +218,7 @@ pub(crate) fn load_and_repair(
     }
     settle_checkpoint(&manifest, covered, in_checkpoint, &mut read, &mut loader.report.lost);
     metrics.corruptions.add(read.iter().filter(|one| !one.damage.is_empty()).count() as u64);
+    let from_is_sound = read.first().is_none_or(|one| one.damage.is_empty());
     let damage: Vec<SegmentDamage> = read.iter_mut().flat_map(|one| std::mem::take(&mut one.damage)).collect();
     for one in &damage {
         tracing::warn!(component = "tsdb", path = %one.path.display(), offset = one.offset, bytes = one.len,
@@ -240,9 +249,13 @@ pub(crate) fn load_and_repair(
     let mut rows: Vec<Row> = read.iter().filter_map(|one| one.now(fs)).collect();
     if let Beginning::Snapshot(from) = begins {
         // They were not read, and go with the next checkpoint.
-        let is_before =
-            |row: &Row| matches!(row.part, Part::Segment(n) if n < from) || matches!(row.part, Part::Checkpoint(_));
-        rows.extend(manifest.rows().filter(is_before));
+        let read_anew: Vec<Part> = rows.iter().map(|row| row.part).collect();
+        rows.extend(manifest.rows().filter(|row| match row.part {
+            // One that was read from its middle is known as before, unless it was repaired.
+            Part::Segment(number) if number == from => from_is_sound && !read_anew.contains(&row.part),
+            Part::Segment(number) => number < from,
+            Part::Checkpoint(_) => true,
+        }));
     } else if let Some(covered) = covered {
         let len = storage_len(&**fs, &wal_dir.join(checkpoint_name(covered)))?;
         rows.push(Row { part: Part::Checkpoint(covered), len, held: in_checkpoint, start: Start::default() });

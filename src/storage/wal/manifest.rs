@@ -199,11 +199,9 @@ impl Manifest {
         self.rows.iter().flatten().copied()
     }
 
-    /// Notes what a part holds now. The log does not depend on it: an error is logged, once.
+    /// Notes what a part holds now. The log does not depend on it: an error is logged, once. Where there is no file, each new part tries
+    /// to make one.
     pub(crate) fn note(&mut self, row: Row) {
-        if self.file.is_none() {
-            return;
-        }
         let known = self.rows.iter().position(|one| one.is_some_and(|one| one.part == row.part));
         let free = || self.rows.iter().position(Option::is_none);
         let at = known.or_else(free).unwrap_or(self.rows.len());
@@ -211,7 +209,12 @@ impl Manifest {
             Some(place) => *place = Some(row),
             None => self.rows.push(Some(row)),
         }
-        self.write_row(at);
+        if self.file.is_none() && known.is_none() {
+            let rows = self.rows().collect();
+            self.reset(rows);
+        } else {
+            self.write_row(at);
+        }
     }
 
     /// Drops parts that are going to be removed. Returns when a power cut does not bring their rows back.
@@ -310,11 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_nothing_is_known_and_nothing_fails() {
-        let mut manifest = open(&SimFs::new());
+    fn without_a_file_nothing_fails_and_the_next_segment_makes_one() {
+        let sim = SimFs::new();
+        sim.create_dir_all(Path::new("/data")).unwrap();
+        let mut manifest = open(&sim);
+        sim.fail_nth_with(1, u64::MAX, crate::storage::fs::sim::ENOSPC, None);
+        manifest.reset(vec![row(Part::Segment(3), 10)]);
         manifest.note(row(Part::Segment(4), 20));
-        manifest.forget(|_| true);
-        assert_eq!(manifest.rows().count(), 0);
+        manifest.note(row(Part::Segment(4), 30));
+        sim.heal();
+        assert_eq!(open(&sim).rows().count(), 0);
+        manifest.note(row(Part::Segment(5), 40));
+        let all = [row(Part::Segment(3), 10), row(Part::Segment(4), 30), row(Part::Segment(5), 40)];
+        assert_eq!(open(&sim).rows().collect::<Vec<_>>(), all);
     }
 
     proptest! {
