@@ -197,7 +197,9 @@ impl GroupDeps {
 
     fn next_due(&self, now: i64) -> Due {
         let schedule = Schedule::of(&self.current.load().spec);
-        let last = *self.last_due.lock().get_or_insert_with(|| schedule.slot(now));
+        let mut last_due = self.last_due.lock();
+        let last = schedule.since(*last_due, now);
+        *last_due = Some(last);
         schedule.next(last, now)
     }
 
