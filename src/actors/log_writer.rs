@@ -305,6 +305,7 @@ impl LogThread {
             told,
             health: for_work,
             slow_until: None,
+            refused_len: 0,
             has_ended: false,
         };
         let shared = Arc::new(Shared { work: Mutex::new(work), queued: AtomicUsize::new(0) });

@@ -59,6 +59,8 @@ pub(super) struct Work {
     pub(super) expected: Arc<Announcements>,
     pub(super) told: watch::Sender<Position>,
     pub(super) health: Arc<LogHealth>,
+    /// Bytes of the most records at once that the disk has refused, while it refuses.
+    pub(super) refused_len: usize,
     /// Until when only the thread writes, as a write beside it was slow.
     pub(super) slow_until: Option<Instant>,
     /// The thread has synced all and ended.
@@ -110,10 +112,11 @@ impl Work {
         }
     }
 
-    /// Whether it takes it again, while nobody asks.
+    /// Whether it takes it again, as much as it has refused: of a disk that is full small records still find room in the last block.
     fn probe(&mut self) {
-        if self.health.refusing().is_some() && self.writer.probe().is_ok() {
+        if self.health.refusing().is_some() && self.writer.probe(self.refused_len).is_ok() {
             self.heard(Ok(()));
+            self.refused_len = 0;
         }
     }
 
@@ -246,12 +249,15 @@ impl Work {
         self.pass("before-write", "in-write", Tear::Write);
         if let Err(error) = self.append(records) {
             match &error {
-                WalError::Io { .. } => self.heard(Err(&error)),
+                WalError::Io { .. } => {
+                    self.refused_len = self.refused_len.max(records.len());
+                    self.heard(Err(&error));
+                }
                 _ => tracing::error!(component = "tsdb", err = %error, "Writing the log failed"),
             }
             return Err(LogFailure::Refused(error.to_string().into()));
         }
-        self.heard(Ok(()));
+        self.probe();
         #[cfg(debug_assertions)]
         failpoint::hit(LOG_WRITER.name, THREAD, Point::Step("after-write"));
         Ok(())

@@ -40,13 +40,13 @@ fn a_disk_that_is_full_from_any_operation_on_refuses_appends_loses_nothing_and_h
             }
         }
         assert!(!refused.is_empty(), "operation {n}");
-        assert!(writer.probe().is_err(), "operation {n}");
+        assert!(writer.probe(0).is_err(), "operation {n}");
         // Killed while it is full: everything is there, and a start is not refused for what it cannot repair.
         let killed = fs.fork();
         let found = distinct(open(&killed).unwrap().2.times);
         assert!(acknowledged.iter().all(|t| found.contains(t)), "operation {n}: {found:?}");
         fs.heal();
-        writer.probe().unwrap();
+        writer.probe(0).unwrap();
         writer.append(&batch(100, 5)).unwrap();
         writer.sync().unwrap();
         drop(writer);

@@ -11,6 +11,7 @@
 //! - After a panic in a write the segment is cut back like after a failed one; an append whose waiters were never
 //!   answered can be taken back ([`Writer::undo_append`]).
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::{File, SharedFs};
@@ -307,11 +308,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether a page could be written behind the last record: for whoever waits for a full disk to have room again.
-    pub fn probe(&mut self) -> Result<(), WalError> {
+    /// Whether `len` bytes, and a page at least, could be written behind the last record: for whoever waits for a full disk to
+    /// have room again.
+    pub fn probe(&mut self, len: usize) -> Result<(), WalError> {
         self.recover()?;
         self.state = State::MustCut;
-        let written = self.file.write_all_at(&[0; PAGE_LEN], self.good_len);
+        let places = (self.good_len..).step_by(PAGE_LEN).take(len.div_ceil(PAGE_LEN).max(1));
+        let written = places.map(|at| self.file.write_all_at(&[0; PAGE_LEN], at)).collect::<io::Result<()>>();
         let cut = self.cut_back();
         written.context("write", &self.segment_path())?;
         cut?;
