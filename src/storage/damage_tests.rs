@@ -437,6 +437,31 @@ fn a_deletion_that_the_log_has_lost_is_told() {
 }
 
 #[test]
+fn first_segments_that_are_gone_before_there_was_a_checkpoint_are_told_with_their_cost() {
+    let sim = SimFs::new();
+    for segment in 0..4 {
+        let mut opened = open(&sim, Compression::None);
+        (0..=segment).for_each(|n| opened.append(10 * segment + n));
+        opened.writer.sync().unwrap();
+        opened.writer.next_segment().unwrap();
+    }
+    let path = |segment: u64| Path::new(DATA).join(WAL_DIR).join(segment_name(segment));
+    let newest = sim.list(&Path::new(DATA).join(WAL_DIR)).unwrap().len() as u64;
+    assert_eq!(open(&sim.fork(), Compression::None).report.log.lost, Loss::default());
+    for gone in 1..newest {
+        let copy = sim.fork();
+        (0..gone).for_each(|segment| copy.remove_file(&path(segment)).unwrap());
+        let opened = open(&copy, Compression::None);
+        let log = &opened.report.log;
+        assert_eq!((log.lost.samples + log.samples, log.lost.is_reckoned), (10 * SERIES as u64, false), "{gone}");
+        assert_eq!(opened.wal_metrics.lost_samples.get(), log.lost.samples, "{gone}");
+        assert_eq!(log.missing.len() as u64, gone);
+        drop(opened);
+        assert_eq!(open(&copy, Compression::None).report.log.lost, Loss::default(), "{gone}: told once");
+    }
+}
+
+#[test]
 fn a_block_without_any_readable_description_fails_only_what_no_other_block_answers() {
     let (sim, content) = scene(Compression::None);
     let first = files(&sim, Path::new(DATA)).into_iter().find(|path| path.ends_with("index")).unwrap();

@@ -281,6 +281,15 @@ fn plan(fs: &SharedFs, wal_dir: &Path) -> Result<(CheckpointFiles, Vec<SegmentFi
     Ok((files, segments))
 }
 
+/// With what the log began: its newest checkpoint, or its first segment if nothing was removed yet. Another program that has
+/// written here since may have removed what was known.
+fn known_beginning(manifest: &Manifest, segments: &[SegmentFile]) -> Option<Row> {
+    let newest_known = manifest.rows().filter_map(|row| row.part.segment()).max();
+    let checkpoint = manifest.rows().filter(|row| row.part < Part::Segment(0)).max_by_key(|row| row.part);
+    let is_foreign = newest_known < segments.last().map(|file| file.segment);
+    checkpoint.or_else(|| manifest.row(Part::Segment(0)).filter(|_| !is_foreign))
+}
+
 /// Puts empty segments where numbers are missing: Prometheus does not open a log with gaps.
 fn fill_gaps(
     (fs, wal_dir): (&SharedFs, &Path),
@@ -302,14 +311,20 @@ fn fill_gaps(
             gaps.push((Some(covered), first.segment));
         }
         (Beginning::Zero, Some(first)) if 0 < first.segment => {
-            let known = manifest.rows().filter(|row| row.part < Part::Segment(0)).max_by_key(|row| row.part);
-            let (covered, lost) = match known.map(|row| (row.part, row.held)) {
-                Some((Part::Checkpoint(covered), held)) if covered < first.segment => (covered, Loss::of(held)),
-                _ => (first.segment - 1, Loss::UNKNOWN),
+            let covered = match known_beginning(manifest, segments) {
+                Some(Row { part: Part::Checkpoint(covered), held, .. }) if covered < first.segment => {
+                    report.miss(wal_dir.join(checkpoint_name(covered)), Loss::of(held), false);
+                    Some(covered)
+                }
+                // There was no checkpoint yet.
+                Some(Row { part: Part::Segment(0), .. }) => None,
+                _ => {
+                    report.miss(wal_dir.join(checkpoint_name(first.segment - 1)), Loss::UNKNOWN, false);
+                    Some(first.segment - 1)
+                }
             };
-            report.miss(wal_dir.join(checkpoint_name(covered)), lost, false);
-            if covered + 1 < first.segment {
-                gaps.push((Some(covered), first.segment));
+            if covered.map_or(0, |covered| covered + 1) < first.segment {
+                gaps.push((covered, first.segment));
             }
         }
         _ => {}
@@ -323,7 +338,7 @@ fn fill_gaps(
         in_checkpoint.extend(list_segments(&**fs, &dir)?.iter().map(|file| dir.join(segment_name(file.segment))));
     }
     for (before, after) in gaps {
-        let missing = before.map_or(after, |before| before + 1)..after;
+        let missing = before.map_or(0, |before| before + 1)..after;
         let is_before = |path: &&PathBuf| **path < path_of(after);
         let near = || {
             let before = files.iter().rev().filter(is_before).chain(in_checkpoint.iter().rev());
