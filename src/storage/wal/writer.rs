@@ -11,7 +11,6 @@
 //! - After a panic in a write the segment is cut back like after a failed one; an append whose waiters were never
 //!   answered can be taken back ([`Writer::undo_append`]).
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::fs::{File, SharedFs};
@@ -313,8 +312,8 @@ impl Writer {
     pub fn probe(&mut self, len: usize) -> Result<(), WalError> {
         self.recover()?;
         self.state = State::MustCut;
-        let places = (self.good_len..).step_by(PAGE_LEN).take(len.div_ceil(PAGE_LEN).max(1));
-        let written = places.map(|at| self.file.write_all_at(&[0; PAGE_LEN], at)).collect::<io::Result<()>>();
+        let mut places = (self.good_len..).step_by(PAGE_LEN).take(len.div_ceil(PAGE_LEN).max(1));
+        let written = places.try_for_each(|at| self.file.write_all_at(&[0; PAGE_LEN], at));
         let cut = self.cut_back();
         written.context("write", &self.segment_path())?;
         cut?;
