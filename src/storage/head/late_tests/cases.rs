@@ -58,7 +58,7 @@ fn a_log_of_late_samples_that_is_gone_costs_those_alone() {
     let mut again = Store::open(&sim.fork(), WINDOW_MS);
     assert_eq!((&again.report.from, again.report.head.late, again.head.has_late()), (&ReadFrom::Snapshot, 0, false));
     assert_eq!(again.content(), in_order);
-    let count = |content: &Content| content.iter().map(|(_, samples)| samples.len() as u64).sum::<u64>();
+    let count = |content: &Content| content.values().map(|samples| samples.len() as u64).sum::<u64>();
     let (told, lost) = (&again.report.late_log.missing_files[..], count(&all) - count(&in_order));
     assert_eq!((told.len(), told[0].loss.samples, told[0].loss.is_reckoned), (1, lost, false));
     assert_eq!((again.metrics.corruptions.get(), again.metrics.lost_samples.get()), (1, lost));

@@ -165,7 +165,14 @@ pub(super) struct LateOfFiles {
     /// Behind the sample that was found last: the log has them mostly in the order in which they stand in files.
     last: u32,
     cursor: Cursor,
+    /// Times and chunks that were looked at in vain.
+    spent: u32,
+    /// All times, once looking for them has cost more than sorting them does.
+    sorted: Option<Box<[i64]>>,
 }
+
+/// Looks at times in vain, for each chunk of the series, after which all are sorted: as many as 32 readings of all of them.
+const SPENT_MAX: u32 = if cfg!(test) { 4 } else { 32 * 32 };
 
 impl LateOfFiles {
     /// Chunks behind those that `places` has, of which `count` are to come.
@@ -182,8 +189,19 @@ impl LateOfFiles {
             self.cursor = cursor;
             return true;
         }
+        if self.sorted.is_none() && self.count.saturating_mul(SPENT_MAX) < self.spent {
+            // Chunks that overlap all have to be read for a sample that none of them has.
+            let mut all: Vec<i64> = own.iter().flat_map(|place| times.iter(*place)).collect();
+            all.sort_unstable();
+            all.dedup();
+            self.sorted = Some(all.into_boxed_slice());
+        }
+        if let Some(sorted) = &self.sorted {
+            return sorted.binary_search(&t).is_ok();
+        }
         let (before, from) = own.split_at((self.last as usize).min(own.len()));
         for (number, place) in (self.last..).zip(from).chain((0..).zip(before)) {
+            self.spent = self.spent.saturating_add(1);
             if times.ends(*place).is_none_or(|(min, max)| t < min || max < t) {
                 continue;
             }
@@ -193,6 +211,7 @@ impl LateOfFiles {
                     (self.last, self.cursor) = (number, cursor);
                     return true;
                 }
+                self.spent = self.spent.saturating_add(1);
             }
         }
         false
