@@ -165,14 +165,16 @@ pub(super) struct LateOfFiles {
     /// Behind the sample that was found last: the log has them mostly in the order in which they stand in files.
     last: u32,
     cursor: Cursor,
-    /// Times and chunks that were looked at in vain.
+    /// What looking in vain has cost: 1 for a chunk, [`TIME_COST`] for each of its times.
     spent: u32,
     /// All times, once looking for them has cost more than sorting them does.
     sorted: Option<Box<[i64]>>,
 }
 
-/// Looks at times in vain, for each chunk of the series, after which all are sorted: as many as 32 readings of all of them.
-const SPENT_MAX: u32 = if cfg!(test) { 4 } else { 32 * 32 };
+/// What it costs to read a time of a chunk rather than its ends.
+const TIME_COST: u32 = 4;
+/// What looking in vain may have cost, for each chunk of the series, before all its times are sorted: as much as reading all of them four times.
+const SPENT_MAX: u32 = if cfg!(test) { 4 } else { 4 * 32 * TIME_COST };
 
 impl LateOfFiles {
     /// Chunks behind those that `places` has, of which `count` are to come.
@@ -211,7 +213,7 @@ impl LateOfFiles {
                     (self.last, self.cursor) = (number, cursor);
                     return true;
                 }
-                self.spent = self.spent.saturating_add(1);
+                self.spent = self.spent.saturating_add(TIME_COST);
             }
         }
         false
