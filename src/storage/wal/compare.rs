@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::storage::fs::SharedFs;
 use crate::storage::reserve;
+use crate::storage::wal::WalError;
 use crate::storage::wal::held::Held;
 use crate::storage::wal::load::{LoadReport, SegmentDamage};
 use crate::storage::wal::loss::{self, Loss};
-use crate::storage::wal::manifest::{Manifest, Part, Row, Start};
+use crate::storage::wal::manifest::{FirstBytes, Manifest, Part, Row, Start};
 use crate::storage::wal::repair::repair_segment;
 use crate::storage::wal::segments::SegmentFile;
-use crate::storage::wal::{IoContext, WalError};
 
 /// Where the first segment of a log has to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub(super) struct ReadFile {
     pub(super) segment: Option<u64>,
     /// Its bytes.
     pub(super) len: u64,
+    /// How it begins.
+    pub(super) start: FirstBytes,
+    /// Whether a repair has changed it.
+    pub(super) is_mended: bool,
     /// What it has been promised to hold.
     pub(super) row: Option<Row>,
     /// Whether it was read from its beginning.
@@ -43,13 +47,12 @@ pub(super) struct ReadFile {
 
 impl ReadFile {
     /// Compares it with its row: an end that is missing is damage as well. A row of another file is dropped.
-    pub(super) fn compare(&mut self, fs: &SharedFs) -> Result<(), WalError> {
-        let Some(row) = self.row else { return Ok(()) };
-        let file = fs.open(&self.path).context("open", &self.path)?;
+    pub(super) fn compare(&mut self) {
+        let Some(row) = self.row else { return };
         let begins_damaged = self.damage.first().is_some_and(|one| one.offset == 0);
-        if !begins_damaged && !row.start.is_of(&*file).context("read", &self.path)? {
+        if !begins_damaged && !row.start.is_of(&self.start) {
             self.row = None;
-            return Ok(());
+            return;
         }
         let len = self.len;
         let is_less = self.damage.is_empty() && !row.held.without(self.within).is_nothing();
@@ -66,7 +69,6 @@ impl ReadFile {
                 loss,
             });
         }
-        Ok(())
     }
 
     /// Says what the damage has cost, and repairs the file.
@@ -84,9 +86,10 @@ impl ReadFile {
         let len = self.len;
         let there = self.damage.iter().take_while(|one| one.offset < len).count();
         let damage = self.damage.get_mut(..there).unwrap_or_default();
-        if !damage.is_empty() && !repair(fs, data_dir, &self.path, is_newest, damage)? {
-            // The next start measures again.
-            self.is_whole = false;
+        if !damage.is_empty() {
+            self.is_mended = repair(fs, data_dir, &self.path, is_newest, damage)?;
+            // What was not repaired is measured again by the next start.
+            self.is_whole &= self.is_mended;
         }
         Ok(())
     }
@@ -97,9 +100,11 @@ impl ReadFile {
         if !self.is_whole {
             return self.row;
         }
-        let file = fs.open(&self.path).ok()?;
-        let start = Start::of_file(&*file).ok()?;
-        Some(Row { part, len: file.len().ok()?, held: self.held, start })
+        let (len, start) = match self.is_mended {
+            true => FirstBytes::of(&*fs.open(&self.path).ok()?).ok()?,
+            false => (self.len, self.start),
+        };
+        Some(Row { part, len, held: self.held, start: Start::of(start.as_bytes()) })
     }
 }
 

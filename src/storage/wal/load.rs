@@ -12,7 +12,7 @@ use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::held::Held;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
 use crate::storage::wal::loss::{self, Loss};
-use crate::storage::wal::manifest::{Manifest, Part, Row, Start};
+use crate::storage::wal::manifest::{FirstBytes, Manifest, Part, Row, Start};
 use crate::storage::wal::marker_record::{RefMarker, decode_markers};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
@@ -204,13 +204,24 @@ pub(crate) fn load_and_repair(
             in_checkpoint.add(loader.held);
         }
         metrics.progress.read(number);
-        let len = fs.open(&path).and_then(|file| file.len()).context("read", &path)?;
-        read.push(ReadFile { path, segment, len, row, is_whole, held: loader.held, within: loader.within.1, damage });
+        let (len, start) = std::mem::take(&mut loader.file);
+        read.push(ReadFile {
+            path,
+            segment,
+            len,
+            start,
+            is_mended: false,
+            row,
+            is_whole,
+            held: loader.held,
+            within: loader.within.1,
+            damage,
+        });
     }
     for at in 0..read.len() {
         let (before, rest) = read.split_at_mut(at);
         let Some(one) = rest.first_mut() else { break };
-        one.compare(fs)?;
+        one.compare();
         if !one.damage.is_empty() {
             let before = before.last().map(|before| before.path.as_path());
             one.mend((fs, data_dir), before, one.segment.is_some() && one.segment == newest)?;
@@ -385,6 +396,8 @@ struct Loader<'a> {
     report: LoadReport,
     /// Where reading begins in the next segment.
     start: u64,
+    /// Length of the last segment, and how it begins.
+    file: (u64, FirstBytes),
     /// What the last record holds.
     taken: Held,
     /// What the last segment holds, and of that what stands before `within.0`.
@@ -401,12 +414,25 @@ impl<'a> Loader<'a> {
         let (series, samples, histograms) = (Vec::new(), Vec::new(), Vec::new());
         let (report, inflater) = (LoadReport::default(), Inflater::default());
         let (taken, held, within) = (Held::default(), Held::default(), (0, Held::default()));
-        Self { sink, report, start: 0, taken, held, within, inflater, series, samples, histograms }
+        Self {
+            sink,
+            report,
+            start: 0,
+            file: Default::default(),
+            taken,
+            held,
+            within,
+            inflater,
+            series,
+            samples,
+            histograms,
+        }
     }
 
     /// Reads one segment; returns what is damaged in it.
     fn read_segment(&mut self, fs: &SharedFs, path: &Path, limit: Option<u64>) -> Result<Vec<SegmentDamage>, WalError> {
         let file = fs.open(path).context("open", path)?;
+        self.file = FirstBytes::of(&*file).context("read", path)?;
         let mut reader = SegmentReader::new(file, limit).context("read", path)?;
         reader.skip_to(std::mem::take(&mut self.start));
         let mut damage = Vec::new();

@@ -68,19 +68,32 @@ impl Start {
         Self { len: u8::try_from(first.len()).unwrap_or(0), crc: crc32c::crc32c(first) }
     }
 
-    /// That of a file.
-    pub(crate) fn of_file(file: &dyn File) -> std::io::Result<Self> {
-        let mut first = [0; HEAD_LEN];
-        let read = file.read_at(&mut first, 0)?;
-        Ok(Self::of(first.get(..read).unwrap_or_default()))
+    /// Whether a file with these first bytes is that one, as far as it reaches.
+    pub(crate) fn is_of(self, first: &FirstBytes) -> bool {
+        first.as_bytes().get(..usize::from(self.len)).is_none_or(|first| crc32c::crc32c(first) == self.crc)
+    }
+}
+
+/// How a file begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FirstBytes {
+    bytes: [u8; HEAD_LEN],
+    len: usize,
+}
+
+impl FirstBytes {
+    /// Length of a file, and how it begins.
+    pub(crate) fn of(file: &dyn File) -> std::io::Result<(u64, Self)> {
+        let (len, mut first) = (file.len()?, Self::default());
+        if 0 < len {
+            first.len = file.read_at(&mut first.bytes, 0)?;
+        }
+        Ok((len, first))
     }
 
-    /// Whether the file begins so, as far as it reaches.
-    pub(crate) fn is_of(self, file: &dyn File) -> std::io::Result<bool> {
-        let mut first = [0; HEAD_LEN];
-        let first = first.get_mut(..usize::from(self.len)).unwrap_or_default();
-        let read = file.read_at(first, 0)?;
-        Ok(read < first.len() || crc32c::crc32c(first) == self.crc)
+    /// As many as there are, up to a bound.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
