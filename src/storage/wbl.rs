@@ -214,7 +214,7 @@ impl LateLog {
             self.fs.sync_dir(&self.data_dir).context("sync", &self.data_dir)?;
             let next = self.newest()?.map_or(0, |newest| newest + 1);
             let writer = Writer::create(self.fs.clone(), &dir, next, self.options, self.metrics.clone())?;
-            let manifest = Manifest::open_or_create(&self.fs, &dir);
+            let manifest = Manifest::open(&self.fs, &dir);
             self.writer = Some(writer.with_manifest(manifest.shared()));
         }
         self.writer.as_mut().ok_or(WalError::Unsettled)

@@ -16,11 +16,11 @@ use crate::storage::wal::exemplar_record::{RefExemplar, encode_exemplars};
 use crate::storage::wal::held::Held;
 use crate::storage::wal::histogram_record::{RefHistogram, encode_histograms};
 use crate::storage::wal::load::{RecordSink, read_until};
-use crate::storage::wal::manifest::{Part, Row, SharedManifest, Start};
+use crate::storage::wal::manifest::{Part, Row, SharedManifest};
 use crate::storage::wal::metadata_record::{RefMetadata, encode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
 use crate::storage::wal::record::{Record, RecordKind, RefSample, RefSeries, encode_samples, encode_series};
-use crate::storage::wal::segments::{checkpoint_name, list_checkpoints, list_segments, segment_name, storage_len};
+use crate::storage::wal::segments::{checkpoint_name, list_checkpoints, list_segments, segment_name};
 use crate::storage::wal::tombstone_record::{RefTombstone, encode_tombstones};
 use crate::storage::wal::writer::{Position, Writer};
 use crate::storage::wal::{IoContext, WalError, WalOptions};
@@ -149,8 +149,7 @@ impl CheckpointJob {
         self.fs.sync_dir(&self.dir).context("sync", &self.dir)?;
         if let Some(manifest) = &self.manifest {
             let mut manifest = manifest.lock();
-            let len = storage_len(&*self.fs, &target)?;
-            manifest.note(Row { part: Part::Checkpoint(self.last), len, held, start: Start::default() });
+            manifest.note(Row::of_checkpoint(self.last, held));
             manifest.forget(|part| match part {
                 Part::Segment(number) => number <= self.last,
                 Part::Checkpoint(number) => number < self.last,

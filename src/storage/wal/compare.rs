@@ -158,7 +158,7 @@ pub(super) fn tell_missing(
     let is_foreign = newest_known < last;
     let mut missing: Vec<Row> = manifest
         .rows()
-        .filter(|row| 0 < row.len && !row.held.is_nothing())
+        .filter(|row| !row.held.is_nothing())
         .filter(|row| match (row.part, begins) {
             (Part::Segment(number), _) if last.is_some_and(|last| number <= last) => {
                 // Gaps are told already.

@@ -12,7 +12,7 @@ use crate::storage::wal::fragment::Compression;
 use crate::storage::wal::held::Held;
 use crate::storage::wal::histogram_record::{RefHistogram, decode_started_histograms};
 use crate::storage::wal::loss::{self, Loss};
-use crate::storage::wal::manifest::{FirstBytes, Manifest, Part, Row, Start};
+use crate::storage::wal::manifest::{FirstBytes, Manifest, Part, Row};
 use crate::storage::wal::marker_record::{RefMarker, decode_markers};
 use crate::storage::wal::metadata_record::{RefMetadata, decode_metadata};
 use crate::storage::wal::metrics::WalMetrics;
@@ -20,9 +20,7 @@ use crate::storage::wal::reader::{Inflater, SegmentReader};
 use crate::storage::wal::record::{
     self, RecordError, RecordKind, RefSample, RefSeries, decode_series, decode_started_samples,
 };
-use crate::storage::wal::segments::{
-    SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name, storage_len,
-};
+use crate::storage::wal::segments::{SegmentFile, checkpoint_name, list_checkpoints, list_segments, segment_name};
 use crate::storage::wal::tombstone_record::{RefTombstone, decode_tombstones};
 use crate::storage::wal::writer::Position;
 use crate::storage::wal::{IoContext, WalError};
@@ -268,8 +266,7 @@ pub(crate) fn load_and_repair(
             Part::Checkpoint(_) => true,
         }));
     } else if let Some(covered) = covered {
-        let len = storage_len(&**fs, &wal_dir.join(checkpoint_name(covered)))?;
-        rows.push(Row { part: Part::Checkpoint(covered), len, held: in_checkpoint, start: Start::default() });
+        rows.push(Row::of_checkpoint(covered, in_checkpoint));
     }
     manifest.reset(rows);
     let report = loader.report;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! wal.manifest, wbl.manifest   rows of 64 bytes, little-endian; the first begins with "WFLM" and the version, 1
-//! row     kind u8: 0 none, 1 a segment, 2 a checkpoint; bytes of `head` u8; 0 u16; crc32c of the first bytes u32; number u64;
+//! row     kind u8: 0 none, 1 a segment, 2 a checkpoint; how many first bytes are known u8; 0 u16; crc32c of the first bytes u32; number u64;
 //!         length u64; samples u64; names of series u32; deleted ranges u32; first and last time i64; crc32c of all before u32; 0 u32
 //! ```
 //! Rows are changed in their places after the log was synced, and not synced themselves: they never say more than the disk has. Each
@@ -102,7 +102,7 @@ impl FirstBytes {
 pub(crate) struct Row {
     /// Which part.
     pub(crate) part: Part,
-    /// Bytes that were synced.
+    /// Bytes that were synced; 0 for a checkpoint, which is never written to.
     pub(crate) len: u64,
     /// What the records in them hold.
     pub(crate) held: Held,
@@ -111,6 +111,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// That of a checkpoint which stands for all segments up to this one.
+    pub(crate) fn of_checkpoint(covered: u64, held: Held) -> Self {
+        Self { part: Part::Checkpoint(covered), len: 0, held, start: Start::default() }
+    }
+
     fn encode(&self) -> [u8; ROW_LEN] {
         let (kind, number) = match self.part {
             Part::Segment(number) => (1, number),
@@ -186,15 +191,6 @@ impl Manifest {
         };
         let (file, rows) = read().map_or((None, Vec::new()), |(file, rows)| (Some(file), rows));
         Self { fs: SharedFs::clone(fs), path, file, rows, has_failed: false }
-    }
-
-    /// The same, with a file where there was none.
-    pub(crate) fn open_or_create(fs: &SharedFs, dir: &Path) -> Self {
-        let mut manifest = Self::open(fs, dir);
-        if manifest.file.is_none() {
-            manifest.reset(Vec::new());
-        }
-        manifest
     }
 
     /// In the hands of all that write the log.

@@ -14,6 +14,21 @@ use crate::storage::reserve::RESERVE_FILE;
 const FOR_EVER: u64 = u64::MAX / 2;
 
 #[test]
+fn a_probe_wants_room_for_all_that_was_refused() {
+    let fs = SimFs::new();
+    let mut writer = open(&fs).unwrap().0;
+    let mut probe = |len: usize| {
+        // Two pages find room, and a third does not.
+        fs.fail_nth_with(3, 0, ENOSPC, None);
+        let probed = writer.probe(len);
+        fs.heal();
+        probed.is_ok()
+    };
+    assert!(probe(0) && probe(PAGE_LEN));
+    assert!(!probe(3 * PAGE_LEN));
+}
+
+#[test]
 fn a_disk_that_is_full_from_any_operation_on_refuses_appends_loses_nothing_and_heals_at_once() {
     let total = {
         let fs = SimFs::new();
